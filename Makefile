@@ -1,0 +1,47 @@
+# Verse: `make` alone lists what can be made. Paths are relative: the folder's own name may hold spaces.
+PYTHON ?= python3
+BIN = .venv/bin
+UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
+	--python-version 3.11 --quiet
+
+.PHONY: help install demo serve test soak check fix lock
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+install: .venv/installed ## the virtual environment: server, local model, development tools
+
+.venv/installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Verse needs Python 3.11 or later; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	@touch $@
+
+demo: install ## a chat on http://127.0.0.1:8000 with a local model; PORT=9000 moves it, Ctrl-C stops it
+	@exec $(BIN)/python manage.py demo
+
+serve: install ## the production server with your own settings (.env is read)
+	@exec $(BIN)/gunicorn verse.asgi:application
+
+test: install ## every test, on a real PostgreSQL 16
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
+
+soak: install ## the tests that take too long for every push
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+check: install ## lint, formats, types, layers, migrations, tests; changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(MAKE) test
+
+fix: install ## what ruff can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: ## the newest versions that pyproject.toml allows, with hashes
+	$(UV_COMPILE) --upgrade --output-file requirements-production.lock
+	$(UV_COMPILE) --upgrade --extra local --group dev --constraint requirements-production.lock --output-file requirements.lock

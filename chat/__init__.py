@@ -1,0 +1,1 @@
+"""People, conversations, messages and the answers to them."""

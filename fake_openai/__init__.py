@@ -1,0 +1,47 @@
+"""A real server that speaks OpenAI's protocol and misbehaves on command; knows nothing of Django or Verse."""
+
+from fake_openai.behaviours import (
+    Behaviour,
+    CutAfter,
+    Drop,
+    Empty,
+    EndsWithoutDone,
+    ErrorEvent,
+    Garbled,
+    Hang,
+    HangAfter,
+    Html,
+    Refuse,
+    RefuseByContent,
+    Trickle,
+)
+from fake_openai.chat import CONTROLS, Answer, Big, Controls, Echo
+from fake_openai.embeddings import Lie, LieKind, Vectors
+from fake_openai.record import RecordedRequest
+from fake_openai.server import FakeOpenAI
+
+__all__ = [
+    "CONTROLS",
+    "Answer",
+    "Behaviour",
+    "Big",
+    "Controls",
+    "CutAfter",
+    "Drop",
+    "Echo",
+    "Empty",
+    "EndsWithoutDone",
+    "ErrorEvent",
+    "FakeOpenAI",
+    "Garbled",
+    "Hang",
+    "HangAfter",
+    "Html",
+    "Lie",
+    "LieKind",
+    "RecordedRequest",
+    "Refuse",
+    "RefuseByContent",
+    "Trickle",
+    "Vectors",
+]

@@ -1,0 +1,111 @@
+"""A chat completion written down: as server-sent events, or as one JSON object."""
+
+import math
+import re
+import time
+from typing import Any
+
+from fake_openai.exchange import Exchange, as_json
+from fake_openai.shapes import EVENTS, PLAIN, JsonShape, Style
+
+WORD = re.compile(r"\s*\S+|\s+")  # a word with the space before it, as OpenAI's tokens have it
+TOKENS_PER_WORD = 1.3  # rough; enough for a usage count in tests
+COMMENT = b": keep-alive"
+
+
+def deltas_of(text: str, words: int = 1) -> list[str]:
+    """The text in pieces of so many words; joined, they are the text again."""
+    pieces = WORD.findall(text)
+    return ["".join(pieces[at : at + words]) for at in range(0, len(pieces), words)]
+
+
+def rough_tokens(text: str) -> int:
+    """About as many tokens as the text has."""
+    return math.ceil(len(text.split()) * TOKENS_PER_WORD)
+
+
+class CompletionEvents:
+    """The events of one streamed completion: the role, the words, the finish_reason, the usage, ``[DONE]``."""
+
+    content_type = EVENTS
+
+    def __init__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        self._base = _base(exchange, "chat.completion.chunk")
+        self._prompt_tokens = rough_tokens(request.prompt_text)
+        options = request.fields.get("stream_options")
+        self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
+        self._usage_field: dict[str, Any] = {"usage": None} if self._with_usage else {}
+
+    def whole(self, text: str, style: Style = PLAIN) -> list[bytes]:
+        """The role, one piece a delta, the last one with all that ends the stream."""
+        *first, last = self._words(text, style)
+        return [*first, last + b"".join(self._closing(text, style))]
+
+    def begun(self, text: str) -> list[bytes]:
+        return self._words(text, PLAIN)
+
+    def garbled(self) -> list[bytes]:
+        cut = self._delta({"content": "lost"}, PLAIN)[:60] + b"\n\n"
+        return [*self.begun("Some words."), cut, b"data: [DONE]\n\n"]
+
+    def failed(self, text: str, error: bytes) -> list[bytes]:
+        return [*self.begun(text), _event(error, PLAIN)]
+
+    def empty(self) -> list[bytes]:
+        return [b"data: [DONE]\n\n"]
+
+    def _words(self, text: str, style: Style) -> list[bytes]:
+        role = self._delta({"role": "assistant", "content": "", "refusal": None}, style)
+        null = self._delta({"content": None}, style) if style.null_deltas else b""
+        prefix, suffix = self._around_content(style)
+        words = deltas_of(text, style.words_per_delta)
+        return [role, *(null + prefix + as_json(word) + suffix for word in words)]
+
+    def _around_content(self, style: Style) -> tuple[bytes, bytes]:
+        # The same bytes surround every word; made once, a long answer costs little.
+        prefix, _, suffix = self._delta({"content": "\0"}, style).partition(as_json("\0"))
+        return prefix, suffix
+
+    def _closing(self, text: str, style: Style) -> list[bytes]:
+        end = self._delta({}, style, style.finish_reason)
+        usage = _usage(self._prompt_tokens, len(deltas_of(text)))
+        counts = [_event(as_json(self._base | {"choices": [], "usage": usage}), style)]
+        return [end, *(counts if self._with_usage else []), _event(b"[DONE]", style)]
+
+    def _delta(self, delta: dict[str, Any], style: Style, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _event(as_json(self._base | {"choices": [choice]} | self._usage_field), style)
+
+
+class CompletionJson(JsonShape):
+    """One completion that is not streamed."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._base = _base(exchange, "chat.completion")
+        self._prompt_tokens = rough_tokens(exchange.request.prompt_text)
+
+    def one(self, text: str, style: Style) -> bytes:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": style.finish_reason}
+        usage = _usage(self._prompt_tokens, len(deltas_of(text)))
+        return as_json(self._base | {"choices": [choice], "usage": usage})
+
+    def empty(self) -> list[bytes]:
+        return [self.one("", PLAIN)]
+
+
+def _base(exchange: Exchange, kind: str) -> dict[str, Any]:
+    model = exchange.request.fields.get("model")
+    return {"id": f"chatcmpl-{exchange.number}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _usage(prompt_tokens: int, answer_tokens: int) -> dict[str, int]:
+    total = prompt_tokens + answer_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": answer_tokens, "total_tokens": total}
+
+
+def _event(data: bytes, style: Style) -> bytes:
+    end = style.line_end.encode()
+    comment = COMMENT + end + end if style.comments else b""
+    return comment + b"data: " + data + end + end

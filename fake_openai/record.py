@@ -1,0 +1,120 @@
+"""What the fake server was asked: one record a request, kept in order of arrival."""
+
+import json
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["running", "answered", "client_gone", "stopped"]
+
+
+@dataclass(eq=False)
+class RecordedRequest:
+    """One request. The server goes on writing to it while it answers, so a test may watch it change.
+
+    Times are ``time.monotonic()`` seconds. ``outcome`` is "running"; then "answered" (we sent, or cut, all
+    that the behaviour says), "client_gone" (the client closed first) or "stopped" (by ``stop`` or ``reset``).
+    ``body`` is the parsed JSON, or None where the bytes are not JSON.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+    arrived_at: float = field(default_factory=time.monotonic)
+    finished_at: float | None = None
+    client_gone_at: float | None = None
+    outcome: Outcome = "running"
+    body: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.body = _parsed(self.raw)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body, or {} where it is not a JSON object."""
+        return self.body if isinstance(self.body, dict) else {}
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The prompt of a chat completion; [] for another request."""
+        messages = self.fields.get("messages")
+        return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+
+    @property
+    def prompt_text(self) -> str:
+        """The contents of all messages, joined by newlines."""
+        return "\n".join(map(_content, self.messages))
+
+    @property
+    def last_user_text(self) -> str:
+        """The content of the last message with the role user; "" where there is none."""
+        return next((_content(one) for one in reversed(self.messages) if one.get("role") == "user"), "")
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs of an embeddings request; a list of token numbers becomes "t1 t2 ..."."""
+        given = self.fields.get("input")
+        if not isinstance(given, list) or (given and isinstance(given[0], int)):
+            given = [given]
+        return [_as_text(one) for one in given if isinstance(one, str | list)]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client asked for server-sent events."""
+        return self.fields.get("stream") is True
+
+    @property
+    def seconds(self) -> float | None:
+        """From arrival to the end; None while it runs."""
+        return None if self.finished_at is None else self.finished_at - self.arrived_at
+
+    def finish(self, outcome: Outcome) -> None:
+        """Note the end; only the first one counts."""
+        if self.outcome != "running":
+            return
+        self.finished_at = time.monotonic()
+        if outcome == "client_gone":
+            self.client_gone_at = self.finished_at
+        self.outcome = outcome
+
+
+class Records:
+    """The requests so far, safe to read from any thread; the oldest fall out beyond ``keep``."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self._requests: deque[RecordedRequest] = deque(maxlen=keep)
+
+    def add(self, request: RecordedRequest) -> None:
+        with self._lock:
+            self._requests.append(request)
+
+    def all(self, path: str | None = None) -> list[RecordedRequest]:
+        """A new list, in order of arrival; of one path where given."""
+        with self._lock:
+            return [one for one in self._requests if path in (None, one.path)]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._requests.clear()
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _content(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):  # OpenAI's other form: [{"type": "text", "text": "..."}]
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _as_text(given: str | list[Any]) -> str:
+    return given if isinstance(given, str) else " ".join(f"t{number}" for number in given)

@@ -1,0 +1,163 @@
+"""Vectors that mean something, the lies about them, and OpenAI's limits."""
+
+import json
+import math
+import time
+from typing import Any, get_args
+
+import openai
+import pytest
+
+from fake_openai import CutAfter, FakeOpenAI, Garbled, Hang, Html, Lie, LieKind, Refuse, Trickle
+from fake_openai.tests.support import client_of, everything, json_of, posted
+from fake_openai.vectors import vector_of
+
+PATH = "/v1/embeddings"
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def ask(fake: FakeOpenAI, given: Any, **more: Any) -> Any:
+    """The JSON that comes back, NaN included."""
+    body = {"model": "text-embedding-3-small", "input": given} | more
+    with posted(fake, PATH, json.dumps(body).encode()) as sock:
+        sock.settimeout(5)
+        return json_of(everything(sock)[0])
+
+
+def test_base64_and_floats_are_the_same_numbers() -> None:
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        texts = ["My dog is called Biscuit.", "¿Qué tal?"]
+        by_default = client.embeddings.create(model="m", input=texts)
+        floats = client.embeddings.create(model="m", input=texts, encoding_format="float")
+        assert [one.body["encoding_format"] for one in fake.embeddings.requests] == ["base64", "float"]
+        assert fake.embeddings.requests[0].texts == texts
+    assert [one.embedding for one in by_default.data] == [one.embedding for one in floats.data]
+    assert {len(one.embedding) for one in floats.data} == {1_536}
+    assert by_default.usage.prompt_tokens == 10
+
+
+def test_shared_words_make_neighbours() -> None:
+    biscuit = vector_of("My dog is called Biscuit.", 1_536)
+    assert cosine(biscuit, vector_of("What is the dog called?", 1_536)) > 0.5
+    assert cosine(biscuit, vector_of("DOGS! Biscuit?", 1_536)) > 0.5
+    assert abs(cosine(biscuit, vector_of("The weather was rainy in Paris.", 1_536))) < 0.2
+    assert math.isclose(cosine(biscuit, biscuit), 1)
+
+
+def test_texts_without_words_have_one_vector_and_any_size_is_given() -> None:
+    assert vector_of("!?", 8) == vector_of(" 🦊 ", 8)
+    with FakeOpenAI() as fake:
+        answer = ask(fake, ["a", "b"], dimensions=256)
+    assert [len(item["embedding"]) for item in answer["data"]] == [256, 256]
+
+
+def test_a_hundred_texts_are_fast() -> None:
+    texts = [f"Text number {number} about the dog, the boat and {number * 7} biscuits." * 5 for number in range(100)]
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        begun = time.perf_counter()
+        client.embeddings.create(model="m", input=texts)
+    assert time.perf_counter() - begun < 0.5  # 0.1 s alone on our machine; room for a busy one
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+@pytest.mark.parametrize("kind", get_args(LieKind))
+def test_every_lie_is_told_in_both_encodings(kind: LieKind, encoding: str) -> None:
+    with FakeOpenAI() as fake:
+        true = ask(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
+        fake.embeddings.script(Lie(kind))
+        told = ask(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
+    # As JSON, because NaN is not equal to itself.
+    assert json.dumps(told) != json.dumps(true)
+    assert len(told) == {"too_few": 2, "too_many": 4}.get(kind, 3)
+    if kind == "reordered":
+        assert sorted(told, key=lambda item: item["index"]) == true
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_so"),
+    [
+        ("nan", lambda vector: math.isnan(vector[0])),
+        ("infinite", lambda vector: math.isinf(vector[0])),
+        ("zero", lambda vector: not any(vector)),
+        ("wrong_size", lambda vector: len(vector) == 1_537),
+        ("not_numbers", lambda vector: vector == ["not", "a", "number"]),
+    ],
+)
+def test_a_lie_reaches_openais_client(kind: LieKind, is_so: Any) -> None:
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        fake.embeddings.default = Lie(kind)
+        assert is_so(client.embeddings.create(model="m", input=["one"]).data[0].embedding)
+
+
+def test_one_index_comes_twice() -> None:
+    with FakeOpenAI() as fake:
+        fake.embeddings.default = Lie("duplicate_index")
+        assert [item["index"] for item in ask(fake, ["one", "two"])["data"]] == [0, 0]
+        assert [item["index"] for item in ask(fake, "one")["data"]] == [0, 0]
+
+
+def test_a_batch_with_poison_is_refused_whole() -> None:
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        fake.embeddings.refuse_text("poison")
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="m", input=["good", "some poison here", "good"])
+        assert len(client.embeddings.create(model="m", input=["good", "good"]).data) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("", None),
+        (["fine", ""], None),
+        ([], None),
+        (None, None),
+        (["fine", 5], None),
+        (["x"] * 2_049, None),
+        ("word " * 6_302, None),
+        (["word " * 5_000] * 47, "max_tokens_per_request"),
+    ],
+)
+def test_openais_limits_hold(given: Any, code: str | None) -> None:
+    with FakeOpenAI() as fake:
+        error = ask(fake, given)["error"]
+    assert error["code"] == code
+    assert error["type"] in ("invalid_request_error", "max_tokens_per_request")
+
+
+def test_just_within_the_limits_is_fine_and_the_counter_can_be_ours() -> None:
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        assert len(client.embeddings.create(model="m", input=["word"] * 2_048, dimensions=8).data) == 2_048
+        client.embeddings.create(model="m", input="word " * 6_301)
+        client.embeddings.create(model="m", input=[[1, 2, 3], [4]])
+        fake.embeddings.count_tokens = len
+        with pytest.raises(openai.BadRequestError, match="8193 tokens"):
+            client.embeddings.create(model="m", input="w" * 8_193)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        (Refuse(503), openai.InternalServerError),
+        (CutAfter(), openai.APIConnectionError),
+        (Hang(), openai.APITimeoutError),
+        # Not openai.OpenAIError: our product has to know these too.
+        (Html(), AttributeError),
+        (Garbled(), json.JSONDecodeError),
+        (Empty(), ValueError),
+    ],
+)
+def test_the_shared_misbehaviours_work_here_too(behaviour: Behaviour, error: type[Exception]) -> None:
+    with FakeOpenAI() as fake, client_of(fake) as client:
+        fake.embeddings.default = behaviour
+        with pytest.raises(error):
+            client.with_options(timeout=0.2).embeddings.create(model="m", input="x")
+
+
+def test_vectors_come_late_when_told_to() -> None:
+    with FakeOpenAI() as fake:
+        fake.embeddings.default = Vectors(delay_s=0.1)
+        assert len(ask(fake, "x")["data"]) == 1
+        assert (fake.embeddings.requests[0].seconds or 0) >= 0.1

@@ -1,0 +1,1 @@
+"""Rows and vectors: what the chat remembers with. Knows nothing of chat."""

@@ -1,0 +1,1 @@
+"""The project: settings, addresses, start and stop of the server, its embedded database."""

@@ -1,0 +1,178 @@
+"""Django's settings, and Verse's own: the only reader of the environment (and of the file .env)."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dotenv
+
+from verse.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = BASE_DIR / ".verse"  # all that a running Verse keeps outside the database
+
+env = Environment({**dotenv.dotenv_values(BASE_DIR / ".env"), **os.environ})
+
+# Keys first: their values must not be shown in a line about another variable.
+OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
+LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
+
+# --- the site ---------------------------------------------------------------------------------
+DEBUG = env.switch("DEBUG", default=False)
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "localhost,127.0.0.1")
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
+# A cookie marked secure is not sent over plain http: only a site that says it is https gets it.
+CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
+    origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
+)
+PORT = env.integer("PORT", 8000, least=1, most=65535)
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, most=256)
+SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
+LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
+MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
+
+# --- the database -----------------------------------------------------------------------------
+DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, most=1000)
+EMBEDDED_POSTGRES_VERSION = int(env.choice("EMBEDDED_POSTGRES_VERSION", "16", ("16", "18")))
+_server = env.database("DATABASE_URL")
+_direct = env.database("DATABASE_DIRECT_URL") or _server
+_embedded = {
+    "ENGINE": "verse.embedded",
+    "NAME": "verse",
+    "EMBEDDED": {"home": HOME, "version": EMBEDDED_POSTGRES_VERSION},
+}
+SECRET_KEY = env.secret_key("SECRET_KEY", HOME / "secret_key", may_generate=DEBUG or _server is None)
+
+
+def database(parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A Django database of ``parts``: UTC, statements that the server's own defaults cannot slow."""
+    options = {"application_name": "verse", "connect_timeout": 5} | parts.get("OPTIONS", {})
+    pooled_by_other = _direct != _server
+    return {**parts, "OPTIONS": options | more, "DISABLE_SERVER_SIDE_CURSORS": bool(more) and pooled_by_other}
+
+
+# Commands and tests connect directly; verse/asgi.py puts SERVER_DATABASE in its place.
+DATABASES = {"default": database(_direct or _embedded)}
+SERVER_DATABASE = database(
+    _server or _embedded,
+    # A request waits 5 s at the most for a connection, then it is a 503: docs/decisions/0003-database.md
+    pool={"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "max_idle": 60},
+) | {"CONN_HEALTH_CHECKS": True}  # a connection that died with the server is replaced, not handed out
+
+# --- the language model -----------------------------------------------------------------------
+LLM = env.choice("LLM", "openai", ("openai", "local"))
+LLM_MODEL = env.text("LLM_MODEL", "gpt-4o-mini")
+OPENAI_BASE_URL = env.url("OPENAI_BASE_URL", "https://api.openai.com/v1")
+LLM_BASE_URL = env.url("LLM_BASE_URL", OPENAI_BASE_URL)
+LLM_CONFIGURED = LLM == "local" or bool(LLM_API_KEY or env.text("LLM_BASE_URL"))
+LLM_TIMEOUT_S = env.seconds("LLM_TIMEOUT", 60)
+LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, least=256)
+LLM_MAX_TOKENS = env.integer("LLM_MAX_TOKENS", 512 if LLM == "local" else 1024)
+if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
+    env.refuse("LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}")
+CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 20, least=0, most=1000)
+THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
+STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, most=10_000)
+
+# --- memory -----------------------------------------------------------------------------------
+EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
+EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "text-embedding-3-small")
+EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
+EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K", 0.00002)
+EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD", None)
+RAG_ENABLED = env.switch("RAG_ENABLED", default=True)
+RAG_TIMEOUT_S = env.seconds("RAG_TIMEOUT", 3)
+RAG_CONTEXT_LIMIT = env.integer("RAG_CONTEXT_LIMIT", 5, least=0, most=50)
+RAG_CONTEXT_TOKENS = env.integer("RAG_CONTEXT_TOKENS", 1500, least=0)
+RAG_MIN_SIMILARITY = env.similarity("RAG_MIN_SIMILARITY")
+
+# --- Django -----------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "chat",
+]
+MIDDLEWARE = [
+    "verse.health.answer_probes",
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "verse.urls"
+ASGI_APPLICATION = "verse.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+STATIC_URL = "/static/"
+SERVESTATIC_USE_FINDERS = True  # no collectstatic step: the admin's and the docs page's few files
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "chat.tokens.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "chat.errors.answer_error",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Verse",
+    "DESCRIPTION": "A chat backend that remembers.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "text": {"()": "verse.logs.TextFormatter"},
+        "json": {"()": "verse.logs.JsonFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO"},
+        # A request line per model call, and the address with it, helps nobody.
+        "httpx2": {"level": "WARNING"},
+        "openai": {"level": "WARNING"},
+        "psycopg.pool": {"level": "ERROR"},
+    },
+}

@@ -1,0 +1,6 @@
+"""Every address: the admin, the API, its description."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
