@@ -72,10 +72,10 @@ class FakeOpenAI:
 
         Raises RuntimeError when a behaviour itself has failed: the test must not pass on a broken fake.
         """
-        self.unwatch_database()
         if self._loop is not None:
             self._loop.stop(lambda: self._cut(idle_too=True))
             self._loop = None
+        self.unwatch_database()
         self._raise_own_errors()
 
     def reset(self) -> None:
@@ -110,8 +110,12 @@ class FakeOpenAI:
     def unwatch_database(self) -> None:
         """Close the watching connection; ``violations`` stay."""
         watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.close()
+        if watch is None:
+            return
+        if self._loop is not None:
+            # A request that saw the watch a moment ago has, after this, handed it its look.
+            self._loop.run(asyncio.sleep(0))
+        watch.close()
 
     async def _answer(self, exchange: Exchange) -> None:
         self._records.add(exchange.request)

@@ -45,8 +45,8 @@ def posted(fake: FakeOpenAI, path: str, body: bytes, method: str = "POST") -> It
 
 
 def everything(sock: socket.socket) -> tuple[bytes, str]:
-    """All that comes until the body ends ("end"), the connection is closed ("fin", "rst") or 0.3 s pass."""
-    sock.settimeout(0.3)
+    """All that comes until the body ends ("end"), the connection is closed ("fin", "rst") or 0.2 s pass."""
+    sock.settimeout(0.2)
     got = b""
     while not _is_whole(got):
         try:

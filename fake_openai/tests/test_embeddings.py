@@ -8,7 +8,7 @@ from typing import Any, get_args
 import openai
 import pytest
 
-from fake_openai import CutAfter, FakeOpenAI, Garbled, Hang, Html, Lie, LieKind, Refuse, Trickle
+from fake_openai import Behaviour, CutAfter, Empty, FakeOpenAI, Garbled, Hang, Html, Lie, LieKind, Refuse, Vectors
 from fake_openai.tests.support import client_of, everything, json_of, posted
 from fake_openai.vectors import vector_of
 

@@ -25,7 +25,7 @@ from verse.embedded.server import EmbeddedServerError, Paths
 
 WATCH_S = 0.5  # how often it looks for users
 IDLE_S = 5  # without a user, before it stops: a development server that reloads is away for 1 to 2 s
-PAUSES_S = (0.2, 0.5, 1, 2, 4)  # before each new start of a server that died; then it gives up
+PAUSES_S = (0.2, 0.5, 1, 2)  # before each new start of a server that died; then it gives up
 STEADY_S = 60  # a server that lived so long has earned all its new starts again
 # A fast stop loses nothing but may wait for a checkpoint; an immediate one costs a recovery at the next start.
 STOPS = ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5))  # seconds to wait after each

@@ -1,7 +1,9 @@
 """The embedded server with real processes and real kills; Linux, since the tests look for processes in /proc."""
 
+import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -11,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,14 @@ from verse.embedded.server import (
     account,
     bin_folder,
     check_private,
+    is_server,
+    open_private,
     read_pid_file,
+    try_lock,
 )
 
-SOMEBODY = 54321  # a uid without an account: PostgreSQL needs none
-MOMENTS_S = (0.1, 0.25, 0.4, 0.6)  # after the start: before, in and at the end of an initdb of 0.5 s
+SOMEBODY = pwd.getpwnam("daemon").pw_uid  # an account every system has; initdb wants one with a name
+MOMENTS_S = (0, 0.1, 0.3, 0.5)  # into the making of the database, which takes 0.6 s
 # A user of the server: Django with the pool of verse/settings.py. It answers each line of SQL with a line of JSON.
 USER = """
 import json, sys
@@ -108,6 +114,20 @@ class Place:
     def postgres(self) -> int:
         """The process number of PostgreSQL; 0: none."""
         return read_pid_file(self.paths())[0]
+
+    def unfinished(self) -> set[Path]:
+        """The databases in the making, or left from there."""
+        return set(self.home.glob("*.new-*"))
+
+    def has_begun(self, earlier: set[Path]) -> bool:
+        """Whether a database is in the making that is none of the earlier ones."""
+        return bool(self.unfinished() - earlier)
+
+    def kill_postgres(self) -> None:
+        """SIGKILL, and wait for its end: until then its children answer, correctly."""
+        postgres = self.postgres()
+        kill([postgres])
+        eventually(lambda: not is_server(postgres, self.paths().data))
 
     def processes(self, word: str = "") -> list[int]:
         """All processes that name the home or work in it, less the users; with ``word`` in their command."""
@@ -213,7 +233,7 @@ def test_a_user_who_is_not_root_has_a_server_of_their_own(place: Place, top: Pat
     assert place.paths().data.stat().st_uid == SOMEBODY
     # And root, who would run it as nobody, is told so.
     refused = place.command("migrate")
-    assert "belongs to user 54321: start as the user who made it" in refused.stderr
+    assert "belongs to daemon: start as the user who made it" in refused.stderr
     # Stopped by looking at it: root's paths are not the other user's.
     place.stop()
     assert not list(Path("/tmp").glob(f"verse-{SOMEBODY}-*"))
@@ -244,7 +264,7 @@ def test_the_server_goes_with_its_last_user_though_killed_and_keeps_the_data(pla
     second.ask("INSERT INTO said VALUES ('Biscuit')")
     assert place.postgres() == postgres
     first.kill()
-    time.sleep(supervisor.IDLE_S + 2)
+    time.sleep(supervisor.IDLE_S + 1)
     assert place.processes("/bin/postgres\0-D") == [postgres]  # there is one user more
     second.kill()
     eventually(lambda: not place.processes(), within_s=10)
@@ -267,25 +287,30 @@ def test_a_killed_supervisor_takes_postgres_along_and_the_next_user_starts_both(
 def test_a_user_with_a_pool_goes_on_after_postgres_was_killed(place: Place) -> None:
     user = place.user()
     user.ask("CREATE TABLE said AS SELECT 'Biscuit' AS word")
+    supervisors = place.processes("verse.embedded.supervisor")
     for _ in range(2):
         before = place.postgres()
-        kill([before])
+        place.kill_postgres()
         assert user.ask("SELECT word FROM said") == "Biscuit"
         assert place.postgres() != before
+    assert place.processes("verse.embedded.supervisor") == supervisors
 
 
 def test_a_start_killed_in_the_middle_leaves_nothing_in_the_way(place: Place) -> None:
+    left_over: set[Path] = set()
     for moment_s in MOMENTS_S:
         user = place.user()
         user.tell("SELECT 1")
-        time.sleep(0.25 + moment_s)  # Django and the supervisor's python take 0.25 s
+        eventually(partial(place.has_begun, left_over))
+        time.sleep(moment_s)
         user.kill()
         while left := place.processes():
             kill(left)
-        shutil.rmtree(place.paths().data, ignore_errors=True)  # the later moments may find it finished
-    assert list(place.home.glob("*.new-*")), "no moment was in initdb: change MOMENTS_S"
+        left_over = place.unfinished()
+        assert left_over or moment_s, "the first kill was not in the making of the database"
+        shutil.rmtree(place.paths().data, ignore_errors=True)  # the last moments may find it finished
     assert place.user().ask("SELECT 1") == 1
-    assert not list(place.home.glob("*.new-*"))
+    assert not place.unfinished()
 
 
 def test_an_old_pid_file_that_names_another_process_is_no_obstacle(place: Place) -> None:
@@ -333,7 +358,7 @@ def test_a_socket_folder_of_somebody_else_is_refused(top: Path) -> None:
     top.chmod(0o700)
     check_private(top, os.geteuid())
     with pytest.raises(EmbeddedServerError, match="not our private folder"):
-        check_private(top, SOMEBODY)
+        check_private(top, os.geteuid() + 1)
 
 
 def test_data_of_another_version_is_refused_in_one_line(place: Place) -> None:
@@ -352,13 +377,16 @@ def test_a_server_that_cannot_start_is_an_error_with_its_last_words(place: Place
     (place.paths().data / "postgresql.conf").write_text("shared_buffers = 'a lot'\n")
     refused = place.command("migrate")
     assert refused.returncode == 1
+    assert "PostgreSQL does not stay up; the end of" in refused.stderr
     assert 'invalid value for parameter "shared_buffers"' in refused.stderr
     assert not place.paths().sockets.exists()
 
 
 def test_dbshell_opens_psql_on_the_embedded_server(place: Place) -> None:
-    shell = place.command("dbshell", "--", "-tAc", "SELECT current_database()")
-    assert (shell.stdout, shell.stderr) == ("verse\n", "")
+    shell = place.command("dbshell", "--", "-tAc", "SELECT current_database()", "-c", r"\echo :VERSION_NUM")
+    name, psql = shell.stdout.splitlines()
+    assert name == "verse"
+    assert psql.startswith("16")  # the package's, not the system's
 
 
 def test_without_the_package_the_error_says_what_to_do() -> None:
@@ -369,6 +397,19 @@ def test_without_the_package_the_error_says_what_to_do() -> None:
     assert "set DATABASE_URL, or run pip install -r requirements.lock" in bare.stderr
     with pytest.raises(EmbeddedServerError, match=r"choose one of \[16, 18\]"):
         bin_folder(15)
+
+
+def test_a_supervisor_that_stops_keeps_new_users_waiting(top: Path) -> None:
+    paths = Paths(top, 16)
+    watch = supervisor.Watch(paths)
+    assert not watch.is_over()
+    newcomer = open_private(paths.users)
+    assert try_lock(newcomer, fcntl.LOCK_SH)
+    fcntl.flock(newcomer, fcntl.LOCK_UN)
+    watch._idle_since = time.monotonic() - supervisor.IDLE_S
+    assert watch.is_over()
+    assert not try_lock(newcomer, fcntl.LOCK_SH)
+    os.close(newcomer)
 
 
 def test_a_long_log_starts_anew_and_stays_the_same_file(top: Path) -> None:
