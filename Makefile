@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak check fix lock
+.PHONY: help install demo serve test soak check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -19,7 +19,7 @@ install: .venv/installed ## the virtual environment: server, local model, develo
 	@touch $@
 
 demo: install ## a chat on http://127.0.0.1:8000 with a local model; PORT=9000 moves it, Ctrl-C stops it
-	@exec $(BIN)/python manage.py demo
+	@LLM=$${LLM:-local} EMBEDDINGS=$${EMBEDDINGS:-local} exec $(BIN)/python manage.py demo
 
 serve: install ## the production server with your own settings (.env is read)
 	@exec $(BIN)/gunicorn verse.asgi:application
@@ -30,13 +30,14 @@ test: install ## every test, on a real PostgreSQL 16
 soak: install ## the tests that take too long for every push
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-check: install ## lint, formats, types, layers, migrations, tests; changes nothing
+check: lint test ## all that a push must pass; changes nothing
+
+lint: install ## lint, formats, types, layers, migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(MAKE) test
 
 fix: install ## what ruff can mend by itself
 	$(BIN)/ruff check --fix

@@ -1,4 +1,4 @@
-"""gunicorn finds this file by itself: `gunicorn verse.asgi:application`. Import of the settings ends a wrong start."""
+"""gunicorn finds this file by itself: `gunicorn verse.asgi:application`. Wrong settings end the start here."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the API answers when it cannot do what was asked: ``{"detail", "code"}`` and a status. docs/api.md lists them."""
+"""What the API answers when it cannot do what was asked: a status and ``{"detail", "code"}``; docs/api.md."""
 
 import logging
 from typing import Any

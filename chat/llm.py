@@ -42,7 +42,7 @@ def check_configured() -> None:
         raise NotConfigured("No language model is configured: set LLM_BASE_URL, LLM_API_KEY or OPENAI_API_KEY.")
 
 
-async def complete(parts: list[dict[str, str]]) -> AsyncIterator[str]:
+async def complete(parts: list[dict[str, str]]) -> AsyncGenerator[str, None]:
     """The answer, piece by piece, from one streaming call. No call is repeated.
 
     Raises CompletionTimeout, or CompletionError where the model refuses, breaks off or says what is no answer.
@@ -125,7 +125,7 @@ def parse_line(line: str) -> tuple[str, bool]:
     event = json.loads(data)
     if not isinstance(event, dict) or event.get("error"):
         raise CompletionError("The language model broke off its answer with an error.")
-    choice = next(iter(event.get("choices") or []), {})  # a last event may hold the usage alone
+    choice: dict[str, Any] = next(iter(event.get("choices") or []), {})  # a last event may hold the usage alone
     text = (choice.get("delta") or {}).get("content") or ""
     return storable(text), bool(choice.get("finish_reason"))
 

@@ -45,6 +45,7 @@ def serve() -> Server:
     parameters.cache_ram_mib = PROMPT_CACHE_MIB
     parameters.api_keys = [key]
     parameters.ui = parameters.endpoint_slots = False
+    parameters.sampling.temp = 0.2  # so small a model wanders at the usual 0.8
     parameters.verbosity = -1  # its log would hold prompts
     server = xllamacpp.Server(parameters)
     return Server(server, f"{server.listening_address}/v1", key)

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from chat.models import Conversation, Message, Passage
 from retrieval.tokens import count_tokens, cut_middle

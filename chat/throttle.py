@@ -29,18 +29,18 @@ def count_hit(name: str, *, limit: int, seconds: int) -> int | None:
 
     Two statements at the most; a transaction that is rolled back takes its hit back.
     """
-    values = {"name": name, "limit": limit, "seconds": seconds}
+    values: dict[str, str | int] = {"name": name, "limit": limit, "seconds": seconds}
     with connection.cursor() as cursor:
         cursor.execute(COUNT, values)
         if cursor.fetchone():
             return None
         cursor.execute(WAIT, values)
         wait_s = cursor.fetchone()[0]
-    return max(math.ceil(wait_s or 0), 1)
+    return int(max(math.ceil(float(wait_s or 0)), 1))
 
 
 def clear_windows() -> int:
     """Delete the windows without a hit in the last day, the longest that a rate can name; how many."""
     with connection.cursor() as cursor:
         cursor.execute(CLEAR)
-        return cursor.rowcount
+        return int(cursor.rowcount)

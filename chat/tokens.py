@@ -5,7 +5,7 @@ import secrets
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated
@@ -22,7 +22,7 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def create_token(user: AbstractBaseUser, *, name: str = "") -> tuple[ApiToken, str]:
+def create_token(user: User, *, name: str = "") -> tuple[ApiToken, str]:
     """A new token and its key, which is nowhere else and cannot be shown again."""
     key = secrets.token_urlsafe(KEY_BYTES)
     return ApiToken.objects.create(user=user, name=name, digest=digest_of(key)), key

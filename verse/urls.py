@@ -1,6 +1,29 @@
 """Every address: the admin, the API, its description."""
 
-from django.contrib import admin
-from django.urls import path
+from typing import Any
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from django.contrib import admin
+from django.http import HttpRequest, JsonResponse
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/", include("chat.urls")),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]
+
+
+def _error(status: int, code: str, detail: str) -> Any:
+    def handler(request: HttpRequest, *args: Any) -> JsonResponse:
+        return JsonResponse({"detail": detail, "code": code}, status=status)
+
+    return handler
+
+
+# What DRF does not see answers in the API's form too; its own 404 has the same bytes.
+handler400 = _error(400, "invalid", "The request cannot be understood.")
+handler403 = _error(403, "permission_denied", "You do not have permission to perform this action.")
+handler404 = _error(404, "not_found", "Not found.")
+handler500 = _error(500, "error", "Something went wrong on the server; it is in its log.")

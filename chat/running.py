@@ -1,0 +1,235 @@
+"""Answers being given by this process: one event loop in one thread owns them, whoever listens or leaves.
+
+The view that begins an answer only hands it over; a client that goes away changes nothing. Every database step
+is a short one in another thread, whose connection goes back to the pool before the model is asked anything.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+from django.conf import settings
+from django.db import Error, connection
+
+from chat import turns
+from chat.llm import CompletionError, check_configured, complete
+from chat.models import Message, Status
+from chat.prompt import Prompt
+from chat.turns import Ending, Turn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+BEAT_S = 0.25  # a stop is noticed within this; contract: within 1 s
+WRITE_S = 1.0  # text is at most this old when the process dies
+TIDY_S = 2.0  # abandoned answers are looked for this often: 10 s + 2 s is within the promised 15 s
+SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
+DATABASE_THREADS = 4
+
+
+class Running:
+    """One answer being given; its text can be listened to from any thread."""
+
+    def __init__(self, turn: Turn, prepare: Callable[[Turn], Prompt]) -> None:
+        self.turn = turn
+        self.prepare = prepare
+        self.prepared: Future[None] = Future()  # the model is about to be asked; CompletionError where it cannot be
+        self.finished: Future[Message | None] = Future()  # the answer as saved; None where it was deleted meanwhile
+        self.ending: Ending | None = None  # set before the task is cancelled
+        self.truncated = False
+        self.task: asyncio.Task[None] | None = None
+        self._parts: list[str] = []
+        self._listeners: list[Callable[[str | None], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def text(self) -> str:
+        """What has been said so far."""
+        return "".join(self._parts)
+
+    def add(self, text: str) -> None:
+        """Keep a piece and tell the listeners."""
+        with self._lock:
+            self._parts.append(text)
+            for listener in self._listeners:
+                listener(text)
+
+    def listen(self, listener: Callable[[str | None], None]) -> None:
+        """Call ``listener`` with the text so far, then with each piece, then with None; in the loop's thread."""
+        with self._lock:
+            listener(self.text)
+            if self.finished.done():
+                listener(None)
+            else:
+                self._listeners.append(listener)
+
+    def end(self, message: Message | None) -> None:
+        """Let everybody go who waits."""
+        with self._lock:
+            self.finished.set_result(message)
+            for listener in self._listeners:
+                listener(None)
+
+    def cancel(self, ending: Ending) -> None:
+        """End it early, from the loop's thread."""
+        if self.task and not self.ending:
+            self.ending = ending
+            self.task.cancel()
+
+
+class AnswerLoop:
+    """The process's event loop of running answers, in a daemon thread."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Running] = {}
+        self.loop = asyncio.new_event_loop()
+        self._database = ThreadPoolExecutor(DATABASE_THREADS, "answers-database")
+        self._tasks: set[asyncio.Task[None]] = set()
+        threading.Thread(target=self.loop.run_forever, name="answers", daemon=True).start()
+        self._call(self._beat())
+
+    def give(self, running: Running) -> None:
+        """Begin to give the answer, and return."""
+        self.answers[running.turn.running_id or 0] = running
+        self._call(self._give(running))
+
+    def drain(self, grace_s: float) -> None:
+        """Wait up to ``grace_s`` seconds for the answers to end, then end them as interrupted."""
+        self._wait(grace_s)
+        self.loop.call_soon_threadsafe(self._cancel_all)
+        self._wait(sum(SAVE_TRIES_S))
+
+    def _call(self, coroutine: Any) -> None:
+        # An empty context: the caller's would tie the task to the caller's request.
+        contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.answers and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _cancel_all(self) -> None:
+        for running in list(self.answers.values()):
+            running.cancel(
+                Ending(Status.INTERRUPTED, turns.INTERRUPTED, "The server stopped before the answer was whole.")
+            )
+
+    async def _give(self, running: Running) -> None:
+        running.task = asyncio.current_task()
+        ending = await self._ask(running)
+        if not running.prepared.done():
+            running.prepared.set_result(None)
+        message = await self._save(running, ending)
+        self.answers.pop(running.turn.running_id or 0, None)
+        running.end(message)
+
+    async def _ask(self, running: Running) -> Ending:
+        """The model's answer, however it ends."""
+        try:
+            check_configured()
+            prompt = await self._in_database(running.prepare, running.turn)
+            running.truncated = prompt.truncated
+            running.prepared.set_result(None)
+            async with aclosing(complete(prompt.parts)) as pieces:
+                async for text in pieces:
+                    running.add(text)
+        except CompletionError as error:
+            return ended_by(error, running)
+        except asyncio.CancelledError:
+            return running.ending or Ending(Status.INTERRUPTED, turns.INTERRUPTED)
+        except Exception:
+            logger.exception("An answer failed")
+            return Ending(Status.FAILED, "llm_error", "The answer could not be given.")
+        return Ending(Status.COMPLETE)
+
+    async def _save(self, running: Running, ending: Ending) -> Message | None:
+        for pause_s in (*SAVE_TRIES_S, None):
+            try:
+                return await self._in_database(
+                    turns.finish, running.turn, running.text, ending, truncated=running.truncated
+                )
+            except Error as error:
+                reason = type(error.__cause__ or error).__name__
+                logger.error("An answer could not be saved: %s", reason)
+                if pause_s is not None:
+                    await asyncio.sleep(pause_s)
+        return None  # its row stays and is ended as interrupted by whoever finds it
+
+    async def _beat(self) -> None:
+        """Show life for all answers, notice which were asked to stop, end those that nobody owns."""
+        written = tidied = 0.0
+        while True:
+            await asyncio.sleep(BEAT_S)
+            now = self.loop.time()
+            try:
+                if self.answers:
+                    due = now - written >= WRITE_S
+                    written = now if due else written
+                    self._obey(await self._in_database(self._look, write=due))
+                if now - tidied >= TIDY_S:
+                    tidied = now
+                    await self._in_database(turns.end_abandoned)
+            except Error as error:
+                logger.warning("No sign of life could be written: %s", type(error.__cause__ or error).__name__)
+
+    def _look(self, *, write: bool) -> dict[int, bool | None]:
+        """Each answer's row: asked to stop or not, None where it is gone."""
+        texts = {pk: running.text for pk, running in list(self.answers.items())}
+        found = turns.show_life(texts) if write else turns.look(list(texts))
+        return {pk: found.get(pk) for pk in texts}
+
+    def _obey(self, found: dict[int, bool | None]) -> None:
+        for pk, stop_asked in found.items():
+            running = self.answers.get(pk)
+            if running and stop_asked is not False:
+                running.cancel(Ending(Status.INTERRUPTED))
+
+    async def _in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.loop.run_in_executor(self._database, lambda: with_connection(function, *args, **kwargs))
+
+
+def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``function``; afterwards this thread holds no connection: with one held, 12 answers starve on a pool of 4."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        connection.close()
+
+
+def ended_by(error: CompletionError, running: Running) -> Ending:
+    """Interrupted where something was said, else failed; where nothing was asked, the one who waits is told."""
+    if not running.prepared.done():
+        running.prepared.set_exception(error)
+    status = Status.INTERRUPTED if running.text else Status.FAILED
+    return Ending(status, error.code, str(error))
+
+
+@cache
+def answers() -> AnswerLoop:
+    """The process's loop; started by the first who asks."""
+    return AnswerLoop()
+
+
+def give(turn: Turn, prepare: Callable[[Turn], Prompt]) -> Running:
+    """Begin to give the turn's answer; ``prepare`` makes the prompt, in a thread with a connection."""
+    running = Running(turn, prepare)
+    answers().give(running)
+    return running
+
+
+def start() -> None:
+    """Start the loop with the server: answers that died with the process before are ended soon after."""
+    answers()
+
+
+def drain(grace_s: float = settings.SHUTDOWN_GRACE_S) -> None:
+    """The server stops: running answers get ``grace_s`` seconds, then they are saved as they are."""
+    answers().drain(grace_s)

@@ -1,0 +1,227 @@
+"""A turn in the database: begun, ended, found again by its key. Each function is one short transaction.
+
+A turn is a user's message and the answer to it. Its rows are there before the model is asked, and whatever
+happens afterwards (the model refuses, the process dies) ends in a status of the answer.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import connection, transaction
+from django.utils import timezone
+
+from chat import errors
+from chat.models import IdempotencyKey, Message, MessageQuerySet, Passage, Role, RunningAnswer, StandaloneChat, Status
+from chat.throttle import count_hit
+
+AnyConversation = Passage | StandaloneChat
+KEY_LIFETIME = timedelta(hours=24)  # contract of Idempotency-Key
+ABANDONED_S = 10  # an answer whose process has shown no life for so long has none; docs/decisions/0006
+INTERRUPTED = "interrupted"  # error of an answer whose process died or was stopped
+# The message tables by a running answer's column. Locks: the rows named, for the statement.
+END_ABANDONED = """
+    WITH gone AS (
+        DELETE FROM running_answers WHERE alive_at < now() - make_interval(secs => %(seconds)s)
+        RETURNING passage_id, message_id, text
+    ), passages AS (
+        UPDATE chat_messages m SET status = 'interrupted', error = 'interrupted', content = gone.text
+        FROM gone WHERE gone.passage_id IS NOT NULL AND m.id = gone.message_id
+    )
+    UPDATE standalone_chat_messages m SET status = 'interrupted', error = 'interrupted', content = gone.text
+    FROM gone WHERE gone.passage_id IS NULL AND m.id = gone.message_id
+"""
+
+
+@dataclass
+class Turn:
+    """A message, its answer, and the row of the answer being given; ``running_id`` is None where it is over."""
+
+    conversation: AnyConversation
+    question: Message
+    answer: Message
+    running_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an answer ended; ``error`` is None where it is an answer, whole or stopped by the user."""
+
+    status: Status
+    error: str | None = None
+    detail: str = ""
+
+
+def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Turn:
+    """Keep the user's message and make room for its answer, or find the turn that the key began.
+
+    Raises InProgress, KeyReused, TooManyStreams, Throttled; then nothing is kept.
+    """
+    end_abandoned()
+    digest = hashlib.sha256(b"message " + content.encode()).digest()
+    with transaction.atomic():
+        _one_at_a_time(conversation)
+        question = find_question(conversation, key, digest)
+        if question is not None:
+            return _again(conversation, question)
+        _refuse_busy(conversation)
+        _count(conversation)
+        question = _add(conversation, Role.USER, content=content)
+        _keep_key(conversation, key, digest, question)
+        return _run(conversation, question, _add_answer(conversation, question))
+
+
+def begin_anew(conversation: AnyConversation, answer: Message, *, key: str | None) -> Turn:
+    """Make room for a new text of the conversation's last answer, or find the turn that the key began.
+
+    Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled.
+    """
+    end_abandoned()
+    digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
+    with transaction.atomic():
+        _one_at_a_time(conversation)
+        known = find_question(conversation, key, digest)
+        if known is not None:
+            return _again(conversation, known)
+        _refuse_busy(conversation)
+        question = question_of(conversation, answer)
+        _count(conversation)
+        _keep_key(conversation, key, digest, question)
+        return _run(conversation, question, answer)
+
+
+def question_of(conversation: AnyConversation, answer: Message) -> Message:
+    """The message that the conversation's last answer replies to. Raises NotLast."""
+    messages: MessageQuerySet = conversation.messages.all()
+    last = messages.filter(role=Role.ASSISTANT).order_by("created_at", "id").last()
+    earlier = messages.filter(role=Role.USER, created_at__lte=answer.created_at).order_by("created_at", "id")
+    question = messages.filter(pk=answer.reply_to or 0).first() or earlier.last()
+    if last is None or last.pk != answer.pk or question is None:
+        raise errors.NotLast
+    return cast("Message", question)
+
+
+def finish(turn: Turn, text: str, ending: Ending, *, truncated: bool = False) -> Message | None:
+    """Write the answer, once, unless another process has ended it; the message as it is then, None if it is gone."""
+    messages = type(turn.answer)._default_manager
+    with transaction.atomic():
+        if RunningAnswer.objects.filter(pk=turn.running_id or 0).delete()[0]:
+            messages.filter(pk=turn.answer.pk).update(
+                content=text, status=ending.status, error=ending.error, truncated=truncated
+            )
+    return messages.filter(pk=turn.answer.pk).first()
+
+
+def show_life(texts: dict[int, str]) -> dict[int, bool]:
+    """Write the texts so far of running answers (row id → text); which still run, and which were asked to stop."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE running_answers r SET text = v.text, alive_at = now() "
+            "FROM unnest(%s::bigint[], %s::text[]) v(id, text) WHERE r.id = v.id RETURNING r.id, r.stop_asked",
+            [list(texts), list(texts.values())],
+        )
+        return dict(cursor.fetchall())
+
+
+def look(ids: list[int]) -> dict[int, bool]:
+    """Which of these running answers still run, and which were asked to stop. Writes nothing."""
+    return dict(RunningAnswer.objects.filter(pk__in=ids).values_list("pk", "stop_asked"))
+
+
+def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
+    """End as interrupted, with the text they have, the answers of processes that are gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(END_ABANDONED, {"seconds": seconds})
+
+
+def clear_keys() -> int:
+    """Delete the keys that have served their time; how many."""
+    return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()[0]
+
+
+def running_of(conversation: AnyConversation) -> RunningAnswer | None:
+    """The conversation's answer being given."""
+    return RunningAnswer.objects.filter(**of_conversation(conversation)).first()
+
+
+def lock_user(user_id: int) -> None:
+    """Wait for the user's other turn to be begun: limits are counted one after the other. Lock: the user's row."""
+    get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user_id)
+
+
+def find_question(conversation: AnyConversation, key: str | None, digest: bytes) -> Message | None:
+    """The message that came with this key within KEY_LIFETIME. Raises KeyReused where it was another."""
+    known = IdempotencyKey.objects.filter(key=key, **of_conversation(conversation)).first() if key else None
+    if known is None:
+        return None
+    question: Message | None = conversation.messages.filter(pk=known.message_id).first()
+    if question is None or known.created_at < timezone.now() - KEY_LIFETIME:
+        known.delete()
+        return None
+    if bytes(known.digest) != digest:
+        raise errors.KeyReused
+    return question
+
+
+def _again(conversation: AnyConversation, question: Message) -> Turn:
+    """The turn as it ended; one without an answer runs again, and is not counted: it was, the first time."""
+    answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
+    if answer is not None and answer.status == Status.STREAMING:
+        raise errors.InProgress
+    if answer is not None and answer.error is None:
+        return Turn(conversation, question, answer)
+    _refuse_busy(conversation)
+    return _run(conversation, question, answer or _add_answer(conversation, question))
+
+
+def _one_at_a_time(conversation: AnyConversation) -> None:
+    lock_user(conversation.user_id)
+
+
+def _refuse_busy(conversation: AnyConversation) -> None:
+    if running_of(conversation):
+        raise errors.InProgress
+    if RunningAnswer.objects.filter(user_id=conversation.user_id).count() >= settings.STREAMS_PER_USER:
+        raise errors.TooManyStreams(retry_after_s=1)
+
+
+def _count(conversation: AnyConversation) -> None:
+    rate = settings.THROTTLE_MESSAGES
+    if rate is None:
+        return
+    wait_s = count_hit(f"messages {conversation.user_id}", limit=rate.limit, seconds=rate.seconds)
+    if wait_s is not None:
+        raise errors.Throttled(retry_after_s=wait_s)
+
+
+def _add(conversation: AnyConversation, role: Role, **fields: Any) -> Message:
+    return conversation.messages.create(user_id=conversation.user_id, role=role, **fields)
+
+
+def _add_answer(conversation: AnyConversation, question: Message) -> Message:
+    return _add(conversation, Role.ASSISTANT, content="", status=Status.STREAMING, reply_to=question.pk)
+
+
+def _run(conversation: AnyConversation, question: Message, answer: Message) -> Turn:
+    answer.content, answer.status, answer.error = "", Status.STREAMING, None
+    answer.context, answer.reply_to = None, question.pk
+    answer.save(update_fields=["content", "status", "error", "context", "reply_to"])
+    running = RunningAnswer.objects.create(
+        user_id=conversation.user_id, message_id=answer.pk, **of_conversation(conversation)
+    )
+    type(conversation)._default_manager.filter(pk=conversation.pk).update(updated_at=timezone.now())
+    return Turn(conversation, question, answer, running.pk)
+
+
+def _keep_key(conversation: AnyConversation, key: str | None, digest: bytes, question: Message) -> None:
+    if key:
+        fields = {"user_id": conversation.user_id, "key": key, "digest": digest, "message_id": question.pk}
+        IdempotencyKey.objects.create(**fields, **of_conversation(conversation))
+
+
+def of_conversation(conversation: AnyConversation) -> dict[str, AnyConversation]:
+    """The column that holds the conversation, by its kind."""
+    return {conversation.kind: conversation}

@@ -1,0 +1,27 @@
+"""The addresses of the API."""
+
+from django.urls import URLPattern, path
+
+from chat import views
+from chat.models import Passage, StandaloneChat
+
+
+def conversation_paths(name: str, model: type[Passage | StandaloneChat]) -> list[URLPattern]:
+    """The addresses of one kind of conversation: ``chats`` or ``passages``."""
+    one = f"{name}/<int:conversation_id>/"
+    message = f"{one}messages/<int:message_id>/"
+    return [
+        path(f"{name}/", views.of_kind(views.ConversationsView, model), name=name),
+        path(one, views.of_kind(views.ConversationView, model), name=f"{name}-one"),
+        path(f"{one}messages/", views.of_kind(views.MessagesView, model), name=f"{name}-messages"),
+        path(message, views.of_kind(views.MessageView, model), name=f"{name}-message"),
+    ]
+
+
+urlpatterns = [
+    path("auth/token/", views.TokenView.as_view(), name="token"),
+    path("auth/tokens/", views.TokensView.as_view(), name="tokens"),
+    path("auth/tokens/<int:pk>/", views.TokenRevokeView.as_view(), name="token-revoke"),
+    *conversation_paths("chats", StandaloneChat),
+    *conversation_paths("passages", Passage),
+]

@@ -1,0 +1,92 @@
+"""A real server in processes of its own, for tests that kill it, stop it, or ask it from outside."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_S = 30  # a loaded machine starts a server in less
+
+
+def database_url(connection: Any) -> str:
+    """The URL of the database that a Django connection has, for another process."""
+    params = connection.get_connection_params()
+    query = urlencode({name: params[name] for name in ("host", "port", "user", "password") if params.get(name)})
+    return f"postgresql:///{quote(connection.settings_dict['NAME'])}?{query}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(**values: str) -> dict[str, str]:
+    """This environment without any setting of Verse's; ``values`` added."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONUNBUFFERED": "1"} | values
+
+
+class Server:
+    """gunicorn with Verse, on a free port; its log is in ``log``."""
+
+    def __init__(self, environment: dict[str, str], *, wait: bool = True) -> None:
+        self.port = int(environment.get("PORT") or free_port())
+        self.url = f"http://127.0.0.1:{self.port}"
+        values = {"WEB_CONCURRENCY": "1", "SECRET_KEY": "test", "PORT": str(self.port)} | environment
+        self._log = Path(f"/tmp/verse-test-server-{self.port}.log")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "verse.asgi:application"],
+                cwd=ROOT,
+                env=clean_environment(**values),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_until_ready(int(values["WEB_CONCURRENCY"]))
+
+    @property
+    def log(self) -> str:
+        """All that the server has printed."""
+        return self._log.read_text()
+
+    def wait_until_ready(self, workers: int) -> None:
+        """Until each worker has said that it is ready."""
+        until = time.monotonic() + PATIENCE_S
+        while self.log.count("Application startup complete.") < workers:
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"The server did not start:\n{self.log}")
+            time.sleep(0.05)
+
+    def client(self, token: str = "", **headers: str) -> httpx2.Client:
+        """A client of one connection, and so of one worker."""
+        if token:
+            headers["Authorization"] = f"Token {token}"
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to gunicorn's master."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the master and all workers at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        """Whatever its state: no process and no log file stay."""
+        self.kill()
+        self._log.unlink(missing_ok=True)

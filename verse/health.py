@@ -1,0 +1,64 @@
+"""Probes: /healthz (the process answers) and /readyz (it can serve). docs/operations.md"""
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.loader import MigrationLoader
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.utils.decorators import sync_and_async_middleware
+
+OLDEST_SCHEMA = ("chat", "0001_initial")  # this code serves from here on
+DRAINING = settings.HOME / "draining"  # made before SIGTERM, so that a balancer sends nobody here any more
+
+Response = HttpResponseBase
+GetResponse = Callable[[HttpRequest], Any]
+
+
+@sync_and_async_middleware
+def answer_probes(get_response: GetResponse) -> Callable[[HttpRequest], Any]:
+    """Answer the two probes before ALLOWED_HOSTS is looked at: an orchestrator names the pod's own address."""
+    if iscoroutinefunction(get_response):
+
+        async def ask_async(request: HttpRequest) -> Response:
+            probe = PROBES.get(request.path)
+            return await (sync_to_async(probe)() if probe else get_response(request))
+
+        return markcoroutinefunction(ask_async)
+
+    def ask(request: HttpRequest) -> Response:
+        probe = PROBES.get(request.path)
+        return probe() if probe else get_response(request)
+
+    return ask
+
+
+def healthz() -> JsonResponse:
+    """200 as long as the process answers; asks nothing of the database."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz() -> JsonResponse:
+    """200 where requests can be served, else 503 with the parts that fail. Two queries."""
+    failing = {"draining": "stop is announced"} if DRAINING.exists() else {}
+    pending: set[tuple[str, str]] = set()
+    try:
+        pending = pending_migrations()
+    except (DatabaseError, InterfaceError):
+        failing["database"] = "cannot be reached"
+    if OLDEST_SCHEMA in pending:
+        failing["migrations"] = "run manage.py migrate"
+    if failing:
+        return JsonResponse({"status": "failing", "failing": failing}, status=503)
+    return JsonResponse({"status": "ok"} | ({"migrations": "pending"} if pending else {}))
+
+
+def pending_migrations() -> set[tuple[str, str]]:
+    """The migrations of this code that the database has not had. Errors: those of the database."""
+    loader = MigrationLoader(connection)
+    return set(loader.disk_migrations or {}) - set(loader.applied_migrations or {})
+
+
+PROBES = {"/healthz": healthz, "/readyz": readyz}
