@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import Error, connection
 
 from chat import turns
+from chat.errors import DatabaseUnavailable
 from chat.llm import CompletionError, check_configured, complete
 from chat.models import Message, Status
 from chat.prompt import Prompt
@@ -71,10 +72,18 @@ class Running:
             else:
                 self._listeners.append(listener)
 
-    def end(self, message: Message | None) -> None:
+    def unlisten(self, listener: Callable[[str | None], None]) -> None:
+        """The listener has gone."""
+        with self._lock, suppress(ValueError):
+            self._listeners.remove(listener)
+
+    def end(self, saved: Message | DatabaseUnavailable | None) -> None:
         """Let everybody go who waits."""
         with self._lock:
-            self.finished.set_result(message)
+            if isinstance(saved, DatabaseUnavailable):
+                self.finished.set_exception(saved)
+            else:
+                self.finished.set_result(saved)
             for listener in self._listeners:
                 listener(None)
 
@@ -124,12 +133,12 @@ class AnswerLoop:
 
     async def _give(self, running: Running) -> None:
         running.task = asyncio.current_task()
-        ending = await self._ask(running)
+        running.ending = await self._ask(running)
         if not running.prepared.done():
             running.prepared.set_result(None)
-        message = await self._save(running, ending)
+        saved = await self._save(running, running.ending)
         self.answers.pop(running.turn.running_id or 0, None)
-        running.end(message)
+        running.end(saved)
 
     async def _ask(self, running: Running) -> Ending:
         """The model's answer, however it ends."""
@@ -150,7 +159,7 @@ class AnswerLoop:
             return Ending(Status.FAILED, "llm_error", "The answer could not be given.")
         return Ending(Status.COMPLETE)
 
-    async def _save(self, running: Running, ending: Ending) -> Message | None:
+    async def _save(self, running: Running, ending: Ending) -> Message | DatabaseUnavailable | None:
         for pause_s in (*SAVE_TRIES_S, None):
             try:
                 return await self._in_database(
@@ -161,7 +170,7 @@ class AnswerLoop:
                 logger.error("An answer could not be saved: %s", reason)
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
-        return None  # its row stays and is ended as interrupted by whoever finds it
+        return DatabaseUnavailable()  # its row stays, and is ended as interrupted by whoever finds it
 
     async def _beat(self) -> None:
         """Show life for all answers, notice which were asked to stop, end those that nobody owns."""
@@ -197,7 +206,7 @@ class AnswerLoop:
 
 
 def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function``; afterwards this thread holds no connection: with one held, 12 answers starve on a pool of 4."""
+    """Call ``function``; this thread keeps no connection: with one kept, 12 answers starve on a pool of 4."""
     try:
         return function(*args, **kwargs)
     finally:
@@ -223,6 +232,11 @@ def give(turn: Turn, prepare: Callable[[Turn], Prompt]) -> Running:
     running = Running(turn, prepare)
     answers().give(running)
     return running
+
+
+def find(answer: Message) -> Running | None:
+    """The answer, where this process gives it."""
+    return next((one for one in list(answers().answers.values()) if one.turn.answer == answer), None)
 
 
 def start() -> None:

@@ -15,6 +15,9 @@ def conversation_paths(name: str, model: type[Passage | StandaloneChat]) -> list
         path(one, views.of_kind(views.ConversationView, model), name=f"{name}-one"),
         path(f"{one}messages/", views.of_kind(views.MessagesView, model), name=f"{name}-messages"),
         path(message, views.of_kind(views.MessageView, model), name=f"{name}-message"),
+        path(f"{message}events/", views.of_kind(views.EventsView, model), name=f"{name}-events"),
+        path(f"{message}stop/", views.of_kind(views.StopView, model), name=f"{name}-stop"),
+        path(f"{message}regenerate/", views.of_kind(views.RegenerateView, model), name=f"{name}-regenerate"),
     ]
 
 

@@ -14,8 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat import turns
-from chat.errors import ModelError
+from chat import events, running, turns
+from chat.errors import ModelError, NotLast
+from chat.events import EventNegotiation
+from chat.llm import CompletionError
 from chat.login import check_login_rate
 from chat.models import ApiToken, Message, Passage, Role, StandaloneChat
 from chat.running import Running
@@ -35,6 +37,7 @@ from chat.tokens import create_token
 from chat.turns import Turn
 
 MAX_KEY_CHARS = 255
+REPLAYED = {"Idempotent-Replayed": "true"}
 ERROR = OpenApiResponse(ErrorSerializer)
 REFUSED = dict.fromkeys((400, 401, 403, 404, 409), ERROR)
 UNANSWERED = REFUSED | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
@@ -140,6 +143,7 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
 
     serializer_class = MessageSerializer
     pagination_class = MessagePages
+    content_negotiation_class = EventNegotiation
 
     @extend_schema(responses={200: MessageSerializer(many=True), 401: ERROR, 404: ERROR})
     def get(self, request: Request, conversation_id: int) -> Response:
@@ -149,12 +153,12 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
         return self.get_paginated_response(show(conversation, page))
 
     @extend_schema(parameters=[KEY], request=ContentSerializer, responses={201: TurnSerializer} | UNANSWERED)
-    def post(self, request: Request, conversation_id: int) -> Response:
+    def post(self, request: Request, conversation_id: int) -> Any:
         """Keep what the user says and answer it: 201; with the same Idempotency-Key the same answer again."""
         service = ChatService(self.get_conversation())
         said = ContentSerializer(data=request.data)
         said.is_valid(raise_exception=True)
-        return answered(*service.reply_to(said.validated_data["content"], key=key_of(request)))
+        return respond(request, *service.reply_to(said.validated_data["content"], key=key_of(request)))
 
 
 class MessageView(ConversationMixin, APIView):
@@ -189,6 +193,77 @@ class MessageView(ConversationMixin, APIView):
         return cast("Message", get_object_or_404(conversation.messages.all(), pk=self.kwargs["message_id"]))
 
 
+class AnswerView(MessageView):
+    """Views of one message of the assistant's."""
+
+    def get_message(self, conversation: Any) -> Message:
+        """The answer of the address. Raises Http404, for a user's own message too."""
+        message = super().get_message(conversation)
+        if message.role != Role.ASSISTANT:
+            raise exceptions.NotFound
+        return message
+
+
+class EventsView(AnswerView):
+    """An answer as it is being given."""
+
+    http_method_names = ("get", "options")
+    content_negotiation_class = EventNegotiation
+
+    @extend_schema(responses={(200, events.MEDIA_TYPE): str, 401: ERROR, 404: ERROR})
+    def get(self, request: Request, conversation_id: int, message_id: int) -> Any:
+        """Server-sent events: what is there as one ``delta``, the rest as it comes, ``done`` or ``error``."""
+        conversation = self.get_conversation()
+        answer = self.get_message(conversation)
+        here = running.find(answer)
+        connection.close()
+        return events.stream(events.of_running(here) if here else events.of_message(conversation, answer))
+
+
+class StopView(AnswerView):
+    """Stop an answer."""
+
+    http_method_names = ("post", "options")
+
+    @extend_schema(request=None, responses={200: MessageSerializer, 401: ERROR, 404: ERROR})
+    def post(self, request: Request, conversation_id: int, message_id: int) -> Response:
+        """End the answer within a second, whatever process gives it; a finished one stays as it is."""
+        conversation = self.get_conversation()
+        answer = ChatService(conversation).stop(self.get_message(conversation))
+        return Response(MessageSerializer(answer).data)
+
+
+class RegenerateView(MessageView):
+    """Make an answer anew."""
+
+    http_method_names = ("post", "options")
+    content_negotiation_class = EventNegotiation
+
+    @extend_schema(parameters=[KEY], request=None, responses={201: TurnSerializer} | UNANSWERED)
+    def post(self, request: Request, conversation_id: int, message_id: int) -> Any:
+        """Answer the same message again under the answer's id: 201 or events; its old text is gone."""
+        conversation = self.get_conversation()
+        answer = self.get_message(conversation)
+        if answer.role != Role.ASSISTANT:
+            raise NotLast
+        return respond(request, *ChatService(conversation).regenerate(answer, key=key_of(request)))
+
+
+def respond(request: Request, turn: Turn, here: Running | None) -> Any:
+    """The turn as the client asked for it: 201 with the whole, or events as they come."""
+    if not events.wants_events(request):
+        return answered(turn, here)
+    first = {"user_message": MessageSerializer(turn.question).data, "context": []}
+    connection.close()
+    if here is None:
+        return events.stream(events.opened(first, events.of_finished(turn)), **REPLAYED)
+    try:
+        here.prepared.result()
+    except CompletionError:  # nothing was asked: a plain status, not a stream
+        return answered(turn, here)
+    return events.stream(events.opened(first, events.of_running(here)))
+
+
 def show(conversation: Any, messages: list[Message]) -> list[dict[str, Any]]:
     """The messages as JSON; one query more where one of them is being given."""
     streams = any(message.status == "streaming" for message in messages)
@@ -206,18 +281,18 @@ def key_of(request: Request) -> str | None:
     return key
 
 
-def answered(turn: Turn, running: Running | None) -> Response:
+def answered(turn: Turn, here: Running | None) -> Response:
     """201 with the whole answer, waited for without a database connection; ModelError where there is none."""
-    if running is None:
-        return Response(turn_json(turn), status=status.HTTP_201_CREATED, headers={"Idempotent-Replayed": "true"})
+    if here is None:
+        return Response(turn_json(turn), status=status.HTTP_201_CREATED, headers=REPLAYED)
     connection.close()
-    answer, ending = running.finished.result(), running.ending
+    answer = here.finished.result()
     if answer is None:
         raise exceptions.NotFound  # the conversation was deleted meanwhile
     turn.answer = answer
     if answer.error:
-        detail = ending.detail if ending else ""
-        raise ModelError(answer.error, detail, **turn_json(turn))
+        detail = here.ending.detail if here.ending else ""
+        raise ModelError(answer.error, detail or events.DETAILS[answer.error], **turn_json(turn))
     return Response(turn_json(turn), status=status.HTTP_201_CREATED)
 
 

@@ -44,6 +44,7 @@ class Server:
         self.port = int(environment.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         values = {"WEB_CONCURRENCY": "1", "SECRET_KEY": "test", "PORT": str(self.port)} | environment
+        self._clients: list[httpx2.Client] = []
         self._log = Path(f"/tmp/verse-test-server-{self.port}.log")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -71,10 +72,12 @@ class Server:
             time.sleep(0.05)
 
     def client(self, token: str = "", **headers: str) -> httpx2.Client:
-        """A client of one connection, and so of one worker."""
+        """A client of one connection, and so of one worker; closed with the server."""
         if token:
             headers["Authorization"] = f"Token {token}"
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        made = httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        self._clients.append(made)
+        return made
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to gunicorn's master."""
@@ -89,4 +92,6 @@ class Server:
     def end(self) -> None:
         """Whatever its state: no process and no log file stay."""
         self.kill()
+        for client in self._clients:
+            client.close()
         self._log.unlink(missing_ok=True)
