@@ -18,6 +18,7 @@ MESSAGE_OVERHEAD_TOKENS = 4  # the role and the marks around each message, as Op
 # Shares of the prompt's budget: contract of LLM_CONTEXT_TOKENS for the message; the passage leaves room for history.
 MESSAGE_SHARE = 2
 PASSAGE_SHARE = 3
+FIXED_TOKENS = 160  # instructions, the rule of the fence and its markers: at most 140, tested
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def build_prompt(
     ``history`` comes newest first and is read only as far as it fits.
     """
     said = cut_middle(question.content, most=budget_tokens // MESSAGE_SHARE)
-    system = instructions(conversation, most=budget_tokens // PASSAGE_SHARE)
-    left = budget_tokens - _cost(system) - _cost(said)
+    left = budget_tokens - _cost(said)
+    system = instructions(conversation, most=min(budget_tokens // PASSAGE_SHARE, left - FIXED_TOKENS))
+    left -= _cost(system)
     earlier = fit_history(history, budget_tokens=left)
     parts = [{"role": "system", "content": system}, *earlier, {"role": "user", "content": said}]
     return Prompt(parts, truncated=said != question.content)
@@ -48,7 +50,8 @@ def instructions(conversation: Conversation, *, most: int) -> str:
     if not isinstance(conversation, Passage):
         return INSTRUCTIONS
     reference = cut_middle(conversation.reference, most=most // 4)
-    passage = fence(f"{reference}\n\n{cut_middle(conversation.text, most=most)}", about="the passage")
+    text = cut_middle(conversation.text, most=most - most // 4)
+    passage = fence(f"{reference}\n\n{text}", about="the passage")
     return f"{INSTRUCTIONS}\n\nThe user asks about this passage. {FENCE_RULE}\n\n{passage}"
 
 

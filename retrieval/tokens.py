@@ -26,13 +26,19 @@ def encode(text: str) -> list[int]:
 
 
 def cut_middle(text: str, *, most: int) -> str:
-    """The text itself within ``most`` tokens, else its two ends with a visible mark between them."""
+    """The text itself within ``most`` tokens, else its two ends with a visible mark; '' where not even that fits."""
     tokens = encode(text)
     if len(tokens) <= most:
         return text
     mark = f"\n[… {len(tokens) - most:,} tokens left out …]\n"
-    half = max((most - count_tokens(mark)) // 2, 0)
-    return _decode(tokens[:half]) + mark + _decode(tokens[len(tokens) - half :])
+    half = (most - count_tokens(mark)) // 2
+    while half >= 0:
+        cut = _decode(tokens[:half]) + mark + _decode(tokens[len(tokens) - half :])
+        excess = count_tokens(cut) - most  # at the seams the text can split otherwise than before
+        if excess <= 0:
+            return cut
+        half -= excess
+    return ""
 
 
 def _decode(tokens: list[int]) -> str:

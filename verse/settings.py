@@ -4,22 +4,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-import dotenv
-
-from verse.environment import Environment
+from verse.environment import Environment, read_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = BASE_DIR / ".verse"  # all that a running Verse keeps outside the database
 
-env = Environment({**dotenv.dotenv_values(BASE_DIR / ".env"), **os.environ})
+env = Environment({**read_file(BASE_DIR / ".env"), **os.environ})
 
-# Keys first: their values must not be shown in a line about another variable.
+# Secrets first, all of them: their values must not be shown in a line about another variable.
 OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
 LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
+env.secret("SECRET_KEY")
+_server = env.database("DATABASE_URL")
+_direct = env.database("DATABASE_DIRECT_URL") or _server
 
 # --- the site ---------------------------------------------------------------------------------
 DEBUG = env.switch("DEBUG", default=False)
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "localhost,127.0.0.1")
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 # A cookie marked secure is not sent over plain http: only a site that says it is https gets it.
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
@@ -34,8 +35,6 @@ MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 # --- the database -----------------------------------------------------------------------------
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, most=1000)
 EMBEDDED_POSTGRES_VERSION = int(env.choice("EMBEDDED_POSTGRES_VERSION", "16", ("16", "18")))
-_server = env.database("DATABASE_URL")
-_direct = env.database("DATABASE_DIRECT_URL") or _server
 _embedded = {
     "ENGINE": "verse.embedded",
     "NAME": "verse",
@@ -66,7 +65,7 @@ OPENAI_BASE_URL = env.url("OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_BASE_URL = env.url("LLM_BASE_URL", OPENAI_BASE_URL)
 LLM_CONFIGURED = LLM == "local" or bool(LLM_API_KEY or env.text("LLM_BASE_URL"))
 LLM_TIMEOUT_S = env.seconds("LLM_TIMEOUT", 60)
-LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, least=256)
+LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, least=512)
 LLM_MAX_TOKENS = env.integer("LLM_MAX_TOKENS", 512 if LLM == "local" else 1024)
 if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
     env.refuse("LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}")

@@ -1,28 +1,310 @@
-"""A turn, asked through the API, answered over HTTP by the fake."""
+"""Turns asked through the API and answered over HTTP by the fake: how each may end, and what is kept."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat.models import StandaloneChat, StandaloneChatMessage, Status
-from fake_openai import Answer, FakeOpenAI
+from chat import turns
+from chat.models import IdempotencyKey, Passage, RunningAnswer, StandaloneChat, StandaloneChatMessage, Status
+from fake_openai import (
+    CONTROLS,
+    Answer,
+    Big,
+    Controls,
+    CutAfter,
+    Drop,
+    Empty,
+    EndsWithoutDone,
+    ErrorEvent,
+    FakeOpenAI,
+    Garbled,
+    Hang,
+    HangAfter,
+    Html,
+    Refuse,
+    RefuseByContent,
+    Trickle,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
+Api = Callable[[User], APIClient]
+
+
+@pytest.fixture
+def chat(alice: User) -> StandaloneChat:
+    """A chat of alice's."""
+    return StandaloneChat.objects.create(user=alice)
+
+
+def post(client: APIClient, chat: StandaloneChat, content: Any = "Hello", *, key: str | None = None) -> Any:
+    """POST a message."""
+    headers = {"Idempotency-Key": key} if key is not None else None
+    return client.post(f"/api/chats/{chat.pk}/messages/", {"content": content}, format="json", headers=headers)
+
+
+def kept() -> list[tuple[str, str, str]]:
+    """Role, content and status of all messages, oldest first."""
+    return list(StandaloneChatMessage.objects.in_order().values_list("role", "content", "status"))
 
 
 def test_an_answer_is_kept_as_the_model_gave_it(
-    alice: User, api: Callable[[User], APIClient], fake_openai: FakeOpenAI
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
-    chat = StandaloneChat.objects.create(user=alice)
-    fake_openai.chat.script(Answer("Hello,\n  Alice 🦊."))
-    response = api(alice).post(f"/api/chats/{chat.pk}/messages/", {"content": " Hello? "}, format="json")
+    fake_openai.chat.script(Answer("Hello,\n  Alice 🦊.", split_bytes=3, comments=True, line_end="\r\n"))
+    response = post(api(alice), chat, " Hello? ")
     assert response.status_code == 201
     assert response.data["assistant_message"]["content"] == "Hello,\n  Alice 🦊."
-    kept = StandaloneChatMessage.objects.in_order().values_list("role", "content", "status")
-    assert list(kept) == [
-        ("user", " Hello? ", Status.COMPLETE),
-        ("assistant", "Hello,\n  Alice 🦊.", Status.COMPLETE),
-    ]
+    assert kept() == [("user", " Hello? ", "complete"), ("assistant", "Hello,\n  Alice 🦊.", "complete")]
     assert fake_openai.chat.requests[0].last_user_text == " Hello? "
+    assert not RunningAnswer.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "code", "text"),
+    [
+        (Refuse(401), 502, "llm_error", ""),
+        (Refuse(429, "insufficient_quota"), 502, "llm_error", ""),
+        (Refuse(500), 502, "llm_error", ""),
+        (RefuseByContent(), 502, "llm_error", ""),
+        (Drop(reset=True), 502, "llm_error", ""),
+        (Html(status=200), 502, "llm_error", ""),
+        (Garbled(), 502, "llm_error", None),
+        (Hang(), 504, "llm_timeout", ""),
+        (Trickle("Slowly", every_s=0.2), 504, "llm_timeout", ""),
+        (HangAfter("So far"), 504, "llm_timeout", "So far"),
+        (CutAfter("So far", reset=True), 502, "llm_error", "So far"),
+        (CutAfter("So far", reset=False), 502, "llm_error", "So far"),
+        (EndsWithoutDone("So far"), 502, "llm_error", "So far"),
+        (ErrorEvent("So far"), 502, "llm_error", "So far"),
+    ],
+)
+def test_a_model_that_fails_leaves_a_status_and_the_key_tries_again(
+    behaviour: Any,
+    status: int,
+    code: str,
+    text: str | None,
+    alice: User,
+    chat: StandaloneChat,
+    api: Api,
+    fake_openai: FakeOpenAI,
+    settings: Settings,
+) -> None:
+    settings.LLM_TIMEOUT_S = 0.5
+    fake_openai.chat.script(behaviour)
+    client = api(alice)
+    failed = post(client, chat, key="k")
+    assert (failed.status_code, failed.data["code"]) == (status, code)
+    assert failed.data["user_message"]["content"] == "Hello"
+    answer = StandaloneChatMessage.objects.get(role="assistant")
+    assert answer.status == (Status.INTERRUPTED if answer.content else Status.FAILED)
+    assert text is None or answer.content == text
+    fake_openai.chat.default = Answer("At last.")
+    assert post(client, chat, key="k").status_code == 201
+    assert kept() == [("user", "Hello", "complete"), ("assistant", "At last.", "complete")]
+    assert StandaloneChatMessage.objects.in_order()[1].pk == answer.pk
+
+
+def test_a_silence_between_keep_alive_bytes_is_a_silence(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    settings.LLM_TIMEOUT_S = 0.6
+    fake_openai.chat.script(Answer("word " * 30, tokens_per_s=10))
+    assert post(api(alice), chat).status_code == 201  # three seconds in all, but never silent
+
+
+def test_odd_answers_are_kept_safely(alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI) -> None:
+    client = api(alice)
+    fake_openai.chat.script(Empty(), Controls(), Big(1_000_000))
+    empty = post(client, chat)
+    assert (empty.status_code, empty.data["assistant_message"]["content"]) == (201, "")
+    controls = post(client, chat).data["assistant_message"]["content"]
+    assert "\x00" in CONTROLS
+    assert "\x00" not in controls
+    controls.encode()  # no lone surrogate is left
+    assert len(post(client, chat).data["assistant_message"]["content"]) == 1_000_000
+
+
+def test_no_model_is_said_plainly_and_the_message_is_kept(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    settings.LLM_CONFIGURED = False
+    for accept in ("application/json", "text/event-stream"):
+        client = api(alice)
+        response = client.post(
+            f"/api/chats/{chat.pk}/messages/", {"content": "Hello"}, format="json", HTTP_ACCEPT=accept
+        )
+        assert (response.status_code, response.json()["code"]) == (503, "llm_not_configured")
+    assert [row for row in kept() if row[0] == "user"] == [("user", "Hello", "complete")] * 2
+    assert fake_openai.requests == []
+
+
+def test_a_key_finds_the_first_answer_and_refuses_another_content(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    client = api(alice)
+    first = post(client, chat, key="k")
+    replay = post(client, chat, key="k")
+    assert replay.json() == first.json()
+    assert replay.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    other = post(client, chat, "Something else", key="k")
+    assert (other.status_code, other.data["code"]) == (422, "key_reused")
+    assert len(fake_openai.chat.requests) == 1
+    assert post(client, StandaloneChat.objects.create(user=alice), "Something else", key="k").status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_a_key_of_no_or_too_many_characters_is_refused(key: str, alice: User, chat: StandaloneChat, api: Api) -> None:
+    response = post(api(alice), chat, key=key)
+    assert (response.status_code, response.data["code"]) == (400, "invalid")
+    assert kept() == []
+
+
+def test_a_key_is_forgotten_after_a_day(alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI) -> None:
+    client = api(alice)
+    post(client, chat, key="k")
+    IdempotencyKey.objects.update(created_at=timezone.now() - turns.KEY_LIFETIME)
+    assert "Idempotent-Replayed" not in post(client, chat, "Something else", key="k").headers
+    IdempotencyKey.objects.update(created_at=timezone.now() - turns.KEY_LIFETIME)
+    assert turns.clear_keys() == 1
+
+
+@pytest.mark.parametrize("content", [None, "", "  \n", 5, ["a"], "a\x00b", "x" * 32_001, {"a": 1}, True])
+def test_content_that_is_no_text_is_refused_and_nothing_kept(
+    content: Any, alice: User, chat: StandaloneChat, api: Api
+) -> None:
+    response = post(api(alice), chat, content)
+    assert (response.status_code, response.data["code"]) == (400, "invalid")
+    assert response.data["content"]
+    assert kept() == []
+
+
+def test_malformed_bodies_are_refused(alice: User, chat: StandaloneChat, api: Api) -> None:
+    client, url = api(alice), f"/api/chats/{chat.pk}/messages/"
+    broken = client.post(url, '{"content": ', content_type="application/json")
+    assert (broken.status_code, broken.json()["code"]) == (400, "parse_error")
+    surrogate = client.post(url, '{"content": "\\ud800"}', content_type="application/json")
+    assert (surrogate.status_code, surrogate.json()["code"]) == (400, "invalid")
+    form = client.post(url, "content=a", content_type="application/x-www-form-urlencoded")
+    assert form.status_code == 415
+    missing = client.post(url, "{}", content_type="application/json")
+    assert missing.json()["content"] == ["This field is required."]
+    assert kept() == []
+
+
+def test_what_was_said_before_is_sent_along_but_no_failed_answer(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    client = api(alice)
+    fake_openai.chat.script(Answer("One."), Refuse(500), Answer("Three."))
+    for content in ("First", "Second", "Third"):
+        post(client, chat, content)
+    sent = [part["content"] for part in fake_openai.chat.requests[2].messages]
+    assert sent[1:] == ["First", "One.", "Second", "Third"]
+    settings.CHAT_HISTORY_LIMIT = 1
+    post(client, chat, "Fourth")
+    assert [part["content"] for part in fake_openai.chat.requests[3].messages][1:] == ["Three.", "Fourth"]
+
+
+def test_a_passage_is_part_of_the_prompt(alice: User, api: Api, fake_openai: FakeOpenAI) -> None:
+    passage = Passage.objects.create(user=alice, reference="John 3:16", text="For God so loved the world")
+    response = api(alice).post(f"/api/passages/{passage.pk}/messages/", {"content": "Why?"}, format="json")
+    assert response.status_code == 201
+    system = fake_openai.chat.requests[0].messages[0]["content"]
+    assert "John 3:16" in system
+    assert "For God so loved the world" in system
+
+
+def test_a_message_too_long_for_the_model_is_cut_in_the_prompt_and_kept_whole(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    settings.LLM_CONTEXT_TOKENS, settings.LLM_MAX_TOKENS = 1000, 200
+    content = "begin " + "middle " * 2000 + "end"
+    response = post(api(alice), chat, content, key="k")
+    assert response.data["truncated"] is True
+    assert response.data["user_message"]["content"] == content
+    sent = fake_openai.chat.requests[0].last_user_text
+    assert sent.startswith("begin")
+    assert sent.endswith("end")
+    assert "tokens left out" in sent
+    assert post(api(alice), chat, content, key="k").json()["truncated"] is True
+    assert "truncated" not in post(api(alice), chat, "short").data
+
+
+def test_regenerate_keeps_the_id_and_replaces_the_text(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    client = api(alice)
+    fake_openai.chat.script(Answer("One."), Answer("Two."), Answer("Two anew."))
+    first = post(client, chat, "First").data["assistant_message"]["id"]
+    second = post(client, chat, "Second").data["assistant_message"]["id"]
+    anew = client.post(f"/api/chats/{chat.pk}/messages/{second}/regenerate/")
+    assert anew.status_code == 201
+    assert anew.data["assistant_message"] | {"created_at": 0} == {
+        "id": second, "role": "assistant", "content": "Two anew.", "status": "complete", "created_at": 0,
+    }  # fmt: skip
+    assert anew.data["user_message"]["content"] == "Second"
+    assert [part["content"] for part in fake_openai.chat.requests[2].messages][1:] == ["First", "One.", "Second"]
+    not_last = client.post(f"/api/chats/{chat.pk}/messages/{first}/regenerate/")
+    assert (not_last.status_code, not_last.data["code"]) == (400, "not_last")
+
+
+def test_messages_are_edited_and_deleted_by_their_rules(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    client = api(alice)
+    turn = post(client, chat).data
+    own, answer = (
+        f"/api/chats/{chat.pk}/messages/{turn[name]['id']}/" for name in ("user_message", "assistant_message")
+    )
+    assert client.patch(own, {"content": "Hello again"}, format="json").data["content"] == "Hello again"
+    assert StandaloneChatMessage.objects.get(role="user").edited_at is not None
+    refused = client.patch(answer, {"content": "I never said that"}, format="json")
+    assert (refused.status_code, refused.data["code"]) == (403, "permission_denied")
+    assert client.delete(answer).status_code == 204
+    assert client.get(answer).status_code == 404
+    assert client.delete(f"/api/chats/{chat.pk}/").status_code == 204
+    assert kept() == []
+
+
+def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
+    alice: User, chat: StandaloneChat, api: Api
+) -> None:
+    turn = turns.begin(chat, "Hello", key=None)
+    client = api(alice)
+    own, answer = (f"/api/chats/{chat.pk}/messages/{message.pk}/" for message in (turn.question, turn.answer))
+    assert client.patch(own, {"content": "Changed"}, format="json").status_code == 409
+    assert client.delete(own).status_code == 409
+    assert client.delete(answer).status_code == 409
+    assert client.post(f"{answer}regenerate/").status_code == 409
+    RunningAnswer.objects.update(text="So far")
+    assert client.get(answer).data["content"] == "So far"
+    assert client.delete(f"/api/chats/{chat.pk}/").status_code == 204
+    assert not RunningAnswer.objects.exists()
+
+
+def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: StandaloneChat) -> None:
+    turn = turns.begin(chat, "Hello", key="k")
+    RunningAnswer.objects.update(text="So far")
+    turns.end_abandoned()
+    assert kept()[1] == ("assistant", "", "streaming")
+    RunningAnswer.objects.update(alive_at=timezone.now() - timedelta(seconds=turns.ABANDONED_S + 1))
+    turns.end_abandoned()
+    assert kept()[1] == ("assistant", "So far", "interrupted")
+    late = turns.finish(turn, "Too late", turns.Ending(Status.COMPLETE))
+    assert late is not None
+    assert late.content == "So far"
+
+
+def test_a_stop_works_when_the_answers_process_is_gone(alice: User, chat: StandaloneChat, api: Api) -> None:
+    turn = turns.begin(chat, "Hello", key="k")
+    RunningAnswer.objects.update(text="So far")
+    stopped = api(alice).post(f"/api/chats/{chat.pk}/messages/{turn.answer.pk}/stop/")
+    assert (stopped.data["status"], stopped.data["content"]) == ("interrupted", "So far")
+    assert post(api(alice), chat, key="k").headers["Idempotent-Replayed"] == "true"
