@@ -60,7 +60,6 @@ def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
 
     Raises InProgress, KeyReused, TooManyStreams, Throttled; then nothing is kept.
     """
-    end_abandoned()
     digest = hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
         _one_at_a_time(conversation)
@@ -71,7 +70,7 @@ def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
         _count(conversation)
         question = _add(conversation, Role.USER, content=content)
         _keep_key(conversation, key, digest, question)
-        return _run(conversation, question, _add_answer(conversation, question))
+        return _run(conversation, question, None)
 
 
 def begin_anew(conversation: AnyConversation, answer: Message, *, key: str | None) -> Turn:
@@ -79,7 +78,6 @@ def begin_anew(conversation: AnyConversation, answer: Message, *, key: str | Non
 
     Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled.
     """
-    end_abandoned()
     digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
     with transaction.atomic():
         _one_at_a_time(conversation)
@@ -174,7 +172,7 @@ def _again(conversation: AnyConversation, question: Message) -> Turn:
     if answer is not None and answer.error is None:
         return Turn(conversation, question, answer)
     _refuse_busy(conversation)
-    return _run(conversation, question, answer or _add_answer(conversation, question))
+    return _run(conversation, question, answer)
 
 
 def _one_at_a_time(conversation: AnyConversation) -> None:
@@ -182,9 +180,12 @@ def _one_at_a_time(conversation: AnyConversation) -> None:
 
 
 def _refuse_busy(conversation: AnyConversation) -> None:
-    if running_of(conversation):
+    """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until they are ended."""
+    column = f"{conversation.kind}_id"
+    busy = list(RunningAnswer.objects.filter(user_id=conversation.user_id).values_list(column, flat=True))
+    if conversation.pk in busy:
         raise errors.InProgress
-    if RunningAnswer.objects.filter(user_id=conversation.user_id).count() >= settings.STREAMS_PER_USER:
+    if len(busy) >= settings.STREAMS_PER_USER:
         raise errors.TooManyStreams(retry_after_s=1)
 
 
@@ -201,14 +202,15 @@ def _add(conversation: AnyConversation, role: Role, **fields: Any) -> Message:
     return conversation.messages.create(user_id=conversation.user_id, role=role, **fields)
 
 
-def _add_answer(conversation: AnyConversation, question: Message) -> Message:
-    return _add(conversation, Role.ASSISTANT, content="", status=Status.STREAMING, reply_to=question.pk)
-
-
-def _run(conversation: AnyConversation, question: Message, answer: Message) -> Turn:
-    answer.content, answer.status, answer.error = "", Status.STREAMING, None
-    answer.context, answer.reply_to = None, question.pk
-    answer.save(update_fields=["content", "status", "error", "context", "reply_to"])
+def _run(conversation: AnyConversation, question: Message, answer: Message | None) -> Turn:
+    """The rows of an answer being given: a new one, or the earlier one emptied."""
+    empty = {"content": "", "status": Status.STREAMING, "error": None, "context": None, "reply_to": question.pk}
+    if answer is None:
+        answer = _add(conversation, Role.ASSISTANT, **empty)
+    else:
+        for name, value in empty.items():
+            setattr(answer, name, value)
+        answer.save(update_fields=list(empty))
     running = RunningAnswer.objects.create(
         user_id=conversation.user_id, message_id=answer.pk, **of_conversation(conversation)
     )

@@ -40,7 +40,7 @@ def clean_environment(**values: str) -> dict[str, str]:
 class Server:
     """gunicorn with Verse, on a free port; its log is in ``log``."""
 
-    def __init__(self, environment: dict[str, str], *, wait: bool = True) -> None:
+    def __init__(self, environment: dict[str, str], *, wait: bool = True, root: Path = ROOT) -> None:
         self.port = int(environment.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         values = {"WEB_CONCURRENCY": "1", "SECRET_KEY": "test", "PORT": str(self.port)} | environment
@@ -48,8 +48,8 @@ class Server:
         self._log = Path(f"/tmp/verse-test-server-{self.port}.log")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "verse.asgi:application"],
-                cwd=ROOT,
+                [sys.executable, "-m", "gunicorn", environment.pop("APPLICATION", "verse.asgi:application")],
+                cwd=root,
                 env=clean_environment(**values),
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,181 @@
+"""Load on the real server: many streams at once beside a bare streaming endpoint, and memory over many turns.
+
+    .venv/bin/python -m benchmarks.load [--streams 100] [--rounds 3] [--turns 20000]
+
+Everything runs on this machine's loopback: the fake model (its own process), the server (two workers), the client.
+Times to the first token are from the request's sending; the fake model gives its first token at once.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+django.setup()
+
+import httpx2
+import psycopg
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection
+
+from chat.models import StandaloneChat
+from chat.tokens import create_token
+from tests.support import Server, database_url, free_port
+
+DATABASE = "verse_benchmark"
+TURNS_AT_ONCE = 20
+
+
+def main() -> None:
+    """Print both tables."""
+    options = parse()
+    with model("--tokens", "50", "--tokens-per-second", "25") as url, scratch_database() as database:
+        with serving(database, url) as server:
+            verse = [asyncio.run(streams(server, options.streams)) for _ in range(options.rounds)]
+        with serving(database, url, APPLICATION="benchmarks.bare:application") as server:
+            bare = [asyncio.run(streams(server, options.streams)) for _ in range(options.rounds)]
+        report_streams(verse, bare)
+    with model("--tokens", "5", "--tokens-per-second", "100000") as url, scratch_database() as database:
+        with serving(database, url) as server:
+            report_memory(asyncio.run(turns(server, options.turns)), options.turns)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=100, help="streams at once")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of them")
+    parser.add_argument("--turns", type=int, default=20_000, help="turns of the memory run")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def model(*options: str) -> Iterator[str]:
+    """The fake model in a process of its own; its base URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "fake_openai", "--port", str(port), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def scratch_database() -> Iterator[str]:
+    """A database of its own on the configured server, migrated; its URL."""
+    connection.settings_dict["NAME"] = "postgres"
+    with psycopg.connect(database_url(connection), autocommit=True) as server:
+        server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {DATABASE}")
+    connection.close()
+    connection.settings_dict["NAME"] = DATABASE
+    call_command("migrate", verbosity=0)
+    yield database_url(connection)
+    connection.close()
+
+
+@contextlib.contextmanager
+def serving(database: str, url: str, **environment: str) -> Iterator[Server]:
+    """Two workers, no limits."""
+    limits = {"THROTTLE_MESSAGES": "off", "STREAMS_PER_USER": "1000", "WEB_CONCURRENCY": "2"}
+    server = Server({"DATABASE_URL": database, "LLM_BASE_URL": url} | limits | environment)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def chats(count: int) -> list[tuple[dict[str, str], str]]:
+    """Headers and the address of a chat for each of so many users."""
+    made = []
+    for number in range(count):
+        user, _ = User.objects.get_or_create(username=f"load{number}")
+        address = f"/api/chats/{StandaloneChat.objects.create(user=user).pk}/messages/"
+        made.append(({"Authorization": f"Token {create_token(user)[1]}"}, address))
+    connection.close()
+    return made
+
+
+async def streams(server: Server, count: int) -> tuple[list[float], int]:
+    """Seconds to the first token of each stream, and how many failed."""
+    users = await asyncio.to_thread(chats, count)
+    limits = httpx2.Limits(max_connections=count)
+    async with httpx2.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
+        times = await asyncio.gather(*(stream(client, *user) for user in users))
+    return [one for one in times if one is not None], sum(one is None for one in times)
+
+
+async def stream(client: httpx2.AsyncClient, headers: dict[str, str], address: str) -> float | None:
+    """Seconds to the first token; None where the stream did not end with ``done``."""
+    began, first, done = time.monotonic(), None, False
+    headers = headers | {"Accept": "text/event-stream"}
+    async with client.stream("POST", address, json={"content": "Hello"}, headers=headers) as response:
+        async for line in response.aiter_lines():
+            if first is None and line == "event: delta":
+                first = time.monotonic() - began
+            done = done or line == "event: done"
+    return first if done else None
+
+
+async def turns(server: Server, count: int) -> list[tuple[int, float]]:
+    """Megabytes of the workers after each tenth of the turns."""
+    users = await asyncio.to_thread(chats, TURNS_AT_ONCE)
+    sizes: list[tuple[int, float]] = []
+    async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
+        for tenth in range(11):
+            if tenth:
+                await asyncio.gather(*(talk(client, *user, count // 10 // TURNS_AT_ONCE) for user in users))
+            sizes.append((tenth * count // 10, workers_mb(server)))
+    return sizes
+
+
+async def talk(client: httpx2.AsyncClient, headers: dict[str, str], address: str, count: int) -> None:
+    """So many turns, one after the other. Raises where one fails."""
+    for _ in range(count):
+        response = await client.post(address, json={"content": "Hello"}, headers=headers)
+        response.raise_for_status()
+
+
+def workers_mb(server: Server) -> float:
+    """Resident memory of all workers."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def report_streams(verse: list[tuple[list[float], int]], bare: list[tuple[list[float], int]]) -> None:
+    """First token, milliseconds, of all rounds together."""
+    print("| | streams | failed | first token p50 ms | p95 ms |\n|---|---|---|---|---|")
+    for name, rounds in (("Verse", verse), ("bare endpoint", bare)):
+        times = [one for times, _ in rounds for one in times]
+        cuts = statistics.quantiles(times, n=20)
+        failed = sum(failed for _, failed in rounds)
+        print(
+            f"| {name} | {len(times) + failed} | {failed} | {cuts[9] * 1000:.0f} | {cuts[18] * 1000:.0f} |",
+            flush=True,
+        )
+
+
+def report_memory(sizes: list[tuple[int, float]], count: int) -> None:
+    """Megabytes by turns, and the growth after the first tenth, which fills caches and pools."""
+    print("\n| turns | workers MB |\n|---|---|")
+    for done, size in sizes:
+        print(f"| {done:,} | {size:.1f} |")
+    print(f"\nGrowth from {count // 10:,} to {count:,} turns: {(sizes[-1][1] / sizes[1][1] - 1) * 100:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A deploy under traffic: no request fails, no answer is cut."""
+
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.tokens import create_token
+from fake_openai import Answer, FakeOpenAI
+from tests.support import Server
+from tests.test_answers import TEXT, read_stream, text_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Start = Callable[..., Server]
+STREAMS = 40
+LIMITS = {"STREAMS_PER_USER": "1000", "WEB_CONCURRENCY": "2", "THROTTLE_MESSAGES": "off"}
+
+
+class Traffic:
+    """Streams that run, and small requests that keep coming to wherever ``target`` points."""
+
+    def __init__(self, target: Server, user: User) -> None:
+        self.target = target
+        self.token = create_token(user)[1]
+        self.user = user
+        self.statuses: list[int] = []
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(STREAMS + 1)
+        self._small = self._pool.submit(self._ask_again_and_again)
+
+    def stream(self, count: int) -> list[Future[Any]]:
+        """Begin so many streams."""
+        return [
+            self._pool.submit(self._stream, StandaloneChat.objects.create(user=self.user).pk) for _ in range(count)
+        ]
+
+    def end(self) -> None:
+        """No more requests. Raises what a request raised."""
+        self._over.set()
+        self._small.result(30)
+        self._pool.shutdown()
+
+    def _stream(self, chat: int) -> str:
+        url = f"/api/chats/{chat}/messages/"
+        return text_of(read_stream(self.target.client(self.token), url, json={"content": "Hello"}))
+
+    def _ask_again_and_again(self) -> None:
+        while not self._over.wait(0.05):
+            client = self.target.client(self.token)
+            self.statuses.append(client.get("/api/chats/").status_code)
+            client.close()
+
+
+def wait_until_asked(fake: FakeOpenAI) -> None:
+    """Until the model is giving all answers."""
+    fake.wait_for(lambda: len(fake.chat.requests) == STREAMS, timeout_s=20)
+
+
+def test_a_reload_by_sighup_fails_no_request_and_cuts_no_answer(
+    alice: User, server: Start, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer(TEXT, tokens_per_s=15)
+    one = server(**LIMITS)
+    traffic = Traffic(one, alice)
+    streams = traffic.stream(STREAMS)
+    wait_until_asked(openai_server)
+    one.signal(signal.SIGHUP)
+    one.wait_until_ready(4)  # two workers more
+    assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
+    traffic.end()
+    assert set(traffic.statuses) == {200}
+    assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}
+
+
+def test_a_new_server_takes_over_and_the_old_one_ends_its_answers(
+    alice: User, server: Start, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer(TEXT, tokens_per_s=15)
+    old, new = server(**LIMITS), server(**LIMITS)
+    traffic = Traffic(old, alice)
+    streams = traffic.stream(STREAMS)
+    wait_until_asked(openai_server)
+    traffic.target = new  # what a balancer does while readyz says that the old one is draining
+    threading.Event().wait(0.5)
+    old.signal(signal.SIGTERM)
+    assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
+    assert old.process.wait(15) == 0
+    traffic.end()
+    assert set(traffic.statuses) == {200}
+    assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}
