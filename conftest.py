@@ -9,16 +9,20 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from chat import running
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.support import Server, database_url
 
 
 @pytest.fixture(scope="session")
-def openai_server() -> Iterator[FakeOpenAI]:
-    """One fake for the session: the product keeps one client a process."""
+def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
+    """One fake for the session: the product keeps one client a process, and one loop, ended before the database."""
     with FakeOpenAI() as fake:
         yield fake
+    if running.answers.cache_info().currsize:
+        running.drain(0)
+        running.answers().close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from functools import cache
@@ -101,9 +101,9 @@ class AnswerLoop:
         self.answers: dict[int, Running] = {}
         self.loop = asyncio.new_event_loop()
         self._database = ThreadPoolExecutor(DATABASE_THREADS, "answers-database")
-        self._tasks: set[asyncio.Task[None]] = set()
-        threading.Thread(target=self.loop.run_forever, name="answers", daemon=True).start()
-        self._call(self._beat())
+        self._thread = threading.Thread(target=self.loop.run_forever, name="answers", daemon=True)
+        self._thread.start()
+        self._heart = self._call(self._beat())
 
     def give(self, running: Running) -> None:
         """Begin to give the answer, and return."""
@@ -116,9 +116,17 @@ class AnswerLoop:
         self.loop.call_soon_threadsafe(self._cancel_all)
         self._wait(sum(SAVE_TRIES_S))
 
-    def _call(self, coroutine: Any) -> None:
+    def close(self) -> None:
+        """End the loop and its threads; no answer may be running."""
+        self._heart.cancel()
+        self.loop.call_soon_threadsafe(self.loop.call_later, BEAT_S, self.loop.stop)  # after the heart has stopped
+        self._thread.join()
+        self._database.shutdown()
+        self.loop.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
         # An empty context: the caller's would tie the task to the caller's request.
-        contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds

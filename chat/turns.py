@@ -180,7 +180,7 @@ def _one_at_a_time(conversation: AnyConversation) -> None:
 
 
 def _refuse_busy(conversation: AnyConversation) -> None:
-    """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until they are ended."""
+    """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until ended."""
     column = f"{conversation.kind}_id"
     busy = list(RunningAnswer.objects.filter(user_id=conversation.user_id).values_list(column, flat=True))
     if conversation.pk in busy:
