@@ -41,20 +41,24 @@ def main() -> None:
     options = parse()
     with model("--tokens", "50", "--tokens-per-second", "25") as url, scratch_database() as database:
         with serving(database, url) as server:
-            verse = [asyncio.run(streams(server, options.streams)) for _ in range(options.rounds)]
+            verse = asyncio.run(streams(server, options))
         with serving(database, url, APPLICATION="benchmarks.bare:application") as server:
-            bare = [asyncio.run(streams(server, options.streams)) for _ in range(options.rounds)]
+            bare = asyncio.run(streams(server, options))
         report_streams(verse, bare)
-    with model("--tokens", "5", "--tokens-per-second", "100000") as url, scratch_database() as database:
-        with serving(database, url) as server:
-            report_memory(asyncio.run(turns(server, options.turns)), options.turns)
+    with (
+        model("--tokens", "5", "--tokens-per-second", "100000") as url,
+        scratch_database() as database,
+        serving(database, url) as server,
+    ):
+        report_memory(asyncio.run(turns(server, options.turns)), options.turns)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100, help="streams at once")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of them")
+    parser.add_argument("--rounds", type=int, default=5, help="streams of each user, one after the other")
+    parser.add_argument("--burst", action="store_true", help="all users begin in the same instant")
     parser.add_argument("--turns", type=int, default=20_000, help="turns of the memory run")
     return parser.parse_args()
 
@@ -109,13 +113,19 @@ def chats(count: int) -> list[tuple[dict[str, str], str]]:
     return made
 
 
-async def streams(server: Server, count: int) -> tuple[list[float], int]:
-    """Seconds to the first token of each stream, and how many failed."""
-    users = await asyncio.to_thread(chats, count)
-    limits = httpx2.Limits(max_connections=count)
+async def streams(server: Server, options: argparse.Namespace) -> list[float | None]:
+    """Seconds to the first token of each stream, None for one that failed."""
+    users = await asyncio.to_thread(chats, options.streams)
+    limits = httpx2.Limits(max_connections=options.streams)
     async with httpx2.AsyncClient(base_url=server.url, limits=limits, timeout=60) as client:
-        times = await asyncio.gather(*(stream(client, *user) for user in users))
-    return [one for one in times if one is not None], sum(one is None for one in times)
+
+        async def listen(number: int) -> list[float | None]:
+            # Users come one after the other within the 2 s that a stream takes, then each goes on at once.
+            await asyncio.sleep(0 if options.burst else number * 2 / options.streams)
+            return [await stream(client, *users[number]) for _ in range(options.rounds)]
+
+        times = await asyncio.gather(*(listen(number) for number in range(options.streams)))
+    return [one for of_user in times for one in of_user]
 
 
 async def stream(client: httpx2.AsyncClient, headers: dict[str, str], address: str) -> float | None:
@@ -156,17 +166,13 @@ def workers_mb(server: Server) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def report_streams(verse: list[tuple[list[float], int]], bare: list[tuple[list[float], int]]) -> None:
-    """First token, milliseconds, of all rounds together."""
+def report_streams(verse: list[float | None], bare: list[float | None]) -> None:
+    """First token, milliseconds."""
     print("| | streams | failed | first token p50 ms | p95 ms |\n|---|---|---|---|---|")
-    for name, rounds in (("Verse", verse), ("bare endpoint", bare)):
-        times = [one for times, _ in rounds for one in times]
-        cuts = statistics.quantiles(times, n=20)
-        failed = sum(failed for _, failed in rounds)
-        print(
-            f"| {name} | {len(times) + failed} | {failed} | {cuts[9] * 1000:.0f} | {cuts[18] * 1000:.0f} |",
-            flush=True,
-        )
+    for name, times in (("Verse", verse), ("bare endpoint", bare)):
+        cuts = statistics.quantiles([one for one in times if one is not None], n=20)
+        middle, high = cuts[9] * 1000, cuts[18] * 1000
+        print(f"| {name} | {len(times)} | {times.count(None)} | {middle:.0f} | {high:.0f} |", flush=True)
 
 
 def report_memory(sizes: list[tuple[int, float]], count: int) -> None:

@@ -7,7 +7,7 @@ Nothing searches, filters or sorts by content or time: ``content ILIKE '%…%'``
 status have no index, so each would read a whole message table. A row is found by its id or by its user.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
@@ -220,8 +220,8 @@ class MessageAdmin(BoundedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the beginning of the content in its place: an answer may be a megabyte, a list has a hundred."""
-        rows: QuerySet[Any] = super().get_queryset(request).defer("content", "context")
-        return rows.annotate(beginning=Left("content", SHOWN_CHARS + 1))
+        rows: Any = super().get_queryset(request).annotate(beginning=Left("content", SHOWN_CHARS + 1))
+        return cast("QuerySet[Any]", rows.defer("content", "context"))
 
     @admin.display(description="content")
     def beginning(self, message: Any) -> str:
@@ -265,8 +265,8 @@ class RunningAnswerAdmin(BoundedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The text's length in its place."""
-        rows: QuerySet[Any] = super().get_queryset(request).defer("text")
-        return rows.annotate(chars=Length("text"))
+        rows: Any = super().get_queryset(request).annotate(chars=Length("text"))
+        return cast("QuerySet[Any]", rows.defer("text"))
 
     @admin.display(description="characters so far")
     def chars(self, running: Any) -> int:

@@ -98,6 +98,8 @@ def _known(error: Exception) -> Exception:
         return exceptions.PermissionDenied()
     if isinstance(error, exceptions.AuthenticationFailed):
         return exceptions.NotAuthenticated()  # one and the same for no token, a wrong and a revoked one
+    if isinstance(error, RecursionError):
+        return exceptions.ParseError()  # JSON of a hundred thousand brackets: nothing else here goes so deep
     if is_database_away(error):
         logger.error("Database unavailable: %s", type(error.__cause__ or error).__name__)
         return DatabaseUnavailable()

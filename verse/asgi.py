@@ -6,6 +6,7 @@
 import json
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,12 +15,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.db import Error, connection
+from django.db import Error
 
 settings.DATABASES["default"] = settings.SERVER_DATABASE  # requests go through a pool, commands connect directly
 django_application = get_asgi_application()
 
 from chat import running
+from verse.health import direct_connection
+from verse.logs import log_failed_thread
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -55,9 +58,10 @@ async def lifespan(receive: Receive, send: Send) -> None:
 
 def start() -> None:
     """Say what is missing and that the server is ready; a database that is away does not hold up the start."""
+    threading.excepthook = log_failed_thread
     try:
-        connection.ensure_connection()
-        connection.close()
+        with direct_connection() as direct:
+            direct.ensure_connection()
     except Error as error:
         logger.warning("The database cannot be reached yet: %s", type(error.__cause__ or error).__name__)
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:

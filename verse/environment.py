@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import dotenv
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": 86400}
-# Anything that may be a credential is not repeated: an API key's usual beginning, a URL's user part.
-SECRET_LOOK = re.compile(r"sk-|[^/]@")
+DAY_S = 86_400
+SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
+# Anything that may be a credential is not repeated: an API key's usual beginning, a URL's user part or parameter.
+SECRET_LOOK = re.compile(r"sk-|[^/]@|(pass(word)?|key|token|secret)=", re.IGNORECASE)
+SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}  # libpq's
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,16 @@ class Environment:
             self.refuse(name, "printable ASCII characters without spaces", show=False)
         return value
 
-    def names(self, name: str, default: str = "") -> list[str]:
-        """Comma-separated names."""
-        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+    def hosts(self, name: str, default: str) -> list[str]:
+        """Comma-separated host names without scheme or port."""
+        hosts = self._parts(name, default)
+        if not all(re.fullmatch(r"\*|[\w.-]+|\[[0-9a-fA-F:.]+\]", host) for host in hosts):
+            self.refuse(name, "host names without scheme or port, such as chat.example.com")
+        return hosts
 
     def origins(self, name: str) -> list[str]:
         """Comma-separated origins, each with its scheme."""
-        origins = self.names(name)
+        origins = self._parts(name)
         if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in origins):
             self.refuse(name, "origins with their scheme, such as https://chat.example.com")
         return origins
@@ -81,7 +87,7 @@ class Environment:
 
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
-        return self._number(name, default, lambda number: 0 < number <= SECONDS["day"], "a number of seconds above 0")
+        return self._number(name, default, lambda number: 0 < number <= DAY_S, f"seconds, above 0, at most {DAY_S}")
 
     def dollars(self, name: str, default: float | None) -> float | None:
         """US dollars, 0 or more; None where unset and without a default."""
@@ -132,7 +138,7 @@ class Environment:
             parts = conninfo_to_dict(value)
         except psycopg.Error:
             self._refuse_database(name)
-        if not parts.get("dbname"):
+        if not parts.get("dbname") or not _is_usable(parts):
             self._refuse_database(name)
         self.secrets.add(str(parts.get("password") or ""))
         return {
@@ -172,15 +178,41 @@ class Environment:
             number = math.nan
         return number if math.isfinite(number) and fits(number) else self.refuse(name, allowed)
 
+    def _parts(self, name: str, default: str = "") -> list[str]:
+        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
     def _refuse_database(self, name: str) -> NoReturn:
         self.refuse(name, "a PostgreSQL URL such as postgresql://user:password@host:5432/name", show=False)
+
+
+def _is_usable(parts: Mapping[str, Any]) -> bool:
+    """What libpq would refuse only when it connects: a port that is none, an unknown sslmode."""
+    ports = str(parts.get("port") or "5432").split(",")  # one per host
+    numbers = all(re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port)
+    return numbers and parts.get("sslmode", "prefer") in SSL_MODES
+
+
+def read_file(path: Path) -> dict[str, str | None]:
+    """The settings in the file ``path``, none where there is no file. SystemExit: it cannot be read."""
+    try:
+        return dotenv.dotenv_values(path)
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f"Verse cannot start: {path} cannot be read ({type(error).__name__})") from error
 
 
 def kept_secret(path: Path, *, length: int = 48) -> str:
     """The secret in the file ``path``; where there is none, a new one of ``length`` random bytes.
 
-    Two processes that start at once get the same: the file appears whole or not at all.
+    Two processes that start at once get the same: the file appears whole or not at all. SystemExit: it can
+    neither be read nor made.
     """
+    try:
+        return _kept_secret(path, length)
+    except OSError as error:
+        raise SystemExit(f"Verse cannot start: {path}, made where it is missing: {error.strerror}") from error
+
+
+def _kept_secret(path: Path, length: int) -> str:
     if not path.exists():
         path.parent.mkdir(mode=0o700, exist_ok=True)
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")

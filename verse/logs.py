@@ -6,11 +6,14 @@ contains …"). Its class, its SQLSTATE and the place in the code tell what went
 
 import json
 import logging
+import re
+import threading
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+logger = logging.getLogger(__name__)
 
 
 def describe(error: BaseException) -> str:
@@ -28,11 +31,14 @@ class TextFormatter(logging.Formatter):
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - logging's own name
         """Frames and class of the exception and of its causes, without their words."""
         lines: list[str] = []
-        error = ei[1]
-        while error is not None:
+        for error in chain(ei[1]):
             lines += [describe(error), *(f"  {at.filename}:{at.lineno} {at.name}" for at in frames(error))]
-            error = error.__cause__
         return "\n".join(lines)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, then the exception: as this class tells it, whatever another handler made of it before."""
+        record.exc_text = None
+        return super().format(quiet(record))
 
 
 class JsonFormatter(TextFormatter):
@@ -44,11 +50,33 @@ class JsonFormatter(TextFormatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": quiet(record).getMessage(),
         }
         if record.exc_info and record.exc_info[0]:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """In the place of Python's own words on stderr, for threading.excepthook."""
+    logger.error("A thread failed", exc_info=failed.exc_value)
+
+
+def quiet(record: logging.LogRecord) -> logging.LogRecord:
+    """The record; asyncio's ends before the values it shows, such as a failed task's exception."""
+    if record.name != "asyncio":
+        return record
+    first = re.split(r"[\n(<]", record.getMessage())[0].strip()
+    return logging.makeLogRecord(record.__dict__ | {"msg": first, "args": None})
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """The exception, then what caused it or was being handled, as Python's own traceback would show."""
+    errors: list[BaseException] = []
+    while error is not None and error not in errors:
+        errors.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return errors
 
 
 def frames(error: BaseException) -> traceback.StackSummary:

@@ -1,0 +1,168 @@
+"""The pages tell the truth: their commands run, they print what is shown, names and links lead somewhere."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from rest_framework import exceptions
+
+from chat import errors
+from tests.support import ROOT, Server, clean_environment, database_url
+from verse.embedded.server import bin_folder
+
+ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in ALL if page.parent.name != "decisions"]
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+REASONS = {
+    "serves until stopped": 1,
+    "installs": 1,
+    "needs your own key": 1,
+    "needs your own database": 1,
+    "prints a secret": 1,
+}  # how many blocks are not run, by why; nothing else is a reason
+DOCUMENTED = "http://127.0.0.1:8000"
+PASSWORD = re.compile(r"^Sign in as demo, password (\S+)$", re.MULTILINE)
+TOLD = {"status", "code", "role"}  # values that a program reads; others may differ from run to run
+BOUNDARY = "=== end of block ==="
+
+
+class Block(NamedTuple):
+    """A fenced block: its kind (sh, text, json, …), its text, why it is not run, the block after it."""
+
+    kind: str
+    text: str
+    reason: str | None
+    shown: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The page's blocks in order; ``shown`` is the text block after a command, its output."""
+    found = [(match["kind"], match["text"], match["reason"]) for match in BLOCK.finditer(page.read_text())]
+    following = [text if kind == "text" else None for kind, text, _ in found[1:]]
+    return [Block(*block, shown) for block, shown in zip_longest(found, following)]
+
+
+def commands_of(page: Path) -> list[Block]:
+    """The blocks that are run."""
+    return [block for block in blocks_of(page) if block.kind == "sh" and block.reason is None]
+
+
+def shape(value: Any, name: str = "") -> Any:
+    """What two JSON values must have in common: names, order of lists and what a program reads."""
+    if isinstance(value, dict):
+        return {key: shape(one, key) for key, one in value.items()}
+    if isinstance(value, list):
+        return [shape(one) for one in value[:1]]
+    return value if name in TOLD else "…"
+
+
+def loose(output: str) -> list[str]:
+    """The output's lines without what differs from run to run, each kind of line once."""
+    lines = []
+    for line in output.splitlines():
+        try:
+            lines.append(json.dumps(shape(json.loads(line.removeprefix("data: ")))))
+        except ValueError:
+            lines.append(re.sub(r"\d+", "0", line.strip()))
+    return list(dict.fromkeys(line for line in lines if line not in {"", "…"}))
+
+
+def environment() -> dict[str, str]:
+    """For commands: this test's database, no other setting; PostgreSQL's programs are found."""
+    path = os.pathsep.join((str(bin_folder(16)), os.environ["PATH"]))
+    return clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test") | {"PATH": path}
+
+
+def run(blocks: list[Block], server: Server) -> list[str]:
+    """The output of each block; one shell for all of them, so that a later one knows what an earlier one set."""
+    script = f"\nprintf '\\n{BOUNDARY}\\n'\n".join(block.text for block in blocks)
+    script = script.replace(DOCUMENTED, server.url).replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-u", "-c", script], cwd=ROOT, env=environment(), text=True, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout.split(BOUNDARY)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
+@pytest.mark.django_db(transaction=True, reset_sequences=True)  # the pages begin with an empty database: id 1
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_print_what_it_shows(page: Path, server: Callable[..., Server]) -> None:
+    password = PASSWORD.search((ROOT / "README.md").read_text())
+    assert password is not None
+    User.objects.create_superuser("demo", password=password[1])
+    blocks = commands_of(page)
+    for block, output in zip(blocks, run(blocks, server()), strict=True):
+        assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
+
+
+def test_a_block_is_left_out_for_a_known_reason() -> None:
+    counts = dict.fromkeys(REASONS, 0)
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.reason:
+                assert block.reason in counts, f"{page.name}: {block.reason} is not a reason"
+                counts[block.reason] += 1
+    print(f"{sum(counts.values())} blocks are not run: {counts}")  # noqa: T201 - shown by pytest -rP
+    assert counts == REASONS
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)
+def test_json_parses_and_links_lead_somewhere(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.kind == "json":
+            json.loads(block.text)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", BLOCK.sub("", page.read_text())):
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.is_file(), f"{page.name}: {target}"
+        headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
+        slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+def codes_in_the_code() -> set[str]:
+    """Every code that an answer can have."""
+    kinds = [*vars(exceptions).values(), *vars(errors).values()]
+    raised = {
+        kind.default_code for kind in kinds if isinstance(kind, type) and issubclass(kind, exceptions.APIException)
+    } - {exceptions.AuthenticationFailed.default_code}  # chat.errors makes the same 401 of each
+    written = re.findall(r'"code": "(\w+)"', (ROOT / "verse/asgi.py").read_text())
+    written += re.findall(r'_error\(\d+, "(\w+)"', (ROOT / "verse/urls.py").read_text())
+    return raised | set(errors.MODEL_STATUS) | set(written)
+
+
+def test_the_page_of_the_api_has_every_error_code_and_no_other() -> None:
+    section = (ROOT / "docs/api.md").read_text().partition("\n## Errors\n")[2]
+    rows = re.findall(r"^\| \d{3} \| `(\w+)` \|", section, re.MULTILINE)
+    assert set(rows) == codes_in_the_code()
+    assert len(rows) == len(set(rows))
+
+
+def test_the_page_of_operations_has_every_setting_and_no_other() -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
+    read = re.findall(r'env\.\w+\(\s*"([A-Z_0-9]+)"', (ROOT / "verse/settings.py").read_text())
+    assert sorted(re.findall(r"^\| `([A-Z_0-9]+)` \|", section, re.MULTILINE)) == sorted(set(read))
+
+
+def test_the_targets_and_files_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in ALL:
+        text = page.read_text()
+        code = "\n".join([block.text for block in blocks_of(page)] + re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)))
+        named = set(re.findall(r"^(?:\w+=\S+ )*make ([a-z]+)", code, re.MULTILINE))
+        assert named <= targets, f"{page.name}: {named - targets}"
+        files = re.findall(r"`((?:verse|chat|retrieval|fake_openai|docs|tests)/[\w/.-]*)`", text)
+        assert all((ROOT / name).exists() for name in files), f"{page.name}: {files}"

@@ -1,0 +1,260 @@
+"""Each setting of docs/configuration.md: its default, what it takes, and the one line that refuses the rest."""
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+from verse.environment import Environment, Rate, kept_secret, read_file
+
+CANARY = "canary-8b1f"  # a secret that looks like none
+ADDRESS = "a URL such as https://api.openai.com/v1"
+DATABASE = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
+SECONDS = "seconds, above 0, at most 86400"
+KEY = "printable ASCII characters without spaces"
+
+# reader, its arguments after the name, what is set, what is read
+GOOD: list[tuple[str, dict[str, Any], str | None, Any]] = [
+    ("text", {"default": "gpt-4o-mini"}, None, "gpt-4o-mini"),
+    ("text", {"default": "gpt-4o-mini"}, "", "gpt-4o-mini"),
+    ("text", {"default": "gpt-4o-mini"}, "  llama-3  ", "llama-3"),
+    ("secret", {}, None, ""),
+    ("secret", {}, " sk-abc!~ ", "sk-abc!~"),
+    ("hosts", {"default": "localhost,127.0.0.1"}, None, ["localhost", "127.0.0.1"]),
+    ("hosts", {"default": ""}, "a.example, .b.example,,*,[::1]", ["a.example", ".b.example", "*", "[::1]"]),
+    ("origins", {}, None, []),
+    ("origins", {}, "https://a.example,http://b:8000", ["https://a.example", "http://b:8000"]),
+    ("choice", {"default": "openai", "allowed": ("openai", "local")}, None, "openai"),
+    ("choice", {"default": "openai", "allowed": ("openai", "local")}, "LOCAL", "local"),
+    ("switch", {"default": True}, None, True),
+    ("switch", {"default": False}, "Yes", True),
+    ("switch", {"default": True}, "0", False),
+    ("integer", {"default": 7}, None, 7),
+    ("integer", {"default": 7, "least": 0}, "0", 0),
+    ("integer", {"default": 7, "most": 9}, "9", 9),
+    ("seconds", {"default": 25}, None, 25.0),
+    ("seconds", {"default": 25}, "0.5", 0.5),
+    ("dollars", {"default": None}, None, None),
+    ("dollars", {"default": 0.00002}, None, 0.00002),
+    ("dollars", {"default": None}, "0", 0.0),
+    ("similarity", {}, None, None),
+    ("similarity", {}, "-1", -1.0),
+    ("rate", {"default": "60/min"}, None, Rate(60, 60)),
+    ("rate", {"default": "60/min"}, "OFF", None),
+    ("rate", {"default": "60/min"}, "5/hour", Rate(5, 3600)),
+    ("url", {"default": "https://api.openai.com/v1"}, None, "https://api.openai.com/v1"),
+    ("url", {}, "http://127.0.0.1:8080/v1/", "http://127.0.0.1:8080/v1"),
+    ("database", {}, None, None),
+]
+
+# reader, its arguments after the name, what is set, what is allowed; the value is shown
+BAD: list[tuple[str, dict[str, Any], str, str]] = [
+    (
+        "hosts",
+        {"default": ""},
+        "https://chat.example.com",
+        "host names without scheme or port, such as chat.example.com",
+    ),
+    ("hosts", {"default": ""}, "a.example b.example", "host names without scheme or port, such as chat.example.com"),
+    ("origins", {}, "chat.example.com", "origins with their scheme, such as https://chat.example.com"),
+    ("origins", {}, "https://a.example/path", "origins with their scheme, such as https://chat.example.com"),
+    ("choice", {"default": "openai", "allowed": ("openai", "local", "none")}, "opnai", "openai or local or none"),
+    ("switch", {"default": True}, "maybe", "true or false"),
+    ("integer", {"default": 5}, "many", "a whole number from 1 to 1000000000"),
+    ("integer", {"default": 5}, "1.5", "a whole number from 1 to 1000000000"),
+    ("integer", {"default": 5}, "0", "a whole number from 1 to 1000000000"),
+    ("integer", {"default": 5, "most": 65535}, "65536", "a whole number from 1 to 65535"),
+    ("integer", {"default": 5}, "9" * 50, "a whole number from 1 to 1000000000"),
+    ("integer", {"default": 5}, "٣", "a whole number from 1 to 1000000000"),
+    ("seconds", {"default": 5}, "soon", SECONDS),
+    ("seconds", {"default": 5}, "0", SECONDS),
+    ("seconds", {"default": 5}, "-3", SECONDS),
+    ("seconds", {"default": 5}, "nan", SECONDS),
+    ("seconds", {"default": 5}, "inf", SECONDS),
+    ("dollars", {"default": None}, "-0.01", "US dollars, 0 or more"),
+    ("dollars", {"default": None}, "$20", "US dollars, 0 or more"),
+    ("similarity", {}, "1.1", "a cosine similarity from -1 to 1"),
+    (
+        "rate",
+        {"default": "60/min"},
+        "60/fortnight",
+        "off, or a rate such as 60/min (s, min, hour or day; at most 99999)",
+    ),
+    ("rate", {"default": "60/min"}, "0/min", "off, or a rate such as 60/min (s, min, hour or day; at most 99999)"),
+    ("url", {}, "api.openai.com/v1", ADDRESS),
+    ("url", {}, "ftp://api.openai.com/v1", ADDRESS),
+    ("url", {}, "https://", ADDRESS),
+    ("url", {}, "https://host:99999/v1", ADDRESS),
+    ("url", {}, "http://[::1", ADDRESS),
+    ("choice", {"default": "a", "allowed": ("a",)}, "two\nlines", "a"),
+]
+
+# reader, what is set, what is allowed; the value is not shown
+HIDDEN = [
+    ("secret", f"{CANARY} with spaces", KEY),
+    ("secret", f"{CANARY}\nsecond line", KEY),
+    ("secret", f"{CANARY}-schlüssel", KEY),
+    ("database", f"mysql://verse:{CANARY}@host/verse", DATABASE),
+    ("database", f"host=db password={CANARY}", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host/", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host:port/verse", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host:65536/verse", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host/verse?sslmode=maybe", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host/verse?sslmod=require", DATABASE),
+    ("url", f"ftp://verse:{CANARY}@host/v1", ADDRESS),
+    ("url", f"host/v1?api_key={CANARY}", ADDRESS),
+    ("similarity", f"sk-{CANARY}", "a cosine similarity from -1 to 1"),
+]
+
+
+def refusal(reader: str, value: str, *, keys: set[str] | None = None, **arguments: Any) -> str:
+    """The words with which the variable NAME is refused."""
+    env = Environment({"NAME": value}, keys or set())
+    with pytest.raises(SystemExit) as refused:
+        getattr(env, reader)("NAME", **arguments)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("reader", "arguments", "value", "expected"), GOOD)
+def test_a_good_value_is_read_and_an_empty_one_is_the_default(
+    reader: str, arguments: dict[str, Any], value: str | None, expected: Any
+) -> None:
+    assert getattr(Environment({"NAME": value}), reader)("NAME", **arguments) == expected
+
+
+@pytest.mark.parametrize(("reader", "arguments", "value", "allowed"), BAD)
+def test_a_bad_value_is_refused_with_one_line_of_name_value_and_what_is_allowed(
+    reader: str, arguments: dict[str, Any], value: str, allowed: str
+) -> None:
+    line = refusal(reader, value, **arguments)
+    assert line == f"Verse cannot start: NAME={value!r} cannot be used; allowed: {allowed}"
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("reader", "value", "allowed"), HIDDEN)
+def test_a_bad_value_that_may_be_secret_is_refused_without_being_shown(reader: str, value: str, allowed: str) -> None:
+    line = refusal(reader, value)
+    assert line == f"Verse cannot start: NAME cannot be used; allowed: {allowed}"
+
+
+def test_a_secret_in_the_wrong_variable_is_not_shown_there() -> None:
+    password = Environment({"DB": f"postgresql://verse:{CANARY}@host/verse", "NAME": f"x{CANARY}x"})
+    password.database("DB")
+    with pytest.raises(SystemExit, match=r"^Verse cannot start: NAME cannot be used"):
+        password.integer("NAME", 5)
+    assert CANARY not in refusal("switch", CANARY, keys={CANARY}, default=True)
+
+
+def test_a_long_bad_value_is_shown_cut_off() -> None:
+    assert len(refusal("integer", "x" * 10_000, default=5)) < 250
+
+
+def test_a_database_url_becomes_django_s_settings_and_its_parameters_pass_through() -> None:
+    url = "postgresql://verse:p%40ss@db.example:6432/chat%20one?sslmode=verify-full&sslrootcert=/ca.pem"
+    assert Environment({"NAME": url}).database("NAME") == {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "chat one",
+        "USER": "verse",
+        "PASSWORD": "p@ss",
+        "HOST": "db.example",
+        "PORT": "6432",
+        "OPTIONS": {"sslmode": "verify-full", "sslrootcert": "/ca.pem"},
+    }
+
+
+def test_a_database_url_may_name_a_socket_or_several_hosts() -> None:
+    socket = Environment({"NAME": "postgres:///verse?host=/run/postgresql"}).database("NAME")
+    several = Environment({"NAME": "postgresql://a:5432,b:5433/verse"}).database("NAME")
+    assert socket
+    assert several
+    assert (socket["HOST"], socket["NAME"]) == ("/run/postgresql", "verse")
+    assert (several["HOST"], several["PORT"]) == ("a,b", "5432,5433")
+
+
+def test_a_missing_secret_key_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    kept_in = tmp_path / ".verse" / "secret_key"
+    first = Environment({}).secret_key("SECRET_KEY", kept_in, may_generate=True)
+    assert len(first) >= 50
+    assert Environment({}).secret_key("SECRET_KEY", kept_in, may_generate=True) == first
+    assert kept_in.stat().st_mode & 0o777 == 0o600
+    assert Environment({"SECRET_KEY": "mine"}).secret_key("SECRET_KEY", kept_in, may_generate=True) == "mine"
+
+
+def test_a_missing_secret_key_is_refused_where_none_may_be_made(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"SECRET_KEY cannot be used; allowed: .*it must be set where DEBUG is off"):
+        Environment({}).secret_key("SECRET_KEY", tmp_path / "secret_key", may_generate=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_start_at_once_keep_the_same_secret(tmp_path: Path) -> None:
+    found: list[str] = []
+    together = threading.Barrier(8)
+
+    def start() -> None:
+        together.wait()
+        found.append(kept_secret(tmp_path / "kept"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_secret_that_cannot_be_kept_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        SystemExit, match=r"^Verse cannot start: \S+/file/kept, made where it is missing: File exists$"
+    ):
+        kept_secret(tmp_path / "file" / "kept")
+
+
+def test_a_file_of_settings_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# mine\nPORT=9000\nLLM_MODEL='two words'\nEMPTY=\n")
+    assert read_file(tmp_path / ".env") == {"PORT": "9000", "LLM_MODEL": "two words", "EMPTY": ""}
+    assert read_file(tmp_path / "none") == {}
+
+
+def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"SECRET_KEY=canary\xff\n")
+    with pytest.raises(SystemExit, match=r"^Verse cannot start: \S+/.env cannot be read \(UnicodeDecodeError\)$"):
+        read_file(tmp_path / ".env")
+
+
+def names_in_the_example() -> dict[str, str]:
+    """The variables of .env.example, and their defaults."""
+    return dict(re.findall(r"^#([A-Z][A-Z0-9_]*)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def names_in_the_settings() -> set[str]:
+    """The variables that verse/settings.py reads."""
+    return set(re.findall(r'\benv\.(?!refuse)\w+\(\s*"(\w+)"', (ROOT / "verse/settings.py").read_text()))
+
+
+def test_the_example_names_each_variable_that_the_settings_read() -> None:
+    assert set(names_in_the_example()) == names_in_the_settings()
+    assert len(names_in_the_settings()) >= 33
+
+
+def test_the_example_sets_nothing_and_says_a_line_about_each_variable() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert all(not line or line.startswith("#") for line in lines)
+    for number, line in enumerate(lines):
+        if re.match(r"#[A-Z]", line):
+            assert re.match(r"# \S", lines[number - 1]), f"nothing is said about {line}"
+
+
+def test_only_the_settings_and_the_demo_s_supervisor_read_the_environment() -> None:
+    readers = {
+        str(path.relative_to(ROOT))
+        for folder in ("verse", "chat", "retrieval")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text()) and "tests" not in path.parts
+    }
+    assert readers == {"verse/settings.py", "verse/embedded/server.py"}
