@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ def blocks_of(page: Path) -> list[Block]:
     """The page's blocks in order; ``shown`` is the text block after a command, its output."""
     found = [(match["kind"], match["text"], match["reason"]) for match in BLOCK.finditer(page.read_text())]
     following = [text if kind == "text" else None for kind, text, _ in found[1:]]
-    return [Block(*block, shown) for block, shown in zip_longest(found, following)]
+    return [Block(*block, shown) for block, shown in zip(found, [*following, None], strict=True)] if found else []
 
 
 def commands_of(page: Path) -> list[Block]:

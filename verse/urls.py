@@ -16,8 +16,9 @@ urlpatterns = [
 
 
 def _error(status: int, code: str, detail: str) -> Any:
-    def handler(request: HttpRequest, *args: Any) -> JsonResponse:
-        return JsonResponse({"detail": detail, "code": code}, status=status)
+    def handler(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
+        body = {"detail": detail, "code": code}
+        return JsonResponse(body, status=status, json_dumps_params={"separators": (",", ":")})
 
     return handler
 
