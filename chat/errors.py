@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions, status
@@ -92,7 +92,7 @@ def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _known(error: Exception) -> Exception:
-    if isinstance(error, Http404):
+    if isinstance(error, (Http404, ObjectDoesNotExist)):
         return exceptions.NotFound()
     if isinstance(error, PermissionDenied):
         return exceptions.PermissionDenied()

@@ -31,7 +31,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 BEAT_S = 0.25  # a stop is noticed within this; contract: within 1 s
 WRITE_S = 1.0  # text is at most this old when the process dies
-TIDY_S = 2.0  # abandoned answers are looked for this often: 10 s + 2 s is within the promised 15 s
+# What each process sees to, and every how many seconds: 10 s + 2 s is within the 15 s promised for a dead process.
+CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, turns.clear_keys: 3600.0}
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
 DATABASE_THREADS = 4
 
@@ -182,7 +183,8 @@ class AnswerLoop:
 
     async def _beat(self) -> None:
         """Show life for all answers, notice which were asked to stop, end those that nobody owns."""
-        written = tidied = 0.0
+        written = 0.0
+        chores = dict.fromkeys(CHORES, 0.0)
         while True:
             await asyncio.sleep(BEAT_S)
             now = self.loop.time()
@@ -191,9 +193,10 @@ class AnswerLoop:
                     due = now - written >= WRITE_S
                     written = now if due else written
                     self._obey(await self._in_database(self._look, write=due))
-                if now - tidied >= TIDY_S:
-                    tidied = now
-                    await self._in_database(turns.end_abandoned)
+                for chore, done_at in chores.items():
+                    if now - done_at >= CHORES[chore]:
+                        chores[chore] = now
+                        await self._in_database(chore)
             except Error as error:
                 logger.warning("No sign of life could be written: %s", type(error.__cause__ or error).__name__)
 

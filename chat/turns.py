@@ -13,6 +13,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.utils import timezone
+from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.models import IdempotencyKey, Message, MessageQuerySet, Passage, Role, RunningAnswer, StandaloneChat, Status
@@ -58,7 +59,7 @@ class Ending:
 def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Turn:
     """Keep the user's message and make room for its answer, or find the turn that the key began.
 
-    Raises InProgress, KeyReused, TooManyStreams, Throttled; then nothing is kept.
+    Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is kept.
     """
     digest = hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
@@ -181,6 +182,9 @@ def _one_at_a_time(conversation: AnyConversation) -> None:
 
 def _refuse_busy(conversation: AnyConversation) -> None:
     """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until ended."""
+    # It may have been deleted since it was found; whoever deletes it holds the user's row, as we do now.
+    if not type(conversation)._default_manager.filter(pk=conversation.pk).update(updated_at=timezone.now()):
+        raise NotFound
     column = f"{conversation.kind}_id"
     busy = list(RunningAnswer.objects.filter(user_id=conversation.user_id).values_list(column, flat=True))
     if conversation.pk in busy:
@@ -214,7 +218,6 @@ def _run(conversation: AnyConversation, question: Message, answer: Message | Non
     running = RunningAnswer.objects.create(
         user_id=conversation.user_id, message_id=answer.pk, **of_conversation(conversation)
     )
-    type(conversation)._default_manager.filter(pk=conversation.pk).update(updated_at=timezone.now())
     return Turn(conversation, question, answer, running.pk)
 
 

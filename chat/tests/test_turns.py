@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 from pytest_django import Settings
+from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
 from chat import turns
@@ -308,3 +309,9 @@ def test_a_stop_works_when_the_answers_process_is_gone(alice: User, chat: Standa
     stopped = api(alice).post(f"/api/chats/{chat.pk}/messages/{turn.answer.pk}/stop/")
     assert (stopped.data["status"], stopped.data["content"]) == ("interrupted", "So far")
     assert post(api(alice), chat, key="k").headers["Idempotent-Replayed"] == "true"
+
+
+def test_a_conversation_deleted_meanwhile_is_not_there(chat: StandaloneChat) -> None:
+    StandaloneChat.objects.filter(pk=chat.pk).delete()
+    with pytest.raises(NotFound):
+        turns.begin(chat, "Hello", key=None)
