@@ -1,11 +1,16 @@
 """Shared by all tests: alice and bob, the fake OpenAI, an API client, a real server in processes of its own."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.apps import apps
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
+from django.test import TransactionTestCase
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -25,6 +30,25 @@ def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
         running.answers().close()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_flush() -> Iterator[None]:
+    """Empty the tables after a test with real transactions by DELETE, 2 ms, instead of Django's TRUNCATE, 130 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _case: delete_all_rows())
+        yield
+
+
+def delete_all_rows() -> None:
+    """Of every table of ours; what Django fills after a migration (permissions, content types) stays."""
+    tables = {model._meta.db_table for model in apps.get_models() if model not in (Permission, ContentType)}
+    with connection.cursor() as cursor:
+        known = sorted(tables & set(connection.introspection.table_names(cursor)))
+        # As a replica no foreign key is looked at, so the order does not matter.
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(";".join(f'DELETE FROM "{table}"' for table in known))
+        cursor.execute("SET session_replication_role = origin")
+
+
 @pytest.fixture
 def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
     """The fake, well-behaved, with nothing recorded, and the settings that lead to it."""
@@ -36,16 +60,22 @@ def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeO
     openai_server.reset()
 
 
+@cache
+def hashed(password: str) -> str:
+    """As it is stored; made once, since making it takes 0.3 s on purpose."""
+    return make_password(password)
+
+
 @pytest.fixture
 def alice(db: None) -> User:
     """A user."""
-    return User.objects.create_user("alice", password="alice's password")
+    return User.objects.create(username="alice", password=hashed("alice's password"))
 
 
 @pytest.fixture
 def bob(db: None) -> User:
     """Another user, who must never see what is alice's."""
-    return User.objects.create_user("bob", password="bob's password")
+    return User.objects.create(username="bob", password=hashed("bob's password"))
 
 
 @pytest.fixture

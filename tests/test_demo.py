@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +19,31 @@ import pytest
 from tests.support import ROOT, clean_environment, free_port
 
 PATIENCE_S = 60
-GONE_S = 10  # after so long no process is left
+GONE_S = 30  # after so long no process is left: 5 s without a user, then a checkpoint, which a busy disk can hold up
+SOMEBODY = pwd.getpwnam("daemon").pw_uid  # an account that every system has
+SUPERVISOR = "verse.embedded.supervisor"
+SYSTEM_PYTHON = "/usr/bin/python3"
+# A command that uses the database and then goes on with something else.
+SHELL = """
+import time
+from django.db import connection
+connection.ensure_connection()
+print("connected", flush=True)
+time.sleep(60)
+"""
 
 
 class Demo:
     """`make demo` in a folder, its processes in a group of their own as a terminal would have it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: tuple[str, ...] = ("make", "demo"), **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder.parent / "demo.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["make", "demo"], cwd=folder, env=clean_environment(PORT=str(self.port)), stdout=log, stderr=log,
-                start_new_session=True,
+                command, cwd=folder, env=clean_environment(PORT=str(self.port), **environment),
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.wait_for("Application startup complete.")
 
@@ -61,14 +75,16 @@ class Demo:
             os.killpg(self.process.pid, number)
 
 
-def processes_of(folder: Path) -> list[str]:
-    """Command lines that name the folder."""
-    found = []
+def processes_of(folder: Path) -> dict[int, str]:
+    """Command lines of the processes that name the folder or work in it, by process number."""
+    found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-    return [line for line in found if str(folder) in line]
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(folder) in line + os.readlink(entry / "cwd"):  # noqa: PTH115 - the folder may be deleted
+                    found[int(entry.name)] = line
+    return found
 
 
 def wait_until_gone(folder: Path) -> None:
@@ -80,17 +96,25 @@ def wait_until_gone(folder: Path) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project without data of its own, in a folder with a space."""
-    copy = tmp_path / "a copy" / "verse"
+def folder() -> Iterator[Path]:
+    """A copy of the project without data of its own, in a folder with a space; open to all accounts."""
+    top = Path(tempfile.mkdtemp(prefix="verse-test-"))
+    top.chmod(0o755)
+    copy = top / "a copy" / "verse"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".verse", ".git", ".env", ".*_cache"))
-    tmp_path.chmod(0o755)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     yield copy
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            if str(copy).encode() in (entry / "cmdline").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
+    end_all(copy)
+    shutil.rmtree(top)
+
+
+def end_all(folder: Path) -> None:
+    """Kill the server's users, and let its supervisor stop it at once instead of after 5 s."""
+    for pid, line in processes_of(folder).items():
+        if "/bin/postgres" not in line:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM if SUPERVISOR in line else signal.SIGKILL)
+    wait_until_gone(folder)
 
 
 def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> None:
@@ -117,6 +141,32 @@ def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> 
     once_more = Demo(folder)
     with contextlib.closing(once_more.client()) as client:
         assert client.get(f"/api/chats/{chat}/messages/").json()["results"] == kept
-    once_more.signal(signal.SIGINT)
+    once_more.signal(signal.SIGKILL)
     once_more.process.wait(PATIENCE_S)
+
+
+def test_a_command_that_is_killed_leaves_no_server(folder: Path) -> None:
+    command = [str(folder / ".venv/bin/python"), "manage.py", "shell", "--no-imports", "-c", SHELL]
+    with subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        assert shell.stdout.readline() == b"connected\n"
+        assert any(SUPERVISOR in line for line in processes_of(folder).values())
+        shell.kill()
     wait_until_gone(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root has shown it above")
+def test_the_demo_needs_no_root(folder: Path) -> None:
+    packages = {"PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
+    command = ("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", SYSTEM_PYTHON)
+    if subprocess.run([*command, "-c", "import psycopg, xllamacpp"], env=clean_environment(**packages)).returncode:
+        pytest.skip(f"{SYSTEM_PYTHON} cannot use this environment's packages under another account")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
+    values = {"LLM": "local", "EMBEDDINGS": "local", "WEB_CONCURRENCY": "1"}
+    demo = Demo(folder, (*command, "manage.py", "demo"), **packages, **values)
+    with contextlib.closing(demo.client()) as client:
+        assert client.post("/api/chats/", json={"title": "First"}).status_code == 201
+    assert {Path(f"/proc/{pid}").stat().st_uid for pid in processes_of(folder)} == {SOMEBODY}
+    demo.signal(signal.SIGINT)
+    demo.process.wait(PATIENCE_S)
