@@ -40,11 +40,11 @@ def main() -> None:
     """Print both tables."""
     options = parse()
     with model("--tokens", "50", "--tokens-per-second", "25") as url, scratch_database() as database:
+        report_head()
         with serving(database, url) as server:
-            verse = asyncio.run(streams(server, options))
+            report_streams("Verse", server, asyncio.run(streams(server, options)))
         with serving(database, url, APPLICATION="benchmarks.bare:application") as server:
-            bare = asyncio.run(streams(server, options))
-        report_streams(verse, bare)
+            report_streams("bare endpoint", server, asyncio.run(streams(server, options)))
     with (
         model("--tokens", "5", "--tokens-per-second", "100000") as url,
         scratch_database() as database,
@@ -166,13 +166,24 @@ def workers_mb(server: Server) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def report_streams(verse: list[float | None], bare: list[float | None]) -> None:
-    """First token, milliseconds."""
-    print("| | streams | failed | first token p50 ms | p95 ms |\n|---|---|---|---|---|")
-    for name, times in (("Verse", verse), ("bare endpoint", bare)):
-        cuts = statistics.quantiles([one for one in times if one is not None], n=20)
-        middle, high = cuts[9] * 1000, cuts[18] * 1000
-        print(f"| {name} | {len(times)} | {times.count(None)} | {middle:.0f} | {high:.0f} |", flush=True)
+def workers_cpu_s(server: Server) -> float:
+    """Processor time of all workers since their start."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in children]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def report_head() -> None:
+    """First token, milliseconds; the workers' processor time for each stream, their start included."""
+    print("| | streams | failed | first token p50 ms | p95 ms | CPU ms a stream |\n|---|---|---|---|---|---|")
+
+
+def report_streams(name: str, server: Server, times: list[float | None]) -> None:
+    """A line of the table, while the server still runs."""
+    cuts = statistics.quantiles([one for one in times if one is not None], n=20)
+    middle, high, cpu = cuts[9] * 1000, cuts[18] * 1000, workers_cpu_s(server) / len(times) * 1000
+    failed = times.count(None)
+    print(f"| {name} | {len(times)} | {failed} | {middle:.0f} | {high:.0f} | {cpu:.1f} |", flush=True)
 
 
 def report_memory(sizes: list[tuple[int, float]], count: int) -> None:

@@ -15,13 +15,13 @@ from rest_framework.request import Request
 from chat import turns
 from chat.errors import ApiError
 from chat.models import Message, Status
-from chat.running import Running, with_connection
+from chat.running import SIGN_S, Running, with_connection
 from chat.serializers import MessageSerializer
 from chat.turns import AnyConversation
 
 MEDIA_TYPE = "text/event-stream"
 LOOK_S = 0.25  # how often the row of an answer that another process gives is looked at
-SILENCE_S = 15  # a comment is sent after so long, so that no proxy takes the connection for dead
+SIGN = b": still here\n\n"  # a comment, for those who look whether the connection lives
 DETAILS = {
     "llm_error": "The language model refused, or broke off its answer.",
     "llm_timeout": "The language model was silent for too long.",
@@ -77,25 +77,11 @@ async def of_running(running: Running) -> AsyncIterator[bytes]:
 
     running.listen(listener)
     try:
-        async for one in _deltas(texts):
-            yield one
+        while (text := await texts.get()) is not None:
+            yield event("delta", {"text": text}) if text else SIGN
     finally:
         running.unlisten(listener)
     yield _ended(running)
-
-
-async def _deltas(texts: asyncio.Queue[str | None]) -> AsyncIterator[bytes]:
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                text = await texts.get()
-        except TimeoutError:
-            yield b": still here\n\n"
-            continue
-        if text is None:
-            return
-        if text:
-            yield event("delta", {"text": text})
 
 
 async def of_message(conversation: AnyConversation, message: Message) -> AsyncIterator[bytes]:
@@ -110,8 +96,8 @@ async def of_message(conversation: AnyConversation, message: Message) -> AsyncIt
             yield ending(ended)
             return
         silent_s += LOOK_S
-        if silent_s >= SILENCE_S:
-            yield b": still here\n\n"
+        if silent_s >= SIGN_S:
+            yield SIGN
             silent_s = 0.0
         await asyncio.sleep(LOOK_S)
 

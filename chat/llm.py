@@ -2,19 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any
 
 import httpx2
-import openai
 from django.conf import settings
-from openai._response import AsyncAPIResponse
 
 from chat import local_llm
 
 MAX_ANSWER_CHARS = 2_000_000  # a server that never ends must not fill the memory; docs/api.md
+MAX_LINE_BYTES = 16_000_000  # nor a line that never ends
 PRINTABLE = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text cannot hold NUL
 
 
@@ -42,73 +41,77 @@ def check_configured() -> None:
         raise NotConfigured("No language model is configured: set LLM_BASE_URL, LLM_API_KEY or OPENAI_API_KEY.")
 
 
-async def complete(parts: list[dict[str, str]]) -> AsyncGenerator[str, None]:
-    """The answer, piece by piece, from one streaming call. No call is repeated.
+async def complete(parts: list[dict[str, str]], say: Callable[[str], None]) -> None:
+    """Ask the model, one streaming call, and ``say`` each piece of its answer as it comes. No call is repeated.
 
     Raises CompletionTimeout, or CompletionError where the model refuses, breaks off or says what is no answer.
-    Closing the iterator closes the connection, and so ends the model's work.
+    A cancelled call closes the connection, and so ends the model's work.
     """
     try:
-        async with aclosing(_pieces(parts)) as pieces:
-            async for text in pieces:
-                yield text
+        async with asyncio.timeout(settings.LLM_TIMEOUT_S) as patience, _ask(parts) as response:
+            if not response.is_success:
+                raise CompletionError(f"The language model refused: status {response.status_code}.")
+            await _listen(response, say, patience)
     except TimeoutError as error:
         raise CompletionTimeout(f"The language model was silent for {settings.LLM_TIMEOUT_S:g} s.") from error
-    except openai.APIStatusError as error:
-        raise CompletionError(f"The language model refused: status {error.status_code}.") from error
-    except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise CompletionError("The language model could not be reached, or broke off its answer.") from error
 
 
-async def _pieces(parts: list[dict[str, str]]) -> AsyncGenerator[str, None]:
+async def _listen(response: httpx2.Response, say: Callable[[str], None], patience: asyncio.Timeout) -> None:
     clock = asyncio.get_running_loop().time
-    due = clock() + settings.LLM_TIMEOUT_S
-    chars = 0
-    async with AsyncExitStack() as stack:
-        async with asyncio.timeout_at(due):
-            response = await stack.enter_async_context(_ask(parts))
-        lines = response.iter_lines()
-        whole = False
-        # The lines themselves are parsed: the client's event objects cost twenty times as much (docs/decisions/0001).
-        while (line := await _next(lines, due)) is not None:
-            text, ends = parse_line(line)
-            whole = whole or ends
-            if text:
-                due = clock() + settings.LLM_TIMEOUT_S
-                chars += len(text)
-                yield text
-            if line == "data: [DONE]" or chars > MAX_ANSWER_CHARS:
-                break
-        if not whole or chars > MAX_ANSWER_CHARS:
-            raise CompletionError("The language model broke off its answer.")
+    chars, whole = 0, False
+    async for line in lines_of(response):
+        text, ends = parse_line(line)
+        whole = whole or ends
+        if text:
+            patience.reschedule(clock() + settings.LLM_TIMEOUT_S)
+            chars += len(text)
+            say(text)
+        if line == "data: [DONE]" or chars > MAX_ANSWER_CHARS:
+            break
+    if not whole or chars > MAX_ANSWER_CHARS:
+        raise CompletionError("The language model broke off its answer.")
 
 
-async def _next(lines: AsyncIterator[str], due: float) -> str | None:
-    """The next line, None at the end; TimeoutError at the loop's time ``due``."""
-    async with asyncio.timeout_at(due):
-        return await anext(lines, None)
+async def lines_of(response: httpx2.Response) -> AsyncIterator[str]:
+    """The body's lines without their ends, as the standard of event streams has them.
 
-
-def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
-    return client().chat.completions.with_streaming_response.create(
-        model=settings.LLM_MODEL,
-        messages=parts,  # type: ignore[arg-type] # plain dictionaries of the same shape
-        max_tokens=settings.LLM_MAX_TOKENS,
-        stream=True,
-    )
-
-
-@cache
-def client() -> openai.AsyncOpenAI:
-    """The process's one client, for the loop of its running answers: making one costs 65 ms and more.
-
-    It repeats nothing (a repeated call could be paid for twice) and has no time limit of its own: ours counts
-    tokens, and a server that sends other bytes now and then would satisfy a limit on bytes.
+    The library's own would also split at U+2028 and the like, in the middle of a JSON text. ValueError: a line
+    of more than MAX_LINE_BYTES.
     """
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        lines = (rest + chunk).splitlines(keepends=True)
+        rest = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError("the line does not end")
+    yield rest.decode(errors="replace")
+
+
+def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[httpx2.Response]:
+    asked = {
+        "model": settings.LLM_MODEL, "messages": parts, "max_tokens": settings.LLM_MAX_TOKENS, "stream": True
+    }  # fmt: skip
     base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
     if settings.LLM == "local":
         _, base_url, key = local_llm.serve()
-    return openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=None)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return client().stream("POST", f"{base_url}/chat/completions", json=asked, headers=headers)
+
+
+@cache
+def client() -> httpx2.AsyncClient:
+    """The process's one client, for the loop of its running answers: making one costs 30 ms and more.
+
+    Plain HTTP and not OpenAI's own client, whose work for a call costs as much as fifty tokens
+    (docs/decisions/0001-stack.md). It repeats nothing (a repeated call could be paid for twice) and has no time
+    limit of its own: ours counts tokens, and a server that sends other bytes now and then would satisfy a limit
+    on bytes.
+    """
+    return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))  # noqa: S113 - see above
 
 
 def parse_line(line: str) -> tuple[str, bool]:

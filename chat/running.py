@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 BEAT_S = 0.25  # a stop is noticed within this; contract: within 1 s
+SIGN_S = 15.0  # after so long listeners hear something, so that no proxy takes their connection for dead
 WRITE_S = 1.0  # text is at most this old when the process dies
 # What each process sees to, and every how many seconds: 10 s + 2 s is within the 15 s promised for a dead process.
 CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, turns.clear_keys: 3600.0}
@@ -65,9 +66,13 @@ class Running:
                 listener(text)
 
     def listen(self, listener: Callable[[str | None], None]) -> None:
-        """Call ``listener`` with the text so far, then with each piece, then with None; in the loop's thread."""
+        """Call ``listener`` with the text so far, then with each piece, then with None; in the loop's thread.
+
+        A piece may be empty: a sign of life, every SIGN_S.
+        """
         with self._lock:
-            listener(self.text)
+            if self._parts:
+                listener(self.text)
             if self.finished.done():
                 listener(None)
             else:
@@ -156,9 +161,7 @@ class AnswerLoop:
             prompt = await self._in_database(running.prepare, running.turn)
             running.truncated = prompt.truncated
             running.prepared.set_result(None)
-            async with aclosing(complete(prompt.parts)) as pieces:
-                async for text in pieces:
-                    running.add(text)
+            await complete(prompt.parts, running.add)
         except CompletionError as error:
             return ended_by(error, running)
         except asyncio.CancelledError:
@@ -183,11 +186,15 @@ class AnswerLoop:
 
     async def _beat(self) -> None:
         """Show life for all answers, notice which were asked to stop, end those that nobody owns."""
-        written = 0.0
+        written = signed = 0.0
         chores = dict.fromkeys(CHORES, 0.0)
         while True:
             await asyncio.sleep(BEAT_S)
             now = self.loop.time()
+            if now - signed >= SIGN_S:
+                signed = now
+                for running in list(self.answers.values()):
+                    running.add("")
             try:
                 if self.answers:
                     due = now - written >= WRITE_S

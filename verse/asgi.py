@@ -12,13 +12,14 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 
+import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.db import Error
 
 settings.DATABASES["default"] = settings.SERVER_DATABASE  # requests go through a pool, commands connect directly
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 from chat import running
 from verse.health import direct_connection
@@ -36,6 +37,22 @@ MAX_DRAINED_BYTES = 16_000_000
 
 class BodyTooLarge(Exception):
     """The request's body is larger than MAX_BODY_BYTES."""
+
+
+class OneHopHandler(ASGIHandler):
+    """Django's handler, with one change to a thread a request.
+
+    Django's own changes twice for each of its middleware classes: a dozen times a request, each waiting for the
+    interpreter's lock when others work. docs/decisions/0006-running-answers.md
+    """
+
+    def load_middleware(self, is_async: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's own
+        """The chain as for a synchronous server: its one asynchronous part begins with what is asynchronous only."""
+        super().load_middleware(is_async=False)
+        self._middleware_chain = self._middleware_chain.awaitable  # without the wrapper that makes it synchronous
+
+
+django_application = OneHopHandler()
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:

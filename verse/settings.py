@@ -101,9 +101,10 @@ INSTALLED_APPS = [
     "verse",
 ]
 MIDDLEWARE = [
+    # These two are asynchronous; behind them all is synchronous, in one thread a request (verse/asgi.py).
     "verse.health.answer_probes",
-    "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
