@@ -111,7 +111,7 @@ def client() -> httpx2.AsyncClient:
     limit of its own: ours counts tokens, and a server that sends other bytes now and then would satisfy a limit
     on bytes.
     """
-    return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))  # noqa: S113 - see above
+    return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))
 
 
 def parse_line(line: str) -> tuple[str, bool]:

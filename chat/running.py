@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
+import uvloop
 from django.conf import settings
 from django.db import Error, connection
 
@@ -105,7 +106,7 @@ class AnswerLoop:
 
     def __init__(self) -> None:
         self.answers: dict[int, Running] = {}
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self._database = ThreadPoolExecutor(DATABASE_THREADS, "answers-database")
         self._thread = threading.Thread(target=self.loop.run_forever, name="answers", daemon=True)
         self._thread.start()

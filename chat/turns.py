@@ -105,13 +105,15 @@ def question_of(conversation: AnyConversation, answer: Message) -> Message:
 
 def finish(turn: Turn, text: str, ending: Ending, *, truncated: bool = False) -> Message | None:
     """Write the answer, once, unless another process has ended it; the message as it is then, None if it is gone."""
-    messages = type(turn.answer)._default_manager
+    messages, answer = type(turn.answer)._default_manager, turn.answer
+    written = {"content": text, "status": ending.status, "error": ending.error, "truncated": truncated}
     with transaction.atomic():
-        if RunningAnswer.objects.filter(pk=turn.running_id or 0).delete()[0]:
-            messages.filter(pk=turn.answer.pk).update(
-                content=text, status=ending.status, error=ending.error, truncated=truncated
-            )
-    return messages.filter(pk=turn.answer.pk).first()
+        ours = RunningAnswer.objects.filter(pk=turn.running_id or 0).delete()[0]
+        if ours and messages.filter(pk=answer.pk).update(**written):
+            for name, value in written.items():
+                setattr(answer, name, value)
+            return answer
+    return messages.filter(pk=answer.pk).first()
 
 
 def show_life(texts: dict[int, str]) -> dict[int, bool]:

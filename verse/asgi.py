@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
@@ -22,6 +23,7 @@ settings.DATABASES["default"] = settings.SERVER_DATABASE  # requests go through 
 django.setup(set_prefix=False)
 
 from chat import running
+from retrieval.tokens import encoding
 from verse.health import direct_connection
 from verse.logs import log_failed_thread
 
@@ -46,7 +48,7 @@ class OneHopHandler(ASGIHandler):
     interpreter's lock when others work. docs/decisions/0006-running-answers.md
     """
 
-    def load_middleware(self, is_async: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's own
+    def load_middleware(self, is_async: bool = False) -> None:
         """The chain as for a synchronous server: its one asynchronous part begins with what is asynchronous only."""
         super().load_middleware(is_async=False)
         self._middleware_chain = self._middleware_chain.awaitable  # without the wrapper that makes it synchronous
@@ -76,6 +78,9 @@ async def lifespan(receive: Receive, send: Send) -> None:
 def start() -> None:
     """Say what is missing and that the server is ready; a database that is away does not hold up the start."""
     threading.excepthook = log_failed_thread
+    # Loaded now, about a second's work, instead of by the first requests while others queue behind them.
+    import_module(settings.ROOT_URLCONF)
+    encoding()
     try:
         with direct_connection() as direct:
             direct.ensure_connection()
