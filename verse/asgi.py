@@ -51,7 +51,8 @@ class OneHopHandler(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """The chain as for a synchronous server: its one asynchronous part begins with what is asynchronous only."""
         super().load_middleware(is_async=False)
-        self._middleware_chain = self._middleware_chain.awaitable  # without the wrapper that makes it synchronous
+        # Without the wrapper that makes it synchronous:
+        self._middleware_chain = self._middleware_chain.awaitable  # type: ignore[has-type]
 
 
 django_application = OneHopHandler()
