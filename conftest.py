@@ -14,9 +14,10 @@ from django.test import TransactionTestCase
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat import running
+from chat import memory, running
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
+from retrieval import embeddings, sql, storage
 from tests.support import Server, database_url
 
 
@@ -41,6 +42,7 @@ def quick_flush() -> Iterator[None]:
 def delete_all_rows() -> None:
     """Of every table of ours; what Django fills after a migration (permissions, content types) stays."""
     tables = {model._meta.db_table for model in apps.get_models() if model not in (Permission, ContentType)}
+    tables |= {"message_memories", "embedding_models"}  # as a replica their triggers do not run either
     with connection.cursor() as cursor:
         known = sorted(tables & set(connection.introspection.table_names(cursor)))
         # As a replica no foreign key is looked at, so the order does not matter.
@@ -58,6 +60,25 @@ def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeO
     settings.LLM_CONFIGURED = True
     yield openai_server
     openai_server.reset()
+
+
+@pytest.fixture
+def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
+    """The fake as the service for embeddings too, with a key: memory is on."""
+    settings.OPENAI_BASE_URL = fake_openai.base_url
+    settings.OPENAI_API_KEY = "sk-test-0123456789"
+    settings.EMBEDDING_TIMEOUT_S = 2
+    look_again()
+    yield fake_openai
+    memory.finish()
+    look_again()
+
+
+def look_again() -> None:
+    """Forget what the process knows of the embedding service and of the database's schema and model."""
+    embeddings.reset()
+    storage.forget_checks()
+    sql.forget_schema()
 
 
 @cache

@@ -12,10 +12,11 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from chat import turns
+from chat import memory, turns
+from chat.connections import with_connection
 from chat.errors import ApiError
 from chat.models import Message, Status
-from chat.running import SIGN_S, Running, with_connection
+from chat.running import SIGN_S, Running
 from chat.serializers import MessageSerializer
 from chat.turns import AnyConversation
 
@@ -110,6 +111,7 @@ def _look(conversation: AnyConversation, message_id: int) -> tuple[str, Message 
     message: Message | None = conversation.messages.filter(pk=message_id).first()
     if message is None:
         return "", ApiError("The message was deleted.")
+    memory.attach([message])
     return message.content, None if message.status == Status.STREAMING else message
 
 

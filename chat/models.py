@@ -13,6 +13,10 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from retrieval.indexes import VectorIndex
+from retrieval.models import Embedded, EmbeddedManager
+from retrieval.sources import Source
+
 MAX_CONTENT_CHARS = 32_000  # docs/api.md
 
 
@@ -118,7 +122,7 @@ class StandaloneChat(Conversation):
         return self.title or f"Chat {self.pk}"
 
 
-class Message(models.Model):
+class Message(Embedded):
     """One thing said, by the user or by Verse.
 
     ``reply_to`` (of an answer) is the id of the message answered, and ``context`` lists what the answer was
@@ -128,6 +132,7 @@ class Message(models.Model):
 
     conversation: models.ForeignKey[Any, Any]
     conversation_id: int
+    memories: list[Any] | None = None  # what ``context`` names, where somebody has looked it up
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     role = models.CharField(max_length=9, choices=Role.choices)
@@ -147,10 +152,11 @@ class Message(models.Model):
         help_text="Why an answer is not complete; empty where the user stopped it.",
     )
 
-    objects = MessageQuerySet.as_manager()
+    objects = EmbeddedManager.from_queryset(MessageQuerySet)()
 
     class Meta:
         abstract = True
+        base_manager_name = "objects"
 
     def __str__(self) -> str:
         return f"{self.role} {self.pk}"
@@ -166,26 +172,36 @@ def _message_constraints(table: str) -> list[models.BaseConstraint]:
 class ChatMessage(Message):
     """A message about a passage."""
 
+    memory_source = Source(1, table="chat_messages", conversation="passage_id")
+
     conversation = models.ForeignKey(
         Passage, models.CASCADE, related_name="messages", db_column="passage_id", db_index=False
     )
 
-    class Meta:
+    class Meta(Message.Meta):
         db_table = "chat_messages"
-        indexes = [models.Index(fields=["conversation", "created_at", "id"], name="chat_messages_in_order")]
+        indexes = [
+            models.Index(fields=["conversation", "created_at", "id"], name="chat_messages_in_order"),
+            VectorIndex(name="idx_chat_messages_embedding_user"),
+        ]
         constraints = _message_constraints("chat_messages")
 
 
 class StandaloneChatMessage(Message):
     """A message of a standalone chat."""
 
+    memory_source = Source(0, table="standalone_chat_messages", conversation="chat_id")
+
     conversation = models.ForeignKey(
         StandaloneChat, models.CASCADE, related_name="messages", db_column="chat_id", db_index=False
     )
 
-    class Meta:
+    class Meta(Message.Meta):
         db_table = "standalone_chat_messages"
-        indexes = [models.Index(fields=["conversation", "created_at", "id"], name="standalone_messages_in_order")]
+        indexes = [
+            models.Index(fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"),
+            VectorIndex(name="idx_standalone_messages_embedding"),
+        ]
         constraints = _message_constraints("standalone_chat_messages")
 
 

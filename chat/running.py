@@ -17,11 +17,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error
 
-from chat import turns
+from chat import memory, turns
+from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.llm import CompletionError, check_configured, complete
+from chat.memory import Memory
 from chat.models import Message, Status
 from chat.prompt import Prompt
 from chat.turns import Ending, Turn
@@ -37,6 +39,7 @@ WRITE_S = 1.0  # text is at most this old when the process dies
 CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, turns.clear_keys: 3600.0}
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
 DATABASE_THREADS = 4
+PROMPT_THREADS = 32  # they wait for the embedding service most of the time, without a connection
 
 
 class Running:
@@ -49,6 +52,7 @@ class Running:
         self.finished: Future[Message | None] = Future()  # the answer as saved; None where it was deleted meanwhile
         self.ending: Ending | None = None  # set before the task is cancelled
         self.truncated = False
+        self.context: list[Memory] = []  # what the answer is given; known when prepared
         self.task: asyncio.Task[None] | None = None
         self._parts: list[str] = []
         self._listeners: list[Callable[[str | None], None]] = []
@@ -108,6 +112,7 @@ class AnswerLoop:
         self.answers: dict[int, Running] = {}
         self.loop = uvloop.new_event_loop()
         self._database = ThreadPoolExecutor(DATABASE_THREADS, "answers-database")
+        self._prompts = ThreadPoolExecutor(PROMPT_THREADS, "answers-prompt")
         self._thread = threading.Thread(target=self.loop.run_forever, name="answers", daemon=True)
         self._thread.start()
         self._heart = self._call(self._beat())
@@ -129,6 +134,8 @@ class AnswerLoop:
         self.loop.call_soon_threadsafe(self.loop.call_later, BEAT_S, self.loop.stop)  # after the heart has stopped
         self._thread.join()
         self._database.shutdown()
+        self._prompts.shutdown()
+        memory.finish()
         self.loop.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
@@ -152,15 +159,20 @@ class AnswerLoop:
         if not running.prepared.done():
             running.prepared.set_result(None)
         saved = await self._save(running, running.ending)
+        if isinstance(saved, Message):
+            saved.memories = running.context
         self.answers.pop(running.turn.running_id or 0, None)
         running.end(saved)
+        if isinstance(saved, Message):
+            memory.remember_later(saved)
 
     async def _ask(self, running: Running) -> Ending:
         """The model's answer, however it ends."""
         try:
             check_configured()
-            prompt = await self._in_database(running.prepare, running.turn)
+            prompt = await self.loop.run_in_executor(self._prompts, with_connection, running.prepare, running.turn)
             running.truncated = prompt.truncated
+            running.context = prompt.memories
             running.prepared.set_result(None)
             await complete(prompt.parts, running.add)
         except CompletionError as error:
@@ -222,14 +234,6 @@ class AnswerLoop:
 
     async def _in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.loop.run_in_executor(self._database, lambda: with_connection(function, *args, **kwargs))
-
-
-def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function``; this thread keeps no connection: with one kept, 12 answers starve on a pool of 4."""
-    try:
-        return function(*args, **kwargs)
-    finally:
-        connection.close()
 
 
 def ended_by(error: CompletionError, running: Running) -> Ending:

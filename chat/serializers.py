@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from chat.memory import memories_of
 from chat.models import MAX_CONTENT_CHARS, ApiToken, Message, Passage, Role, StandaloneChat, Status
 
 
@@ -74,6 +76,25 @@ class ContentSerializer(serializers.Serializer[Any]):
     content = Text(max_length=MAX_CONTENT_CHARS)
 
 
+class MemorySourceSerializer(serializers.Serializer[Any]):
+    """The conversation that a memory comes from."""
+
+    kind = serializers.ChoiceField(["chat", "passage"])
+    id = serializers.IntegerField()
+    title = serializers.CharField()
+
+
+class MemorySerializer(serializers.Serializer[Any]):
+    """A message recalled; ``score`` has no fixed scale: it orders the results of one recall."""
+
+    message_id = serializers.IntegerField()
+    source = MemorySourceSerializer()  # type: ignore[assignment] # the contract's name
+    role = serializers.ChoiceField(Role.choices)
+    content = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    score = serializers.FloatField()
+
+
 class MessageSerializer(serializers.Serializer[Message]):
     """A message. One being given shows its text so far, which the view passes in ``so_far`` (id → text)."""
 
@@ -82,12 +103,18 @@ class MessageSerializer(serializers.Serializer[Message]):
     content = serializers.SerializerMethodField()
     status = serializers.ChoiceField(Status.choices, read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
+    context = serializers.SerializerMethodField()  # type: ignore[assignment] # the contract's name
 
     def get_content(self, message: Message) -> str:
         """The text, or as much of it as there is."""
         if message.status == Status.STREAMING:
-            return str(self.context.get("so_far", {}).get(message.pk, ""))
+            return str(self._context.get("so_far", {}).get(message.pk, ""))
         return message.content
+
+    @extend_schema_field(MemorySerializer(many=True))
+    def get_context(self, message: Message) -> list[dict[str, Any]]:
+        """What an answer was given, less what was forgotten since; two queries where nobody has looked yet."""
+        return [memory.as_json() for memory in memories_of(message)]
 
 
 class TurnSerializer(serializers.Serializer[Any]):
@@ -95,8 +122,42 @@ class TurnSerializer(serializers.Serializer[Any]):
 
     user_message = MessageSerializer()
     assistant_message = MessageSerializer()
-    context = serializers.ListField(child=serializers.DictField())  # type: ignore[assignment] # the contract's name
+    context = MemorySerializer(many=True)  # type: ignore[assignment] # the contract's name
     truncated = serializers.BooleanField(required=False)
+
+
+class SearchSerializer(serializers.Serializer[Any]):
+    """What to search a memory for, and where."""
+
+    q = Text(max_length=MAX_CONTENT_CHARS)
+    limit = serializers.IntegerField(min_value=1, max_value=50, required=False)
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+    role = serializers.ChoiceField(Role.choices, required=False)
+    kind = serializers.ChoiceField(["chat", "passage"], required=False)
+
+
+class FoundSerializer(serializers.Serializer[Any]):
+    """What a search found, best first, and how: ``off``, ``lexical`` or ``hybrid``."""
+
+    mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
+    results = MemorySerializer(many=True)
+
+
+class MemorySwitchSerializer(serializers.Serializer[Any]):
+    """A user's own switch."""
+
+    enabled = serializers.BooleanField()
+
+
+class MemoryStateSerializer(MemorySwitchSerializer):
+    """The switch, and what is in a user's memory; numbers are messages."""
+
+    messages = serializers.IntegerField()
+    embedded = serializers.IntegerField()
+    pending = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

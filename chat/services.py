@@ -1,6 +1,7 @@
 """What can be done in a conversation; views call this and nothing below it."""
 
 import time
+from collections.abc import Sequence
 from itertools import islice
 
 from django.conf import settings
@@ -8,7 +9,8 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chat import errors, running, turns
+from chat import errors, memory, running, turns
+from chat.memory import Memory
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.prompt import Prompt, build_prompt
 from chat.running import Running
@@ -20,6 +22,8 @@ STOP_LOOK_S = 0.05
 
 class ChatService:
     """One conversation's turns: begun here, given by the running answers, ended in the database."""
+
+    RAG_CONTEXT_LIMIT = settings.RAG_CONTEXT_LIMIT
 
     def __init__(self, conversation: AnyConversation) -> None:
         self.conversation = conversation
@@ -36,10 +40,31 @@ class ChatService:
         return self._give(turns.begin_anew(self.conversation, answer, key=key))
 
     def prompt_for(self, turn: Turn) -> Prompt:
-        """What the model is sent: instructions, passage, history, the message. One query."""
+        """What the model is sent: instructions, passage, memories, history, the message.
+
+        The question's embedding is stored on the way, and the answer keeps the ids of the memories it is given.
+        """
         budget_tokens = settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS
         history = self.history_before(turn.question)
-        return build_prompt(self.conversation, turn.question, history, budget_tokens=budget_tokens)
+        memories = self._get_relevant_context(turn.question, history)
+        prompt = build_prompt(
+            self.conversation,
+            turn.question,
+            history,
+            memories,
+            budget_tokens=budget_tokens,
+            memory_tokens=settings.RAG_CONTEXT_TOKENS,
+        )
+        turns.keep_context(turn.answer, [memory.as_kept() for memory in prompt.memories])
+        return prompt
+
+    def _get_relevant_context(self, question: Message, sent: Sequence[Message] = ()) -> list[Memory]:
+        """The user's own earlier messages for the answer, best first, RAG_CONTEXT_LIMIT at most.
+
+        None of ``sent``, which the prompt holds anyway, and never the question itself. It does not fail: what goes
+        wrong is one line in the log, and fewer memories.
+        """
+        return memory.context_for(question, sent=sent)
 
     def history_before(self, question: Message) -> list[Message]:
         """The latest CHAT_HISTORY_LIMIT messages before the question, newest first."""
@@ -67,6 +92,7 @@ class ChatService:
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
             message.save(update_fields=["content", "edited_at"])
+        memory.remember_later(message)
         return message
 
     def delete(self, message: Message) -> None:

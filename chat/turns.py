@@ -116,6 +116,13 @@ def finish(turn: Turn, text: str, ending: Ending, *, truncated: bool = False) ->
     return messages.filter(pk=answer.pk).first()
 
 
+def keep_context(answer: Message, context: list[dict[str, Any]]) -> None:
+    """Keep with the answer the ids of what it is given, before it is given: it counts though the process dies."""
+    answer.context = context or None
+    if context:
+        type(answer)._default_manager.filter(pk=answer.pk).update(context=context)
+
+
 def show_life(texts: dict[int, str]) -> dict[int, bool]:
     """Write the texts so far of running answers (row id → text); which still run, and which were asked to stop."""
     with connection.cursor() as cursor:
@@ -214,6 +221,7 @@ def _run(conversation: AnyConversation, question: Message, answer: Message | Non
     if answer is None:
         answer = _add(conversation, Role.ASSISTANT, **empty)
     else:
+        empty["edited_at"] = timezone.now()  # what was said before, and to whom it was given, is no more
         for name, value in empty.items():
             setattr(answer, name, value)
         answer.save(update_fields=list(empty))

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from chat import views
+from chat import memory_views, token_views, views
 from chat.models import Passage, StandaloneChat
 
 
@@ -22,9 +22,11 @@ def conversation_paths(name: str, model: type[Passage | StandaloneChat]) -> list
 
 
 urlpatterns = [
-    path("auth/token/", views.TokenView.as_view(), name="token"),
-    path("auth/tokens/", views.TokensView.as_view(), name="tokens"),
-    path("auth/tokens/<int:pk>/", views.TokenRevokeView.as_view(), name="token-revoke"),
+    path("auth/token/", token_views.TokenView.as_view(), name="token"),
+    path("auth/tokens/", token_views.TokensView.as_view(), name="tokens"),
+    path("auth/tokens/<int:pk>/", token_views.TokenRevokeView.as_view(), name="token-revoke"),
+    path("memory/", memory_views.MemoryView.as_view(), name="memory"),
+    path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
     *conversation_paths("chats", StandaloneChat),
     *conversation_paths("passages", Passage),
 ]

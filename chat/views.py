@@ -2,38 +2,31 @@
 
 from typing import Any, ClassVar, cast
 
-from django.contrib.auth import authenticate
 from django.db import connection
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import exceptions, generics, status
 from rest_framework.pagination import CursorPagination
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat import events, running, turns
+from chat import events, memory, running, turns
 from chat.errors import ModelError, NotLast
 from chat.events import EventNegotiation
 from chat.llm import CompletionError
-from chat.login import check_login_rate
-from chat.models import ApiToken, Message, Passage, Role, StandaloneChat
+from chat.models import Message, Passage, Role, StandaloneChat
 from chat.running import Running
 from chat.serializers import (
     ChatSerializer,
     ContentSerializer,
-    CredentialsSerializer,
     ErrorSerializer,
     MessageSerializer,
-    NewTokenSerializer,
     PassageSerializer,
-    TokenSerializer,
     TurnSerializer,
 )
 from chat.services import ChatService
-from chat.tokens import create_token
 from chat.turns import Turn
 
 MAX_KEY_CHARS = 255
@@ -57,48 +50,6 @@ class MessagePages(Pages):
     """Messages: oldest first."""
 
     ordering = ("created_at", "id")
-
-
-class TokenView(APIView):
-    """A name and a password for a token."""
-
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
-
-    @extend_schema(request=CredentialsSerializer, responses={200: NewTokenSerializer, 400: ERROR, 429: ERROR})
-    def post(self, request: Request) -> Response:
-        """A new token, shown this once: 200, 400 where name or password are wrong, 429 after too many tries."""
-        asked = CredentialsSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        name, password = asked.validated_data["username"], asked.validated_data["password"]
-        check_login_rate(request, name)
-        user = authenticate(request, username=name, password=password)
-        if user is None:
-            raise exceptions.ValidationError("The username or the password is wrong.")
-        token, key = create_token(user, name=asked.validated_data["name"])
-        return Response({"token": key, "id": token.pk})
-
-
-@extend_schema_view(get=extend_schema(responses={200: TokenSerializer(many=True), 401: ERROR}))
-class TokensView(generics.ListAPIView[ApiToken]):
-    """The user's own tokens."""
-
-    serializer_class = TokenSerializer
-    pagination_class = Pages
-
-    def get_queryset(self) -> QuerySet[ApiToken]:
-        """Newest first."""
-        return ApiToken.objects.of(self.request.user)
-
-
-class TokenRevokeView(generics.DestroyAPIView[ApiToken]):
-    """Revoke one of the user's tokens."""
-
-    serializer_class = TokenSerializer
-
-    def get_queryset(self) -> QuerySet[ApiToken]:
-        """The user's own."""
-        return ApiToken.objects.of(self.request.user)
 
 
 class ConversationMixin:
@@ -253,14 +204,17 @@ def respond(request: Request, turn: Turn, here: Running | None) -> Any:
     """The turn as the client asked for it: 201 with the whole, or events as they come."""
     if not events.wants_events(request):
         return answered(turn, here)
-    first = {"user_message": MessageSerializer(turn.question).data, "context": []}
-    connection.close()
+    question = MessageSerializer(turn.question).data
     if here is None:
+        first = {"user_message": question, "context": context_json(turn.answer)}
+        connection.close()
         return events.stream(events.opened(first, events.of_finished(turn)), **REPLAYED)
+    connection.close()
     try:
         here.prepared.result()
     except CompletionError:  # nothing was asked: a plain status, not a stream
         return answered(turn, here)
+    first = {"user_message": question, "context": [one.as_json() for one in here.context]}
     return events.stream(events.opened(first, events.of_running(here)))
 
 
@@ -269,6 +223,7 @@ def show(conversation: Any, messages: list[Message]) -> list[dict[str, Any]]:
     streams = any(message.status == "streaming" for message in messages)
     row = turns.running_of(conversation) if streams else None
     so_far = {row.message_id: row.text} if row else {}
+    memory.attach(messages)
     serializer = MessageSerializer(cast("Any", messages), many=True, context={"so_far": so_far})
     return cast("list[dict[str, Any]]", serializer.data)
 
@@ -298,9 +253,15 @@ def answered(turn: Turn, here: Running | None) -> Response:
 
 def turn_json(turn: Turn) -> dict[str, Any]:
     """The turn as the API shows it."""
-    body = {"user_message": turn.question, "assistant_message": turn.answer, "context": []}
+    context = context_json(turn.answer)
+    body = {"user_message": turn.question, "assistant_message": turn.answer, "context": context}
     truncated = {"truncated": True} if turn.answer.truncated else {}
     return cast("dict[str, Any]", TurnSerializer(body | truncated).data)
+
+
+def context_json(answer: Message) -> list[dict[str, Any]]:
+    """What the answer was given, as the API shows it."""
+    return [one.as_json() for one in memory.memories_of(answer)]
 
 
 def of_kind(view: type[Any], model: type[Any]) -> Any:

@@ -98,6 +98,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "chat",
+    "retrieval",
     "verse",
 ]
 MIDDLEWARE = [

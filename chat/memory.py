@@ -1,0 +1,311 @@
+"""A user's memory: messages are remembered (embedded), and recalled for a question. retrieval does the finding."""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.db import Error, connection
+
+from chat.connections import release, with_connection
+from chat.forgetting import forgotten
+from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage, Status
+from retrieval import embeddings, storage
+from retrieval.embeddings import EmbeddingError, Vector
+from retrieval.ranking import Ranked
+from retrieval.recall import Scope, recall
+from retrieval.sources import split
+from retrieval.sql import NoMemory, vector_schema
+
+logger = logging.getLogger(__name__)
+MODELS: dict[int, type[Message]] = {
+    model.memory_source.number: model for model in (StandaloneChatMessage, ChatMessage)
+}
+NUMBERS = {"chat": 0, "passage": 1}
+OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
+WORKERS = 32  # they wait for the embedding service, without a connection
+SPARE = 25  # ranked messages that are looked at beyond those wanted: some turn out to be forgotten
+SWITCHES = """
+    SELECT coalesce((SELECT enabled FROM memory_switches WHERE user_id = %(user)s), true),
+        ARRAY(SELECT id * 2 FROM standalone_chats WHERE user_id = %(user)s AND NOT memory
+            UNION ALL SELECT id * 2 + 1 FROM passages WHERE user_id = %(user)s AND NOT memory)
+"""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A message recalled, and its score."""
+
+    message: Message
+    score: float
+
+    @property
+    def reference(self) -> int:
+        """The number that names it among the messages of both kinds."""
+        return self.message.memory_source.reference(self.message.pk)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API shows it: a Memory of docs/api.md."""
+        conversation: Conversation = self.message.conversation
+        source = {"kind": conversation.kind, "id": conversation.pk, "title": str(conversation)}
+        return {
+            "message_id": self.message.pk,
+            "source": source,
+            "role": self.message.role,
+            "content": self.message.content,
+            "created_at": self.message.created_at.isoformat().replace("+00:00", "Z"),
+            "score": round(self.score, 4),
+        }
+
+    def as_kept(self) -> dict[str, Any]:
+        """As the answer keeps it: an id, not a copy, so that what is forgotten is gone from here too."""
+        return {"kind": self.message.conversation.kind, "id": self.message.pk, "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a recall found, best first, and how it looked: ``off``, ``lexical`` or ``hybrid``."""
+
+    mode: str
+    memories: list[Memory] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What a user has turned off: all of memory, or the conversations with these references."""
+
+    enabled: bool
+    hidden: list[int]
+
+    def allow(self, message: Message) -> bool:
+        """Whether the message may be embedded, and recall for it."""
+        return self.enabled and message.memory_source.reference(message.conversation_id) not in self.hidden
+
+
+def switches_of(user_id: int) -> Switches:
+    """One query, of tables that are there without memory too."""
+    with connection.cursor() as cursor:
+        cursor.execute(SWITCHES, {"user": user_id})
+        enabled, hidden = cursor.fetchone() or (True, [])
+    return Switches(enabled, list(hidden))
+
+
+def can_recall() -> bool:
+    """Whether the settings and the schema have memory at all. At most one query."""
+    if not settings.RAG_ENABLED or (settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY):
+        return False
+    try:
+        vector_schema()
+    except NoMemory:
+        return False
+    return True
+
+
+def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
+    """What the answer to the question is given, best first; at most RAG_CONTEXT_LIMIT. Never fails, never waits long.
+
+    One call for the question's embedding, which is stored; past RAG_TIMEOUT seconds words decide. ``sent`` are the
+    messages that the prompt holds anyway.
+    """
+    embedding = remember_within(question, seconds=settings.RAG_TIMEOUT_S)
+    try:
+        if not can_recall():
+            return []
+        switches = switches_of(question.user_id)
+        if not switches.allow(question):
+            return []
+        excluded = [one.memory_source.reference(one.pk) for one in (question, *sent)]
+        scope = Scope(question.user_id, excluded=excluded, hidden=switches.hidden)
+        return find(question.content, scope, embedding, limit=settings.RAG_CONTEXT_LIMIT).memories
+    except Error as error:
+        logger.error("Error retrieving relevant context: %s", type(error.__cause__ or error).__name__)
+        return []
+
+
+def search(user_id: int, text: str, scope: Scope, *, limit: int) -> Found:
+    """The recall that answers use, for a text that is no message: at most ``limit`` memories, best first."""
+    if not can_recall():
+        return Found(OFF)
+    switches = switches_of(user_id)
+    if not switches.enabled:
+        return Found(OFF)
+    release()
+    return find(text, replace(scope, hidden=switches.hidden), _embedding_of(text), limit=limit)
+
+
+def state_of(user_id: int) -> dict[str, Any]:
+    """How much of the user's messages is in memory, and how it is recalled: MemoryState of docs/api.md."""
+    switches = switches_of(user_id)
+    messages = sum(_shown(model, user_id, switches).count() for model in MODELS.values())
+    embedded = 0
+    with suppress(NoMemory):
+        embedded = storage.count(user_id, switches.hidden, model=embeddings.model_name() or "")
+    mode = HYBRID if embedded and not embeddings.is_paused() else LEXICAL
+    if not (switches.enabled and can_recall()):
+        mode = OFF
+    pending = max(messages - embedded, 0) if switches.enabled else 0
+    return {
+        "enabled": switches.enabled,
+        "messages": messages,
+        "embedded": embedded,
+        "pending": pending,
+        "failed": 0,
+        "mode": mode,
+    }
+
+
+def _shown(model: type[Message], user_id: int, switches: Switches) -> Any:
+    """The user's messages that count for memory."""
+    hidden = [pk for number, pk in map(split, switches.hidden) if number == model.memory_source.number]
+    return model._default_manager.of(user_id).said().exclude(conversation_id__in=hidden)
+
+
+def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int) -> Found:
+    """Recall within the scope, less what is forgotten. Four statements."""
+    try:
+        ranked = recall(text, scope, embedding=embedding, model=embeddings.model_name() or "")
+    except NoMemory:
+        return Found(OFF)
+    by_meaning = any(one.similarity is not None for one in ranked)
+    near = [one for one in ranked if _is_near(one)]
+    return Found(HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE])[:limit])
+
+
+def remember_within(message: Message, *, seconds: float) -> Vector | None:
+    """Embed the message, wait at most ``seconds`` for it; its embedding, None where there is none (yet).
+
+    A call under way is not cut off: its vector is stored when it comes, and so not bought twice.
+    """
+    started = time.monotonic()
+    job = remember_later(message)
+    release()
+    try:
+        return job.result(timeout=max(seconds - (time.monotonic() - started), 0))
+    except TimeoutError:
+        embeddings.note_cut_off()
+        logger.error("Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
+        return None
+
+
+def remember_later(message: Message) -> Future[Vector | None]:
+    """Begin to embed the message, in a thread of its own."""
+    return _workers().submit(with_connection, remember, message)
+
+
+def remember(message: Message) -> Vector | None:
+    """Embed the message and store it beside its text; None where that cannot be: the row stays pending.
+
+    At most one call, outside any transaction; none for a text of the same user that is embedded already.
+    """
+    model = embeddings.model_name()
+    if model is None or not message.content or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
+        return None
+    try:
+        if not switches_of(message.user_id).allow(message):
+            return None
+        storage.check_model(model)
+        vector = storage.known(message.user_id, message.content, model=model)
+        if vector is None:
+            release()
+            (vector,) = embeddings.begin([message.content]).result()
+        storage.store(message.memory_source, message.pk, message.content, vector, model=model)
+    except (EmbeddingError, NoMemory):  # said in the log where it happened
+        return None
+    except Error as error:
+        logger.error("Error generating embeddings: not stored, %s", type(error.__cause__ or error).__name__)
+        return None
+    return vector
+
+
+def memories_of(message: Message) -> list[Memory]:
+    """What the answer was given: as somebody has attached it, else by two queries."""
+    if message.memories is None:
+        attach([message])
+    return message.memories or []
+
+
+def attach(messages: Sequence[Message]) -> None:
+    """Look up, for all of them at once, what they were given. Two queries at most, none where nothing was."""
+    found = contexts_of([one for one in messages if one.memories is None])
+    for message in messages:
+        message.memories = found.get(message.pk, message.memories)
+
+
+def contexts_of(answers: Sequence[Message]) -> dict[int, list[Memory]]:
+    """What each answer was given (answer's id → memories), less what was forgotten since. Two queries at most."""
+    kept = {one.pk: {_reference(entry): entry["score"] for entry in one.context or []} for one in answers}
+    wanted = [reference for entries in kept.values() for reference in entries]
+    if not wanted:
+        return {pk: [] for pk in kept}
+    given_at = {one.pk: one.edited_at or one.created_at for one in answers}
+    found = messages_of(answers[0].user_id, wanted)
+    return {
+        pk: [
+            Memory(found[reference], score)
+            for reference, score in entries.items()
+            if reference in found and (found[reference].edited_at or given_at[pk]) <= given_at[pk]
+        ]
+        for pk, entries in kept.items()
+    }
+
+
+def _reference(entry: dict[str, Any]) -> int:
+    return MODELS[NUMBERS[entry["kind"]]].memory_source.reference(entry["id"])
+
+
+def finish() -> None:
+    """Wait for the work that is under way; for the end of a process, and of tests."""
+    if _workers.cache_info().currsize:
+        _workers().shutdown()
+        _workers.cache_clear()
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(WORKERS, "memory")
+
+
+def _embedding_of(text: str) -> Vector | None:
+    """A search's text as a vector, by one call within RAG_TIMEOUT; None where there is none."""
+    model = embeddings.model_name()
+    if model is None:
+        return None
+    try:
+        storage.check_model(model)
+        release()
+        (vector,) = embeddings.begin([text]).result(timeout=settings.RAG_TIMEOUT_S)
+    except (EmbeddingError, NoMemory):
+        return None
+    except TimeoutError:
+        embeddings.note_cut_off()
+        return None
+    return vector
+
+
+def _is_near(one: Ranked) -> bool:
+    least = settings.RAG_MIN_SIMILARITY
+    return least is None or one.words or one.similarity is None or one.similarity >= least
+
+
+def _fetch(user_id: int, ranked: list[Ranked]) -> list[Memory]:
+    """The messages themselves, in the ranking's order; without those that are gone, failed, or forgotten."""
+    gone = forgotten([one.reference for one in ranked])
+    wanted = [one for one in ranked if one.reference not in gone]
+    found = messages_of(user_id, [one.reference for one in wanted])
+    return [Memory(found[one.reference], one.score) for one in wanted if one.reference in found]
+
+
+def messages_of(user_id: int, references: list[int]) -> dict[int, Message]:
+    """The user's messages with these references, and their conversations; a query for each kind among them."""
+    found: dict[int, Message] = {}
+    for number, model in MODELS.items():
+        ids = [split(one)[1] for one in references if split(one)[0] == number]
+        if ids:
+            rows = model._default_manager.of(user_id).said().select_related("conversation").filter(pk__in=ids)
+            found |= {model.memory_source.reference(row.pk): row for row in rows}
+    return found

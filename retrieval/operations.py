@@ -1,0 +1,173 @@
+"""Migration operations that add memory to live tables, and take it away: each may be killed and run again."""
+
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations import AddField
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from retrieval import extension, locks, structures
+from retrieval.models import DIMENSIONS
+from retrieval.sources import Source
+
+
+class EnableVector(Operation):
+    """The extension, made where it is missing; with the help of ``enable_vector`` where it cannot. Back: stays."""
+
+    reversible = True
+    atomic = False
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing of Django's."""
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Lock: none on any table."""
+        extension.enable(schema_editor.connection)
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """It stays: DROP EXTENSION would take along what others made with it."""
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return "Make the extension vector where it is missing"
+
+
+class AddEmbedding(AddField):
+    """The column ``embedding``, nullable: no row is rewritten.
+
+    Lock: ACCESS EXCLUSIVE on the table, for under a millisecond, asked for as ``locks.change`` does. Back: drops the
+    column, with the same lock.
+    """
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Add it, unless it is there."""
+        connection = schema_editor.connection
+        table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
+        vector = f"{extension.schema(connection)}.vector({DIMENSIONS})"
+        locks.change(connection, table, f'ALTER TABLE "{table}" ADD COLUMN IF NOT EXISTS embedding {vector}')
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Drop it."""
+        table = from_state.apps.get_model(app_label, self.model_name)._meta.db_table
+        locks.change(schema_editor.connection, table, f'ALTER TABLE "{table}" DROP COLUMN IF EXISTS embedding')
+
+
+class AddRecall(Operation):
+    """Recall's own tables and functions. No live table is touched. Back: drops them."""
+
+    reversible = True
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing of Django's: these tables have no models."""
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Make them."""
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute(structures.tables(schema_of_messages(schema_editor.connection)))
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Drop them; a recall that reads them is waited for, briefly and again."""
+        schema = schema_of_messages(schema_editor.connection)
+        locks.change(schema_editor.connection, "message_memories", structures.DROP_TABLES.format(schema=schema))
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return "Make the tables and functions of recall"
+
+
+class FollowTable(Operation):
+    """Triggers by which recall's table follows a table of messages, whoever writes there.
+
+    Lock: SHARE ROW EXCLUSIVE on the table (writes wait), for some milliseconds, asked for as ``locks.change`` does.
+    A trigger never fails a write: what it cannot do is a warning, and the row waits for ``backfill_embeddings``.
+    Back: drops them, with ACCESS EXCLUSIVE, as short.
+    """
+
+    reversible = True
+    atomic = False
+
+    def __init__(self, number: int, table: str, conversation: str) -> None:
+        self.source = Source(number, table, conversation)
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        """As it stands in a migration file."""
+        return (type(self).__name__, [self.source.number, self.source.table, self.source.conversation], {})
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing of Django's."""
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Make the functions, then the triggers."""
+        connection = schema_editor.connection
+        schema, vector = schema_of_messages(connection), extension.schema(connection)
+        statements = structures.REMEMBER + structures.TRIGGERS
+        made = structures.for_source(statements, self.source, schema=schema, vector=vector)
+        locks.change(connection, self.source.table, made)
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Drop the triggers, then their functions."""
+        schema = schema_of_messages(schema_editor.connection)
+        dropped = structures.for_source(structures.DROP_TRIGGERS, self.source, schema=schema)
+        locks.change(schema_editor.connection, self.source.table, dropped)
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return f"Let recall follow {self.source.table}"
+
+
+def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
+    """The schema that the tables are in, quoted: where the session makes new ones. One query."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.quote_ident(current_schema())")
+        row = cursor.fetchone()
+    return str(row[0]) if row else "public"

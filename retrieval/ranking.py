@@ -1,0 +1,149 @@
+"""Order the candidates of a recall: the arithmetic of docs/decisions/0010-hybrid-recall.md, without a database."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+# All constants were fitted on conversations of 400 to 700 messages: docs/decisions/0010-hybrid-recall.md.
+NEARNESS = (1.0, 0.7, 0.5, 0.35, 0.2)  # what a word counts that stands 0, 1, 2, 3, 4 turns away
+COMMON = 2.0  # what a word counts that most messages have: its rarity is small already, and it does not spread
+WORDS = 1.4  # the share of words in the score, that of meaning being 1
+NEIGHBOURS = (0.4, 0.2)  # what the similarity of the turns 1 and 2 away adds
+LENGTH, LENGTH_ALONE = 0.16, 0.08  # for each e-fold of characters, between SHORT and LONG; less by words alone
+SHORT, LONG = 20, 300
+ASKS = -0.1  # a question is seldom what a question looks for
+ANSWERS = 0.1  # what follows a question often is
+WORDS_WITHIN = 3  # turns, for RAG_MIN_SIMILARITY; contract section 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A message that may be recalled, or stands near one: ``prev`` is the turn before, ``hits`` the terms it has."""
+
+    reference: int
+    prev: int | None
+    chars: int
+    asks: bool
+    hits: frozenset[int]
+    similarity: float | None
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A message found: its score (higher is better, no fixed scale), and why.
+
+    ``similarity`` is the cosine to the question, None without an embedding; ``words`` tells whether it, or a turn
+    within three of it, shares a word with the question.
+    """
+
+    reference: int
+    score: float
+    similarity: float | None
+    words: bool
+
+
+@dataclass
+class Terms:
+    """The question's terms that some of the user's messages have: their weight, ln(1 + n/df); whether they spread."""
+
+    weights: dict[int, float] = field(default_factory=dict)
+    spreading: set[int] = field(default_factory=set)
+
+    def add(self, term: int, *, messages: int, spreads: bool, of: float) -> None:
+        """``messages`` of the user's ``of`` have the term."""
+        self.weights[term] = math.log(1 + of / messages)
+        if spreads:
+            self.spreading.add(term)
+
+
+def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> list[Ranked]:
+    """Those that may be shown, best first; equals by reference, the later first."""
+    turns = Turns(candidates)
+    meaning = Meaning(turns)
+    found = []
+    for one in turns.rows.values():
+        if one.shown:
+            nearest = turns.nearest_hits(one)
+            words = _words(one, nearest, terms)
+            score = WORDS * words + meaning.of(one) + _shape(turns, one, by_meaning=by_meaning)
+            near_words = any(away <= WORDS_WITHIN for away in nearest.values())
+            if words or one.similarity is not None:
+                found.append(Ranked(one.reference, score, one.similarity, near_words))
+    return sorted(found, key=lambda one: (one.score, one.reference), reverse=True)
+
+
+class Turns:
+    """The candidates as they follow each other in their conversations."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self.rows = {one.reference: one for one in candidates}
+        self.before = {key: self.rows[one.prev] for key, one in self.rows.items() if one.prev in self.rows}
+        self.after = {one.reference: self.rows[key] for key, one in self.before.items()}
+
+    def away(self, one: Candidate, turns: int, side: dict[int, Candidate]) -> Candidate | None:
+        """The candidate so many turns before or after."""
+        found: Candidate | None = one
+        for _ in range(turns):
+            found = side.get(found.reference) if found else None
+        return found
+
+    def around(self, one: Candidate, turns: int) -> list[Candidate]:
+        """The candidates exactly so many turns away, on either side."""
+        if turns == 0:
+            return [one]
+        both = (self.away(one, turns, self.before), self.away(one, turns, self.after))
+        return [found for found in both if found]
+
+    def nearest_hits(self, one: Candidate) -> dict[int, int]:
+        """How many turns away, 0 to 4, each of the question's terms stands."""
+        nearest: dict[int, int] = {}
+        for turns in range(len(NEARNESS)):
+            for found in self.around(one, turns):
+                for term in found.hits:
+                    nearest.setdefault(term, turns)
+        return nearest
+
+
+class Meaning:
+    """Similarities less their mean over all candidates, with those of the turns around."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        known = [one.similarity for one in turns.rows.values() if _is_number(one.similarity)]
+        self._mean = sum(known, 0.0) / len(known) if known else 0.0
+
+    def of(self, one: Candidate) -> float:
+        """0.0 where nothing has an embedding."""
+        around = sum(
+            weight * sum(self._above_mean(found) for found in self._turns.around(one, turns))
+            for turns, weight in enumerate(NEIGHBOURS, start=1)
+        )
+        return self._above_mean(one) + around
+
+    def _above_mean(self, one: Candidate) -> float:
+        return one.similarity - self._mean if _is_number(one.similarity) else 0.0
+
+
+def _words(one: Candidate, nearest: dict[int, int], terms: Terms) -> float:
+    """The share, by weight, of the question's terms that the candidate has, or that stand near it."""
+    total = sum(terms.weights.values())
+    found = 0.0
+    for term, away in nearest.items():
+        if term in terms.spreading:
+            found += terms.weights[term] * NEARNESS[away]
+        elif away == 0:
+            found += terms.weights.get(term, 0.0) * COMMON
+    return found / total if total else 0.0
+
+
+def _shape(turns: Turns, one: Candidate, *, by_meaning: bool) -> float:
+    """What length, asking and answering add."""
+    length = (LENGTH if by_meaning else LENGTH_ALONE) * math.log(min(max(one.chars, SHORT), LONG))
+    before = turns.before.get(one.reference)
+    return length + (ASKS if one.asks else 0.0) + (ANSWERS if before and before.asks else 0.0)
+
+
+def _is_number(similarity: float | None) -> TypeGuard[float]:
+    return similarity is not None and not math.isnan(similarity)

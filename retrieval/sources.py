@@ -1,0 +1,24 @@
+"""Which tables hold messages, and how one number names a message of any of them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table of messages; ``number`` (0 or 1) tells its rows apart from the other's in recall's own table.
+
+    The table has the columns id, user_id, role, content, created_at, and ``conversation``, its parent's id.
+    """
+
+    number: int
+    table: str
+    conversation: str
+
+    def reference(self, pk: int) -> int:
+        """The number that names row ``pk`` (or conversation ``pk``) among those of both tables."""
+        return pk * 2 + self.number
+
+
+def split(reference: int) -> tuple[int, int]:
+    """The source's number and the row's id that a reference names."""
+    return reference & 1, reference >> 1

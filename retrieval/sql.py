@@ -1,0 +1,96 @@
+"""Memory's own statements: apart from the chat's, and never in its way where the schema has no memory (yet)."""
+
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+from django.db import ProgrammingError, connection, transaction
+from numpy.typing import NDArray
+from psycopg import errors
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+LOOK_AGAIN_S = 20.0  # contract section 7: a running server turns recall on within 60 s after migrate
+GONE = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.UndefinedObject)
+SCHEMA = """
+    SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
+"""
+
+
+class NoMemory(Exception):
+    """The database's schema has no memory: not migrated yet, or taken away again."""
+
+
+@dataclass
+class _Seen:
+    vector: str | None = None  # the extension's schema, where memory was there at the last look
+    at: float | None = None
+
+
+_seen = _Seen()
+
+
+def vector_schema() -> str:
+    """The extension's schema, quoted for SQL. At most one query, at times. Raises NoMemory."""
+    if _seen.vector is None:
+        if _seen.at is not None and time.monotonic() - _seen.at < LOOK_AGAIN_S:
+            raise NoMemory
+        _seen.at = time.monotonic()
+        with connection.cursor() as cursor:
+            cursor.execute(SCHEMA)
+            row = cursor.fetchone()
+        _seen.vector = row[0] if row else None
+    if _seen.vector is None:
+        raise NoMemory
+    return _seen.vector
+
+
+def forget_schema() -> None:
+    """Look again at the next statement."""
+    _seen.vector = _seen.at = None
+
+
+def run(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The statement's rows, with parameters sent apart from it, a vector in its binary form. Raises NoMemory.
+
+    ``{vector}`` in ``sql`` stands for the extension's schema.
+    """
+    sql = sql.replace("{vector}", vector_schema())
+    connection.ensure_connection()
+    # Inside a transaction a failure must not take along what else is in it; outside, none is begun.
+    apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
+    try:
+        with apart, connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
+            cursor.adapters.register_dumper(np.ndarray, VectorDumper)
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+    except ProgrammingError as error:
+        if not isinstance(error.__cause__, GONE):
+            raise
+        _seen.vector, _seen.at = None, time.monotonic()
+        raise NoMemory from error
+
+
+def _raw() -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection)
+
+
+class VectorDumper(Dumper):
+    """A numpy array as pgvector's binary form: two 16-bit numbers (length, 0), then big-endian 32-bit floats.
+
+    Without a type's number, which differs between databases: the statement casts it, ``%(v)b::vector``.
+    """
+
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: NDArray[np.float32]) -> Buffer | None:
+        """The bytes."""
+        return np.array([obj.size, 0], ">u2").tobytes() + np.asarray(obj, ">f4").tobytes()

@@ -1,0 +1,173 @@
+"""What recall reads besides the messages: one narrow table for both kinds, kept by triggers. All of it is SQL.
+
+``message_memories`` holds a row for each message with content:
+
+- ``id``, ``conversation``: references (``sources.Source.reference``), so that one number names a row of either table;
+- ``user_id``, ``created_at``, ``by_user``: copies, so that no filter has to read the wide table;
+- ``terms``: 64-bit hashes of its words, of its date, and one of its whole content, each mixed with the user's id;
+- ``traits``: its length in characters, at most 300, negative where it ends with a question mark;
+- ``bits``: the signs of its embedding's 1,536 numbers, NULL where it has none; ``model``: where that came from.
+
+Why a table of its own, and its figures: docs/decisions/0009-recall-structures.md.
+"""
+
+from retrieval.sources import Source
+
+MONTHS = "{january,february,march,april,may,june,july,august,september,october,november,december}"
+MAX_CHARS = 50_000  # of a text that are looked at; a message has 32,000 at most, others' inserts may have more
+
+TABLES = """
+    CREATE TABLE IF NOT EXISTS {schema}.embedding_models (
+        id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        name text NOT NULL UNIQUE,
+        current boolean NOT NULL DEFAULT false
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_current ON {schema}.embedding_models (current) WHERE current;
+    CREATE TABLE IF NOT EXISTS {schema}.message_memories (
+        id bigint PRIMARY KEY,
+        user_id bigint NOT NULL,
+        conversation bigint NOT NULL,
+        created_at timestamptz NOT NULL,
+        by_user boolean NOT NULL,
+        terms bigint[] NOT NULL,
+        traits smallint NOT NULL,
+        bits bit(1536),
+        model smallint
+    ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
+    CREATE INDEX IF NOT EXISTS message_memories_terms ON {schema}.message_memories USING gin (terms)
+        WITH (fastupdate = off);
+    CREATE INDEX IF NOT EXISTS message_memories_user ON {schema}.message_memories (user_id, id);
+    CREATE INDEX IF NOT EXISTS message_memories_bits ON {schema}.message_memories (user_id)
+        INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS message_memories_turns ON {schema}.message_memories (conversation, created_at, id);
+"""
+# A day is said in words, "3 may 2024", so that a question that names it finds what was said then.
+FUNCTIONS = """
+    CREATE OR REPLACE FUNCTION {schema}.recall_terms(owner bigint, body text, said_at timestamptz DEFAULT NULL)
+    RETURNS bigint[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT coalesce(pg_catalog.array_agg(pg_catalog.hashtextextended(l, owner)), '{{}}')
+        FROM pg_catalog.unnest(pg_catalog.tsvector_to_array(pg_catalog.to_tsvector('pg_catalog.english',
+            pg_catalog.left(body, {max_chars}) || coalesce(' ' ||
+                ('{months}'::text[])[extract(month FROM said_at AT TIME ZONE 'UTC')::int]
+                || ' ' || extract(day FROM said_at AT TIME ZONE 'UTC')::text
+                || ' ' || extract(year FROM said_at AT TIME ZONE 'UTC')::text, '')))) l
+    $$;
+    CREATE OR REPLACE FUNCTION {schema}.recall_content_term(owner bigint, body text)
+    RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT pg_catalog.hashtextextended('content ' || body, owner)
+    $$;
+    CREATE OR REPLACE FUNCTION {schema}.recall_traits(body text)
+    RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+        SELECT (least(pg_catalog.length(body), 300)
+            * CASE WHEN pg_catalog.right(pg_catalog.rtrim(body), 1) IN ('?', '？', '؟') THEN -1 ELSE 1 END)::smallint
+    $$;
+"""
+# SECURITY DEFINER: whoever may write a message need not be granted anything on recall's table. The search_path is
+# fixed for that, and every name outside pg_catalog has its schema: old code's may lack the extension's.
+REMEMBER = """
+    CREATE OR REPLACE FUNCTION {schema}.{table}_remember() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE
+        reference bigint;
+        code bit(1536);
+        model_id smallint;
+    BEGIN
+        reference := NEW.id * 2 + {number};
+        code := {vector}.binary_quantize(NEW.embedding)::bit(1536);
+        IF NEW.content = '' THEN  -- an answer that is being given, or one without a word
+            DELETE FROM {schema}.message_memories WHERE id = reference;
+            RETURN NULL;
+        END IF;
+        IF code IS NOT NULL THEN
+            SELECT id INTO model_id FROM {schema}.embedding_models WHERE current;
+        END IF;
+        IF TG_OP = 'UPDATE' THEN
+            IF (NEW.user_id, NEW.{conversation}, NEW.content, NEW.created_at, NEW.role)
+                IS NOT DISTINCT FROM (OLD.user_id, OLD.{conversation}, OLD.content, OLD.created_at, OLD.role) THEN
+                UPDATE {schema}.message_memories SET bits = code, model = model_id WHERE id = reference;
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
+            END IF;
+        END IF;
+        INSERT INTO {schema}.message_memories VALUES (
+            reference, NEW.user_id, NEW.{conversation} * 2 + {number}, NEW.created_at, NEW.role = 'user',
+            {schema}.recall_terms(NEW.user_id, NEW.content, NEW.created_at)
+                || {schema}.recall_content_term(NEW.user_id, NEW.content),
+            {schema}.recall_traits(NEW.content), code, model_id)
+        ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, conversation = excluded.conversation,
+            created_at = excluded.created_at, by_user = excluded.by_user, terms = excluded.terms,
+            traits = excluded.traits, bits = excluded.bits, model = excluded.model;
+        RETURN NULL;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
+        BEGIN  -- what is there may tell of an earlier text
+            DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+        RETURN NULL;
+    END $$;
+    CREATE OR REPLACE FUNCTION {schema}.{table}_forget() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        DELETE FROM {schema}.message_memories WHERE id = OLD.id * 2 + {number};
+        RETURN NULL;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'message % of {table} is still in memory: %', OLD.id, SQLSTATE;
+        RETURN NULL;
+    END $$;
+    CREATE OR REPLACE FUNCTION {schema}.{table}_pend() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        NEW.embedding := NULL;  -- it was the embedding of another text
+        RETURN NEW;
+    EXCEPTION WHEN OTHERS THEN
+        RETURN NEW;
+    END $$;
+"""
+TRIGGERS = """
+    CREATE OR REPLACE TRIGGER remember
+        AFTER INSERT OR UPDATE OF user_id, {conversation}, role, content, created_at, embedding
+        ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_remember();
+    CREATE OR REPLACE TRIGGER forget
+        AFTER DELETE ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_forget();
+    CREATE OR REPLACE TRIGGER pend
+        BEFORE UPDATE OF content ON {schema}.{table} FOR EACH ROW
+        WHEN (NEW.content IS DISTINCT FROM OLD.content) EXECUTE FUNCTION {schema}.{table}_pend();
+"""
+# A transaction that began before the triggers were there may still insert; `fill` finds its rows.
+FILL = """
+    INSERT INTO {schema}.message_memories
+    SELECT m.id * 2 + {number}, m.user_id, m.{conversation} * 2 + {number}, m.created_at, m.role = 'user',
+        {schema}.recall_terms(m.user_id, m.content, m.created_at)
+            || {schema}.recall_content_term(m.user_id, m.content),
+        {schema}.recall_traits(m.content), {vector}.binary_quantize(m.embedding)::bit(1536),
+        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END
+    FROM {schema}.{table} m
+    WHERE m.id > %(after)s AND m.id <= %(until)s AND m.content <> ''
+        AND NOT EXISTS (SELECT FROM {schema}.message_memories x WHERE x.id = m.id * 2 + {number})
+    ON CONFLICT (id) DO NOTHING
+"""
+DROP_TRIGGERS = """
+    DROP TRIGGER IF EXISTS remember ON {schema}.{table};
+    DROP TRIGGER IF EXISTS forget ON {schema}.{table};
+    DROP TRIGGER IF EXISTS pend ON {schema}.{table};
+    DROP FUNCTION IF EXISTS {schema}.{table}_remember(), {schema}.{table}_forget(), {schema}.{table}_pend();
+"""
+DROP_TABLES = """
+    DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models;
+    DROP FUNCTION IF EXISTS {schema}.recall_terms(bigint, text, timestamptz),
+        {schema}.recall_content_term(bigint, text), {schema}.recall_traits(text);
+"""
+
+
+def tables(schema: str) -> str:
+    """Statements for the tables and functions that both kinds share. No lock on a live table."""
+    return TABLES.format(schema=schema) + FUNCTIONS.format(schema=schema, months=MONTHS, max_chars=MAX_CHARS)
+
+
+def for_source(statements: str, source: Source, *, schema: str, vector: str = "") -> str:
+    """The statements for one table of messages; ``vector`` is the extension's schema."""
+    names = {"table": source.table, "conversation": source.conversation, "number": source.number}
+    return statements.format(schema=schema, vector=vector, **names)

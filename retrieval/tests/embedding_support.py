@@ -1,0 +1,53 @@
+"""What the tests of embeddings share: a fake service that the settings lead to, and a clock that is set by hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from pytest_django import Settings
+
+from fake_openai import FakeOpenAI
+from fake_openai.vectors import vector_of
+from retrieval import embeddings
+from retrieval.vectors import DIMENSIONS, Vector
+
+KEY = "sk-test-0123456789abcdefghij"
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def lead_to(fake: FakeOpenAI, settings: Settings) -> None:
+    """Settings for OpenAI's embeddings from the fake."""
+    settings.EMBEDDINGS = "openai"
+    settings.EMBEDDING_MODEL = "text-embedding-3-small"
+    settings.EMBEDDING_TIMEOUT_S = 5.0
+    settings.OPENAI_BASE_URL = fake.base_url
+    settings.OPENAI_API_KEY = KEY
+
+
+@contextmanager
+def fresh(fake: FakeOpenAI) -> Iterator[FakeOpenAI]:
+    """The fake well-behaved and the product without a past, before and after."""
+    fake.reset()
+    embeddings.reset()
+    yield fake
+    embeddings.reset()
+    fake.reset()
+
+
+def expected(text: str) -> Vector:
+    """The fake's vector of the text."""
+    return np.array(vector_of(text, DIMENSIONS), np.float32)
+
+
+def asked(fake: FakeOpenAI) -> list[list[str]]:
+    """The texts of each request so far."""
+    return [request.texts for request in fake.embeddings.requests]

@@ -1,0 +1,285 @@
+"""Embeddings over the wire: what is asked, what is kept, what goes on without its caller."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from pytest_django import Settings
+
+from fake_openai import FakeOpenAI, Lie, Refuse, Vectors
+from retrieval import embeddings
+from retrieval.tests.embedding_support import KEY, Clock, asked, expected, fresh, lead_to
+from retrieval.tokens import count_tokens
+
+LINE = "Error generating embeddings: "
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[FakeOpenAI]:
+    """One fake for the module."""
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(autouse=True)
+def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
+    """The fake, well-behaved, and the settings that lead to it."""
+    lead_to(service, settings)
+    with fresh(service):
+        yield service
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The pause's clock."""
+    clock = Clock()
+    embeddings.reset(clock=clock)
+    return clock
+
+
+def fail_three_times(fake: FakeOpenAI) -> None:
+    fake.embeddings.script(*[Refuse(401)] * 3)
+    for _ in range(3):
+        with pytest.raises(embeddings.KeyRefused):
+            embeddings.get_embedding("hello")
+
+
+def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(fake: FakeOpenAI) -> None:
+    vector = embeddings.get_embedding("My dog is called Biscuit.")
+    assert vector.shape == (1536,)
+    assert vector.dtype == np.float32
+    assert np.array_equal(vector, expected("My dog is called Biscuit."))
+    (request,) = fake.embeddings.requests
+    assert request.fields["model"] == "text-embedding-3-small"
+    assert request.fields["dimensions"] == 1536
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_batch_keeps_its_order_and_length_in_one_call(fake: FakeOpenAI) -> None:
+    texts = ["one dog", "two cats", "one dog", "three birds"]
+    vectors = embeddings.get_embeddings_batch(texts)
+    assert np.array_equal(vectors, [expected(text) for text in texts])
+    assert asked(fake) == [texts]
+
+
+def test_vectors_that_come_in_another_order_are_put_in_their_places(fake: FakeOpenAI) -> None:
+    fake.embeddings.default = Lie("reordered")
+    texts = ["one dog", "two cats", "three birds"]
+    assert np.array_equal(embeddings.get_embeddings_batch(texts), [expected(text) for text in texts])
+
+
+def test_no_texts_are_no_call(fake: FakeOpenAI) -> None:
+    assert embeddings.get_embeddings_batch([]) == []
+    assert embeddings.begin([]).result(0) == []
+    assert asked(fake) == []
+
+
+def test_a_lone_surrogate_and_a_blank_text_are_sent_as_the_service_can_take_them(fake: FakeOpenAI) -> None:
+    embeddings.get_embeddings_batch(["a \ud800 dog", "", " \n", "🦊"])
+    assert asked(fake) == [["a \N{REPLACEMENT CHARACTER} dog", " ", " ", "🦊"]]
+
+
+@pytest.mark.parametrize("text", ["word " * 9_000, "🦊" * 9_000, "<|endoftext|>" * 3_000])
+def test_a_text_that_is_too_long_is_embedded_from_its_beginning(fake: FakeOpenAI, text: str) -> None:
+    fake.embeddings.count_tokens = count_tokens
+    embeddings.get_embedding(text)
+    ((sent,),) = asked(fake)
+    assert text.startswith(sent)
+    assert 8_185 <= count_tokens(sent) <= 8_191
+
+
+def test_many_texts_are_packed_below_the_limits_of_a_call(fake: FakeOpenAI) -> None:
+    fake.embeddings.count_tokens = count_tokens
+    long = ["word " * 5_000] * 70
+    vectors = embeddings.get_embeddings_batch(["dog", *long, "cat"])
+    assert [len(texts) for texts in asked(fake)] == [58, 14]
+    assert np.array_equal([vectors[0], vectors[71]], [expected("dog"), expected("cat")])
+
+
+def test_no_call_has_more_than_2048_texts(fake: FakeOpenAI) -> None:
+    texts = [f"{number}" for number in range(2_050)]
+    assert np.array_equal(embeddings.get_embeddings_batch(texts)[2_047:], [expected(text) for text in texts[2_047:]])
+    assert [len(texts) for texts in asked(fake)] == [2_048, 2]
+
+
+def test_without_a_model_nothing_is_asked_and_nothing_logged(
+    fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert embeddings.model_name() == "text-embedding-3-small"
+    for name, value in (("OPENAI_API_KEY", ""), ("EMBEDDINGS", "none")):
+        setattr(settings, name, value)
+        assert embeddings.model_name() is None
+        with pytest.raises(embeddings.NotConfigured):
+            embeddings.begin(["hello"])
+        with pytest.raises(embeddings.NotConfigured):
+            embeddings.get_embedding("hello")
+    assert (asked(fake), caplog.records) == ([], [])
+
+
+def test_changed_settings_are_used_by_the_next_call(fake: FakeOpenAI, settings: Settings) -> None:
+    embeddings.get_embedding("hello")
+    settings.OPENAI_API_KEY = "sk-other"
+    embeddings.get_embedding("hello")
+    with FakeOpenAI() as other:
+        settings.OPENAI_BASE_URL = other.base_url
+        embeddings.get_embedding("hello")
+        assert len(other.requests) == 1
+    assert [one.headers["authorization"] for one in fake.requests] == [f"Bearer {KEY}", "Bearer sk-other"]
+
+
+def test_it_works_again_after_a_reset_and_leaves_no_thread() -> None:
+    embeddings.get_embedding("hello")
+    embeddings.reset()
+    assert "embeddings" not in [thread.name for thread in threading.enumerate()]
+    assert np.array_equal(embeddings.get_embedding("hello"), expected("hello"))
+
+
+def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: FakeOpenAI) -> None:
+    fake.embeddings.default = Vectors(delay_s=0.2)
+    texts = [f"number{number}" for number in range(20)]
+    began = time.monotonic()
+    with ThreadPoolExecutor(20) as pool:
+        vectors = list(pool.map(embeddings.get_embedding, texts))
+    assert time.monotonic() - began < 2  # one after another it would be 4 s
+    assert np.array_equal(vectors, [expected(text) for text in texts])
+    assert [thread.name for thread in threading.enumerate()].count("embeddings") == 1
+
+
+def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
+    fake.embeddings.default = Vectors(delay_s=0.3)
+    call = embeddings.begin(["hello"])
+
+    async def wait_a_little() -> None:
+        await asyncio.wait_for(asyncio.wrap_future(call), 0.1)  # which cancels what it waits for
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait_a_little())
+    assert not call.cancel()
+    assert np.array_equal(call.result(2), [expected("hello")])
+    assert [one.outcome for one in fake.requests] == ["answered"]
+
+
+def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
+    fake.embeddings.default = Vectors(delay_s=30)
+    call = embeddings.begin(["hello"])
+    request = fake.wait_for(lambda: fake.requests)[0]
+    embeddings.reset()
+    with pytest.raises(embeddings.EmbeddingError):
+        call.result(1)
+    fake.wait_for(lambda: request.outcome == "client_gone")
+
+
+def test_a_failure_is_one_line_whether_somebody_waits_or_not(
+    fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.EMBEDDING_TIMEOUT_S = 0.5
+    fake.embeddings.default = Refuse(500)
+    with pytest.raises(embeddings.Unavailable):
+        embeddings.get_embedding("hello")
+    assert caplog.record_tuples == [("retrieval.embeddings", logging.ERROR, f"{LINE}the service failed: status 500")]
+    embeddings.begin(["hello"])
+    fake.wait_for(lambda: len(caplog.records) == 2)
+
+
+def test_after_three_failures_no_call_is_made_for_15_s_and_then_one(
+    fake: FakeOpenAI, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_three_times(fake)
+    assert (len(fake.requests), len(caplog.records)) == (3, 3)
+    for now_s in (1000.0, 1014.9):
+        clock.now_s = now_s
+        assert embeddings.is_paused()
+        with pytest.raises(embeddings.Paused) as refused:
+            embeddings.begin(["hello"])
+    assert refused.value.retry_after_s == pytest.approx(0.1)
+    assert (len(fake.requests), len(caplog.records)) == (3, 3)
+
+    clock.now_s = 1015.0
+    assert not embeddings.is_paused()
+    fake.embeddings.default = Vectors(delay_s=0.3)
+    first = embeddings.begin(["hello"])
+    with pytest.raises(embeddings.Paused):
+        embeddings.begin(["hello"])
+    first.result()
+    assert not embeddings.is_paused()
+    embeddings.get_embedding("hello")
+    assert len(fake.requests) == 5
+
+
+def test_a_call_that_is_tried_after_the_pause_and_fails_begins_another(fake: FakeOpenAI, clock: Clock) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.script(Refuse(403))
+    with pytest.raises(embeddings.KeyRefused):
+        embeddings.get_embedding("hello")
+    assert embeddings.is_paused()
+    clock.now_s += 15
+    embeddings.get_embedding("hello")
+    assert not embeddings.is_paused()
+
+
+def test_of_many_callers_after_the_pause_one_asks(fake: FakeOpenAI, clock: Clock) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.default = Vectors(delay_s=0.3)
+
+    def try_one(number: int) -> bool:
+        try:
+            embeddings.get_embedding(f"{number}")
+        except embeddings.Paused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(try_one, range(8))).count(True) == 1
+    assert len(fake.requests) == 4
+
+
+def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
+    fake.embeddings.script(*(Refuse(401), Refuse(401), Vectors()) * 3)
+    for _ in range(3):
+        for _ in range(2):
+            with pytest.raises(embeddings.KeyRefused):
+                embeddings.get_embedding("hello")
+        embeddings.get_embedding("hello")
+    assert not embeddings.is_paused()
+
+
+def test_a_refused_text_says_nothing_about_the_service(fake: FakeOpenAI) -> None:
+    fake.embeddings.refuse_text("poison")
+    for _ in range(4):
+        with pytest.raises(embeddings.InputRefused):
+            embeddings.get_embedding("poison")
+    assert not embeddings.is_paused()
+
+
+def test_a_refused_text_after_the_pause_leaves_the_try_to_the_next(fake: FakeOpenAI, clock: Clock) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.refuse_text("poison")
+    with pytest.raises(embeddings.InputRefused):
+        embeddings.get_embedding("poison")
+    embeddings.get_embedding("hello")
+    assert not embeddings.is_paused()
+
+
+def test_callers_who_stop_waiting_count_as_failures() -> None:
+    for _ in range(3):
+        assert not embeddings.is_paused()
+        embeddings.note_cut_off()
+    assert embeddings.is_paused()
+    embeddings.reset()
+    assert not embeddings.is_paused()
+
+
+def test_failures_of_calls_under_way_do_not_make_the_pause_longer(fake: FakeOpenAI, clock: Clock) -> None:
+    fail_three_times(fake)
+    clock.now_s += 10
+    embeddings.note_cut_off()
+    clock.now_s += 5
+    assert not embeddings.is_paused()
