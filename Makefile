@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak check lint fix lock
+.PHONY: help install demo serve test soak rehearse check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -29,6 +29,9 @@ test: install ## every test, on a real PostgreSQL 16
 
 soak: install ## the tests that take too long for every push
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
+	$(BIN)/python -m tests.rehearsal $(ARGS)
 
 check: lint test ## all that a push must pass; changes nothing
 

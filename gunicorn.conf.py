@@ -15,6 +15,7 @@ workers = settings.WEB_CONCURRENCY
 worker_class = "asgi"
 asgi_lifespan = "on"
 control_socket_disable = True
+limit_request_line = 400_000  # a search for 32,000 characters of 4 bytes each, percent-encoded
 graceful_timeout = int(settings.SHUTDOWN_GRACE_S) + 5  # running answers first, then the connections that read them
 timeout = 60
 keepalive = 75  # longer than the balancers' usual 60 s, so that none meets a connection just closed

