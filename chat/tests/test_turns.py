@@ -248,7 +248,8 @@ def test_regenerate_keeps_the_id_and_replaces_the_text(
     anew = client.post(f"/api/chats/{chat.pk}/messages/{second}/regenerate/")
     assert anew.status_code == 201
     assert anew.data["assistant_message"] | {"created_at": 0} == {
-        "id": second, "role": "assistant", "content": "Two anew.", "status": "complete", "created_at": 0, "context": [],
+        "id": second, "role": "assistant", "content": "Two anew.", "status": "complete", "created_at": 0,
+        "context": [],
     }  # fmt: skip
     assert anew.data["user_message"]["content"] == "Second"
     assert [part["content"] for part in fake_openai.chat.requests[2].messages][1:] == ["First", "One.", "Second"]
