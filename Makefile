@@ -27,8 +27,11 @@ serve: install ## the production server with your own settings (.env is read)
 test: install ## every test, on a real PostgreSQL 16
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
 
-soak: install ## the tests that take too long for every push
+soak: install ## what takes too long for every push: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
 	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --oldest-schema
+	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m tests.rehearsal
 
 rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
 	$(BIN)/python -m tests.rehearsal $(ARGS)

@@ -9,9 +9,10 @@ from django.apps import apps
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
 from django.db import connection
 from django.test import TransactionTestCase
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 
 from chat import memory, running
@@ -19,6 +20,28 @@ from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from retrieval import embeddings, sql, storage
 from tests.support import Server, database_url
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--oldest-schema: the chat's tests on the schema that the old code has."""
+    parser.addoption("--oldest-schema", action="store_true", help="test on chat 0001_initial, without memory's tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On the oldest schema there is no memory to test; what brings its own database is tested on the newest."""
+    if config.getoption("oldest_schema"):
+        needs = {"remembering", "database"}
+        items[:] = [item for item in items if not needs & set(getattr(item, "fixturenames", ()))]
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    """The test's database, at the latest migration or at the chat's first."""
+    if request.config.getoption("oldest_schema"):
+        with django_db_blocker.unblock():
+            call_command("migrate", "chat", "0001_initial", verbosity=0)
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,7 @@ def vector_schema() -> str:
         if _seen.at is not None and time.monotonic() - _seen.at < LOOK_AGAIN_S:
             raise NoMemory
         _seen.at = time.monotonic()
-        with connection.cursor() as cursor:
-            cursor.execute(SCHEMA)
-            row = cursor.fetchone()
-        _seen.vector = row[0] if row else None
+        _seen.vector = next((str(row[0]) for row in _execute(SCHEMA, {})), None)
     if _seen.vector is None:
         raise NoMemory
     return _seen.vector
@@ -62,20 +59,23 @@ def run(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
     ``{vector}`` in ``sql`` stands for the extension's schema.
     """
-    sql = sql.replace("{vector}", vector_schema())
-    connection.ensure_connection()
-    # Inside a transaction a failure must not take along what else is in it; outside, none is begun.
-    apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
     try:
-        with apart, connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
-            cursor.adapters.register_dumper(np.ndarray, VectorDumper)
-            cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+        return _execute(sql.replace("{vector}", vector_schema()), params)
     except ProgrammingError as error:
         if not isinstance(error.__cause__, GONE):
             raise
         _seen.vector, _seen.at = None, time.monotonic()
         raise NoMemory from error
+
+
+def _execute(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    connection.ensure_connection()
+    # Inside a transaction a failure must not take along what else is in it; outside, none is begun.
+    apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
+    with apart, connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
+        cursor.adapters.register_dumper(np.ndarray, VectorDumper)
+        cursor.execute(sql, params)
+        return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
 
 def _raw() -> psycopg.Connection[Any]:
