@@ -104,7 +104,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, server: Callable
     assert password is not None
     User.objects.create_superuser("demo", password=password[1])
     blocks = commands_of(page)
-    for block, output in zip(blocks, run(blocks, server()), strict=True):
+    for block, output in zip(blocks, run(blocks, server(EMBEDDINGS="local")), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 
 

@@ -161,12 +161,13 @@ def test_a_message_is_neither_made_nor_edited_in_the_admin(table: str, operator:
     rows = add_of_each(0)
     RunningAnswer.objects.all().delete()
     model: Any = {"chatmessage": ChatMessage, "standalonechatmessage": StandaloneChatMessage}[table]
-    before = list(model.objects.values())
+    kept = ("pk", "user", "conversation", "role", "content", "status")
+    before = list(model.objects.values(*kept))
     forged = {"content": "forged", "role": "assistant", "user": "1", "conversation": "1", "status": "failed"}
     assert operator.post(address(table, f"{rows[table]}/change/"), forged).status_code == 403
     assert operator.post(address(table, "add/"), forged).status_code == 403
     operator.post(address(table), {"action": "delete_selected", "_selected_action": rows[table], "post": "yes"})
-    assert list(model.objects.values()) == before
+    assert list(model.objects.values(*kept)) == before
 
 
 @pytest.mark.parametrize("table", ["chatmessage", "standalonechatmessage"])

@@ -1,0 +1,155 @@
+"""Where recall's terms and codes live: in columns of the message table, or in a narrow table beside it.
+
+    .venv/bin/python -m benchmarks.structures [--rows 50000] [--users 50]
+
+Both ways in one run, on the same messages: the cost of an insert and of storing an embedding, over the bare table;
+the sizes; and the time of the recall statement for a user with 700 and with many messages. No HNSW index on either.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import time
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+django.setup()
+
+import numpy as np
+import psycopg
+
+from benchmarks.load import scratch_database
+from retrieval import recall, structures
+from retrieval.sql import VectorDumper
+
+BATCH = 500
+QUESTIONS = 60
+WORDS = [
+    f"{a}{b}"
+    for a in ("ba", "ko", "mi", "ru", "te", "sa")
+    for b in ("ker", "lint", "mor", "nas", "pult", "rin", "tov")
+]
+BARE = """
+    CREATE TABLE bare (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint, chat_id bigint, role text,
+        content text, created_at timestamptz, embedding vector(1536));
+    CREATE INDEX ON bare (user_id); CREATE INDEX ON bare (chat_id, created_at, id);
+"""
+COLUMNS = """
+    CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean, terms bigint[], traits smallint,
+        bits bit(1536), model smallint);
+    CREATE FUNCTION columns_fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' OR NEW.content IS DISTINCT FROM OLD.content THEN
+            NEW.conversation := NEW.chat_id * 2;
+            NEW.by_user := NEW.role = 'user';
+            NEW.terms := recall_terms(NEW.user_id, NEW.content, NEW.created_at)
+                || recall_content_term(NEW.user_id, NEW.content);
+            NEW.traits := recall_traits(NEW.content);
+        END IF;
+        NEW.bits := binary_quantize(NEW.embedding)::bit(1536);
+        NEW.model := CASE WHEN NEW.bits IS NOT NULL THEN (SELECT id FROM embedding_models WHERE current) END;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF content, embedding ON columns
+        FOR EACH ROW EXECUTE FUNCTION columns_fill();
+    CREATE INDEX ON columns USING gin (terms) WITH (fastupdate = off);
+    CREATE INDEX ON columns (user_id) INCLUDE (id, bits, model, conversation, created_at, by_user)
+        WHERE bits IS NOT NULL;
+    CREATE INDEX ON columns (conversation, created_at, id);
+"""
+BESIDE = "CREATE TABLE beside (LIKE bare INCLUDING ALL);"
+INSERT = "INSERT INTO {table} (user_id, chat_id, role, content, created_at) VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')"
+EMBED = "UPDATE {table} SET embedding = %b::vector WHERE id = %s"
+SIZE = "SELECT pg_table_size(%s) / 1e6, pg_indexes_size(%s) / 1e6"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--users", type=int, default=50)
+    options = parser.parse_args()
+    with scratch_database() as url, psycopg.connect(url) as database:
+        database.adapters.register_dumper(np.ndarray, VectorDumper)
+        database.execute(BARE)
+        database.execute(COLUMNS)
+        database.execute(BESIDE)
+        source = structures.Source(0, "beside", "chat_id")
+        for statements in (structures.REMEMBER, structures.TRIGGERS):
+            database.execute(structures.for_source(statements, source, schema="public", vector="public"))
+        database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
+        database.commit()
+        print(
+            "| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, most messages, ms |"
+        )
+        print("|---|---|---|---|---|---|---|")
+        for table in ("bare", "columns", "beside"):
+            report(database, table, options)
+
+
+def report(database: psycopg.Connection[Any], table: str, options: argparse.Namespace) -> None:
+    """A line of the table."""
+    luck = random.Random(1)
+    numbers = np.random.default_rng(1)
+    owners = [1] * 700 + [2] * (options.rows // 5)
+    owners += [3 + luck.randrange(options.users) for _ in range(options.rows - len(owners))]
+    luck.shuffle(owners)
+    insert = timed(database, INSERT.format(table=table), [
+        (owner, owner * 100 + luck.randrange(20), luck.choice(["user", "assistant"]),
+         " ".join(luck.choices(WORDS, k=luck.randrange(5, 40))), number)
+        for number, owner in enumerate(owners)
+    ])  # fmt: skip
+    embed = timed(database, EMBED.format(table=table), [
+        (numbers.standard_normal(1536, dtype=np.float32), pk + 1) for pk in range(len(owners))
+    ])  # fmt: skip
+    database.commit()
+    database.autocommit = True
+    database.execute("VACUUM ANALYZE")
+    names = [table, "message_memories"] if table == "beside" else [table]
+    sizes = [database.execute(SIZE, [name, name]).fetchone() or (0, 0) for name in names]
+    cells = [f"{insert:.0f}", f"{embed:.0f}", *(f"{sum(size[part] for size in sizes):.0f}" for part in (0, 1))]
+    if table != "bare":
+        cells += [f"{recall_ms(database, table, user, numbers, luck):.1f}" for user in (1, 2)]
+    print(f"| {table} | {' | '.join(cells)} |", flush=True)
+    database.autocommit = False
+
+
+def timed(database: psycopg.Connection[Any], sql: str, rows: list[tuple[Any, ...]]) -> float:
+    """Microseconds a row, in transactions of BATCH."""
+    began = time.perf_counter()
+    with database.cursor() as cursor:
+        for start in range(0, len(rows), BATCH):
+            cursor.executemany(sql, rows[start : start + BATCH])
+            database.commit()
+    return (time.perf_counter() - began) / len(rows) * 1e6
+
+
+def recall_ms(database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random) -> float:
+    """The median time of the recall statement."""
+    statement = recall._statement("true", by_meaning=True)  # noqa: SLF001 - the statement itself is measured
+    statement = statement.replace("{vector}", "public").replace(
+        "coalesce(t0.embedding, t1.embedding)", "t0.embedding"
+    )
+    begin, end = statement.index("LEFT JOIN"), statement.index("WHERE p.user_id + 0")
+    join = f"LEFT JOIN {table} t0 ON t0.id = p.id {'>> 1' if table == 'beside' else ''} AND p.model IS NOT NULL "
+    statement = statement[:begin] + join + statement[end:]
+    if table == "columns":
+        statement = statement.replace(join, "").replace("t0.embedding", "p.embedding")
+        statement = statement.replace("message_memories", "columns")
+    times = []
+    for _ in range(QUESTIONS):
+        params = {
+            "user": user, "question": " ".join(luck.choices(WORDS, k=6)), "cap": 1500, "share": 0.15, "word_seeds": 40,
+            "meaning_seeds": 30, "embedding": numbers.standard_normal(1536, dtype=np.float32), "model": "model",
+            "excluded": [],
+        }  # fmt: skip
+        began = time.perf_counter()
+        database.execute(statement, params, prepare=False).fetchall()
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
