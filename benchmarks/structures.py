@@ -38,8 +38,8 @@ BARE = """
     CREATE INDEX ON bare (user_id); CREATE INDEX ON bare (chat_id, created_at, id);
 """
 COLUMNS = """
-    CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean, terms bigint[], traits smallint,
-        bits bit(1536), model smallint);
+    CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean, terms bigint[],
+        traits smallint, bits bit(1536), model smallint);
     CREATE FUNCTION columns_fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF TG_OP = 'INSERT' OR NEW.content IS DISTINCT FROM OLD.content THEN
             NEW.conversation := NEW.chat_id * 2;
@@ -60,7 +60,10 @@ COLUMNS = """
     CREATE INDEX ON columns (conversation, created_at, id);
 """
 BESIDE = "CREATE TABLE beside (LIKE bare INCLUDING ALL);"
-INSERT = "INSERT INTO {table} (user_id, chat_id, role, content, created_at) VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')"
+INSERT = """
+    INSERT INTO {table} (user_id, chat_id, role, content, created_at)
+    VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')
+"""
 EMBED = "UPDATE {table} SET embedding = %b::vector WHERE id = %s"
 SIZE = "SELECT pg_table_size(%s) / 1e6, pg_indexes_size(%s) / 1e6"
 
@@ -81,9 +84,7 @@ def main() -> None:
             database.execute(structures.for_source(statements, source, schema="public", vector="public"))
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
-        print(
-            "| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, most messages, ms |"
-        )
+        print("| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, a fifth, ms |")
         print("|---|---|---|---|---|---|---|")
         for table in ("bare", "columns", "beside"):
             report(database, table, options)
@@ -141,7 +142,8 @@ def recall_ms(database: psycopg.Connection[Any], table: str, user: int, numbers:
     times = []
     for _ in range(QUESTIONS):
         params = {
-            "user": user, "question": " ".join(luck.choices(WORDS, k=6)), "cap": 1500, "share": 0.15, "word_seeds": 40,
+            "user": user, "question": " ".join(luck.choices(WORDS, k=6)), "cap": 1500, "share": 0.15,
+            "word_seeds": 40,
             "meaning_seeds": 30, "embedding": numbers.standard_normal(1536, dtype=np.float32), "model": "model",
             "excluded": [],
         }  # fmt: skip
