@@ -80,8 +80,7 @@ def main() -> None:
         database.execute(COLUMNS)
         database.execute(BESIDE)
         source = structures.Source(0, "beside", "chat_id")
-        for statements in (structures.REMEMBER, structures.TRIGGERS):
-            database.execute(structures.for_source(statements, source, schema="public", vector="public"))
+        database.execute(structures.for_source(structures.FOLLOW, source, schema="public", vector="public"))
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
         print("| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, a fifth, ms |")

@@ -34,11 +34,13 @@ DETAILS = {
 class EventNegotiation(DefaultContentNegotiation):
     """Accepts ``text/event-stream`` too; what is refused before the first event is JSON all the same."""
 
+    media_type = MEDIA_TYPE
+
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """DRF's renderer for JSON where events are asked for."""
-        if wants_events(request):
+        """DRF's renderer for JSON where the stream is asked for."""
+        if self.media_type in request.headers.get("Accept", ""):
             return renderers[0], renderers[0].media_type
         return cast("tuple[BaseRenderer, str]", super().select_renderer(request, renderers, format_suffix))
 

@@ -29,6 +29,7 @@ MODELS: dict[int, type[Message]] = {
 NUMBERS = {"chat": 0, "passage": 1}
 OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
 WORKERS = 32  # they wait for the embedding service, without a connection
+LEAST_RECALL_S = 1.0  # for words, where waiting for the embedding has used up RAG_TIMEOUT
 SPARE = 25  # ranked messages that are looked at beyond those wanted: some turn out to be forgotten
 SWITCHES = """
     SELECT coalesce((SELECT enabled FROM memory_switches WHERE user_id = %(user)s), true),
@@ -112,6 +113,7 @@ def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
     One call for the question's embedding, which is stored; past RAG_TIMEOUT seconds words decide. ``sent`` are the
     messages that the prompt holds anyway.
     """
+    until = time.monotonic() + settings.RAG_TIMEOUT_S
     embedding = remember_within(question, seconds=settings.RAG_TIMEOUT_S)
     try:
         if not can_recall():
@@ -121,7 +123,14 @@ def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
             return []
         excluded = [one.memory_source.reference(one.pk) for one in (question, *sent)]
         scope = Scope(question.user_id, excluded=excluded, hidden=switches.hidden)
-        return find(question.content, scope, embedding, limit=settings.RAG_CONTEXT_LIMIT).memories
+        release()
+        looking = _workers().submit(
+            with_connection, find, question.content, scope, embedding, limit=settings.RAG_CONTEXT_LIMIT
+        )
+        return looking.result(max(until - time.monotonic(), LEAST_RECALL_S)).memories
+    except TimeoutError:
+        logger.error("Error retrieving relevant context: not found within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
+        return []
     except Error as error:
         logger.error("Error retrieving relevant context: %s", type(error.__cause__ or error).__name__)
         return []

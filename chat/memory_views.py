@@ -3,17 +3,37 @@
 from typing import Any, cast
 
 from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connection
+from django.http import StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat import memory
+from chat import memory, own_data
+from chat.events import EventNegotiation
 from chat.models import MemorySwitch, Role
-from chat.serializers import FoundSerializer, MemoryStateSerializer, MemorySwitchSerializer, SearchSerializer
+from chat.serializers import (
+    ErasedSerializer,
+    EraseSerializer,
+    FoundSerializer,
+    MemoryStateSerializer,
+    MemorySwitchSerializer,
+    SearchSerializer,
+)
 from chat.views import ERROR
 from retrieval.recall import Scope
+
+LINES = "application/x-ndjson"
+
+
+class LinesNegotiation(EventNegotiation):
+    """Accepts JSON Lines too."""
+
+    media_type = LINES
 
 
 class SearchView(APIView):
@@ -34,7 +54,7 @@ class SearchView(APIView):
 class MemoryView(APIView):
     """The user's memory as a whole."""
 
-    http_method_names = ("get", "patch", "head", "options")
+    http_method_names = ("get", "patch", "delete", "head", "options")
 
     @extend_schema(responses={200: MemoryStateSerializer, 401: ERROR})
     def get(self, request: Request) -> Response:
@@ -51,6 +71,29 @@ class MemoryView(APIView):
                 user_id=user_of(request), defaults={name: value, "changed_at": timezone.now()}
             )
         return Response(memory.state_of(user_of(request)))
+
+    @extend_schema(request=EraseSerializer, responses={200: ErasedSerializer, 400: ERROR, 401: ERROR})
+    def delete(self, request: Request) -> Response:
+        """Erase all of the user's conversations and what belongs to them: 200 with a receipt. 400: not confirmed."""
+        asked = EraseSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        if asked.validated_data["confirm"] != request.user.get_username():
+            raise ValidationError({"confirm": ["Your own username is needed here, exactly; nothing was erased."]})
+        return Response(own_data.erase(user_of(request)))
+
+
+class ExportView(APIView):
+    """All that is held about the user."""
+
+    content_negotiation_class = LinesNegotiation
+
+    @extend_schema(responses={(200, LINES): str, 401: ERROR})
+    def get(self, request: Request) -> Any:
+        """JSON Lines, streamed: the user, then each row with the name of its ``table``."""
+        connection.close()
+        lines = own_data.export(cast("User", request.user))
+        headers = {"Content-Disposition": 'attachment; filename="verse.jsonl"', "X-Accel-Buffering": "no"}
+        return StreamingHttpResponse(lines, content_type=LINES, headers=headers)
 
 
 def user_of(request: Request) -> int:

@@ -160,6 +160,19 @@ class MemoryStateSerializer(MemorySwitchSerializer):
     mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
 
 
+class EraseSerializer(serializers.Serializer[Any]):
+    """The user's own name, so that nothing is erased by mistake."""
+
+    confirm = Text(max_length=150)
+
+
+class ErasedSerializer(serializers.Serializer[Any]):
+    """A receipt: how many rows of each table are gone, and when."""
+
+    deleted = serializers.DictField(child=serializers.IntegerField())
+    at = serializers.DateTimeField()
+
+
 class ErrorSerializer(serializers.Serializer[Any]):
     """Why something could not be done; beside these, for a body that was wrong, its fields."""
 

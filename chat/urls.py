@@ -26,6 +26,7 @@ urlpatterns = [
     path("auth/tokens/", token_views.TokensView.as_view(), name="tokens"),
     path("auth/tokens/<int:pk>/", token_views.TokenRevokeView.as_view(), name="token-revoke"),
     path("memory/", memory_views.MemoryView.as_view(), name="memory"),
+    path("memory/export/", memory_views.ExportView.as_view(), name="memory-export"),
     path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
     *conversation_paths("chats", StandaloneChat),
     *conversation_paths("passages", Passage),

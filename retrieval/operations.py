@@ -144,8 +144,7 @@ class FollowTable(Operation):
         """Make the functions, then the triggers."""
         connection = schema_editor.connection
         schema, vector = schema_of_messages(connection), extension.schema(connection)
-        statements = structures.REMEMBER + structures.TRIGGERS
-        made = structures.for_source(statements, self.source, schema=schema, vector=vector)
+        made = structures.for_source(structures.FOLLOW, self.source, schema=schema, vector=vector)
         locks.change(connection, self.source.table, made)
 
     def database_backwards(
@@ -157,7 +156,7 @@ class FollowTable(Operation):
     ) -> None:
         """Drop the triggers, then their functions."""
         schema = schema_of_messages(schema_editor.connection)
-        dropped = structures.for_source(structures.DROP_TRIGGERS, self.source, schema=schema)
+        dropped = structures.for_source(structures.UNFOLLOW, self.source, schema=schema)
         locks.change(schema_editor.connection, self.source.table, dropped)
 
     def describe(self) -> str:

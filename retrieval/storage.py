@@ -108,6 +108,11 @@ def known(user_id: int, content: str, *, model: str) -> NDArray[np.float32] | No
     return np.array(rows[0][0], dtype=np.float32) if rows else None
 
 
+def count_all(user_id: int) -> int:
+    """How many of the user's messages recall knows. One statement. Raises NoMemory."""
+    return int(sql.run("SELECT count(*) FROM message_memories WHERE user_id = %(user)s", {"user": user_id})[0][0])
+
+
 def count(user_id: int, hidden: list[int], *, model: str) -> int:
     """How many of the user's messages have an embedding by ``model``, less those of hidden conversations.
 

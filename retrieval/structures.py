@@ -62,42 +62,45 @@ FUNCTIONS = """
             * CASE WHEN pg_catalog.right(pg_catalog.rtrim(body), 1) IN ('?', '？', '؟') THEN -1 ELSE 1 END)::smallint
     $$;
 """
+# A message ``m`` as its row in message_memories.
+ROW = """
+        m.id * 2 + {number}, m.user_id, m.{conversation} * 2 + {number}, m.created_at, m.role = 'user',
+        {schema}.recall_terms(m.user_id, m.content, m.created_at)
+            || {schema}.recall_content_term(m.user_id, m.content),
+        {schema}.recall_traits(m.content), {vector}.binary_quantize(m.embedding)::bit(1536),
+        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END
+"""
 # SECURITY DEFINER: whoever may write a message need not be granted anything on recall's table. The search_path is
 # fixed for that, and every name outside pg_catalog has its schema: old code's may lack the extension's.
-REMEMBER = """
-    CREATE OR REPLACE FUNCTION {schema}.{table}_remember() RETURNS trigger
+# Inserts and deletes are followed a statement at a time: an EXCEPTION block takes a transaction number of its own,
+# and a million of them in one import would be a burden to the whole server.
+FOLLOW = """
+    CREATE OR REPLACE FUNCTION {schema}.{table}_learn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DECLARE
-        reference bigint;
-        code bit(1536);
-        model_id smallint;
     BEGIN
-        reference := NEW.id * 2 + {number};
-        code := {vector}.binary_quantize(NEW.embedding)::bit(1536);
-        IF NEW.content = '' THEN  -- an answer that is being given, or one without a word
-            DELETE FROM {schema}.message_memories WHERE id = reference;
-            RETURN NULL;
-        END IF;
-        IF code IS NOT NULL THEN
-            SELECT id INTO model_id FROM {schema}.embedding_models WHERE current;
-        END IF;
-        IF TG_OP = 'UPDATE' THEN
-            IF (NEW.user_id, NEW.{conversation}, NEW.content, NEW.created_at, NEW.role)
-                IS NOT DISTINCT FROM (OLD.user_id, OLD.{conversation}, OLD.content, OLD.created_at, OLD.role) THEN
-                UPDATE {schema}.message_memories SET bits = code, model = model_id WHERE id = reference;
-                IF FOUND THEN
-                    RETURN NULL;
-                END IF;
+        INSERT INTO {schema}.message_memories SELECT {row} FROM added m
+        WHERE m.content <> ''  -- else an answer that is being given
+        ON CONFLICT (id) DO NOTHING;
+        RETURN NULL;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'new messages of {table} are not in memory: %', SQLSTATE;
+        RETURN NULL;
+    END $$;
+    CREATE OR REPLACE FUNCTION {schema}.{table}_relearn() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        IF (NEW.user_id, NEW.{conversation}, NEW.content, NEW.created_at, NEW.role)
+            IS NOT DISTINCT FROM (OLD.user_id, OLD.{conversation}, OLD.content, OLD.created_at, OLD.role) THEN
+            UPDATE {schema}.message_memories SET bits = {vector}.binary_quantize(NEW.embedding)::bit(1536),
+                model = CASE WHEN NEW.embedding IS NOT NULL THEN
+                    (SELECT e.id FROM {schema}.embedding_models e WHERE e.current) END
+            WHERE id = NEW.id * 2 + {number};
+            IF FOUND THEN
+                RETURN NULL;
             END IF;
         END IF;
-        INSERT INTO {schema}.message_memories VALUES (
-            reference, NEW.user_id, NEW.{conversation} * 2 + {number}, NEW.created_at, NEW.role = 'user',
-            {schema}.recall_terms(NEW.user_id, NEW.content, NEW.created_at)
-                || {schema}.recall_content_term(NEW.user_id, NEW.content),
-            {schema}.recall_traits(NEW.content), code, model_id)
-        ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, conversation = excluded.conversation,
-            created_at = excluded.created_at, by_user = excluded.by_user, terms = excluded.terms,
-            traits = excluded.traits, bits = excluded.bits, model = excluded.model;
+        DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
+        INSERT INTO {schema}.message_memories SELECT {row} FROM (SELECT NEW.*) m WHERE m.content <> '';
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
@@ -111,10 +114,10 @@ REMEMBER = """
     CREATE OR REPLACE FUNCTION {schema}.{table}_forget() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
-        DELETE FROM {schema}.message_memories WHERE id = OLD.id * 2 + {number};
+        DELETE FROM {schema}.message_memories USING gone WHERE message_memories.id = gone.id * 2 + {number};
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN
-        RAISE WARNING 'message % of {table} is still in memory: %', OLD.id, SQLSTATE;
+        RAISE WARNING 'deleted messages of {table} are still in memory: %', SQLSTATE;
         RETURN NULL;
     END $$;
     CREATE OR REPLACE FUNCTION {schema}.{table}_pend() RETURNS trigger
@@ -125,35 +128,31 @@ REMEMBER = """
     EXCEPTION WHEN OTHERS THEN
         RETURN NEW;
     END $$;
-"""
-TRIGGERS = """
-    CREATE OR REPLACE TRIGGER remember
-        AFTER INSERT OR UPDATE OF user_id, {conversation}, role, content, created_at, embedding
-        ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_remember();
-    CREATE OR REPLACE TRIGGER forget
-        AFTER DELETE ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_forget();
+    CREATE OR REPLACE TRIGGER learn AFTER INSERT ON {schema}.{table}
+        REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION {schema}.{table}_learn();
+    CREATE OR REPLACE TRIGGER relearn
+        AFTER UPDATE OF user_id, {conversation}, role, content, created_at, embedding
+        ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_relearn();
+    CREATE OR REPLACE TRIGGER forget AFTER DELETE ON {schema}.{table}
+        REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {schema}.{table}_forget();
     CREATE OR REPLACE TRIGGER pend
         BEFORE UPDATE OF content ON {schema}.{table} FOR EACH ROW
         WHEN (NEW.content IS DISTINCT FROM OLD.content) EXECUTE FUNCTION {schema}.{table}_pend();
 """
-# A transaction that began before the triggers were there may still insert; `fill` finds its rows.
+# For messages from before the triggers; one range of ids a transaction, and again as often as one likes.
 FILL = """
-    INSERT INTO {schema}.message_memories
-    SELECT m.id * 2 + {number}, m.user_id, m.{conversation} * 2 + {number}, m.created_at, m.role = 'user',
-        {schema}.recall_terms(m.user_id, m.content, m.created_at)
-            || {schema}.recall_content_term(m.user_id, m.content),
-        {schema}.recall_traits(m.content), {vector}.binary_quantize(m.embedding)::bit(1536),
-        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END
-    FROM {schema}.{table} m
+    INSERT INTO {schema}.message_memories SELECT {row} FROM {schema}.{table} m
     WHERE m.id > %(after)s AND m.id <= %(until)s AND m.content <> ''
         AND NOT EXISTS (SELECT FROM {schema}.message_memories x WHERE x.id = m.id * 2 + {number})
     ON CONFLICT (id) DO NOTHING
 """
-DROP_TRIGGERS = """
-    DROP TRIGGER IF EXISTS remember ON {schema}.{table};
+UNFOLLOW = """
+    DROP TRIGGER IF EXISTS learn ON {schema}.{table};
+    DROP TRIGGER IF EXISTS relearn ON {schema}.{table};
     DROP TRIGGER IF EXISTS forget ON {schema}.{table};
     DROP TRIGGER IF EXISTS pend ON {schema}.{table};
-    DROP FUNCTION IF EXISTS {schema}.{table}_remember(), {schema}.{table}_forget(), {schema}.{table}_pend();
+    DROP FUNCTION IF EXISTS {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_forget(),
+        {schema}.{table}_pend();
 """
 DROP_TABLES = """
     DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models;
@@ -170,4 +169,4 @@ def tables(schema: str) -> str:
 def for_source(statements: str, source: Source, *, schema: str, vector: str = "") -> str:
     """The statements for one table of messages; ``vector`` is the extension's schema."""
     names = {"table": source.table, "conversation": source.conversation, "number": source.number}
-    return statements.format(schema=schema, vector=vector, **names)
+    return statements.replace("{row}", ROW).format(schema=schema, vector=vector, **names)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -14,6 +15,7 @@ from chat import memory
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
 from retrieval import embeddings
+from tests.support import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Api = Callable[[User], APIClient]
@@ -232,6 +234,37 @@ def test_a_failing_service_leaves_words_and_nothing_wrong(
     assert search(client, QUESTION)["mode"] == "lexical"
     memory.finish()
     assert pending() == StandaloneChatMessage.objects.exclude(content="").count()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("behaviour", [Refuse(500), Hang(), Lie("nan")], ids=str)
+def test_meaning_is_back_within_20_s_after_the_service(
+    behaviour: Any, client: APIClient, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    settings.EMBEDDING_TIMEOUT_S = 0.3
+    say(client, new_chat(client), FACT)
+    remembering.embeddings.default = behaviour
+    assert {search(client, QUESTION)["mode"] for _ in range(4)} == {"lexical"}
+    remembering.embeddings.default = Vectors()
+    began = time.monotonic()
+    while search(client, QUESTION)["mode"] != "hybrid":
+        assert time.monotonic() - began < 20
+        time.sleep(0.5)
+
+
+def test_recall_that_waits_for_a_lock_does_not_hold_up_the_answer(
+    client: APIClient, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    settings.RAG_TIMEOUT_S = 1.2
+    say(client, new_chat(client), FACT)
+    with psycopg.connect(database_url(connection)) as other:
+        other.execute("LOCK TABLE message_memories IN ACCESS EXCLUSIVE MODE")
+        # Whoever writes a message waits for that lock too, so the recall alone is asked.
+        question = StandaloneChatMessage.objects.get(content=FACT)
+        began = time.monotonic()
+        assert memory.context_for(question, sent=[]) == []
+        assert time.monotonic() - began < 4
+    memory.finish()
 
 
 def test_a_vector_that_comes_too_late_for_its_turn_is_stored_all_the_same(

@@ -1,0 +1,1 @@
+"""Sample conversations for the demo, and questions whose answers lie in them."""
