@@ -46,6 +46,7 @@ def serve() -> Server:
     parameters.api_keys = [key]
     parameters.ui = parameters.endpoint_slots = False
     parameters.sampling.temp = 0.2  # so small a model wanders at the usual 0.8
+    parameters.sampling.dry_multiplier = 0.8  # and without this it says one sentence again and again to the end
     parameters.verbosity = -1  # its log would hold prompts
     server = xllamacpp.Server(parameters)
     return Server(server, f"{server.listening_address}/v1", key)

@@ -8,11 +8,13 @@ class Source:
     """A table of messages; ``number`` (0 or 1) tells its rows apart from the other's in recall's own table.
 
     The table has the columns id, user_id, role, content, created_at, and ``conversation``, its parent's id.
+    ``remembered`` is SQL: whether a row ``m`` of it may be embedded, by whatever switches its owner has.
     """
 
     number: int
     table: str
     conversation: str
+    remembered: str = "true"
 
     def reference(self, pk: int) -> int:
         """The number that names row ``pk`` (or conversation ``pk``) among those of both tables."""

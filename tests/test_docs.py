@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from pytest_django import Settings
 from rest_framework import exceptions
 
 from chat import errors
+from chat.samples.loading import load
+from conftest import look_again
+from retrieval.backfill import backfill
 from tests.support import ROOT, Server, clean_environment, database_url
 from verse.embedded.server import bin_folder
 
@@ -99,10 +103,17 @@ def run(blocks: list[Block], server: Server) -> list[str]:
 @pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
 @pytest.mark.django_db(transaction=True, reset_sequences=True)  # the pages begin with an empty database: id 1
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
-def test_the_commands_of_a_page_print_what_it_shows(page: Path, server: Callable[..., Server]) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(
+    page: Path, server: Callable[..., Server], settings: Settings
+) -> None:
     password = PASSWORD.search((ROOT / "README.md").read_text())
     assert password is not None
-    User.objects.create_superuser("demo", password=password[1])
+    demo = User.objects.create_superuser("demo", password=password[1])
+    if page.name == "README.md":  # it tells of `make demo`, the others of an empty database
+        settings.EMBEDDINGS = "local"
+        look_again()
+        load(demo)
+        backfill(batch_size=32)
     blocks = commands_of(page)
     for block, output in zip(blocks, run(blocks, server(EMBEDDINGS="local")), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"

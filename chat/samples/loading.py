@@ -1,0 +1,44 @@
+"""Load the sample conversations: for `make demo`, and for tests that ask the five questions."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat.models import Passage
+from chat.transfer.importing import import_lines
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something to ask of the samples, the message that holds the answer, and what it shows."""
+
+    question: str
+    expected: str
+    why: str
+
+
+def load(user: Any) -> int:
+    """Import the conversations as this user's; how many messages were new. A second time adds nothing."""
+    lines = _lines(user.get_username())
+    imported = import_lines(lines, create_users=False, skip_bad=False, progress=lambda _: None)
+    for reference, text in _read("passages.json").items():
+        Passage.objects.filter(user=user, source=reference, text=reference).update(text=text)
+    return imported.messages
+
+
+def questions() -> list[Question]:
+    """The five."""
+    return [Question(**one) for one in _read("questions.json")]
+
+
+def _lines(username: str) -> Iterator[bytes]:
+    for line in (FOLDER / "conversations.jsonl").read_text().splitlines():
+        yield json.dumps(json.loads(line) | {"user": username}).encode() + b"\n"
+
+
+def _read(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text())
