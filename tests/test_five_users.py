@@ -1,0 +1,51 @@
+"""Five people talk at once, to two processes: nobody is shown, and no prompt holds, a word of another's."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.contrib.auth.models import User
+
+from chat.tokens import create_token
+from fake_openai import FakeOpenAI
+from tests.support import Server
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NAMES = ("ada", "ben", "cleo", "dora", "emil")
+CANARY = re.compile(r"canary(\w+?)x\d+")
+TURNS = 12
+
+
+def talk(server: Server, name: str, token: str) -> str:
+    """All that one person is shown: turns in chats and about passages, searches, lists, the export."""
+    shown = []
+    client = server.client(token, Connection="close")  # each request to whatever process takes it
+    for number in range(TURNS):
+        kind = ("chats", "passages")[number % 2]
+        named = {"title": f"canary{name}x{number}", "reference": f"canary{name}x{number}", "text": "The bread."}
+        one = client.post(f"/api/{kind}/", json=named).json()["id"]
+        said = {"content": f"The dog and the bread are called canary{name}x{number}. What is the dog called?"}
+        turn = client.post(f"/api/{kind}/{one}/messages/", json=said)
+        assert turn.status_code == 201, turn.text
+        found = client.get("/api/memory/search/", params={"q": "dog bread called canary", "limit": 50})
+        shown += [turn.text, found.text, client.get(f"/api/{kind}/").text]
+    return "".join([*shown, client.get("/api/memory/export/").text])
+
+
+def test_nobody_is_shown_a_word_of_another_s(
+    transactional_db: None, server: Callable[..., Server], openai_server: FakeOpenAI
+) -> None:
+    tokens = {name: create_token(User.objects.create(username=name))[1] for name in NAMES}
+    values = {"OPENAI_BASE_URL": openai_server.base_url, "OPENAI_API_KEY": "sk-test", "WEB_CONCURRENCY": "2"}
+    one = server(**values, THROTTLE_MESSAGES="off")
+    with ThreadPoolExecutor(len(NAMES)) as people:
+        shown = dict(zip(NAMES, people.map(lambda name: talk(one, name, tokens[name]), NAMES), strict=True))
+    for name, text in shown.items():
+        assert set(CANARY.findall(text)) == {name}
+        assert text.count('"score"') > TURNS
+    prompts = [set(CANARY.findall(request.prompt_text)) for request in openai_server.chat.requests]
+    assert len(prompts) == TURNS * len(NAMES)
+    assert all(len(names) == 1 for names in prompts)
+    assert sum("a memory" in request.prompt_text for request in openai_server.chat.requests) > len(NAMES)
+    assert "ERROR" not in one.log
