@@ -672,16 +672,27 @@ def test_what_is_wrong_is_one_line_and_exit_1(alice: User, tmp_path: Path, file:
 EXAMPLES = {"import_messages": "history.jsonl --create-users", "export_messages": "--user alice > alice.jsonl"}
 
 
+COPYING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY import_lines%' AND datname = current_database()"
+# A process started in the background of a shell script ignores SIGINT, and so do those that it starts.
+INTERRUPTIBLE = """
+import signal, sys
+from django.core.management import execute_from_command_line
+signal.signal(signal.SIGINT, signal.default_int_handler)
+execute_from_command_line(["manage.py", *sys.argv[1:]])
+"""
+
+
 def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(alice: User, other: Any) -> None:
-    environment = clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test")
-    command = [sys.executable, "manage.py", "import_messages", "-"]
+    environment = clean_environment(
+        DATABASE_URL=database_url(connection), SECRET_KEY="test", DJANGO_SETTINGS_MODULE="verse.settings"
+    )
+    command = [sys.executable, "-c", INTERRUPTIBLE, "import_messages", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:  # type: ignore[call-overload]
         process.stdin.write(line())
         process.stdin.flush()
         until = time.monotonic() + PATIENCE_S
-        copying = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY import_lines%' AND state = 'active'"
-        while not other.execute(copying).fetchone() and time.monotonic() < until:
+        while not other.execute(COPYING).fetchone() and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S)
