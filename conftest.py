@@ -15,7 +15,8 @@ from django.test import TransactionTestCase
 from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 
-from chat import memory, running
+from chat import running
+from chat.remembering import finish
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from retrieval import embeddings, sql, storage
@@ -97,7 +98,7 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
     settings.EMBEDDING_TIMEOUT_S = 2
     look_again()
     yield fake_openai
-    memory.finish()
+    finish()
     look_again()
 
 

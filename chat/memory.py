@@ -3,18 +3,18 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error
 
 from chat.connections import release, with_connection
 from chat.forgetting import forgotten
-from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage, Status
+from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
+from chat.remembering import remember_within, workers
+from chat.switches import Switches, switches_of
 from retrieval import embeddings, storage
 from retrieval.embeddings import EmbeddingError, Vector
 from retrieval.ranking import Ranked
@@ -28,14 +28,8 @@ MODELS: dict[int, type[Message]] = {
 }
 NUMBERS = {"chat": 0, "passage": 1}
 OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
-WORKERS = 32  # they wait for the embedding service, without a connection
 LEAST_RECALL_S = 1.0  # for words, where waiting for the embedding has used up RAG_TIMEOUT
 SPARE = 25  # ranked messages that are looked at beyond those wanted: some turn out to be forgotten
-SWITCHES = """
-    SELECT coalesce((SELECT enabled FROM memory_switches WHERE user_id = %(user)s), true),
-        ARRAY(SELECT id * 2 FROM standalone_chats WHERE user_id = %(user)s AND NOT memory
-            UNION ALL SELECT id * 2 + 1 FROM passages WHERE user_id = %(user)s AND NOT memory)
-"""
 
 
 @dataclass(frozen=True)
@@ -76,26 +70,6 @@ class Found:
     memories: list[Memory] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Switches:
-    """What a user has turned off: all of memory, or the conversations with these references."""
-
-    enabled: bool
-    hidden: list[int]
-
-    def allow(self, message: Message) -> bool:
-        """Whether the message may be embedded, and recall for it."""
-        return self.enabled and message.memory_source.reference(message.conversation_id) not in self.hidden
-
-
-def switches_of(user_id: int) -> Switches:
-    """One query, of tables that are there without memory too."""
-    with connection.cursor() as cursor:
-        cursor.execute(SWITCHES, {"user": user_id})
-        enabled, hidden = cursor.fetchone() or (True, [])
-    return Switches(enabled, list(hidden))
-
-
 def can_recall() -> bool:
     """Whether the settings and the schema have memory at all. At most one query."""
     if not settings.RAG_ENABLED or (settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY):
@@ -124,7 +98,7 @@ def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
         excluded = [one.memory_source.reference(one.pk) for one in (question, *sent)]
         scope = Scope(question.user_id, excluded=excluded, hidden=switches.hidden)
         release()
-        looking = _workers().submit(
+        looking = workers().submit(
             with_connection, find, question.content, scope, embedding, limit=settings.RAG_CONTEXT_LIMIT
         )
         return looking.result(max(until - time.monotonic(), LEAST_RECALL_S)).memories
@@ -185,52 +159,6 @@ def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int) -> Fo
     return Found(HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE])[:limit])
 
 
-def remember_within(message: Message, *, seconds: float) -> Vector | None:
-    """Embed the message, wait at most ``seconds`` for it; its embedding, None where there is none (yet).
-
-    A call under way is not cut off: its vector is stored when it comes, and so not bought twice.
-    """
-    started = time.monotonic()
-    job = remember_later(message)
-    release()
-    try:
-        return job.result(timeout=max(seconds - (time.monotonic() - started), 0))
-    except TimeoutError:
-        embeddings.note_cut_off()
-        logger.error("Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
-        return None
-
-
-def remember_later(message: Message) -> Future[Vector | None]:
-    """Begin to embed the message, in a thread of its own."""
-    return _workers().submit(with_connection, remember, message)
-
-
-def remember(message: Message) -> Vector | None:
-    """Embed the message and store it beside its text; None where that cannot be: the row stays pending.
-
-    At most one call, outside any transaction; none for a text of the same user that is embedded already.
-    """
-    model = embeddings.model_name()
-    if model is None or not message.content or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
-        return None
-    try:
-        if not switches_of(message.user_id).allow(message):
-            return None
-        storage.check_model(model)
-        vector = storage.known(message.user_id, message.content, model=model)
-        if vector is None:
-            release()
-            (vector,) = embeddings.begin([message.content]).result()
-        storage.store(message.memory_source, message.pk, message.content, vector, model=model)
-    except (EmbeddingError, NoMemory):  # said in the log where it happened
-        return None
-    except Error as error:
-        logger.error("Error generating embeddings: not stored, %s", type(error.__cause__ or error).__name__)
-        return None
-    return vector
-
-
 def memories_of(message: Message) -> list[Memory]:
     """What the answer was given: as somebody has attached it, else by two queries."""
     if message.memories is None:
@@ -265,18 +193,6 @@ def contexts_of(answers: Sequence[Message]) -> dict[int, list[Memory]]:
 
 def _reference(entry: dict[str, Any]) -> int:
     return MODELS[NUMBERS[entry["kind"]]].memory_source.reference(entry["id"])
-
-
-def finish() -> None:
-    """Wait for the work that is under way; for the end of a process, and of tests."""
-    if _workers.cache_info().currsize:
-        _workers().shutdown()
-        _workers.cache_clear()
-
-
-@cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(WORKERS, "memory")
 
 
 def _embedding_of(text: str) -> Vector | None:

@@ -19,7 +19,7 @@ import uvloop
 from django.conf import settings
 from django.db import Error
 
-from chat import memory, turns
+from chat import remembering, turns
 from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.llm import CompletionError, check_configured, complete
@@ -135,7 +135,7 @@ class AnswerLoop:
         self._thread.join()
         self._database.shutdown()
         self._prompts.shutdown()
-        memory.finish()
+        remembering.finish()
         self.loop.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
@@ -164,7 +164,7 @@ class AnswerLoop:
         self.answers.pop(running.turn.running_id or 0, None)
         running.end(saved)
         if isinstance(saved, Message):
-            memory.remember_later(saved)
+            remembering.remember_later(saved)
 
     async def _ask(self, running: Running) -> Ending:
         """The model's answer, however it ends."""

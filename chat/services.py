@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chat import errors, memory, running, turns
+from chat import errors, memory, remembering, running, turns
 from chat.memory import Memory
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.prompt import Prompt, build_prompt
@@ -92,7 +92,7 @@ class ChatService:
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
             message.save(update_fields=["content", "edited_at"])
-        memory.remember_later(message)
+        remembering.remember_later(message)
         return message
 
     def delete(self, message: Message) -> None:

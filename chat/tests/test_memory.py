@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 
 from chat import memory
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
+from chat.remembering import finish
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
 from retrieval import embeddings
 from tests.support import database_url
@@ -190,7 +191,7 @@ def test_a_chat_without_memory_neither_recalls_nor_is_recalled_nor_embedded(
     hidden = new_chat(client, memory=False)
     calls = len(remembering.embeddings.requests)
     turn = client.post(hidden, {"content": "My dog Biscuit has a secret."}, format="json").json()
-    memory.finish()
+    finish()
     assert turn["context"] == []
     assert len(remembering.embeddings.requests) == calls
     assert "secret" not in str(search(client, "dog secret", limit=50))
@@ -232,7 +233,7 @@ def test_a_failing_service_leaves_words_and_nothing_wrong(
     assert turn.status_code == 201
     assert FACT in contents(turn.json()["context"])
     assert search(client, QUESTION)["mode"] == "lexical"
-    memory.finish()
+    finish()
     assert pending() == StandaloneChatMessage.objects.exclude(content="").count()
 
 
@@ -264,7 +265,7 @@ def test_recall_that_waits_for_a_lock_does_not_hold_up_the_answer(
         began = time.monotonic()
         assert memory.context_for(question, sent=[]) == []
         assert time.monotonic() - began < 4
-    memory.finish()
+    finish()
 
 
 def test_a_vector_that_comes_too_late_for_its_turn_is_stored_all_the_same(
@@ -286,7 +287,7 @@ def test_without_a_key_nothing_is_embedded_or_recalled_and_the_chat_goes_on(
     client.post(new_chat(client), {"content": FACT}, format="json")
     turn = client.post(new_chat(client), {"content": QUESTION}, format="json")
     assert (turn.status_code, turn.json()["context"]) == (201, [])
-    memory.finish()
+    finish()
     assert remembering.embeddings.requests == []
     assert search(client, QUESTION) == {"mode": "off", "results": []}
     assert client.get("/api/memory/").json()["mode"] == "off"
@@ -323,7 +324,7 @@ def test_another_model_s_vectors_are_never_compared_or_mixed_in(
         turn = client.post(new_chat(client), {"content": QUESTION}, format="json").json()
     assert FACT in contents(turn["context"])
     assert search(client, QUESTION)["mode"] == "lexical"
-    memory.finish()
+    finish()
     assert len(remembering.embeddings.requests) == calls
     said = [one for one in caplog.messages if "text-embedding-3-small" in one and "text-embedding-3-large" in one]
     assert len(said) == 1
@@ -346,7 +347,7 @@ def test_a_search_can_be_narrowed(
     say(client, new_chat(client), FACT)
     passage = Passage.objects.create(user=alice, reference="Tobit 6", text="And the dog followed.")
     client.post(f"/api/passages/{passage.pk}/messages/", {"content": "Is Biscuit a good dog?"}, format="json")
-    memory.finish()
+    finish()
     found = contents(search(client, "dog Biscuit", **filters)["results"])
     assert [one for one in found if "Biscuit" in one] == expected
     assert len(search(client, "dog Biscuit", limit=1)["results"]) == 1

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from rest_framework.test import APIClient
 
-from chat import memory
+from chat.remembering import finish
 from conftest import look_again
 from fake_openai import FakeOpenAI
 
@@ -49,7 +49,7 @@ def use_every_route(client: APIClient) -> None:
         assert again.status_code == 201
         streamed = client.post(f"{one}messages/", {"content": "More"}, format="json", HTTP_ACCEPT="text/event-stream")
         assert streamed.status_code == 200
-        memory.finish()
+        finish()
         question, answer = (
             f"{one}messages/{turn.json()[name]['id']}/" for name in ("user_message", "assistant_message")
         )
@@ -77,7 +77,7 @@ def test_no_chat_route_names_what_memory_added(
     alice: User, api: Callable[[User], APIClient], remembering: FakeOpenAI, statements: list[str]
 ) -> None:
     use_every_route(api(alice))
-    memory.finish()
+    finish()
     assert len([one for one in statements if "chat_messages" in one]) > 40
     assert [one for one in statements if YOUNGER.search(one)] == []
 
@@ -89,7 +89,7 @@ def test_every_chat_route_works_on_the_first_migration_s_schema(
     try:
         look_again()
         use_every_route(api(alice))
-        memory.finish()
+        finish()
         assert api(alice).get("/api/memory/").json()["mode"] == "off"
         assert api(alice).get("/api/memory/search/", {"q": "Hello"}).json() == {"mode": "off", "results": []}
         assert [one for one in caplog.records if one.levelname == "ERROR"] == []
@@ -104,7 +104,7 @@ def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
     client = api(alice)
     use_every_route(client)
     assert client.get("/api/memory/").json()["mode"] != "off"
-    memory.finish()
+    finish()
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     try:
         use_every_route(client)

@@ -10,8 +10,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 from rest_framework.test import APIClient
 
-from chat import memory
 from chat.models import ApiToken, Passage, StandaloneChat, StandaloneChatMessage
+from chat.remembering import finish
 from fake_openai import Answer, FakeOpenAI, HangAfter
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,7 +28,7 @@ def talk(client: APIClient) -> None:
             address = f"/api/{kind}/{one}/messages/"
             sent = client.post(address, {"content": f"The {canary}."}, format="json", HTTP_IDEMPOTENCY_KEY=canary)
             assert sent.status_code == 201
-    memory.finish()
+    finish()
 
 
 def everything() -> str:
