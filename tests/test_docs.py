@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def environment() -> dict[str, str]:
 def run(blocks: list[Block], server: Server) -> list[str]:
     """The output of each block; one shell for all of them, so that a later one knows what an earlier one set."""
     script = f"\nprintf '\\n{BOUNDARY}\\n'\n".join(block.text for block in blocks)
-    script = script.replace(DOCUMENTED, server.url).replace(".venv/bin/python", sys.executable)
+    script = script.replace(DOCUMENTED, server.url).replace(".venv/bin/python", shlex.quote(sys.executable))
     done = subprocess.run(
         ["bash", "-u", "-c", script], cwd=ROOT, env=environment(), text=True, timeout=60,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

@@ -498,7 +498,12 @@ def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added
     for day in (3, 1, 2):
         at = datetime(2024, 5, day, tzinfo=UTC)
         chat.messages.create(user=alice, role="user", content=f"{day}", created_at=at)
-    assert [json.loads(raw)["content"] for raw in export_lines(None)] == ["1", "2", "3"]
+    with connection.cursor() as cursor:  # by an index they would be in order by chance
+        cursor.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
+        try:
+            assert [json.loads(raw)["content"] for raw in export_lines(None)] == ["1", "2", "3"]
+        finally:
+            cursor.execute("RESET enable_indexscan; RESET enable_bitmapscan")
 
 
 def test_one_users_export_holds_nothing_of_anothers(alice: User, bob: User) -> None:

@@ -41,10 +41,8 @@ class Command(BaseCommand):
         try:
             write(export_lines(None if user is None else find(user)))
         except BrokenPipeError:
-            no_more_output()
             raise SystemExit(1) from None  # whoever read, such as head, has had enough: nothing to say
         except OSError as error:
-            no_more_output()
             raise CommandError(f"the export is not whole: {error.strerror}") from error
         except CommandError:
             raise
@@ -61,14 +59,9 @@ def find(name: str) -> Any:
 
 
 def write(lines: Iterable[bytes]) -> None:
-    """As bytes, so that the terminal's encoding does not matter. OSError: they cannot all be written."""
-    for line in lines:
-        sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    """To standard output, as bytes. OSError: they cannot all be written.
 
-
-def no_more_output() -> None:
-    """What is still in the buffer goes nowhere: else Python fails again, with a traceback, when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    With a buffer of its own: with PYTHONUNBUFFERED, Python's has none, and half a line on a full disk is no error.
+    """
+    with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.writelines(lines)
