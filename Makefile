@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak rehearse check lint fix lock
+.PHONY: help install demo serve test soak bench rehearse check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -32,6 +32,12 @@ soak: install ## what takes too long for every push: slow tests, the oldest sche
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --oldest-schema
 	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 	$(BIN)/python -m tests.rehearsal
+
+bench: install ## the figures of docs/benchmarks.md, about twenty minutes
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.turn
+	$(BIN)/python -m benchmarks.structures
+	$(BIN)/python -m benchmarks.transfer
 
 rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
 	$(BIN)/python -m tests.rehearsal $(ARGS)
