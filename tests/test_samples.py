@@ -27,7 +27,8 @@ def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
     client = one.client(create_token(alice)[1])
     for asked in questions():
         chat = client.post("/api/chats/", json={}).json()["id"]
-        turn = client.post(f"/api/chats/{chat}/messages/", json={"content": asked.question})
+        said = {"content": asked.question}
+        turn = client.post(f"/api/chats/{chat}/messages/", json=said, timeout=120)  # a busy machine's model is slow
         assert turn.status_code == 201, turn.text
         assert asked.expected in [memory["content"] for memory in turn.json()["context"]], asked.question
         assert client.delete(f"/api/chats/{chat}/").status_code == 204
