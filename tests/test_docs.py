@@ -24,6 +24,7 @@ from retrieval.backfill import backfill
 from tests.support import ROOT, Server, clean_environment, database_url
 from verse.embedded.server import bin_folder
 
+pytestmark = pytest.mark.newest_schema
 ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in ALL if page.parent.name != "decisions"]
 BLOCK = re.compile(

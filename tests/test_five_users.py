@@ -11,7 +11,7 @@ from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.support import Server
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 NAMES = ("ada", "ben", "cleo", "dora", "emil")
 CANARY = re.compile(r"canary(\w+?)x\d+")
 TURNS = 12

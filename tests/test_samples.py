@@ -12,7 +12,7 @@ from conftest import look_again
 from retrieval.backfill import backfill
 from tests.support import Server
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
 
 def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
