@@ -139,13 +139,6 @@ FOLLOW = """
         BEFORE UPDATE OF content ON {schema}.{table} FOR EACH ROW
         WHEN (NEW.content IS DISTINCT FROM OLD.content) EXECUTE FUNCTION {schema}.{table}_pend();
 """
-# For messages from before the triggers; one range of ids a transaction, and again as often as one likes.
-FILL = """
-    INSERT INTO {schema}.message_memories SELECT {row} FROM {schema}.{table} m
-    WHERE m.id > %(after)s AND m.id <= %(until)s AND m.content <> ''
-        AND NOT EXISTS (SELECT FROM {schema}.message_memories x WHERE x.id = m.id * 2 + {number})
-    ON CONFLICT (id) DO NOTHING
-"""
 UNFOLLOW = """
     DROP TRIGGER IF EXISTS learn ON {schema}.{table};
     DROP TRIGGER IF EXISTS relearn ON {schema}.{table};
