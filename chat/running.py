@@ -219,6 +219,8 @@ class AnswerLoop:
                         await self._in_database(chore)
             except Error as error:
                 logger.warning("No sign of life could be written: %s", type(error.__cause__ or error).__name__)
+            except Exception:  # whatever it is, the next beat must come: without it answers cannot be stopped
+                logger.exception("A sign of life failed")
 
     def _look(self, *, write: bool) -> dict[int, bool | None]:
         """Each answer's row: asked to stop or not, None where it is gone."""

@@ -111,6 +111,7 @@ def test_an_erasure_ends_an_answer_that_is_being_given(alice: User, api: Api, re
         f"/api/chats/{chat}/messages/", {"content": "Go"}, format="json", HTTP_ACCEPT="text/event-stream"
     )
     assert began.status_code == 200
+    remembering.wait_for(lambda: remembering.chat.requests)
     erased = client.delete("/api/memory/", {"confirm": "alice"}, format="json").json()["deleted"]
     assert (erased["running_answers"], erased["standalone_chat_messages"]) == (1, 2)
     remembering.wait_for(lambda: remembering.chat.requests[-1].client_gone_at)

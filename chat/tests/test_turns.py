@@ -1,5 +1,6 @@
 """Turns asked through the API and answered over HTTP by the fake: how each may end, and what is kept."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat import turns
+from chat import running, turns
 from chat.models import IdempotencyKey, Passage, RunningAnswer, StandaloneChat, StandaloneChatMessage, Status
 from fake_openai import (
     CONTROLS,
@@ -316,3 +317,19 @@ def test_a_conversation_deleted_meanwhile_is_not_there(chat: StandaloneChat) -> 
     StandaloneChat.objects.filter(pk=chat.pk).delete()
     with pytest.raises(NotFound):
         turns.begin(chat, "Hello", key=None)
+
+
+def test_whatever_fails_in_a_beat_the_next_one_comes(chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[float] = []
+
+    def broken() -> None:
+        beats.append(time.monotonic())
+        raise RuntimeError("not a failure of the database's")
+
+    monkeypatch.setattr(running, "CHORES", {broken: 0.0})
+    loop = running.AnswerLoop()
+    until = time.monotonic() + 10
+    while len(beats) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    loop.close()
+    assert len(beats) >= 3
