@@ -27,6 +27,7 @@ from chat.memory import Memory
 from chat.models import Message, Status
 from chat.prompt import Prompt
 from chat.turns import Ending, Turn
+from retrieval import usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +37,7 @@ BEAT_S = 0.25  # a stop is noticed within this; contract: within 1 s
 SIGN_S = 15.0  # after so long listeners hear something, so that no proxy takes their connection for dead
 WRITE_S = 1.0  # text is at most this old when the process dies
 # What each process sees to, and every how many seconds: 10 s + 2 s is within the 15 s promised for a dead process.
-CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, turns.clear_keys: 3600.0}
+CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, usage.flush: 5.0, turns.clear_keys: 3600.0}
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
 DATABASE_THREADS = 4
 PROMPT_THREADS = 32  # they wait for the embedding service most of the time, without a connection

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from django.conf import settings
 
-from retrieval import local_model
+from retrieval import local_model, usage
 from retrieval.openai_embeddings import embed_calls
 from retrieval.packing import pack
 from retrieval.pause import Pause
@@ -37,6 +37,7 @@ __all__ = [
     "Unavailable",
     "Vector",
     "begin",
+    "configured_name",
     "get_embedding",
     "get_embeddings_batch",
     "is_paused",
@@ -78,6 +79,11 @@ def model_name() -> str | None:
         return local_model.NAME
     usable = settings.EMBEDDINGS == "openai" and settings.OPENAI_API_KEY
     return str(settings.EMBEDDING_MODEL) if usable else None
+
+
+def configured_name() -> str | None:
+    """As model_name, but OpenAI's also where its key is missing: for what asks about a call without making one."""
+    return model_name() or (str(settings.EMBEDDING_MODEL) if settings.EMBEDDINGS == "openai" else None)
 
 
 def get_embedding(text: str) -> Vector:
@@ -127,10 +133,11 @@ def _begin_openai(texts: Sequence[str]) -> Future[list[Vector]]:
     pause, worker = _process.pause, _process.worker()
 
     async def embed() -> list[Vector]:
-        return await embed_calls(worker.client(), calls)
+        return await embed_calls(worker.client(), [call.texts for call in calls])
 
     pause.enter()
-    return _watch(worker.run(embed()), pause)
+    tokens = sum(call.tokens for call in calls)
+    return _watch(worker.run(embed()), pause, texts=len(texts), tokens=tokens)
 
 
 def _begin_local(texts: Sequence[str]) -> Future[list[Vector]]:
@@ -141,11 +148,12 @@ def _begin_local(texts: Sequence[str]) -> Future[list[Vector]]:
             await asyncio.sleep(0)  # here the end of the process can stop it
         return [vectors[place] for place in range(len(texts))]
 
-    return _watch(_process.worker().run(embed()), None)
+    return _watch(_process.worker().run(embed()), None, texts=len(texts), tokens=0)
 
 
-def _watch(call: Future[list[Vector]], pause: Pause | None) -> Future[list[Vector]]:
+def _watch(call: Future[list[Vector]], pause: Pause | None, *, texts: int, tokens: int) -> Future[list[Vector]]:
     """The call as its caller sees it: cannot be cancelled, and its end is noted and logged before it is seen."""
+    model = configured_name() or ""
     seen: Future[list[Vector]] = Future()
     seen.set_running_or_notify_cancel()
 
@@ -153,6 +161,7 @@ def _watch(call: Future[list[Vector]], pause: Pause | None) -> Future[list[Vecto
         error = EmbeddingError("the process is ending") if call.cancelled() else call.exception()
         if pause:
             _note(pause, error)
+        usage.note(model, usage.OK if error is None else type(error).__name__, texts=texts, tokens=tokens)
         if isinstance(error, EmbeddingError):
             logger.error("Error generating embeddings: %s", error)
         if error:

@@ -44,21 +44,24 @@ def state(connection: BaseDatabaseWrapper, name: str) -> bool | None:
 
 
 def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> None:
-    """Build the index CONCURRENTLY: a valid one stays, an INVALID one, left by a build that was ended, is replaced.
+    """Build the HNSW index, as ``ensure`` does."""
+    vector = extension.schema(connection)
+    options = f"m = {index.m}, ef_construction = {index.ef_construction}"
+    what = f'"{table}" USING hnsw (embedding {vector}.vector_cosine_ops) WITH ({options})'
+    ensure(connection, index.name, what)
 
-    Lock: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on; it waits for transactions that are open.
+
+def ensure(connection: BaseDatabaseWrapper, name: str, what: str) -> None:
+    """Build an index CONCURRENTLY: a valid one stays, an INVALID one, left by a build that was ended, is replaced.
+
+    ``what``: the rest of the statement, from the table's name. Lock: SHARE UPDATE EXCLUSIVE on the table, so reads
+    and writes go on; it waits for transactions that are open.
     """
-    found = state(connection, index.name)
+    found = state(connection, name)
     if found is False:
-        drop(connection, index.name)
+        drop(connection, name)
     if not found:
-        vector = extension.schema(connection)
-        options = f"m = {index.m}, ef_construction = {index.ef_construction}"
-        _execute(
-            connection,
-            f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{index.name}" ON "{table}" '
-            f"USING hnsw (embedding {vector}.vector_cosine_ops) WITH ({options})",
-        )
+        _execute(connection, f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{name}" ON {what}')
 
 
 def drop(connection: BaseDatabaseWrapper, name: str) -> None:

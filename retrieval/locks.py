@@ -12,6 +12,7 @@ LOCK_TIMEOUT_MS = 300  # a writer behind a waiting ALTER stood 249 ms at this; 1
 PAUSE_S = 1.0  # between tries: those who queued behind the last one get through
 TRIES = 600  # about ten minutes of a table that is never free
 MIGRATE_LOCK = 0x7665727365  # "verse": the advisory lock of whoever migrates
+BACKFILL_LOCK = 0x76657273F1  # of whoever backfills
 POLL_S = 0.5
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
@@ -58,8 +59,23 @@ def one_at_a_time(connection: BaseDatabaseWrapper) -> Iterator[None]:
     try:
         yield
     finally:
-        if connection.connection is not None and not connection.connection.closed:
-            _ask(connection, f"SELECT pg_catalog.pg_advisory_unlock({MIGRATE_LOCK})")
+        _unlock(connection, MIGRATE_LOCK)
+
+
+@contextmanager
+def alone(connection: BaseDatabaseWrapper, lock: int) -> Iterator[bool]:
+    """Whether nobody else holds the advisory lock; held until the end, or until this session's end."""
+    mine = bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))
+    try:
+        yield mine
+    finally:
+        if mine:
+            _unlock(connection, lock)
+
+
+def _unlock(connection: BaseDatabaseWrapper, lock: int) -> None:
+    if connection.connection is not None and not connection.connection.closed:
+        _ask(connection, f"SELECT pg_catalog.pg_advisory_unlock({lock})")
 
 
 def tell(line: str) -> None:

@@ -8,7 +8,7 @@ from django.db.migrations.operations import AddField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from retrieval import extension, locks, structures
+from retrieval import extension, indexes, locks, structures
 from retrieval.models import DIMENSIONS
 from retrieval.sources import Source
 
@@ -162,6 +162,52 @@ class FollowTable(Operation):
     def describe(self) -> str:
         """For ``migrate --plan``."""
         return f"Let recall follow {self.source.table}"
+
+
+class AddBackfill(Operation):
+    """What a backfill needs: the reason of rows set aside, an index on pending rows, a table of what calls cost.
+
+    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does; the
+    indexes are built CONCURRENTLY. Back: drops them, as gently.
+    """
+
+    reversible = True
+    atomic = False
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing of Django's: these tables have no models."""
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Make them; run again after a kill, it goes on."""
+        connection = schema_editor.connection
+        schema = schema_of_messages(connection)
+        locks.change(connection, "message_memories", structures.BACKFILL.format(schema=schema))
+        for name, what in structures.BACKFILL_INDEXES.items():
+            indexes.ensure(connection, name, f"{schema}.{what}")
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Drop them."""
+        connection = schema_editor.connection
+        for name in structures.BACKFILL_INDEXES:
+            indexes.drop(connection, name)
+        dropped = structures.DROP_BACKFILL.format(schema=schema_of_messages(connection))
+        locks.change(connection, "message_memories", dropped)
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return "Make ready for backfill_embeddings"
 
 
 def schema_of_messages(connection: BaseDatabaseWrapper) -> str:

@@ -1,6 +1,7 @@
 """Texts as the embeddings API takes them, packed into as few calls as its limits allow."""
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from retrieval.tokens import encode, encoding
 
@@ -11,18 +12,25 @@ MAX_CALL_TOKENS = 290_000
 MAX_TEXT_TOKENS = 8_191
 
 
-def pack(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in their order, made acceptable, in lists of which each fits one call."""
-    call: list[str] = []
-    call_tokens = 0
-    for text, tokens in map(_fit, texts):
-        if call and (len(call) == MAX_CALL_TEXTS or call_tokens + tokens > MAX_CALL_TOKENS):
-            yield call
-            call, call_tokens = [], 0
-        call.append(text)
-        call_tokens += tokens
-    if call:
-        yield call
+class Call(NamedTuple):
+    """Texts for one API call, made acceptable, and how many tokens they have."""
+
+    texts: list[str]
+    tokens: int
+
+
+def pack(texts: Iterable[str]) -> Iterator[Call]:
+    """The texts in their order, in calls as few as the limits allow."""
+    packed: list[str] = []
+    packed_tokens = 0
+    for text, tokens in map(fit, texts):
+        if packed and (len(packed) == MAX_CALL_TEXTS or packed_tokens + tokens > MAX_CALL_TOKENS):
+            yield Call(packed, packed_tokens)
+            packed, packed_tokens = [], 0
+        packed.append(text)
+        packed_tokens += tokens
+    if packed:
+        yield Call(packed, packed_tokens)
 
 
 def sendable(text: str) -> str:
@@ -30,7 +38,7 @@ def sendable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if text.strip() else " "
 
 
-def _fit(text: str) -> tuple[str, int]:
+def fit(text: str) -> tuple[str, int]:
     """The text, or its beginning that is not too long, and how many tokens that has."""
     text = sendable(text)
     tokens = encode(text)

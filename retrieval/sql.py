@@ -1,5 +1,6 @@
 """Memory's own statements: apart from the chat's, and never in its way where the schema has no memory (yet)."""
 
+import struct
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,8 +19,9 @@ from psycopg.pq import Format
 LOOK_AGAIN_S = 20.0  # contract section 7: a running server turns recall on within 60 s after migrate
 GONE = (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.UndefinedObject)
 SCHEMA = """
-    SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
+    SELECT pg_catalog.quote_ident(n.nspname), t.oid::int8 FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+    JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
 """
 
@@ -31,6 +33,7 @@ class NoMemory(Exception):
 @dataclass
 class _Seen:
     vector: str | None = None  # the extension's schema, where memory was there at the last look
+    oid: int = 0  # of its type
     at: float | None = None
 
 
@@ -43,7 +46,8 @@ def vector_schema() -> str:
         if _seen.at is not None and time.monotonic() - _seen.at < LOOK_AGAIN_S:
             raise NoMemory
         _seen.at = time.monotonic()
-        _seen.vector = next((str(row[0]) for row in _execute(SCHEMA, {})), None)
+        for schema, oid in _execute(SCHEMA, {}):
+            _seen.vector, _seen.oid = str(schema), int(oid)
     if _seen.vector is None:
         raise NoMemory
     return _seen.vector
@@ -74,6 +78,7 @@ def _execute(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
     with apart, connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
         cursor.adapters.register_dumper(np.ndarray, VectorDumper)
+        cursor.adapters.register_dumper(Vectors, VectorsDumper)
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
@@ -93,4 +98,30 @@ class VectorDumper(Dumper):
 
     def dump(self, obj: NDArray[np.float32]) -> Buffer | None:
         """The bytes."""
-        return np.array([obj.size, 0], ">u2").tobytes() + np.asarray(obj, ">f4").tobytes()
+        return binary(obj)
+
+
+class Vectors(tuple[NDArray[np.float32], ...]):
+    """Vectors as one parameter, ``%(v)b::vector[]``."""
+
+    __slots__ = ()
+
+
+class VectorsDumper(Dumper):
+    """An array of one dimension in PostgreSQL's binary form (array_recv in its source).
+
+    Here the elements' type stands in the bytes: its number in this database, known since ``vector_schema`` looked.
+    """
+
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: Vectors) -> Buffer | None:
+        """Dimensions, nulls, type; length and lower bound; then each vector after its size in bytes."""
+        head = struct.pack("!iiIii", 1, 0, _seen.oid, len(obj), 1)
+        return head + b"".join(struct.pack("!i", len(one)) + one for one in map(binary, obj))
+
+
+def binary(vector: NDArray[np.float32]) -> bytes:
+    """A vector as pgvector sends and receives it."""
+    return np.array([vector.size, 0], ">u2").tobytes() + np.asarray(vector, ">f4").tobytes()

@@ -2,13 +2,13 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval import sql
-from retrieval.embeddings import EmbeddingError
+from retrieval.embeddings import EmbeddingError, Vector
 from retrieval.models import sources
 from retrieval.sources import Source
 
@@ -25,14 +25,32 @@ STORE = """
     WHERE id = %(id)s AND content = %(content)s
         AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
 """
+# Rows that somebody holds are left out: a statement for many that waited could be part of a deadlock.
+STORE_FREE = """
+    WITH new AS MATERIALIZED (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(contents)s::text[], %(embeddings)b::{vector}.vector[])
+            v(id, content, embedding)
+    ), free AS MATERIALIZED (
+        SELECT m.id FROM {table} m WHERE m.id = ANY (%(ids)s::bigint[])
+            AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
+        ORDER BY m.id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE {table} m SET embedding = new.embedding FROM new JOIN free USING (id)
+    WHERE m.id = new.id AND m.content = new.content RETURNING m.id
+"""
+FIRST_SLICE = 20  # rows; with an HNSW index that is 0.2 s
+SLICE_S = 0.1  # how long one transaction of ``store_all`` should hold its rows; an edit of one of them waits for it
 KNOWN = """
-    WITH same AS MATERIALIZED (
-        SELECT id, user_id, model FROM message_memories
-        WHERE terms && ARRAY[recall_content_term(%(user)s, %(content)s)] LIMIT 100
+    WITH asked AS MATERIALIZED (
+        SELECT ord, a.user_id, a.content, recall_content_term(a.user_id, a.content) AS term
+        FROM unnest(%(users)s::bigint[], %(contents)s::text[]) WITH ORDINALITY a(user_id, content, ord)
     ), model AS MATERIALIZED (SELECT id FROM embedding_models WHERE current AND name = %(model)s)
-    SELECT text.embedding::real[] FROM same JOIN model ON same.model = model.id CROSS JOIN LATERAL ({texts}) text
-    WHERE same.user_id = %(user)s AND text.content = %(content)s AND text.embedding IS NOT NULL
-    LIMIT 1
+    SELECT asked.ord, found.embedding::real[] FROM asked CROSS JOIN LATERAL (
+        SELECT text.embedding FROM (
+            SELECT id, user_id, model FROM message_memories WHERE terms && ARRAY[asked.term] LIMIT 100
+        ) same JOIN model ON same.model = model.id CROSS JOIN LATERAL ({texts}) text
+        WHERE same.user_id = asked.user_id AND text.content = asked.content AND text.embedding IS NOT NULL LIMIT 1
+    ) found
 """
 TEXT = "SELECT content, embedding FROM {table} WHERE id = CASE WHEN (same.id & 1) = {number} THEN same.id >> 1 END"
 
@@ -58,12 +76,12 @@ class _Checked:
 _checked = _Checked()
 
 
-def check_model(name: str) -> None:
-    """Make ``name`` the database's model where it has none yet. At most two queries, at times.
+def check_model(name: str, *, again: bool = False) -> None:
+    """Make ``name`` the database's model where it has none yet. At most two queries, at times, or ``again``.
 
     Raises ModelMismatch, said once in the log, where the stored vectors came from another; NoMemory.
     """
-    if _checked.model == name and time.monotonic() - _checked.at < CHECK_AGAIN_S:
+    if not again and _checked.model == name and time.monotonic() - _checked.at < CHECK_AGAIN_S:
         return
     current = current_model()
     if current is None:
@@ -92,7 +110,7 @@ def forget_checks() -> None:
     _checked.told.clear()
 
 
-def store(source: Source, pk: int, content: str, embedding: NDArray[np.float32], *, model: str) -> bool:
+def store(source: Source, pk: int, content: str, embedding: Vector, *, model: str) -> bool:
     """Keep the embedding of the row, whether it still holds ``content`` and ``model`` is the database's.
 
     One statement. Raises NoMemory.
@@ -101,11 +119,43 @@ def store(source: Source, pk: int, content: str, embedding: NDArray[np.float32],
     return bool(sql.run(STORE.replace("{table}", source.table), params)[0][0])
 
 
-def known(user_id: int, content: str, *, model: str) -> NDArray[np.float32] | None:
+def store_all(source: Source, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
+    """Keep the embeddings of many rows ``(id, content, embedding)`` as ``store`` does each; how many were kept.
+
+    One statement a slice of rows, of such a size that it takes about SLICE_S seconds, however slow the index makes
+    it; one more for each row that somebody held meanwhile. Raises NoMemory.
+    """
+    stored, at, size = 0, 0, FIRST_SLICE
+    while at < len(rows):
+        began = time.monotonic()
+        stored += _store_slice(source, rows[at : at + size], model)
+        at += size
+        size = max(1, min(int(size * SLICE_S / max(time.monotonic() - began, SLICE_S / 4)), len(rows)))
+    return stored
+
+
+def _store_slice(source: Source, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
+    ids, contents, vectors = zip(*rows, strict=True)
+    params = {"ids": list(ids), "contents": list(contents), "embeddings": sql.Vectors(vectors), "model": model}
+    stored = {row[0] for row in sql.run(STORE_FREE.replace("{table}", source.table), params)}
+    held = [row for row in rows if row[0] not in stored]
+    return len(stored) + sum(store(source, *row, model=model) for row in held)
+
+
+def known(user_id: int, content: str, *, model: str) -> Vector | None:
     """The embedding of an equal text of the same user, already paid for. One statement. Raises NoMemory."""
-    texts = " UNION ALL ".join(TEXT.format(table=one.table, number=one.number) for one in sources())
-    rows = sql.run(KNOWN.replace("{texts}", texts), {"user": user_id, "content": content, "model": model})
-    return np.array(rows[0][0], dtype=np.float32) if rows else None
+    return known_of([(user_id, content)], model=model).get((user_id, content))
+
+
+def known_of(texts: Sequence[tuple[int, str]], *, model: str) -> dict[tuple[int, str], Vector]:
+    """Those of the texts ``(user, content)`` that the same user has an embedding of. One statement.
+
+    Raises NoMemory.
+    """
+    stored = " UNION ALL ".join(TEXT.format(table=one.table, number=one.number) for one in sources())
+    params = {"users": [user for user, _ in texts], "contents": [content for _, content in texts], "model": model}
+    rows = sql.run(KNOWN.replace("{texts}", stored), params)
+    return {texts[place - 1]: np.array(embedding, dtype=np.float32) for place, embedding in rows}
 
 
 def count_all(user_id: int) -> int:
@@ -119,3 +169,9 @@ def count(user_id: int, hidden: list[int], *, model: str) -> int:
     One statement. Raises NoMemory.
     """
     return int(sql.run(COUNT, {"user": user_id, "hidden": hidden, "model": model})[0][0])
+
+
+def vacuum(tables: Sequence[Source]) -> None:
+    """VACUUM (ANALYZE) the tables of messages and recall's. Lock: SHARE UPDATE EXCLUSIVE; reads and writes go on."""
+    for table in [*(one.table for one in tables), "message_memories"]:
+        sql.run(f"VACUUM (ANALYZE) {table}", {})

@@ -147,6 +147,29 @@ UNFOLLOW = """
     DROP FUNCTION IF EXISTS {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_forget(),
         {schema}.{table}_pend();
 """
+# What a backfill needs beside: which rows wait, which were set aside and why, and what calls have cost, by day.
+# ``model`` first in the index: rows without a vector, and rows with another model's, each in the order of ids.
+BACKFILL = """
+    ALTER TABLE {schema}.message_memories ADD COLUMN IF NOT EXISTS embedding_error text;
+    CREATE TABLE IF NOT EXISTS {schema}.embedding_usage (
+        day date NOT NULL,
+        model text NOT NULL,
+        outcome text NOT NULL,
+        calls bigint NOT NULL,
+        texts bigint NOT NULL,
+        tokens bigint NOT NULL,
+        cost_usd double precision NOT NULL,
+        PRIMARY KEY (day, model, outcome)
+    );
+"""
+BACKFILL_INDEXES = {
+    "message_memories_pending": "message_memories (model, (id & 1), id)",
+    "message_memories_failed": "message_memories (id) WHERE embedding_error IS NOT NULL",
+}
+DROP_BACKFILL = """
+    DROP TABLE IF EXISTS {schema}.embedding_usage;
+    ALTER TABLE {schema}.message_memories DROP COLUMN IF EXISTS embedding_error;
+"""
 DROP_TABLES = """
     DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models;
     DROP FUNCTION IF EXISTS {schema}.recall_terms(bigint, text, timestamptz),

@@ -77,7 +77,7 @@ STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, most=10_000)
 EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
 EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "text-embedding-3-small")
 EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
-EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K", 0.00002)
+EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K", None)  # retrieval/cost.py has a table
 EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD", None)
 RAG_ENABLED = env.switch("RAG_ENABLED", default=True)
 RAG_TIMEOUT_S = env.seconds("RAG_TIMEOUT", 3)

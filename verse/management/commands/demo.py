@@ -14,9 +14,8 @@ from django.db import connection
 from tqdm import tqdm
 
 from chat.samples.loading import load, questions
-from retrieval.backfill import backfill, count_pending
-from retrieval.embeddings import EmbeddingError
-from retrieval.models import sources
+from retrieval.backfill import Backfill, count_pending
+from retrieval.embeddings import EmbeddingError, model_name
 from verse.environment import kept_secret
 
 MOST_WORKERS = 2  # each holds a model of its own
@@ -66,10 +65,14 @@ class Command(BaseCommand):
 
     def embed(self) -> None:
         """Embed what has no embedding yet, with a bar; where no model is set, words will do."""
-        pending = sum(count_pending(source) for source in sources())
+        run = Backfill(batch_size=BATCH)
+        for _ in run.fill_words():
+            pass
+        pending = sum(count_pending(source, model=model_name()) for source in run.tables)
         with tqdm(total=pending, desc="Embedding", unit=" messages", disable=None if pending else True) as bar:
             try:
-                backfill(batch_size=BATCH, on_batch=bar.update)
+                for report in run.embed():
+                    bar.update(report.embedded)
             except EmbeddingError as error:
                 self.stderr.write(f"Not embedded: {error}")
 

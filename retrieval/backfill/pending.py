@@ -1,0 +1,104 @@
+"""Which messages are pending: no vector of the current model, not set aside, not switched off. All of it is SQL."""
+
+from dataclasses import dataclass
+
+from retrieval import sql
+from retrieval.sources import Source
+
+# The user's own text is not read into the log or anywhere else: it goes to the model, and its vector comes back.
+# From the index message_memories_pending, in the order of ids: under 5 ms for 1,000,000 pending rows.
+NEXT = """
+    SELECT m.id, m.user_id, m.content FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
+    WHERE {model} AND (p.id & 1) = {number} AND p.id > %(after)s AND p.embedding_error IS NULL AND {remembered}
+    ORDER BY p.id LIMIT %(limit)s
+"""
+# A message without a row in recall's table is pending too: words.fill gives it one.
+COUNT = """
+    SELECT count(*) FILTER (WHERE {pending}), coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
+        count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed})
+    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
+    LEFT JOIN embedding_models c ON c.current AND c.name = coalesce(%(model)s, c.name)
+    WHERE m.content <> '' AND {remembered}
+"""
+WITHOUT = "(p.model IS NULL OR p.model IS DISTINCT FROM c.id)"  # also where no model is current yet
+OTHER_MODELS = "SELECT id FROM embedding_models WHERE NOT current ORDER BY id"
+SET_ASIDE = """
+    UPDATE message_memories p SET embedding_error = %(reason)s FROM {table} m
+    WHERE m.id = %(id)s AND p.id = m.id * 2 + {number} AND m.content = %(content)s
+"""
+RETRY = "UPDATE message_memories SET embedding_error = NULL WHERE embedding_error IS NOT NULL AND (id & 1) = {number}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A message that waits for its embedding."""
+
+    pk: int
+    user_id: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The messages of a table: pending (and their characters), embedded by the current model, set aside."""
+
+    pending: int
+    pending_chars: int
+    embedded: int
+    failed: int
+
+
+def count(source: Source, *, model: str | None) -> Counts:
+    """Where the table stands with the model of this name, None for the database's.
+
+    One statement, which reads the table. Raises NoMemory.
+    """
+    return Counts(*map(int, sql.run(of(COUNT, source), {"model": model})[0]))
+
+
+def count_pending(source: Source, *, model: str | None) -> int:
+    """How many messages of the table wait for ``model``, None for the database's.
+
+    One statement, which reads the table. Raises NoMemory.
+    """
+    return count(source, model=model).pending
+
+
+def models_before() -> list[int | None]:
+    """By which models pending rows may have a vector: None, for those without one, then every model but the current.
+
+    One statement.
+    """
+    return [None, *(int(row[0]) for row in sql.run(OTHER_MODELS, {}))]
+
+
+def next_rows(source: Source, *, model: int | None, after: int, limit: int) -> list[Row]:
+    """The table's oldest pending rows with an id over ``after`` and a vector by ``model``. One statement."""
+    statement = of(NEXT, source).replace("{model}", "p.model IS NULL" if model is None else "p.model = %(model)s")
+    params = {"after": source.reference(after), "limit": limit, "model": model}
+    return [Row(*row) for row in sql.run(statement, params)]
+
+
+def set_aside(source: Source, row: Row, reason: str) -> bool:
+    """Keep the reason with the row, whether it still holds that text; it is not pending any more. One statement."""
+    params = {"id": row.pk, "content": row.content, "reason": reason}
+    return bool(sql.run(of(SET_ASIDE, source), params)[0][0])
+
+
+def take_up_again(source: Source) -> int:
+    """Make the rows that were set aside pending again; how many. One statement."""
+    return int(sql.run(of(RETRY, source), {})[0][0])
+
+
+def of(statement: str, source: Source) -> str:
+    """The statement for one table."""
+    names = {
+        "{pending}": f"({WITHOUT} AND p.embedding_error IS NULL)",
+        "{failed}": f"({WITHOUT} AND p.embedding_error IS NOT NULL)",
+        "{table}": source.table,
+        "{number}": str(source.number),
+        "{remembered}": source.remembered,
+    }
+    for name, value in names.items():
+        statement = statement.replace(name, value)
+    return statement

@@ -1,0 +1,45 @@
+"""Give messages that came before recall's triggers, or past them, their rows in recall's table: they are found by
+words from then on, and known to be pending."""
+
+from collections.abc import Iterator
+
+from retrieval import sql
+from retrieval.sources import Source
+from retrieval.structures import ROW
+
+WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
+# A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
+# (FOR SHARE) until their rows are written, or a row could be left of a message deleted meanwhile.
+FILL = """
+WITH seen AS MATERIALIZED (
+    SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
+), missing AS MATERIALIZED (
+    SELECT m.* FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen) AND m.content <> ''
+        AND NOT EXISTS (SELECT FROM message_memories p WHERE p.id = m.id * 2 + {number})
+    FOR SHARE SKIP LOCKED
+), filled AS (
+    INSERT INTO message_memories SELECT {row} FROM missing m ON CONFLICT (id) DO NOTHING RETURNING 1
+)
+SELECT (SELECT max(id) FROM seen), (SELECT count(*) FROM filled)
+"""
+
+
+def fill(source: Source) -> Iterator[int]:
+    """Go through the table once, from its beginning, WINDOW_ROWS rows a transaction: how many each step has added.
+
+    Lock: SHARE on the rows that are added, for their transaction. May be ended and run again. Raises sql.NoMemory.
+    """
+    statement = _of(source)
+    after = 0
+    while True:
+        ((until, filled),) = sql.run(statement, {"after": after, "rows": WINDOW_ROWS})
+        if until is None:
+            return
+        after = until
+        yield filled
+
+
+def _of(source: Source) -> str:
+    row = ROW.replace("{schema}.", "").replace("{conversation}", source.conversation)
+    statement = FILL.replace("{row}", row).replace("{table}", source.table)
+    return statement.replace("{number}", str(source.number))
