@@ -1,0 +1,5 @@
+"""A rehearsal of the rollout: ``make rehearse``."""
+
+from tests.rehearsal.stage import manage, old_code
+
+__all__ = ["manage", "old_code"]

@@ -1,0 +1,77 @@
+"""Rehearse the rollout: memory is added to a live chat, and taken away again, while the old and the new code serve.
+
+    make rehearse            python -m tests.rehearsal [--rows 20000] [--rate 20] [--seconds 10]
+
+The old code is the parent of the commit that added the chat's second migration, run from a git worktree; the new
+code is this folder. Both serve one database at migration 0001, behind one port. Writers and readers ask through it;
+again and again a transaction stays open for 3 s. Meanwhile the steps of docs/deployment.md are taken: migrate,
+backfill, indexes built and rebuilt, another embedding model and back, and the way back to 0001.
+Exit code 1: a request failed, a row was lost, or somebody waited longer than half a second.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+django.setup()
+
+from fake_openai import Answer, FakeOpenAI
+from tests.rehearsal.stage import balancer, old_code, scratch_database, servers
+from tests.rehearsal.steps import rehearse
+from tests.rehearsal.traffic import Traffic
+
+MOST_WAIT_MS = 500  # contract section 7
+
+
+def main() -> None:
+    """Rehearse, print what was seen, and exit with 1 where it was not calm."""
+    options = parse()
+    with old_code() as folder, scratch_database(options.rows) as database, FakeOpenAI() as model:
+        model.chat.default = Answer("I see, and I shall remember the bread.")
+        options.model = model.base_url
+        with servers(folder, database, model.base_url) as both, balancer([one.port for one in both]) as port:
+            traffic, told = asyncio.run(rehearse(port, database, both[1], options))
+    report(traffic, told, options)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000, help="messages in each table at the start")
+    parser.add_argument("--rate", type=int, default=20, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=10, help="of calm traffic before, between and after")
+    parser.add_argument("--json", action="store_true", help="print one object")
+    return parser.parse_args()
+
+
+def report(traffic: Traffic, told: list[str], options: argparse.Namespace) -> None:
+    """Print, and exit with 1 where it was not calm."""
+    lost = [one for one in traffic.failures if one.startswith("lost")]
+    seen = {
+        "rows_a_table": options.rows,
+        "requests": traffic.requests,
+        "messages_written": len(traffic.written),
+        "failed": len(traffic.failures) - len(lost),
+        "lost": len(lost),
+        "longest_request_ms": round(traffic.longest_ms),
+        "longest_request_ms_by_phase": {name: round(value) for name, value in traffic.by_phase.items()},
+        "longest_lock_wait_ms": round(traffic.longest_lock_ms),
+        "a_table_was_in_use": len(traffic.waits),
+    }
+    for line in (*told, *traffic.waits, *traffic.failures[:10]):
+        print(f"  {line}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(seen))
+    else:
+        print("\n".join(f"{name.replace('_', ' '):32} {value}" for name, value in seen.items()))
+    calm = traffic.longest_lock_ms <= MOST_WAIT_MS and traffic.longest_ms <= MOST_WAIT_MS
+    sys.exit(0 if calm and not traffic.failures else 1)
+
+
+if __name__ == "__main__":
+    main()

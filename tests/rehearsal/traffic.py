@@ -1,0 +1,107 @@
+"""Writers and readers, a transaction that stays open again and again, and a look at who waits for a lock."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import psycopg
+
+from tests.rehearsal.stage import SERVER_NAME
+
+OPEN_TRANSACTION_S = 3
+PAUSE_S = 1  # between them
+# How long sessions of the servers have waited for a lock by now, in milliseconds.
+WAITING = """
+    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart) * 1000), 0)
+    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE NOT l.granted AND a.application_name = %s
+"""
+
+
+@dataclass
+class Traffic:
+    """What the writers and readers saw."""
+
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+    written: dict[tuple[str, int], str] = field(default_factory=dict)  # (table, id) → content
+    longest_ms: float = 0.0
+    longest_lock_ms: float = 0.0
+    waits: list[str] = field(default_factory=list)  # what migrate said of tables in use
+    phase: str = "before"
+    by_phase: dict[str, float] = field(default_factory=dict)
+
+    def note(self, milliseconds: float) -> None:
+        """A request's time."""
+        self.requests += 1
+        self.longest_ms = max(self.longest_ms, milliseconds)
+        self.by_phase[self.phase] = max(self.by_phase.get(self.phase, 0.0), milliseconds)
+
+
+async def ask(port: int, tokens: list[Any], traffic: Traffic, stop: asyncio.Event, rate: int) -> None:
+    """So many requests a second, each on a connection of its own: so old and new code take turns."""
+    running: set[asyncio.Task[None]] = set()
+    number = 0
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits) as client:
+        while not stop.is_set():
+            number += 1
+            token, chats, passages = tokens[number % len(tokens)]
+            kind, ids = (("chats", chats), ("passages", passages))[number // 3 % 2]
+            address = f"/api/{kind}/{ids[number // len(tokens) % len(ids)]}/messages/"
+            running.add(task := asyncio.create_task(one_request(client, traffic, token, address, number)))
+            task.add_done_callback(running.discard)
+            await asyncio.sleep(1 / rate)
+        await asyncio.gather(*running)
+
+
+async def one_request(client: httpx2.AsyncClient, traffic: Traffic, token: str, address: str, number: int) -> None:
+    """A turn, a list, a new turn's edit or deletion: whatever comes next."""
+    headers = {"Authorization": f"Token {token}", "Connection": "close"}
+    began = time.monotonic()
+    try:
+        if number % 3:
+            response = await client.get(address, headers=headers)
+        else:
+            response = await client.post(address, json={"content": f"Bread number {number}"}, headers=headers)
+            # 409: another question of this conversation is being answered, an answer as good as any
+            if response.status_code == 201:
+                table = "chat_messages" if "passages" in address else "standalone_chat_messages"
+                for message in (response.json()["user_message"], response.json()["assistant_message"]):
+                    traffic.written[table, message["id"]] = message["content"]
+        if response.status_code not in (200, 201, 409):
+            traffic.failures.append(f"{traffic.phase}: {response.status_code} {response.text[:200]}")
+    except httpx2.HTTPError as error:
+        traffic.failures.append(f"{traffic.phase}: {type(error).__name__}")
+    traffic.note((time.monotonic() - began) * 1000)
+
+
+async def hold_transactions(database: str, stop: asyncio.Event) -> None:
+    """A transaction that has read both tables stays open for 3 s, again and again."""
+    async with await psycopg.AsyncConnection.connect(database) as held:
+        while not stop.is_set():
+            for table in ("standalone_chat_messages", "chat_messages"):
+                await held.execute(f"SELECT count(*) FROM {table} WHERE id < 100")
+            await asyncio.sleep(OPEN_TRANSACTION_S)
+            await held.commit()
+            await asyncio.sleep(PAUSE_S)
+
+
+async def watch_locks(database: str, traffic: Traffic, stop: asyncio.Event) -> None:
+    """How long a server's session has waited for a lock, looked at every 10 ms."""
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as look:
+        while not stop.is_set():
+            row = await (await look.execute(WAITING, [SERVER_NAME])).fetchone()
+            traffic.longest_lock_ms = max(traffic.longest_lock_ms, float(row[0]) if row else 0.0)
+            await asyncio.sleep(0.01)
+
+
+def find_lost(database: str, traffic: Traffic) -> None:
+    """What was answered 201 and is not there, as it was answered, is lost."""
+    with psycopg.connect(database) as rows:
+        for (table, pk), content in traffic.written.items():
+            found = rows.execute(f"SELECT content FROM {table} WHERE id = %s", [pk]).fetchone()
+            if found is None or found[0] != content:
+                traffic.failures.append(f"lost: {table} {pk}")
