@@ -210,6 +210,54 @@ class AddBackfill(Operation):
         return "Make ready for backfill_embeddings"
 
 
+class UpdateRecall(AddRecall):
+    """Recall's tables and functions as they are today, where an earlier version made them. Back: nothing to do.
+
+    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does.
+    """
+
+    atomic = False
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Add what is missing, replace the functions."""
+        connection = schema_editor.connection
+        schema = schema_of_messages(connection)
+        changed = structures.ADD_TEXTS.format(schema=schema)
+        locks.change(connection, "message_memories", f"{changed};{structures.tables(schema)}")
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """The earlier migration takes all of it away."""
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return "Bring the tables and functions of recall up to date"
+
+
+class UpdateFollowing(FollowTable):
+    """The triggers' functions as they are today. Lock: as FollowTable. Back: nothing to do."""
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """The earlier migration takes all of it away."""
+
+
 def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
     """The schema that the tables are in, quoted: where the session makes new ones. One query."""
     with connection.cursor() as cursor:

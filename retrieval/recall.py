@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval import sql
 from retrieval.models import sources
+from retrieval.question import gist
 from retrieval.ranking import Candidate, Ranked, Terms, rank
 
 WORD_SEEDS, WORD_SEEDS_ALONE = 40, 70  # the best by words; more where meaning cannot help
@@ -90,11 +91,11 @@ class Scope:
 def recall(question: str, scope: Scope, *, embedding: NDArray[np.float32] | None, model: str = "") -> list[Ranked]:
     """The user's messages that have to do with the question, best first: 25 and more, where there are so many.
 
-    ``embedding`` is the question's, by ``model``; without it words alone decide. One statement. Raises sql.NoMemory.
+    ``embedding`` is that of the question's ``gist``, by ``model``; without it words alone decide. One statement. Raises sql.NoMemory.
     """
     params = {
         "user": scope.user_id,
-        "question": question,
+        "question": gist(question),
         "cap": SPREADING_CAP,
         "share": SPREADING_SHARE,
         "word_seeds": WORD_SEEDS_ALONE if embedding is None else WORD_SEEDS,

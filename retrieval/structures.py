@@ -6,14 +6,15 @@
 - ``user_id``, ``created_at``, ``by_user``: copies, so that no filter has to read the wide table;
 - ``terms``: 64-bit hashes of its words, of its date, and one of its whole content, each mixed with the user's id;
 - ``traits``: its length in characters, at most 300, negative where it ends with a question mark;
+- ``text_id``: by which text search configuration its words were made (``retrieval.texts``), NULL: by an older rule;
 - ``bits``: the signs of its embedding's 1,536 numbers, NULL where it has none; ``model``: where that came from.
 
 Why a table of its own, and its figures: docs/decisions/0009-recall-structures.md.
 """
 
 from retrieval.sources import Source
+from retrieval.texts import DEFAULT, months_of
 
-MONTHS = "{january,february,march,april,may,june,july,august,september,october,november,december}"
 MAX_CHARS = 50_000  # of a text that are looked at; a message has 32,000 at most, others' inserts may have more
 
 TABLES = """
@@ -23,6 +24,15 @@ TABLES = """
         current boolean NOT NULL DEFAULT false
     );
     CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_current ON {schema}.embedding_models (current) WHERE current;
+    CREATE TABLE IF NOT EXISTS {schema}.recall_texts (
+        id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        config text NOT NULL UNIQUE,
+        months text[] NOT NULL,
+        current boolean NOT NULL DEFAULT false
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS recall_texts_current ON {schema}.recall_texts (current) WHERE current;
+    INSERT INTO {schema}.recall_texts (config, months, current) SELECT 'pg_catalog.{config}', '{months}', true
+        WHERE NOT EXISTS (SELECT FROM {schema}.recall_texts);
     CREATE TABLE IF NOT EXISTS {schema}.message_memories (
         id bigint PRIMARY KEY,
         user_id bigint NOT NULL,
@@ -32,7 +42,8 @@ TABLES = """
         terms bigint[] NOT NULL,
         traits smallint NOT NULL,
         bits bit(1536),
-        model smallint
+        model smallint,
+        text_id smallint
     ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
     CREATE INDEX IF NOT EXISTS message_memories_terms ON {schema}.message_memories USING gin (terms)
         WITH (fastupdate = off);
@@ -41,17 +52,38 @@ TABLES = """
         INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
     CREATE INDEX IF NOT EXISTS message_memories_turns ON {schema}.message_memories (conversation, created_at, id);
 """
-# A day is said in words, "3 may 2024", so that a question that names it finds what was said then.
-FUNCTIONS = """
+# Scripts that put no spaces between words, as a class of PostgreSQL's regular expressions: Thai and Lao, Burmese,
+# Khmer, Japanese, Chinese, Korean (spaced, but with endings on every word). Of these every two neighbouring
+# characters are a term.
+UNSPACED = (
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+# A day is said in words, "3 may 2024", so that a question that names it finds what was said then. Accents are taken
+# off; a text of ASCII alone, most of them in English, skips all but the first two steps.
+FUNCTIONS = r"""
     CREATE OR REPLACE FUNCTION {schema}.recall_terms(owner bigint, body text, said_at timestamptz DEFAULT NULL)
-    RETURNS bigint[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-        SELECT coalesce(pg_catalog.array_agg(pg_catalog.hashtextextended(l, owner)), '{{}}')
-        FROM pg_catalog.unnest(pg_catalog.tsvector_to_array(pg_catalog.to_tsvector('pg_catalog.english',
-            pg_catalog.left(body, {max_chars}) || coalesce(' ' ||
-                ('{months}'::text[])[extract(month FROM said_at AT TIME ZONE 'UTC')::int]
-                || ' ' || extract(day FROM said_at AT TIME ZONE 'UTC')::text
-                || ' ' || extract(year FROM said_at AT TIME ZONE 'UTC')::text, '')))) l
-    $$;
+    RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+    DECLARE
+        day timestamp := said_at AT TIME ZONE 'UTC';
+        pairs text[];
+        config regconfig;
+        months text[];
+    BEGIN
+        SELECT t.config, t.months INTO config, months FROM {schema}.recall_texts t WHERE t.current;
+        body := pg_catalog.left(body, {max_chars}) || coalesce(' ' || months[extract(month FROM day)::int]
+            || ' ' || extract(day FROM day) || ' ' || extract(year FROM day), '');
+        IF pg_catalog.octet_length(body) <> pg_catalog.length(body) THEN
+            body := pg_catalog.normalize(pg_catalog.regexp_replace(
+                pg_catalog.normalize(body, 'NFKD'), '[\u0300-\u036f]', '', 'g'), 'NFKC');
+            pairs := ARRAY(SELECT DISTINCT pg_catalog.substr(run[1], at, 2)
+                FROM pg_catalog.regexp_matches(body, '{unspaced}', 'g') run,
+                    pg_catalog.generate_series(1, greatest(pg_catalog.length(run[1]) - 1, 1)) at);
+            body := pg_catalog.regexp_replace(body, '{unspaced}', ' ', 'g');
+        END IF;
+        RETURN ARRAY(SELECT pg_catalog.hashtextextended(l, owner)
+            FROM pg_catalog.unnest(pg_catalog.tsvector_to_array(pg_catalog.to_tsvector(config, body)) || pairs) l);
+    END $$;
     CREATE OR REPLACE FUNCTION {schema}.recall_content_term(owner bigint, body text)
     RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT pg_catalog.hashtextextended('content ' || body, owner)
@@ -68,8 +100,10 @@ ROW = """
         {schema}.recall_terms(m.user_id, m.content, m.created_at)
             || {schema}.recall_content_term(m.user_id, m.content),
         {schema}.recall_traits(m.content), {vector}.binary_quantize(m.embedding)::bit(1536),
-        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END
+        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END,
+        (SELECT id FROM {schema}.recall_texts WHERE current)
 """
+COLUMNS = "id, user_id, conversation, created_at, by_user, terms, traits, bits, model, text_id"
 # SECURITY DEFINER: whoever may write a message need not be granted anything on recall's table. The search_path is
 # fixed for that, and every name outside pg_catalog has its schema: old code's may lack the extension's.
 # Inserts and deletes are followed a statement at a time: an EXCEPTION block takes a transaction number of its own,
@@ -78,7 +112,7 @@ FOLLOW = """
     CREATE OR REPLACE FUNCTION {schema}.{table}_learn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
-        INSERT INTO {schema}.message_memories SELECT {row} FROM added m
+        INSERT INTO {schema}.message_memories ({columns}) SELECT {row} FROM added m
         WHERE m.content <> ''  -- else an answer that is being given
         ON CONFLICT (id) DO NOTHING;
         RETURN NULL;
@@ -100,7 +134,7 @@ FOLLOW = """
             END IF;
         END IF;
         DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
-        INSERT INTO {schema}.message_memories SELECT {row} FROM (SELECT NEW.*) m WHERE m.content <> '';
+        INSERT INTO {schema}.message_memories ({columns}) SELECT {row} FROM (SELECT NEW.*) m WHERE m.content <> '';
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
@@ -166,12 +200,14 @@ BACKFILL_INDEXES = {
     "message_memories_pending": "message_memories (model, (id & 1), id)",
     "message_memories_failed": "message_memories (id) WHERE embedding_error IS NOT NULL",
 }
+# Of a database that was migrated before: what TABLES makes at once today.
+ADD_TEXTS = "ALTER TABLE {schema}.message_memories ADD COLUMN IF NOT EXISTS text_id smallint"
 DROP_BACKFILL = """
     DROP TABLE IF EXISTS {schema}.embedding_usage;
     ALTER TABLE {schema}.message_memories DROP COLUMN IF EXISTS embedding_error;
 """
 DROP_TABLES = """
-    DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models;
+    DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models, {schema}.recall_texts;
     DROP FUNCTION IF EXISTS {schema}.recall_terms(bigint, text, timestamptz),
         {schema}.recall_content_term(bigint, text), {schema}.recall_traits(text);
 """
@@ -179,10 +215,13 @@ DROP_TABLES = """
 
 def tables(schema: str) -> str:
     """Statements for the tables and functions that both kinds share. No lock on a live table."""
-    return TABLES.format(schema=schema) + FUNCTIONS.format(schema=schema, months=MONTHS, max_chars=MAX_CHARS)
+    months = "{" + ",".join(months_of(DEFAULT)) + "}"
+    made = TABLES.format(schema=schema, config=DEFAULT, months=months)
+    return made + FUNCTIONS.format(schema=schema, unspaced=UNSPACED, max_chars=MAX_CHARS)
 
 
 def for_source(statements: str, source: Source, *, schema: str, vector: str = "") -> str:
     """The statements for one table of messages; ``vector`` is the extension's schema."""
     names = {"table": source.table, "conversation": source.conversation, "number": source.number}
-    return statements.replace("{row}", ROW).format(schema=schema, vector=vector, **names)
+    statements = statements.replace("{row}", ROW).replace("{columns}", COLUMNS)
+    return statements.format(schema=schema, vector=vector, **names)

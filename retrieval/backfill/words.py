@@ -1,11 +1,11 @@
 """Give messages that came before recall's triggers, or past them, their rows in recall's table: they are found by
-words from then on, and known to be pending."""
+words from then on, and known to be pending. Rows whose words were made by another text configuration are made anew."""
 
 from collections.abc import Iterator
 
 from retrieval import sql
 from retrieval.sources import Source
-from retrieval.structures import ROW
+from retrieval.structures import COLUMNS, ROW
 
 WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 # A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
@@ -15,10 +15,13 @@ WITH seen AS MATERIALIZED (
     SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
 ), missing AS MATERIALIZED (
     SELECT m.* FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen) AND m.content <> ''
-        AND NOT EXISTS (SELECT FROM message_memories p WHERE p.id = m.id * 2 + {number})
+        AND NOT EXISTS (SELECT FROM message_memories p WHERE p.id = m.id * 2 + {number}
+            AND p.text_id = (SELECT id FROM recall_texts WHERE current))
     FOR SHARE SKIP LOCKED
 ), filled AS (
-    INSERT INTO message_memories SELECT {row} FROM missing m ON CONFLICT (id) DO NOTHING RETURNING 1
+    INSERT INTO message_memories ({columns}) SELECT {row} FROM missing m
+    ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, traits = excluded.traits, text_id = excluded.text_id
+    RETURNING 1
 )
 SELECT (SELECT max(id) FROM seen), (SELECT count(*) FROM filled)
 """
@@ -41,5 +44,5 @@ def fill(source: Source) -> Iterator[int]:
 
 def _of(source: Source) -> str:
     row = ROW.replace("{schema}.", "").replace("{conversation}", source.conversation)
-    statement = FILL.replace("{row}", row).replace("{table}", source.table)
+    statement = FILL.replace("{row}", row).replace("{columns}", COLUMNS).replace("{table}", source.table)
     return statement.replace("{number}", str(source.number))
