@@ -3,7 +3,7 @@
 import re
 
 LONG_CHARS = 1_000  # up to here a message is a question as it stands
-LEAST_CHARS = 30  # "Thank you!" alone asks nothing
+LEAST_CHARS = 20  # "Thank you!" alone asks nothing
 MOST_CHARS = 500  # of a sentence without an end
 SENTENCE_END = re.compile(r"(?<=[.!?。？！؟])\s+|(?<=[。？！])|\n+")
 

@@ -91,7 +91,8 @@ class Scope:
 def recall(question: str, scope: Scope, *, embedding: NDArray[np.float32] | None, model: str = "") -> list[Ranked]:
     """The user's messages that have to do with the question, best first: 25 and more, where there are so many.
 
-    ``embedding`` is that of the question's ``gist``, by ``model``; without it words alone decide. One statement. Raises sql.NoMemory.
+    ``embedding`` is that of the question's ``gist``, by ``model``; without it words alone decide.
+    One statement. Raises sql.NoMemory.
     """
     params = {
         "user": scope.user_id,

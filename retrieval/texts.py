@@ -11,12 +11,13 @@ from django.db import transaction
 from retrieval import sql
 
 DEFAULT = "english"  # docs/decisions/0010-hybrid-recall.md, "Languages"
-# A message's day is among its words, "3 may 2024", in the configuration's own language. Where it is not here: English.
+# A message's day is among its words, "3 may 2024", in the configuration's language; where it is not here, English.
 MONTHS = {
     "english": "january february march april may june july august september october november december",
     "danish": "januar februar marts april maj juni juli august september oktober november december",
     "dutch": "januari februari maart april mei juni juli augustus september oktober november december",
-    "finnish": "tammikuu helmikuu maaliskuu huhtikuu toukokuu kesäkuu heinäkuu elokuu syyskuu lokakuu marraskuu joulukuu",
+    "finnish": "tammikuu helmikuu maaliskuu huhtikuu toukokuu kesäkuu heinäkuu elokuu syyskuu lokakuu marraskuu"
+    " joulukuu",
     "french": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
     "german": "januar februar märz april mai juni juli august september oktober november dezember",
     "italian": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",

@@ -1,5 +1,5 @@
 """Give messages that came before recall's triggers, or past them, their rows in recall's table: they are found by
-words from then on, and known to be pending. Rows whose words were made by another text configuration are made anew."""
+words from then on, and known to be pending. Words made by another text configuration are made anew."""
 
 from collections.abc import Iterator
 
