@@ -1,8 +1,8 @@
 """A database full of people who have said much: the data of benchmarks/recall.py.
 
 Vectors of 1,536 numbers are made from 64 hidden ones, in 400 topics with noise, so that neighbours mean something and
-are as hard to tell apart as those of texts (cosine of unrelated pairs 0 to 0.3, of the nearest 0.6 to 0.9). Words follow
-Zipf's law. The same seed gives the same data.
+are as hard to tell apart as those of texts (cosine of unrelated pairs 0 to 0.3, of the nearest 0.6 to 0.9). Words
+follow Zipf's law. The same seed gives the same data.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from psycopg.types import TypeInfo
 from numpy.typing import NDArray
 
 from retrieval.sql import VectorDumper
@@ -24,7 +25,8 @@ CHUNK = 2_000
 TABLES = (("standalone_chat_messages", "chat_id"), ("chat_messages", "passage_id"))
 PEOPLE = """
     INSERT INTO auth_user (id, username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined) SELECT n, 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(n)s) n;
+        date_joined)
+    SELECT n, 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(n)s) n;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user ORDER BY id;
     INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', '' FROM auth_user ORDER BY id;
 """
@@ -77,12 +79,14 @@ def fill(database: psycopg.Connection[Any], rows: int, world: World) -> None:
     whose = owners(rows)
     psycopg.ClientCursor(database).execute(PEOPLE, {"n": max(whose)})
     database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
-    (oid,) = database.execute("SELECT 'vector'::regtype::oid::int8").fetchone() or (0,)
-    database.adapters.register_dumper(np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": oid}))
+    found = TypeInfo.fetch(database, "vector")
+    assert found is not None
+    found.register(database)
+    database.adapters.register_dumper(np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid}))
     for turn, start in enumerate(range(0, len(whose), CHUNK)):
         table, parent = TABLES[turn % 2]
         with database.cursor().copy(COPY.format(table=table, parent=parent)) as copy:
-            copy.set_types([20, 20, 25, 25, 1184, oid])
+            copy.set_types(["int4", "int8", "text", "text", "timestamptz", "vector"])
             for row in chunk(whose[start : start + CHUNK], start, world):
                 copy.write_row(row)
         database.commit()
