@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from psycopg.types import TypeInfo
 from numpy.typing import NDArray
+from psycopg.types import TypeInfo
 
 from retrieval.sql import VectorDumper
 
