@@ -24,7 +24,7 @@ COPY --chmod=755 . .
 # The key only lets the settings be read: nothing is signed with it, and it is in no file. Compiled here, since the
 # running account may write nowhere but in .verse.
 RUN SECRET_KEY=not-used python manage.py collectstatic --no-input --ignore "*.map" --ignore redoc \
-    && servestatic --compress static \
+    && find static -size +1k "(" -name "*.js" -o -name "*.css" ")" -exec gzip --keep --best --no-name {} + \
     && python -m compileall -q chat retrieval verse gunicorn.conf.py manage.py \
     && install -d -m 0700 -o 10001 -g 10001 .verse
 # A number, so that Kubernetes can see that it is not root; the account needs no name.

@@ -60,7 +60,7 @@ def value_of(stage: list[Instruction], name: str) -> str:
 
 
 def is_left_out(path: str, rules: str) -> bool:
-    """Whether .dockerignore keeps ``path`` (relative, with ``/``) out of the build: the last rule that fits decides."""
+    """Whether .dockerignore keeps ``path`` (relative, with ``/``) out: the last rule that fits decides."""
     out = False
     for rule in rules.splitlines():
         pattern = rule.strip().lstrip("!").rstrip("/")

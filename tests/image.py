@@ -21,7 +21,8 @@ from tests import dockerfile
 from tests.dockerfile import Instruction
 from tests.support import ROOT, clean_environment
 
-NETWORK = re.compile(r"pip_.*|(https?|no|all)_proxy|ssl_cert_(file|dir)", re.IGNORECASE)  # how this machine reaches PyPI
+# How this machine reaches the package index:
+NETWORK = re.compile(r"pip_.*|(https?|no|all)_proxy|ssl_cert_(file|dir)", re.IGNORECASE)
 WRITABLE = ".verse"  # within WORKDIR
 NOT_OF_A_BASE_IMAGE = shutil.ignore_patterns("site-packages", "dist-packages", "test", "idlelib", "__pycache__")
 
@@ -34,6 +35,7 @@ class Image:
         self.folder = Path(tempfile.mkdtemp(prefix="verse-image-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.root = self.folder / "root"
+        self.stage = ""
         self._arguments = arguments
         try:
             for one in dockerfile.read(ROOT / "Dockerfile"):
@@ -153,9 +155,7 @@ def copy_tree(source: Path, target: Path, rules: str = "") -> None:
 def copy_interpreter(target: Path) -> None:
     """The stand-in for the base image: this Python with its standard library and pip, no package."""
     version = f"python3.{sys.version_info.minor}"
-    shutil.copytree(
-        sysconfig.get_path("stdlib"), target / "lib" / version, ignore=NOT_OF_A_BASE_IMAGE, ignore_dangling_symlinks=True
-    )
+    shutil.copytree(sysconfig.get_path("stdlib"), target / "lib" / version, ignore=NOT_OF_A_BASE_IMAGE)
     (target / "bin").mkdir()
     shutil.copy(Path(sys.executable).resolve(), target / "bin/python")
     for library in Path(sysconfig.get_config_var("LIBDIR")).glob(f"lib{version}*.so*"):
