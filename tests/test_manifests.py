@@ -25,7 +25,7 @@ SECRETS = {"DATABASE_URL", "SECRET_KEY", "LLM_API_KEY", "OPENAI_API_KEY"}
 OTHERS = {
     "FORWARDED_ALLOW_IPS",  # gunicorn's
     "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB",  # the database image's
-    "PUBLISHED_PORT", "EXTRAS",  # compose.yaml's own
+    "PUBLISHED_PORT", "EXTRAS", "BACKFILL_MAX_COST",  # compose.yaml's own
 }  # fmt: skip
 AFTER_GRACE_S = 10  # docs/operations.md: what the end takes beyond SHUTDOWN_GRACE
 
@@ -127,6 +127,17 @@ def test_each_command_exists() -> None:
     named = set(re.findall(r"manage\.py (\w+)", " ".join(words)))
     assert named >= {"enable_vector", "migrate", "backfill_embeddings", "clear_expired", "clearsessions"}
     assert named <= set(get_commands())
+
+
+def test_what_the_page_names_is_there() -> None:
+    page = (ROOT / "docs/containers.md").read_text()
+    for path in re.findall(r"deploy/[\w/.-]*\w", page):
+        assert (ROOT / path).exists(), path
+    for kind, name in re.findall(r"\b(deployment|job)[/ ](verse[\w-]*)", page):
+        assert f"{kind.title()}/{name}" in objects()
+    services = re.findall(r"docker compose (?:run|exec)(?: --name \S+| -\S+)* (\w+)", page)
+    assert set(services) == compose().keys()
+    assert all(f"`{name}`" in page for name in ("PUBLISHED_PORT", "BACKFILL_MAX_COST"))
 
 
 def test_the_probes_ask_what_they_should() -> None:
