@@ -162,11 +162,12 @@ def test_the_image_holds_the_server_and_nothing_else(image: Image) -> None:
 
 
 def test_its_account_may_write_in_one_folder_only(image: Image) -> None:
-    tried = image.run("sh", "-c", "id -u; touch .verse/draining && rm .verse/draining && touch new; touch verse/new")
-    assert tried.returncode == 1
-    assert tried.stdout.count("Permission denied") == 2
+    assert image.run("sh", "-c", "touch .verse/draining && rm .verse/draining").returncode == 0
+    for place in (".", "verse", "static", ".venv/bin"):
+        tried = image.run("touch", f"{place}/new")
+        assert "Permission denied" in tried.stdout, place
     if os.geteuid() == 0:
-        assert tried.stdout.splitlines()[0] == "10001"
+        assert image.run("id", "-u").stdout == "10001\n"
 
 
 def test_a_container_migrates_serves_drains_and_stops(image: Image, database: str, start: Start) -> None:
