@@ -57,4 +57,5 @@ fix: install ## what ruff can mend by itself
 
 lock: ## the newest versions that pyproject.toml allows, with hashes
 	$(UV_COMPILE) --upgrade --output-file requirements-production.lock
-	$(UV_COMPILE) --upgrade --extra local --group dev --constraint requirements-production.lock --output-file requirements.lock
+	$(UV_COMPILE) --upgrade --extra local --constraint requirements-production.lock --output-file requirements-local.lock
+	$(UV_COMPILE) --upgrade --extra local --group dev --constraint requirements-local.lock --output-file requirements.lock

@@ -36,6 +36,8 @@ REASONS = {
     "needs your own key": 1,
     "needs your own database": 1,
     "prints a secret": 1,
+    "needs a container engine": 2,
+    "needs a cluster": 2,
 }  # how many blocks are not run, by why; nothing else is a reason
 DOCUMENTED = "http://127.0.0.1:8000"
 PASSWORD = re.compile(r"^Sign in as demo, password (\S+)$", re.MULTILINE)

@@ -137,7 +137,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "/static/"
-SERVESTATIC_USE_FINDERS = True  # no collectstatic step: the admin's and the docs page's few files
+STATIC_ROOT = BASE_DIR / "static"  # made for the image, by collectstatic; elsewhere packages' own files are served
+SERVESTATIC_USE_FINDERS = not STATIC_ROOT.is_dir()
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 REST_FRAMEWORK = {
