@@ -164,6 +164,26 @@ class FollowTable(Operation):
         return f"Let recall follow {self.source.table}"
 
 
+class FollowTableAnew(FollowTable):
+    """The triggers of a table as they are now, where an earlier migration made them otherwise. Lock: as FollowTable.
+
+    Back: they stay, since they do for earlier code what the earlier ones did.
+    """
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """They stay."""
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return f"Make the triggers on {self.source.table} anew"
+
+
 class AddBackfill(Operation):
     """What a backfill needs: the reason of rows set aside, an index on pending rows, a table of what calls cost.
 
