@@ -228,14 +228,18 @@ def held(pk: int) -> Iterator[psycopg.Connection[Any]]:
         yield other
 
 
-def wait_for(condition: str, seconds: float = 10) -> None:
-    """Until some session's state is as the SQL says."""
+def waits_for_lock(like: str) -> bool:
+    """Whether a session with such a statement waits for a lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    return bool(query(waiting, like))
+
+
+def wait_until(so: Callable[[], bool], seconds: float = 10) -> None:
+    """Until it is so."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if query(f"SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {condition}"):
-            return
+    while not so():
+        assert time.monotonic() < until
         time.sleep(0.01)
-    raise AssertionError(condition)
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -262,9 +266,9 @@ def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_mo
     with ThreadPoolExecutor(2) as threads, held(remembered.pk) as other:
         storing = threads.submit(in_thread, store)
         # It has found that its model is the current one, and waits for the row.
-        wait_for("wait_event_type = 'Lock' AND query LIKE '%SET embedding%'")
+        wait_until(lambda: waits_for_lock("%SET embedding%"))
         switching = threads.submit(in_thread, lambda: current_model.switch(LARGE))
-        wait_for("wait_event_type = 'Lock' AND query LIKE '%LOCK TABLE%'")
+        wait_until(lambda: switching.done() or waits_for_lock("%LOCK TABLE%"))
         other.rollback()
         assert storing.result(20)
         switching.result(20)
