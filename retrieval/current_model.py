@@ -36,7 +36,7 @@ ROWS = """
 WITHOUT = "SELECT count(*) FROM message_memories WHERE model IS NULL"
 MISMATCH = (
     "the stored vectors come from the model {stored}, the settings name {configured}. Messages are recalled by words "
-    "until you run: manage.py rag_model use (it tells the cost and asks); or go back to {before}"
+    "until you run manage.py rag_model use (it tells the cost and asks), or go back to {before}"
 )
 
 
