@@ -19,7 +19,7 @@ from chat import running
 from chat.remembering import finish
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
-from retrieval import embeddings, sql, storage
+from retrieval import current_model, embeddings, sql
 from tests.support import Server, database_url
 
 
@@ -106,7 +106,7 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
 def look_again() -> None:
     """Forget what the process knows of the embedding service and of the database's schema and model."""
     embeddings.reset()
-    storage.forget_checks()
+    current_model.forget_checks()
     sql.forget_schema()
 
 

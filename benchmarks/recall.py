@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.recall [--rows 100000] [--questions 50] [--hnsw] [--json FILE]
 
 All ways in one run on the same data and server, question by question in turn: Verse's whole recall (one statement
-and its arithmetic), its words alone, an exact scan, the HNSW indexes with a user filter (--hnsw,
-which builds them first), and numpy with the user's vectors in memory, the limit. "Found" is the share of the user's
+and its arithmetic), its words alone, an exact scan of the user's vectors, the HNSW indexes with a user filter (--hnsw
+builds them), and numpy with the user's vectors in memory, the limit. "Found" is the share of the user's
 five nearest messages, by cosine, among what is looked at (of the others: among the five returned); "short" counts
 answers of fewer than five.
 """

@@ -15,7 +15,7 @@ from chat.forgetting import forgotten
 from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
 from chat.remembering import remember_within, workers
 from chat.switches import Switches, switches_of
-from retrieval import embeddings, storage
+from retrieval import current_model, embeddings, storage
 from retrieval.embeddings import EmbeddingError, Vector
 from retrieval.ranking import Ranked
 from retrieval.recall import Scope, recall
@@ -201,7 +201,7 @@ def _embedding_of(text: str) -> Vector | None:
     if model is None:
         return None
     try:
-        storage.check_model(model)
+        current_model.check_model(model)
         release()
         (vector,) = embeddings.begin([text]).result(timeout=settings.RAG_TIMEOUT_S)
     except (EmbeddingError, NoMemory):

@@ -11,7 +11,7 @@ from django.db import Error
 from chat.connections import release, with_connection
 from chat.models import Message, Status
 from chat.switches import switches_of
-from retrieval import embeddings, storage
+from retrieval import current_model, embeddings, storage
 from retrieval.embeddings import EmbeddingError, Vector
 from retrieval.sql import NoMemory
 
@@ -51,7 +51,7 @@ def remember(message: Message) -> Vector | None:
     try:
         if not switches_of(message.user_id).allow(message):
             return None
-        storage.check_model(model)
+        current_model.check_model(model)
         vector = storage.known(message.user_id, message.content, model=model)
         if vector is None:
             release()

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,7 +25,9 @@ BLOCKERS = """
 """
 
 
-def change(connection: BaseDatabaseWrapper, table: str, statements: str) -> None:
+def change(
+    connection: BaseDatabaseWrapper, table: str, statements: str, params: dict[str, Any] | None = None
+) -> None:
     """Run the statements, which lock ``table``, in one transaction; again after a pause while somebody else holds it.
 
     Each try waits LOCK_TIMEOUT_MS for the lock, so no other statement is held up for longer. OperationalError: the
@@ -34,7 +37,7 @@ def change(connection: BaseDatabaseWrapper, table: str, statements: str) -> None
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-                cursor.execute(statements)
+                cursor.execute(statements, params)
             return
         except OperationalError as error:
             if getattr(error.__cause__, "sqlstate", None) not in (LOCK_NOT_AVAILABLE, DEADLOCK) or attempt == TRIES:

@@ -164,6 +164,26 @@ class FollowTable(Operation):
         return f"Let recall follow {self.source.table}"
 
 
+class FollowTableAnew(FollowTable):
+    """The triggers of a table as they are now, where an earlier migration made them otherwise. Lock: as FollowTable.
+
+    Back: they stay, since they do for earlier code what the earlier ones did.
+    """
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """They stay."""
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return f"Make the triggers on {self.source.table} anew"
+
+
 class AddBackfill(Operation):
     """What a backfill needs: the reason of rows set aside, an index on pending rows, a table of what calls cost.
 
@@ -210,7 +230,7 @@ class AddBackfill(Operation):
         return "Make ready for backfill_embeddings"
 
 
-class UpdateRecall(AddRecall):
+class AddRecallAnew(AddRecall):
     """Recall's tables and functions as they are today, where an earlier version made them. Back: nothing to do.
 
     Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does.
@@ -228,8 +248,8 @@ class UpdateRecall(AddRecall):
         """Add what is missing, replace the functions."""
         connection = schema_editor.connection
         schema = schema_of_messages(connection)
-        changed = structures.ADD_TEXTS.format(schema=schema)
-        locks.change(connection, "message_memories", f"{changed};{structures.tables(schema)}")
+        changed = structures.ADD_COLUMNS.format(schema=schema)
+        locks.change(connection, "message_memories", changed + structures.tables(schema))
 
     def database_backwards(
         self,
@@ -243,19 +263,6 @@ class UpdateRecall(AddRecall):
     def describe(self) -> str:
         """For ``migrate --plan``."""
         return "Bring the tables and functions of recall up to date"
-
-
-class UpdateFollowing(FollowTable):
-    """The triggers' functions as they are today. Lock: as FollowTable. Back: nothing to do."""
-
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        """The earlier migration takes all of it away."""
 
 
 def schema_of_messages(connection: BaseDatabaseWrapper) -> str:

@@ -1,25 +1,17 @@
-"""Where embeddings are kept, and from which model they came."""
+"""Embeddings stored beside their texts, and found again."""
 
-import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from retrieval import sql
-from retrieval.embeddings import EmbeddingError, Vector
+from retrieval.embeddings import Vector
 from retrieval.models import sources
 from retrieval.sources import Source
 
-logger = logging.getLogger(__name__)
-CHECK_AGAIN_S = 15.0  # rag_model use is noticed within this
-CLAIM = """
-    INSERT INTO embedding_models (name, current)
-    SELECT %(name)s, true WHERE NOT EXISTS (SELECT FROM embedding_models WHERE current) ON CONFLICT DO NOTHING
-"""
-CURRENT = "SELECT name FROM embedding_models WHERE current"
-# The content is part of the condition: an edit that came meanwhile wins.
+# The content is part of the condition: an edit that came meanwhile wins. So is the model; that it stays the same to
+# the statement's end, triggers included, is seen to by current_model.switch.
 STORE = """
     UPDATE {table} SET embedding = %(embedding)b::{vector}.vector(1536)
     WHERE id = %(id)s AND content = %(content)s
@@ -60,54 +52,6 @@ COUNT = """
         AND model = (SELECT id FROM embedding_models WHERE current AND name = %(model)s)
         AND NOT conversation = ANY (%(hidden)s::bigint[])
 """
-
-
-class ModelMismatch(EmbeddingError):
-    """The database's vectors came from another model than the configured one; they are never compared."""
-
-
-@dataclass
-class _Checked:
-    model: str | None = None  # found to be the database's
-    at: float = 0.0
-    told: set[str] = field(default_factory=set)
-
-
-_checked = _Checked()
-
-
-def check_model(name: str, *, again: bool = False) -> None:
-    """Make ``name`` the database's model where it has none yet. At most two queries, at times, or ``again``.
-
-    Raises ModelMismatch, said once in the log, where the stored vectors came from another; NoMemory.
-    """
-    if not again and _checked.model == name and time.monotonic() - _checked.at < CHECK_AGAIN_S:
-        return
-    current = current_model()
-    if current is None:
-        sql.run(CLAIM, {"name": name})
-        current = current_model()
-    if current != name:
-        words = (
-            f"the stored vectors come from the model {current}, EMBEDDING_MODEL is {name}: run manage.py rag_model"
-        )
-        if words not in _checked.told:
-            _checked.told.add(words)
-            logger.error("Error generating embeddings: %s", words)
-        raise ModelMismatch(words)
-    _checked.model, _checked.at = name, time.monotonic()
-
-
-def current_model() -> str | None:
-    """The name of the model whose vectors are stored; None before the first. One query. Raises NoMemory."""
-    rows = sql.run(CURRENT, {})
-    return str(rows[0][0]) if rows else None
-
-
-def forget_checks() -> None:
-    """Ask the database again."""
-    _checked.model = None
-    _checked.told.clear()
 
 
 def store(source: Source, pk: int, content: str, embedding: Vector, *, model: str) -> bool:

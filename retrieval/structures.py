@@ -21,7 +21,9 @@ TABLES = """
     CREATE TABLE IF NOT EXISTS {schema}.embedding_models (
         id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         name text NOT NULL UNIQUE,
-        current boolean NOT NULL DEFAULT false
+        current boolean NOT NULL DEFAULT false,
+        min_similarity real,  -- see retrieval/similarity.py
+        measured_at timestamptz
     );
     CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_current ON {schema}.embedding_models (current) WHERE current;
     CREATE TABLE IF NOT EXISTS {schema}.recall_texts (
@@ -94,20 +96,26 @@ FUNCTIONS = r"""
             * CASE WHEN pg_catalog.right(pg_catalog.rtrim(body), 1) IN ('?', '？', '؟') THEN -1 ELSE 1 END)::smallint
     $$;
 """
-# A message ``m`` as its row in message_memories.
+# A message ``m`` as its row in message_memories; ``model`` is SQL for where its embedding came from.
 ROW = """
         m.id * 2 + {number}, m.user_id, m.{conversation} * 2 + {number}, m.created_at, m.role = 'user',
         {schema}.recall_terms(m.user_id, m.content, m.created_at)
             || {schema}.recall_content_term(m.user_id, m.content),
         {schema}.recall_traits(m.content), {vector}.binary_quantize(m.embedding)::bit(1536),
-        CASE WHEN m.embedding IS NOT NULL THEN (SELECT id FROM {schema}.embedding_models WHERE current) END,
-        (SELECT id FROM {schema}.recall_texts WHERE current)
+        CASE WHEN m.embedding IS NOT NULL THEN {model} END,
+        (SELECT t.id FROM {schema}.recall_texts t WHERE t.current)
 """
 COLUMNS = "id, user_id, conversation, created_at, by_user, terms, traits, bits, model, text_id"
+# Whoever stores an embedding has made sure that it comes from the current model (retrieval/current_model.py).
+CURRENT = "(SELECT e.id FROM {schema}.embedding_models e WHERE e.current)"
+# Of an embedding that was stored earlier, and whose model was not noted: known only where there has been one model.
+ONLY = "(SELECT max(e.id) FROM {schema}.embedding_models e HAVING count(*) = 1)"
 # SECURITY DEFINER: whoever may write a message need not be granted anything on recall's table. The search_path is
 # fixed for that, and every name outside pg_catalog has its schema: old code's may lack the extension's.
 # Inserts and deletes are followed a statement at a time: an EXCEPTION block takes a transaction number of its own,
-# and a million of them in one import would be a burden to the whole server.
+# and a million of them in one import would be a burden to the whole server. An update that names the column of the
+# embedding has a trigger of its own, since it alone says that the vector is the current model's: an update of
+# anything else leaves the vector as it is, and so where it came from.
 FOLLOW = """
     CREATE OR REPLACE FUNCTION {schema}.{table}_learn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -122,28 +130,27 @@ FOLLOW = """
     END $$;
     CREATE OR REPLACE FUNCTION {schema}.{table}_relearn() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE
+        known smallint;  -- the model of an embedding that stays
     BEGIN
-        IF (NEW.user_id, NEW.{conversation}, NEW.content, NEW.created_at, NEW.role)
-            IS NOT DISTINCT FROM (OLD.user_id, OLD.{conversation}, OLD.content, OLD.created_at, OLD.role) THEN
-            UPDATE {schema}.message_memories SET bits = {vector}.binary_quantize(NEW.embedding)::bit(1536),
-                model = CASE WHEN NEW.embedding IS NOT NULL THEN
-                    (SELECT e.id FROM {schema}.embedding_models e WHERE e.current) END
-            WHERE id = NEW.id * 2 + {number};
-            IF FOUND THEN
-                RETURN NULL;
-            END IF;
+        DELETE FROM {schema}.message_memories p WHERE p.id = NEW.id * 2 + {number} RETURNING p.model INTO known;
+        INSERT INTO {schema}.message_memories ({columns})
+            SELECT {row_known} FROM (SELECT NEW.*) m WHERE m.content <> '';
+        RETURN NULL;
+    EXCEPTION WHEN OTHERS THEN {leave_out}
+    END $$;
+    CREATE OR REPLACE FUNCTION {schema}.{table}_embed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        UPDATE {schema}.message_memories SET bits = {vector}.binary_quantize(NEW.embedding)::bit(1536),
+            model = CASE WHEN NEW.embedding IS NOT NULL THEN {current} END
+        WHERE id = NEW.id * 2 + {number};
+        IF NOT FOUND THEN
+            INSERT INTO {schema}.message_memories ({columns})
+                SELECT {row} FROM (SELECT NEW.*) m WHERE m.content <> '';
         END IF;
-        DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
-        INSERT INTO {schema}.message_memories ({columns}) SELECT {row} FROM (SELECT NEW.*) m WHERE m.content <> '';
         RETURN NULL;
-    EXCEPTION WHEN OTHERS THEN
-        RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
-        BEGIN  -- what is there may tell of an earlier text
-            DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
-        RETURN NULL;
+    EXCEPTION WHEN OTHERS THEN {leave_out}
     END $$;
     CREATE OR REPLACE FUNCTION {schema}.{table}_forget() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -165,21 +172,38 @@ FOLLOW = """
     CREATE OR REPLACE TRIGGER learn AFTER INSERT ON {schema}.{table}
         REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION {schema}.{table}_learn();
     CREATE OR REPLACE TRIGGER relearn
-        AFTER UPDATE OF user_id, {conversation}, role, content, created_at, embedding
-        ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_relearn();
+        AFTER UPDATE OF user_id, {conversation}, role, content, created_at ON {schema}.{table} FOR EACH ROW
+        WHEN ((NEW.user_id, NEW.{conversation}, NEW.content, NEW.created_at, NEW.role)
+            IS DISTINCT FROM (OLD.user_id, OLD.{conversation}, OLD.content, OLD.created_at, OLD.role))
+        EXECUTE FUNCTION {schema}.{table}_relearn();
+    CREATE OR REPLACE TRIGGER embed
+        AFTER UPDATE OF embedding ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.{table}_embed();
     CREATE OR REPLACE TRIGGER forget AFTER DELETE ON {schema}.{table}
         REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {schema}.{table}_forget();
     CREATE OR REPLACE TRIGGER pend
         BEFORE UPDATE OF content ON {schema}.{table} FOR EACH ROW
         WHEN (NEW.content IS DISTINCT FROM OLD.content) EXECUTE FUNCTION {schema}.{table}_pend();
+    -- Else anybody could put them on a table of their own, and write to recall's with its owner's rights.
+    REVOKE ALL ON FUNCTION {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_embed(),
+        {schema}.{table}_forget(), {schema}.{table}_pend() FROM PUBLIC;
 """
+# In a trigger that has failed: the row waits for the backfill, and what is there may tell of an earlier text.
+LEAVE_OUT = """
+        RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
+        BEGIN
+            DELETE FROM {schema}.message_memories WHERE id = NEW.id * 2 + {number};
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+        RETURN NULL;"""
 UNFOLLOW = """
     DROP TRIGGER IF EXISTS learn ON {schema}.{table};
     DROP TRIGGER IF EXISTS relearn ON {schema}.{table};
+    DROP TRIGGER IF EXISTS embed ON {schema}.{table};
     DROP TRIGGER IF EXISTS forget ON {schema}.{table};
     DROP TRIGGER IF EXISTS pend ON {schema}.{table};
-    DROP FUNCTION IF EXISTS {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_forget(),
-        {schema}.{table}_pend();
+    DROP FUNCTION IF EXISTS {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_embed(),
+        {schema}.{table}_forget(), {schema}.{table}_pend();
 """
 # What a backfill needs beside: which rows wait, which were set aside and why, and what calls have cost, by day.
 # ``model`` first in the index: rows without a vector, and rows with another model's, each in the order of ids.
@@ -201,7 +225,11 @@ BACKFILL_INDEXES = {
     "message_memories_failed": "message_memories (id) WHERE embedding_error IS NOT NULL",
 }
 # Of a database that was migrated before: what TABLES makes at once today.
-ADD_TEXTS = "ALTER TABLE {schema}.message_memories ADD COLUMN IF NOT EXISTS text_id smallint"
+ADD_COLUMNS = """
+    ALTER TABLE {schema}.message_memories ADD COLUMN IF NOT EXISTS text_id smallint;
+    ALTER TABLE {schema}.embedding_models ADD COLUMN IF NOT EXISTS min_similarity real,
+        ADD COLUMN IF NOT EXISTS measured_at timestamptz;
+"""
 DROP_BACKFILL = """
     DROP TABLE IF EXISTS {schema}.embedding_usage;
     ALTER TABLE {schema}.message_memories DROP COLUMN IF EXISTS embedding_error;
@@ -223,5 +251,13 @@ def tables(schema: str) -> str:
 def for_source(statements: str, source: Source, *, schema: str, vector: str = "") -> str:
     """The statements for one table of messages; ``vector`` is the extension's schema."""
     names = {"table": source.table, "conversation": source.conversation, "number": source.number}
-    statements = statements.replace("{row}", ROW).replace("{columns}", COLUMNS)
+    parts = {
+        "{columns}": COLUMNS,
+        "{row}": ROW.replace("{model}", CURRENT),
+        "{row_known}": ROW.replace("{model}", f"coalesce(known, {ONLY})"),
+        "{current}": CURRENT,
+        "{leave_out}": LEAVE_OUT,
+    }
+    for part, text in parts.items():
+        statements = statements.replace(part, text)
     return statements.format(schema=schema, vector=vector, **names)

@@ -34,7 +34,7 @@ REASONS = {
     "serves until stopped": 1,
     "installs": 1,
     "needs your own key": 1,
-    "needs your own database": 1,
+    "needs your own database": 3,
     "prints a secret": 1,
     "needs a container engine": 2,
     "needs a cluster": 2,

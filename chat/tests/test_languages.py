@@ -50,7 +50,7 @@ def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:
     said = StandaloneChatMessage.objects.create(
         user=chat.user, conversation=chat, role="user", content=content, **({"created_at": day} if day else {})
     )
-    return said.memory_source.reference(said.pk)
+    return int(said.memory_source.reference(said.pk))
 
 
 def found(user: User, question: str) -> list[int]:

@@ -17,7 +17,7 @@ COUNT = """
     SELECT count(*) FILTER (WHERE {pending}), coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
         count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed})
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
-    LEFT JOIN embedding_models c ON c.current AND c.name = coalesce(%(model)s, c.name)
+    LEFT JOIN embedding_models c ON CASE WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
     WHERE m.content <> '' AND {remembered}
 """
 WITHOUT = "(p.model IS NULL OR p.model IS DISTINCT FROM c.id)"  # also where no model is current yet
@@ -26,7 +26,15 @@ SET_ASIDE = """
     UPDATE message_memories p SET embedding_error = %(reason)s FROM {table} m
     WHERE m.id = %(id)s AND p.id = m.id * 2 + {number} AND m.content = %(content)s
 """
-RETRY = "UPDATE message_memories SET embedding_error = NULL WHERE embedding_error IS NOT NULL AND (id & 1) = {number}"
+# A row that somebody holds is left out: it is getting an embedding, or another text.
+RETRY = """
+    WITH few AS MATERIALIZED (
+        SELECT id FROM message_memories WHERE embedding_error IS NOT NULL AND (id & 1) = {number}
+        ORDER BY id LIMIT %(rows)s FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE message_memories p SET embedding_error = NULL FROM few WHERE p.id = few.id
+"""
+RETRY_ROWS = 500  # a transaction
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Counts:
 
 
 def count(source: Source, *, model: str | None) -> Counts:
-    """Where the table stands with the model of this name, None for the database's.
+    """Where the table stands, or would, with the model of this name as the current one; None for the database's.
 
     One statement, which reads the table. Raises NoMemory.
     """
@@ -86,8 +94,11 @@ def set_aside(source: Source, row: Row, reason: str) -> bool:
 
 
 def take_up_again(source: Source) -> int:
-    """Make the rows that were set aside pending again; how many. One statement."""
-    return int(sql.run(of(RETRY, source), {})[0][0])
+    """Make the rows that were set aside pending again; how many. One statement for RETRY_ROWS of them."""
+    taken = 0
+    while rows := int(sql.run(of(RETRY, source), {"rows": RETRY_ROWS})[0][0]):
+        taken += rows
+    return taken
 
 
 def of(statement: str, source: Source) -> str:

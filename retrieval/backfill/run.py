@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from retrieval import embeddings, storage, usage
+from retrieval import current_model, embeddings, storage, usage
 from retrieval.backfill import pending, words
 from retrieval.backfill.pending import Row
 from retrieval.backfill.service import Answer, Service
@@ -82,7 +82,7 @@ class Backfill:
         model = embeddings.model_name()
         if model is None:
             raise NotConfigured("no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local")
-        storage.check_model(model)
+        current_model.check_model(model)
         service = Service(self._wait)
         for source in self.tables:
             yield from self._embed_table(source, model, service)
@@ -148,7 +148,7 @@ class Backfill:
             texts = [content for _, content in batch.bought]
             answers |= zip(batch.bought, service.finish(texts, batch.call), strict=True)
         usage.flush()
-        storage.check_model(model, again=True)  # before it is paid for once more: rag_model may have switched
+        current_model.check_model(model, again=True)  # before it is paid for once more: rag_model may have switched
         report.embedded, report.failed = self._keep(source, batch.rows, answers, model)
         report.batch += 1
         report.done += len(batch.rows)

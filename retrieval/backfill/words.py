@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from retrieval import sql
 from retrieval.sources import Source
-from retrieval.structures import COLUMNS, ROW
+from retrieval.structures import COLUMNS, ONLY, ROW
 
 WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 # A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
@@ -43,6 +43,6 @@ def fill(source: Source) -> Iterator[int]:
 
 
 def _of(source: Source) -> str:
-    row = ROW.replace("{schema}.", "").replace("{conversation}", source.conversation)
+    row = ROW.replace("{model}", ONLY).replace("{schema}.", "").replace("{conversation}", source.conversation)
     statement = FILL.replace("{row}", row).replace("{columns}", COLUMNS).replace("{table}", source.table)
     return statement.replace("{number}", str(source.number))

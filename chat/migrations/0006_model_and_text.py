@@ -1,4 +1,4 @@
-"""Words of other languages: accents, scripts without spaces, the text configuration as a row in the database.
+"""Triggers that keep an embedding's model, and words of other languages: recall's structures as they are today.
 
 A fresh database has all of it since 0003; this brings one up that was migrated before. Lock: ACCESS EXCLUSIVE on
 message_memories and SHARE ROW EXCLUSIVE on one table of messages after the other, some milliseconds each, waited for
@@ -8,14 +8,14 @@ there keep the words they have until backfill_embeddings makes them anew.
 
 from django.db import migrations
 
-from retrieval.operations import UpdateFollowing, UpdateRecall
+from retrieval.operations import AddRecallAnew, FollowTableAnew
 
 
 class Migration(migrations.Migration):
     atomic = False  # one table a transaction
     dependencies = [("chat", "0005_backfill")]
     operations = [
-        UpdateRecall(),
-        UpdateFollowing(0, "standalone_chat_messages", "chat_id"),
-        UpdateFollowing(1, "chat_messages", "passage_id"),
+        AddRecallAnew(),
+        FollowTableAnew(0, "standalone_chat_messages", "chat_id"),
+        FollowTableAnew(1, "chat_messages", "passage_id"),
     ]

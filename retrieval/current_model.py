@@ -1,0 +1,123 @@
+"""Which model the stored vectors come from. A row of the database says so, and every process goes by it.
+
+Each vector's row in message_memories has its model's number. A vector is stored, found and compared only by
+statements that name the model and require it to be the current one, so vectors of two models never meet.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from django.db import connection
+
+from retrieval import local_model, locks, sql
+from retrieval.vectors import EmbeddingError
+
+logger = logging.getLogger(__name__)
+CHECK_AGAIN_S = 15.0  # a process notices a switch within this
+CLAIM = """
+    INSERT INTO embedding_models (name, current)
+    SELECT %(name)s, true WHERE NOT EXISTS (SELECT FROM embedding_models WHERE current) ON CONFLICT DO NOTHING
+"""
+CURRENT = "SELECT name FROM embedding_models WHERE current"
+# Any statement that stores a vector has the table in its hands (ACCESS SHARE) from before it looks at the current
+# model until its trigger has written the model's number beside the vector. The lock is one that waits for those
+# and lets none begin: else a vector of the old model could be given the number of the new one.
+SWITCH = """
+    LOCK TABLE embedding_models IN ACCESS EXCLUSIVE MODE;
+    UPDATE embedding_models SET current = false WHERE current;
+    INSERT INTO embedding_models (name, current) VALUES (%(name)s, true)
+    ON CONFLICT (name) DO UPDATE SET current = true
+"""
+ROWS = """
+    SELECT e.name, e.current, (SELECT count(*) FROM message_memories p WHERE p.model = e.id)
+    FROM embedding_models e ORDER BY e.current DESC, e.name
+"""
+WITHOUT = "SELECT count(*) FROM message_memories WHERE model IS NULL"
+MISMATCH = (
+    "the stored vectors come from the model {stored}, the settings name {configured}. Messages are recalled by words "
+    "until you run manage.py rag_model use (it tells the cost and asks), or go back to {before}"
+)
+
+
+class ModelMismatch(EmbeddingError):
+    """The database's vectors came from another model than the configured one; they are never compared."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that vectors came from, and how many messages have one by it."""
+
+    name: str
+    current: bool
+    rows: int
+
+
+@dataclass
+class _Checked:
+    model: str | None = None  # found to be the database's
+    at: float = 0.0
+    told: set[str] = field(default_factory=set)
+
+
+_checked = _Checked()
+
+
+def check_model(name: str, *, again: bool = False) -> None:
+    """Make ``name`` the database's model where it has none yet. At most two queries, at times, or ``again``.
+
+    Raises ModelMismatch, said once in the log, where the stored vectors came from another; NoMemory.
+    """
+    if not again and _checked.model == name and time.monotonic() - _checked.at < CHECK_AGAIN_S:
+        return
+    current = current_model()
+    if current is None:
+        sql.run(CLAIM, {"name": name})
+        current = current_model()
+    if current != name:
+        _checked.model = None
+        raise _mismatch(str(current), name)
+    _checked.model, _checked.at = name, time.monotonic()
+    _checked.told.clear()
+
+
+def current_model() -> str | None:
+    """The name of the model whose vectors are stored; None before the first. One query. Raises NoMemory."""
+    rows = sql.run(CURRENT, {})
+    return str(rows[0][0]) if rows else None
+
+
+def models() -> list[Model]:
+    """Every model that the database knows, the current one first. One query, from an index. Raises NoMemory."""
+    return [Model(*row) for row in sql.run(ROWS, {})]
+
+
+def count_without() -> int:
+    """How many messages that recall knows have no vector. One query, from an index. Raises NoMemory."""
+    return int(sql.run(WITHOUT, {})[0][0])
+
+
+def switch(name: str) -> None:
+    """Make ``name`` the database's model; vectors of others stay where they are, and are not used.
+
+    One transaction of a few milliseconds. Lock: ACCESS EXCLUSIVE on embedding_models, asked for as ``locks.change``
+    does; memory's statements wait for it, and what writes messages, 300 ms at the most. OperationalError: it could
+    not be had.
+    """
+    locks.change(connection, "embedding_models", SWITCH, {"name": name})
+    forget_checks()
+
+
+def forget_checks() -> None:
+    """Ask the database again."""
+    _checked.model = None
+    _checked.told.clear()
+
+
+def _mismatch(stored: str, configured: str) -> ModelMismatch:
+    before = "EMBEDDINGS=local" if stored == local_model.NAME else f"EMBEDDINGS=openai, EMBEDDING_MODEL={stored}"
+    words = MISMATCH.format(stored=stored, configured=configured, before=before)
+    if words not in _checked.told:
+        _checked.told.add(words)
+        logger.error("Error generating embeddings: %s", words)
+    return ModelMismatch(words)
