@@ -1,7 +1,7 @@
 """How similar two texts must be to have to do with each other: a number that belongs to the embedding model.
 
-Only for messages found by meaning alone (``RAG_MIN_SIMILARITY``). For the bundled model it was measured; for others it
-is taken from the vectors that are stored: hardly any pair of messages of different people is as similar.
+Only for messages found by meaning alone (``RAG_MIN_SIMILARITY``). For the bundled model it was measured; for others
+it is taken from the stored vectors: hardly any pair of messages of different people is as similar.
 """
 
 import time
