@@ -35,6 +35,12 @@ END_ABANDONED = """
     UPDATE standalone_chat_messages m SET status = 'interrupted', error = 'interrupted', content = gone.text
     FROM gone WHERE gone.passage_id IS NULL AND m.id = gone.message_id
 """
+# Whoever deletes the row of an answer being given writes the answer, and nobody else. Locks: both rows.
+FINISH = """
+    WITH ours AS (DELETE FROM running_answers WHERE id = %(running)s RETURNING id)
+    UPDATE {table} SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s
+    WHERE id = %(id)s AND EXISTS (SELECT FROM ours)
+"""
 
 
 @dataclass
@@ -104,16 +110,21 @@ def question_of(conversation: AnyConversation, answer: Message) -> Message:
 
 
 def finish(turn: Turn, text: str, ending: Ending, *, truncated: bool = False) -> Message | None:
-    """Write the answer, once, unless another process has ended it; the message as it is then, None if it is gone."""
-    messages, answer = type(turn.answer)._default_manager, turn.answer
+    """Write the answer, once, unless another process has ended it; the message as it is then, None if it is gone.
+
+    One statement, two where another was quicker.
+    """
+    answer = turn.answer
     written = {"content": text, "status": ending.status, "error": ending.error, "truncated": truncated}
-    with transaction.atomic():
-        ours = RunningAnswer.objects.filter(pk=turn.running_id or 0).delete()[0]
-        if ours and messages.filter(pk=answer.pk).update(**written):
-            for name, value in written.items():
-                setattr(answer, name, value)
-            return answer
-    return messages.filter(pk=answer.pk).first()
+    statement = FINISH.replace("{table}", answer._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, written | {"running": turn.running_id, "id": answer.pk})
+        ours = cursor.rowcount
+    if not ours:
+        return type(answer)._default_manager.filter(pk=answer.pk).first()
+    for name, value in written.items():
+        setattr(answer, name, value)
+    return answer
 
 
 def keep_context(answer: Message, context: list[dict[str, Any]]) -> None:
@@ -157,7 +168,7 @@ def running_of(conversation: AnyConversation) -> RunningAnswer | None:
 
 def lock_user(user_id: int) -> None:
     """Wait for the user's other turn to be begun: limits are counted one after the other. Lock: the user's row."""
-    get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user_id)
+    get_user_model()._default_manager.select_for_update(no_key=True).values_list("pk").get(pk=user_id)
 
 
 def find_question(conversation: AnyConversation, key: str | None, digest: bytes) -> Message | None:
