@@ -41,6 +41,24 @@ FINISH = """
     UPDATE {table} SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s
     WHERE id = %(id)s AND EXISTS (SELECT FROM ours)
 """
+LOCK_USER = "SELECT FROM {users} WHERE id = %s FOR NO KEY UPDATE"
+# The conversation's new time, and whatever of the user's is being answered, as it is once the user's row is ours.
+TOUCH = """
+    UPDATE {conversations} SET updated_at = %(now)s WHERE id = %(conversation)s
+    RETURNING ARRAY(SELECT {column} FROM running_answers WHERE user_id = %(user)s)
+"""
+ADD = """
+    WITH question AS (
+        INSERT INTO {messages} (user_id, {column}, role, content, created_at)
+        VALUES (%(user)s, %(conversation)s, 'user', %(content)s, %(now)s) RETURNING id
+    ), answer AS (
+        INSERT INTO {messages} (user_id, {column}, role, content, created_at, status, reply_to)
+        SELECT %(user)s, %(conversation)s, 'assistant', '', %(now)s, 'streaming', id FROM question
+        RETURNING id, reply_to
+    )
+    INSERT INTO running_answers (user_id, {column}, message_id)
+    SELECT %(user)s, %(conversation)s, id FROM answer RETURNING id, message_id, (SELECT reply_to FROM answer)
+"""
 
 
 @dataclass
@@ -75,9 +93,9 @@ def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
             return _again(conversation, question)
         _refuse_busy(conversation)
         _count(conversation)
-        question = _add(conversation, Role.USER, content=content)
-        _keep_key(conversation, key, digest, question)
-        return _run(conversation, question, None)
+        turn = _add_turn(conversation, content)
+        _keep_key(conversation, key, digest, turn.question)
+        return turn
 
 
 def begin_anew(conversation: AnyConversation, answer: Message, *, key: str | None) -> Turn:
@@ -168,7 +186,8 @@ def running_of(conversation: AnyConversation) -> RunningAnswer | None:
 
 def lock_user(user_id: int) -> None:
     """Wait for the user's other turn to be begun: limits are counted one after the other. Lock: the user's row."""
-    get_user_model()._default_manager.select_for_update(no_key=True).values_list("pk").get(pk=user_id)
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK_USER.replace("{users}", get_user_model()._meta.db_table), [user_id])
 
 
 def find_question(conversation: AnyConversation, key: str | None, digest: bytes) -> Message | None:
@@ -203,14 +222,36 @@ def _one_at_a_time(conversation: AnyConversation) -> None:
 def _refuse_busy(conversation: AnyConversation) -> None:
     """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until ended."""
     # It may have been deleted since it was found; whoever deletes it holds the user's row, as we do now.
-    if not type(conversation)._default_manager.filter(pk=conversation.pk).update(updated_at=timezone.now()):
+    row = _execute(TOUCH, conversation)
+    if row is None:
         raise NotFound
-    column = f"{conversation.kind}_id"
-    busy = list(RunningAnswer.objects.filter(user_id=conversation.user_id).values_list(column, flat=True))
+    (busy,) = row
     if conversation.pk in busy:
         raise errors.InProgress
     if len(busy) >= settings.STREAMS_PER_USER:
         raise errors.TooManyStreams(retry_after_s=1)
+
+
+def _execute(statement: str, conversation: AnyConversation, **params: Any) -> tuple[Any, ...] | None:
+    """The statement's row; the names of the conversation's tables and its column stand in braces."""
+    source = conversation.messages.model.memory_source
+    names = {"conversations": conversation._meta.db_table, "messages": source.table, "column": source.conversation}
+    params |= {"user": conversation.user_id, "conversation": conversation.pk}
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(**names), {"now": timezone.now()} | params)
+        return cast("tuple[Any, ...] | None", cursor.fetchone())
+
+
+def _add_turn(conversation: AnyConversation, content: str) -> Turn:
+    """The user's message, its answer still empty, and the row of the answer being given. One statement."""
+    now = timezone.now()
+    row = _execute(ADD, conversation, content=content, now=now)
+    running_id, answer_id, question_id = row or (None, None, None)
+    fields = {"user_id": conversation.user_id, "conversation": conversation, "created_at": now}
+    new = conversation.messages.model
+    question = new(pk=question_id, role=Role.USER, content=content, **fields)
+    answer = new(pk=answer_id, role=Role.ASSISTANT, status=Status.STREAMING, reply_to=question_id, **fields)
+    return Turn(conversation, question, answer, running_id)
 
 
 def _count(conversation: AnyConversation) -> None:
