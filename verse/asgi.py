@@ -57,8 +57,7 @@ class OneHopHandler(ASGIHandler):
 
 
 django_application = OneHopHandler()
-# A request's thread is new, and so are its connections: nothing is left of an earlier one that would be worth a change
-# to that thread.
+# A request's thread is new, and its connections are: nothing is left over that would be worth a change of threads.
 for left_over in (close_old_connections, reset_queries):
     request_started.disconnect(left_over)
 
