@@ -6,7 +6,6 @@ happens afterwards (the model refuses, the process dies) ends in a status of the
 
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, cast
 
 from django.conf import settings
@@ -15,12 +14,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
-from chat import errors
-from chat.models import IdempotencyKey, Message, MessageQuerySet, Passage, Role, RunningAnswer, StandaloneChat, Status
+from chat import errors, keys
+from chat.models import Message, MessageQuerySet, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.throttle import count_hit
 
 AnyConversation = Passage | StandaloneChat
-KEY_LIFETIME = timedelta(hours=24)  # contract of Idempotency-Key
 ABANDONED_S = 10  # an answer whose process has shown no life for so long has none; docs/decisions/0006
 INTERRUPTED = "interrupted"  # error of an answer whose process died or was stopped
 # The message tables by a running answer's column. Locks: the rows named, for the statement.
@@ -87,14 +85,14 @@ def begin(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
     """
     digest = hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
-        _one_at_a_time(conversation)
-        question = find_question(conversation, key, digest)
+        lock_user(conversation.user_id)
+        question = keys.find_question(conversation, key, digest)
         if question is not None:
             return _again(conversation, question)
         _refuse_busy(conversation)
         _count(conversation)
         turn = _add_turn(conversation, content)
-        _keep_key(conversation, key, digest, turn.question)
+        keys.keep(conversation, key, digest, turn.question)
         return turn
 
 
@@ -105,14 +103,14 @@ def begin_anew(conversation: AnyConversation, answer: Message, *, key: str | Non
     """
     digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
     with transaction.atomic():
-        _one_at_a_time(conversation)
-        known = find_question(conversation, key, digest)
+        lock_user(conversation.user_id)
+        known = keys.find_question(conversation, key, digest)
         if known is not None:
             return _again(conversation, known)
         _refuse_busy(conversation)
         question = question_of(conversation, answer)
         _count(conversation)
-        _keep_key(conversation, key, digest, question)
+        keys.keep(conversation, key, digest, question)
         return _run(conversation, question, answer)
 
 
@@ -174,11 +172,6 @@ def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
         cursor.execute(END_ABANDONED, {"seconds": seconds})
 
 
-def clear_keys() -> int:
-    """Delete the keys that have served their time; how many."""
-    return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()[0]
-
-
 def running_of(conversation: AnyConversation) -> RunningAnswer | None:
     """The conversation's answer being given."""
     return RunningAnswer.objects.filter(**of_conversation(conversation)).first()
@@ -190,20 +183,6 @@ def lock_user(user_id: int) -> None:
         cursor.execute(LOCK_USER.replace("{users}", get_user_model()._meta.db_table), [user_id])
 
 
-def find_question(conversation: AnyConversation, key: str | None, digest: bytes) -> Message | None:
-    """The message that came with this key within KEY_LIFETIME. Raises KeyReused where it was another."""
-    known = IdempotencyKey.objects.filter(key=key, **of_conversation(conversation)).first() if key else None
-    if known is None:
-        return None
-    question: Message | None = conversation.messages.filter(pk=known.message_id).first()
-    if question is None or known.created_at < timezone.now() - KEY_LIFETIME:
-        known.delete()
-        return None
-    if bytes(known.digest) != digest:
-        raise errors.KeyReused
-    return question
-
-
 def _again(conversation: AnyConversation, question: Message) -> Turn:
     """The turn as it ended; one without an answer runs again, and is not counted: it was, the first time."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
@@ -213,10 +192,6 @@ def _again(conversation: AnyConversation, question: Message) -> Turn:
         return Turn(conversation, question, answer)
     _refuse_busy(conversation)
     return _run(conversation, question, answer)
-
-
-def _one_at_a_time(conversation: AnyConversation) -> None:
-    lock_user(conversation.user_id)
 
 
 def _refuse_busy(conversation: AnyConversation) -> None:
@@ -281,12 +256,6 @@ def _run(conversation: AnyConversation, question: Message, answer: Message | Non
         user_id=conversation.user_id, message_id=answer.pk, **of_conversation(conversation)
     )
     return Turn(conversation, question, answer, running.pk)
-
-
-def _keep_key(conversation: AnyConversation, key: str | None, digest: bytes, question: Message) -> None:
-    if key:
-        fields = {"user_id": conversation.user_id, "key": key, "digest": digest, "message_id": question.pk}
-        IdempotencyKey.objects.create(**fields, **of_conversation(conversation))
 
 
 def of_conversation(conversation: AnyConversation) -> dict[str, AnyConversation]:
