@@ -111,12 +111,13 @@ def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[httpx2.Resp
     if settings.LLM == "local":
         _, base_url, key = local_llm.serve()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return client().stream("POST", f"{base_url}/chat/completions", json=asked, headers=headers)
+    url = f"{base_url}/chat/completions"
+    return client(asyncio.get_running_loop()).stream("POST", url, json=asked, headers=headers)
 
 
 @cache
-def client() -> httpx2.AsyncClient:
-    """The process's one client, for the loop of its running answers: making one costs 30 ms and more.
+def client(loop: asyncio.AbstractEventLoop) -> httpx2.AsyncClient:
+    """The loop's one client: making one costs 30 ms and more, and its connections belong to the loop.
 
     Plain HTTP and not OpenAI's own client, whose work for a call costs as much as fifty tokens
     (docs/decisions/0001-stack.md). It repeats nothing (a repeated call could be paid for twice) and has no time
@@ -124,6 +125,11 @@ def client() -> httpx2.AsyncClient:
     on bytes.
     """
     return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_S))
+
+
+async def close() -> None:
+    """Close the running loop's connections at rest."""
+    await client(asyncio.get_running_loop()).aclose()
 
 
 def parse_line(line: str) -> tuple[str, bool]:

@@ -19,7 +19,7 @@ import uvloop
 from django.conf import settings
 from django.db import Error
 
-from chat import keys, remembering, turns
+from chat import keys, llm, remembering, turns
 from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.llm import CompletionError, complete
@@ -132,6 +132,7 @@ class AnswerLoop:
     def close(self) -> None:
         """End the loop and its threads; no answer may be running."""
         self._heart.cancel()
+        self._call(llm.close()).result()
         self.loop.call_soon_threadsafe(self.loop.call_later, BEAT_S, self.loop.stop)  # after the heart has stopped
         self._thread.join()
         self._database.shutdown()

@@ -333,3 +333,14 @@ def test_whatever_fails_in_a_beat_the_next_one_comes(chat: StandaloneChat, monke
         time.sleep(0.05)
     loop.close()
     assert len(beats) >= 3
+
+
+def test_the_next_turn_asks_the_model_on_the_same_connection(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    post(api(alice), chat)
+    before = set(fake_openai._connections)
+    post(api(alice), chat)
+    assert len(fake_openai.chat.requests) == 2
+    assert before
+    assert set(fake_openai._connections) == before
