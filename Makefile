@@ -36,6 +36,7 @@ soak: install ## what takes too long for every push: slow tests, the oldest sche
 bench: install ## the figures of docs/benchmarks.md, about twenty minutes
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.turn
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m benchmarks.transfer
 

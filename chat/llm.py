@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,8 @@ from chat import local_llm
 
 MAX_ANSWER_CHARS = 2_000_000  # a server that never ends must not fill the memory; docs/api.md
 MAX_LINE_BYTES = 16_000_000  # nor a line that never ends
+END_S = 0.1  # for the end of the body after "[DONE]", mostly in the same packet
+KEEP_S = 4.0  # a connection at rest; uvicorn, and with it many a server of models, closes it after 5 s
 PRINTABLE = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text cannot hold NUL
 
 
@@ -61,7 +63,8 @@ async def complete(parts: list[dict[str, str]], say: Callable[[str], None]) -> N
 async def _listen(response: httpx2.Response, say: Callable[[str], None], patience: asyncio.Timeout) -> None:
     clock = asyncio.get_running_loop().time
     chars, whole = 0, False
-    async for line in lines_of(response):
+    lines = lines_of(response)
+    async for line in lines:
         text, ends = parse_line(line)
         whole = whole or ends
         if text:
@@ -72,6 +75,15 @@ async def _listen(response: httpx2.Response, say: Callable[[str], None], patienc
             break
     if not whole or chars > MAX_ANSWER_CHARS:
         raise CompletionError("The language model broke off its answer.")
+    await _read_to_end(lines)
+
+
+async def _read_to_end(lines: AsyncIterator[str]) -> None:
+    """Only a connection whose answer was read to its end is used again, and spares the next turn a new one."""
+    with suppress(TimeoutError, httpx2.HTTPError, ValueError):
+        async with asyncio.timeout(END_S):
+            async for _ in lines:
+                pass
 
 
 async def lines_of(response: httpx2.Response) -> AsyncIterator[str]:
@@ -99,19 +111,25 @@ def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[httpx2.Resp
     if settings.LLM == "local":
         _, base_url, key = local_llm.serve()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return client().stream("POST", f"{base_url}/chat/completions", json=asked, headers=headers)
+    url = f"{base_url}/chat/completions"
+    return client(asyncio.get_running_loop()).stream("POST", url, json=asked, headers=headers)
 
 
 @cache
-def client() -> httpx2.AsyncClient:
-    """The process's one client, for the loop of its running answers: making one costs 30 ms and more.
+def client(loop: asyncio.AbstractEventLoop) -> httpx2.AsyncClient:
+    """The loop's one client: making one costs 30 ms and more, and its connections belong to the loop.
 
     Plain HTTP and not OpenAI's own client, whose work for a call costs as much as fifty tokens
     (docs/decisions/0001-stack.md). It repeats nothing (a repeated call could be paid for twice) and has no time
     limit of its own: ours counts tokens, and a server that sends other bytes now and then would satisfy a limit
     on bytes.
     """
-    return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None))
+    return httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_S))
+
+
+async def close() -> None:
+    """Close the running loop's connections at rest."""
+    await client(asyncio.get_running_loop()).aclose()
 
 
 def parse_line(line: str) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,11 +13,12 @@ from django.db import Error
 
 from chat.connections import release, with_connection
 from chat.forgetting import forgotten
-from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
-from chat.remembering import remember_within, workers
+from chat.models import ChatMessage, Conversation, Message, Role, StandaloneChatMessage
+from chat.remembering import remember_later, workers
 from chat.switches import Switches, switches_of
-from retrieval import current_model, embeddings, storage
+from retrieval import current_model, embeddings, similarity, storage
 from retrieval.embeddings import EmbeddingError, Vector
+from retrieval.question import gist
 from retrieval.ranking import Ranked
 from retrieval.recall import Scope, recall
 from retrieval.sources import split
@@ -84,29 +86,36 @@ def can_recall() -> bool:
 def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
     """What the answer to the question is given, best first; at most RAG_CONTEXT_LIMIT. Never fails, never waits long.
 
-    One call for the question's embedding, which is stored; past RAG_TIMEOUT seconds words decide. ``sent`` are the
-    messages that the prompt holds anyway.
+    One call for the question's embedding, which is stored while recall looks; past RAG_TIMEOUT seconds words decide.
+    ``sent`` are the messages that the prompt holds anyway.
     """
     until = time.monotonic() + settings.RAG_TIMEOUT_S
-    embedding = remember_within(question, seconds=settings.RAG_TIMEOUT_S)
     try:
-        if not can_recall():
-            return []
         switches = switches_of(question.user_id)
         if not switches.allow(question):
             return []
+        recalls = can_recall()
+        release()
+        work = remember_later(question, allowed=True)
+        vector = work.vector_within(until - time.monotonic())
         excluded = [one.memory_source.reference(one.pk) for one in (question, *sent)]
         scope = Scope(question.user_id, excluded=excluded, hidden=switches.hidden)
-        release()
-        looking = workers().submit(
-            with_connection, find, question.content, scope, embedding, limit=settings.RAG_CONTEXT_LIMIT
-        )
+        found = _find_until(until, question.content, scope, vector) if recalls else []
+        wait([work.stored], timeout=max(until - time.monotonic(), 0))
+        return found
+    except Error as error:
+        logger.error("Error retrieving relevant context: %s", type(error.__cause__ or error).__name__)
+        return []
+
+
+def _find_until(until: float, text: str, scope: Scope, vector: Vector | None) -> list[Memory]:
+    """The memories for an answer, found by another thread; [] past ``until`` of the monotonic clock."""
+    limit = settings.RAG_CONTEXT_LIMIT
+    looking = workers().submit(with_connection, find, text, scope, vector, limit=limit)
+    try:
         return looking.result(max(until - time.monotonic(), LEAST_RECALL_S)).memories
     except TimeoutError:
         logger.error("Error retrieving relevant context: not found within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
-        return []
-    except Error as error:
-        logger.error("Error retrieving relevant context: %s", type(error.__cause__ or error).__name__)
         return []
 
 
@@ -149,14 +158,16 @@ def _shown(model: type[Message], user_id: int, switches: Switches) -> Any:
 
 
 def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int) -> Found:
-    """Recall within the scope, less what is forgotten. Four statements."""
+    """Recall within the scope, less what is forgotten. Four statements, and more where much is."""
+    model = embeddings.model_name() or ""
     try:
-        ranked = recall(text, scope, embedding=embedding, model=embeddings.model_name() or "")
+        ranked = recall(text, scope, embedding=embedding, model=model)
+        least = similarity.least(model)
     except NoMemory:
         return Found(OFF)
     by_meaning = any(one.similarity is not None for one in ranked)
-    near = [one for one in ranked if _is_near(one)]
-    return Found(HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE])[:limit])
+    near = [one for one in ranked if one.words or one.similarity is None or one.similarity >= least]
+    return Found(HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE], limit))
 
 
 def memories_of(message: Message) -> list[Memory]:
@@ -196,14 +207,14 @@ def _reference(entry: dict[str, Any]) -> int:
 
 
 def _embedding_of(text: str) -> Vector | None:
-    """A search's text as a vector, by one call within RAG_TIMEOUT; None where there is none."""
+    """What a search's text asks as a vector, by one call within RAG_TIMEOUT; None where there is none."""
     model = embeddings.model_name()
     if model is None:
         return None
     try:
         current_model.check_model(model)
         release()
-        (vector,) = embeddings.begin([text]).result(timeout=settings.RAG_TIMEOUT_S)
+        (vector,) = embeddings.begin([gist(text)]).result(timeout=settings.RAG_TIMEOUT_S)
     except (EmbeddingError, NoMemory):
         return None
     except TimeoutError:
@@ -212,17 +223,19 @@ def _embedding_of(text: str) -> Vector | None:
     return vector
 
 
-def _is_near(one: Ranked) -> bool:
-    least = settings.RAG_MIN_SIMILARITY
-    return least is None or one.words or one.similarity is None or one.similarity >= least
-
-
-def _fetch(user_id: int, ranked: list[Ranked]) -> list[Memory]:
-    """The messages themselves, in the ranking's order; without those that are gone, failed, or forgotten."""
-    gone = forgotten([one.reference for one in ranked])
-    wanted = [one for one in ranked if one.reference not in gone]
-    found = messages_of(user_id, [one.reference for one in wanted])
-    return [Memory(found[one.reference], one.score) for one in wanted if one.reference in found]
+def _fetch(user_id: int, ranked: list[Ranked], limit: int) -> list[Memory]:
+    """The first ``limit`` messages that are there and not forgotten, in the ranking's order."""
+    memories: list[Memory] = []
+    while ranked and len(memories) < limit:
+        some, ranked = ranked[: limit - len(memories)], ranked[limit - len(memories) :]
+        found = messages_of(user_id, [one.reference for one in some])
+        gone = forgotten([reference for reference, message in found.items() if message.role == Role.ASSISTANT])
+        memories += [
+            Memory(found[one.reference], one.score)
+            for one in some
+            if one.reference in found and one.reference not in gone
+        ]
+    return memories
 
 
 def messages_of(user_id: int, references: list[int]) -> dict[int, Message]:

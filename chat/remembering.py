@@ -1,68 +1,87 @@
 """Messages are remembered: embedded, by one call outside any transaction, and stored beside their text."""
 
 import logging
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
 
 from django.conf import settings
 from django.db import Error
 
 from chat.connections import release, with_connection
-from chat.models import Message, Status
+from chat.models import Message, Role, Status
 from chat.switches import switches_of
 from retrieval import current_model, embeddings, storage
 from retrieval.embeddings import EmbeddingError, Vector
+from retrieval.question import gist
 from retrieval.sql import NoMemory
 
 logger = logging.getLogger(__name__)
 WORKERS = 32  # they wait for the embedding service, without a connection
 
 
-def remember_within(message: Message, *, seconds: float) -> Vector | None:
-    """Embed the message, wait at most ``seconds`` for it; its embedding, None where there is none (yet).
+@dataclass
+class Remembering:
+    """A message that is being remembered, in a thread of its own."""
 
-    A call under way is not cut off: its vector is stored when it comes, and so not bought twice.
-    """
-    started = time.monotonic()
-    job = remember_later(message)
-    release()
-    try:
-        return job.result(timeout=max(seconds - (time.monotonic() - started), 0))
-    except TimeoutError:
-        embeddings.note_cut_off()
-        logger.error("Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
-        return None
+    vector: Future[Vector | None] = field(default_factory=Future)  # of what it asks; None: there is none
+    stored: Future[None] = field(default_factory=Future)  # the work is over
 
+    def vector_within(self, seconds: float) -> Vector | None:
+        """The embedding of what the message asks; None where there is none yet.
 
-def remember_later(message: Message) -> Future[Vector | None]:
-    """Begin to embed the message, in a thread of its own."""
-    return workers().submit(with_connection, remember, message)
-
-
-def remember(message: Message) -> Vector | None:
-    """Embed the message and store it beside its text; None where that cannot be: the row stays pending.
-
-    At most one call, outside any transaction; none for a text of the same user that is embedded already.
-    """
-    model = embeddings.model_name()
-    if model is None or not message.content or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
-        return None
-    try:
-        if not switches_of(message.user_id).allow(message):
+        A call under way is not cut off: its vector is stored when it comes, and so not bought twice.
+        """
+        try:
+            return self.vector.result(timeout=max(seconds, 0))
+        except TimeoutError:
+            embeddings.note_cut_off()
+            logger.error("Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
             return None
-        current_model.check_model(model)
-        vector = storage.known(message.user_id, message.content, model=model)
-        if vector is None:
-            release()
-            (vector,) = embeddings.begin([message.content]).result()
-        storage.store(message.memory_source, message.pk, message.content, vector, model=model)
+
+
+def remember_later(message: Message, *, allowed: bool = False) -> Remembering:
+    """Begin to remember the message; ``allowed``: the caller has looked at the switches."""
+    work = Remembering()
+    work.stored = workers().submit(with_connection, remember, message, work.vector, allowed=allowed)
+    return work
+
+
+def remember(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
+    """Embed the message, tell its ``vector``, then store it. It does not fail: a row without one stays pending."""
+    try:
+        if message.content and message.status in (Status.COMPLETE, Status.INTERRUPTED):
+            _embed(message, vector, allowed=allowed)
     except (EmbeddingError, NoMemory):  # said in the log where it happened
-        return None
+        pass
     except Error as error:
         logger.error("Error generating embeddings: not stored, %s", type(error.__cause__ or error).__name__)
-        return None
-    return vector
+    except Exception:
+        logger.exception("A message could not be remembered")
+    finally:
+        if not vector.done():
+            vector.set_result(None)
+
+
+def _embed(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
+    """At most one call, outside any transaction; none for a text of the same user that is embedded already.
+
+    Of a long message two texts are embedded: itself, to be stored, and what it asks.
+    """
+    model = embeddings.model_name()
+    if model is None or not (allowed or switches_of(message.user_id).allow(message)):
+        return
+    current_model.check_model(model)
+    content = message.content
+    asked = gist(content) if message.role == Role.USER else content
+    known = storage.known(message.user_id, content, model=model)
+    vectors = {} if known is None else {content: known}
+    missing = [text for text in dict.fromkeys((content, asked)) if text not in vectors]
+    if missing:
+        release()
+        vectors |= zip(missing, embeddings.begin(missing).result(), strict=True)
+    vector.set_result(vectors[asked])
+    storage.store(message.memory_source, message.pk, content, vectors[content], model=model)
 
 
 def finish() -> None:

@@ -19,15 +19,15 @@ import uvloop
 from django.conf import settings
 from django.db import Error
 
-from chat import remembering, turns
+from chat import keys, llm, remembering, turns
 from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
-from chat.llm import CompletionError, check_configured, complete
+from chat.llm import CompletionError, complete
 from chat.memory import Memory
 from chat.models import Message, Status
 from chat.prompt import Prompt
 from chat.turns import Ending, Turn
-from retrieval import usage
+from retrieval import similarity, usage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,12 @@ BEAT_S = 0.25  # a stop is noticed within this; contract: within 1 s
 SIGN_S = 15.0  # after so long listeners hear something, so that no proxy takes their connection for dead
 WRITE_S = 1.0  # text is at most this old when the process dies
 # What each process sees to, and every how many seconds: 10 s + 2 s is within the 15 s promised for a dead process.
-CHORES: dict[Callable[[], object], float] = {turns.end_abandoned: 2.0, usage.flush: 5.0, turns.clear_keys: 3600.0}
+CHORES: dict[Callable[[], object], float] = {
+    turns.end_abandoned: 2.0,
+    usage.flush: 5.0,
+    similarity.measure: 3600.0,
+    keys.clear: 3600.0,
+}
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
 DATABASE_THREADS = 4
 PROMPT_THREADS = 32  # they wait for the embedding service most of the time, without a connection
@@ -121,7 +126,8 @@ class AnswerLoop:
     def give(self, running: Running) -> None:
         """Begin to give the answer, and return."""
         self.answers[running.turn.running_id or 0] = running
-        self._call(self._give(running))
+        prompt = self._prompts.submit(with_connection, running.prepare, running.turn)
+        self._call(self._give(running, prompt))
 
     def drain(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` seconds for the answers to end, then end them as interrupted."""
@@ -132,6 +138,7 @@ class AnswerLoop:
     def close(self) -> None:
         """End the loop and its threads; no answer may be running."""
         self._heart.cancel()
+        self._call(llm.close()).result()
         self.loop.call_soon_threadsafe(self.loop.call_later, BEAT_S, self.loop.stop)  # after the heart has stopped
         self._thread.join()
         self._database.shutdown()
@@ -154,9 +161,9 @@ class AnswerLoop:
                 Ending(Status.INTERRUPTED, turns.INTERRUPTED, "The server stopped before the answer was whole.")
             )
 
-    async def _give(self, running: Running) -> None:
+    async def _give(self, running: Running, prompt: Future[Prompt]) -> None:
         running.task = asyncio.current_task()
-        running.ending = await self._ask(running)
+        running.ending = await self._ask(running, prompt)
         if not running.prepared.done():
             running.prepared.set_result(None)
         saved = await self._save(running, running.ending)
@@ -167,11 +174,10 @@ class AnswerLoop:
         if isinstance(saved, Message):
             remembering.remember_later(saved)
 
-    async def _ask(self, running: Running) -> Ending:
+    async def _ask(self, running: Running, preparing: Future[Prompt]) -> Ending:
         """The model's answer, however it ends."""
         try:
-            check_configured()
-            prompt = await self.loop.run_in_executor(self._prompts, with_connection, running.prepare, running.turn)
+            prompt = await asyncio.wrap_future(preparing)
             running.truncated = prompt.truncated
             running.context = prompt.memories
             running.prepared.set_result(None)

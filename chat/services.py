@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from chat import errors, memory, remembering, running, turns
+from chat.llm import check_configured
 from chat.memory import Memory
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.prompt import Prompt, build_prompt
@@ -43,7 +44,9 @@ class ChatService:
         """What the model is sent: instructions, passage, memories, history, the message.
 
         The question's embedding is stored on the way, and the answer keeps the ids of the memories it is given.
+        Raises NotConfigured where there is no model.
         """
+        check_configured()
         budget_tokens = settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS
         history = self.history_before(turn.question)
         memories = self._get_relevant_context(turn.question, history)

@@ -39,6 +39,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def error_in(body: bytes) -> tuple[str, str]:
+    """The error's ``code`` and ``type`` in the answer of a service that refuses; '' for what is not there."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error.get("code") or ""), str(error.get("type") or "")
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return "", ""  # a page of HTML, or an error in another form
+
+
 def _usable(seconds: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 

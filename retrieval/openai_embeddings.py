@@ -5,11 +5,10 @@ import random
 import re
 from collections.abc import Iterable
 
-import openai
+import httpx2
 from django.conf import settings
-from openai import AsyncOpenAI
 
-from retrieval.answers import retry_after_s, vectors_in
+from retrieval.answers import error_in, retry_after_s, vectors_in
 from retrieval.vectors import (
     DIMENSIONS,
     EmbeddingError,
@@ -24,25 +23,26 @@ from retrieval.vectors import (
 # at once; https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 2.0
-# Meant for the service's own state and not for the request; the statuses that OpenAI's client would repeat.
+# Meant for the service's own state and not for the request; the statuses that OpenAI's own client repeats.
 MAY_PASS = {408, 409, 429, *range(500, 600)}
 REFUSED_KEY = {401, 403}
 REFUSED_INPUT = {400, 413, 422}
 CODE = re.compile(r"[a-z_]{1,40}")  # such as invalid_api_key; nothing that could be a key
 
 
-def make_client() -> AsyncOpenAI:
-    """A client for the present settings, 65 to 157 ms. It repeats nothing and knows no time limit: we do.
+def make_client() -> httpx2.AsyncClient:
+    """A client for the present settings. It repeats nothing and knows no time limit: we do.
 
-    Its own time limit is for each read, so a byte now and then would satisfy it, and its retries would repeat
-    ``insufficient_quota``.
+    Its own time limit would be for each read, so a byte now and then would satisfy it.
     """
-    return AsyncOpenAI(
-        base_url=settings.OPENAI_BASE_URL, api_key=settings.OPENAI_API_KEY, max_retries=0, timeout=None
+    return httpx2.AsyncClient(
+        headers={"Authorization": f"Bearer {settings.OPENAI_API_KEY}"},
+        timeout=None,
+        limits=httpx2.Limits(max_connections=None),
     )
 
 
-async def embed_calls(client: AsyncOpenAI, calls: Iterable[list[str]]) -> list[Vector]:
+async def embed_calls(client: httpx2.AsyncClient, calls: Iterable[list[str]]) -> list[Vector]:
     """The vectors of all texts, in their order: one API call a list, one after another.
 
     Each has EMBEDDING_TIMEOUT seconds, its retries included; then its connection is closed. The first EmbeddingError
@@ -54,7 +54,7 @@ async def embed_calls(client: AsyncOpenAI, calls: Iterable[list[str]]) -> list[V
     return vectors
 
 
-async def _embed_in_time(client: AsyncOpenAI, texts: list[str]) -> list[Vector]:
+async def _embed_in_time(client: httpx2.AsyncClient, texts: list[str]) -> list[Vector]:
     failures: list[Unavailable] = []
     try:
         async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
@@ -65,7 +65,7 @@ async def _embed_in_time(client: AsyncOpenAI, texts: list[str]) -> list[Vector]:
 
 
 async def _embed(
-    client: AsyncOpenAI, texts: list[str], failures: list[Unavailable], *, ends_at: float
+    client: httpx2.AsyncClient, texts: list[str], failures: list[Unavailable], *, ends_at: float
 ) -> list[Vector]:
     """Ask until there is an answer; give up at once where the pause would outlast ``ends_at``, in the loop's time."""
     most_s = FIRST_PAUSE_S
@@ -81,33 +81,35 @@ async def _embed(
         most_s = min(2 * most_s, LONGEST_PAUSE_S)
 
 
-async def _ask(client: AsyncOpenAI, texts: list[str]) -> list[Vector]:
+async def _ask(client: httpx2.AsyncClient, texts: list[str]) -> list[Vector]:
+    asked = {
+        "model": settings.EMBEDDING_MODEL, "input": texts, "dimensions": DIMENSIONS, "encoding_format": "base64"
+    }  # fmt: skip
     try:
-        # Raw, because the client's own reading lets wrong vectors pass and breaks on a page of HTML.
-        response = await client.embeddings.with_raw_response.create(
-            model=settings.EMBEDDING_MODEL, input=texts, dimensions=DIMENSIONS, encoding_format="base64"
-        )
-    except openai.APIStatusError as error:
-        raise _refusal(error) from None  # its words can quote the key or a text
-    except openai.APIConnectionError as error:
-        raise Unavailable(f"the service cannot be reached ({type(error.__cause__).__name__})") from error
+        response = await client.post(f"{settings.OPENAI_BASE_URL}/embeddings", json=asked)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise Unavailable(f"the service cannot be reached ({type(error).__name__})") from error
+    if not response.is_success:
+        raise _refusal(response)
     try:
         return vectors_in(response.content, count=len(texts))
     except ValueError as error:
         raise Unavailable(f"the service's answer was not usable: {error}") from error
 
 
-def _refusal(error: openai.APIStatusError) -> EmbeddingError:
-    said = f"status {error.status_code}"
-    if CODE.fullmatch(error.code or ""):
-        said += f" ({error.code})"
-    after_s = retry_after_s(error.response.headers)
-    if error.status_code == 429 and "insufficient_quota" in (error.code, error.type):
+def _refusal(response: httpx2.Response) -> EmbeddingError:
+    """What the refusal means. Its words are left out: they can quote the key or a text."""
+    status, said = response.status_code, f"status {response.status_code}"
+    code, kind = error_in(response.content)
+    if CODE.fullmatch(code):
+        said += f" ({code})"
+    after_s = retry_after_s(response.headers)
+    if status == 429 and "insufficient_quota" in (code, kind):
         return QuotaExceeded(f"the account's quota is used up: {said}", retry_after_s=after_s)
-    if error.status_code in REFUSED_KEY:
+    if status in REFUSED_KEY:
         return KeyRefused(f"the service refused the key: {said}")
-    if error.status_code in REFUSED_INPUT:
+    if status in REFUSED_INPUT:
         return InputRefused(f"the service refused the text: {said}")
-    if error.status_code in MAY_PASS:
+    if status in MAY_PASS:
         return Unavailable(f"the service failed: {said}", retry_after_s=after_s)
     return EmbeddingError(f"the service refused: {said}")

@@ -50,10 +50,12 @@ class Terms:
 
     weights: dict[int, float] = field(default_factory=dict)
     spreading: set[int] = field(default_factory=set)
+    total: float = 0.0  # of the weights
 
     def add(self, term: int, *, messages: int, spreads: bool, of: float) -> None:
         """``messages`` of the user's ``of`` have the term."""
         self.weights[term] = math.log(1 + of / messages)
+        self.total += self.weights[term]
         if spreads:
             self.spreading.add(term)
 
@@ -61,13 +63,14 @@ class Terms:
 def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> list[Ranked]:
     """Those that may be shown, best first; equals by reference, the later first."""
     turns = Turns(candidates)
-    meaning = Meaning(turns)
+    meaning = Meaning(turns.rows.values())
     found = []
     for one in turns.rows.values():
         if one.shown:
-            nearest = turns.nearest_hits(one)
-            words = _words(one, nearest, terms)
-            score = WORDS * words + meaning.of(one) + _shape(turns, one, by_meaning=by_meaning)
+            around = turns.around(one)
+            nearest = nearest_hits(around)
+            words = _words(nearest, terms)
+            score = WORDS * words + meaning.of(around) + _shape(turns, one, by_meaning=by_meaning)
             near_words = any(away <= WORDS_WITHIN for away in nearest.values())
             if words or one.similarity is not None:
                 found.append(Ranked(one.reference, score, one.similarity, near_words))
@@ -82,60 +85,53 @@ class Turns:
         self.before = {key: self.rows[one.prev] for key, one in self.rows.items() if one.prev in self.rows}
         self.after = {one.reference: self.rows[key] for key, one in self.before.items()}
 
-    def away(self, one: Candidate, turns: int, side: dict[int, Candidate]) -> Candidate | None:
-        """The candidate so many turns before or after."""
-        found: Candidate | None = one
-        for _ in range(turns):
-            found = side.get(found.reference) if found else None
+    def around(self, one: Candidate) -> list[list[Candidate]]:
+        """The candidates 0, 1, 2, 3 and 4 turns away, on either side."""
+        found = [[one]]
+        before: Candidate | None = one
+        after: Candidate | None = one
+        for _ in NEARNESS[1:]:
+            before = self.before.get(before.reference) if before else None
+            after = self.after.get(after.reference) if after else None
+            found.append([near for near in (before, after) if near])
         return found
 
-    def around(self, one: Candidate, turns: int) -> list[Candidate]:
-        """The candidates exactly so many turns away, on either side."""
-        if turns == 0:
-            return [one]
-        both = (self.away(one, turns, self.before), self.away(one, turns, self.after))
-        return [found for found in both if found]
 
-    def nearest_hits(self, one: Candidate) -> dict[int, int]:
-        """How many turns away, 0 to 4, each of the question's terms stands."""
-        nearest: dict[int, int] = {}
-        for turns in range(len(NEARNESS)):
-            for found in self.around(one, turns):
-                for term in found.hits:
-                    nearest.setdefault(term, turns)
-        return nearest
+def nearest_hits(around: list[list[Candidate]]) -> dict[int, int]:
+    """How many turns away, 0 to 4, each of the question's terms stands."""
+    nearest: dict[int, int] = {}
+    for turns, found in enumerate(around):
+        for one in found:
+            for term in one.hits:
+                nearest.setdefault(term, turns)
+    return nearest
 
 
 class Meaning:
     """Similarities less their mean over all candidates, with those of the turns around."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        known = [one.similarity for one in turns.rows.values() if _is_number(one.similarity)]
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        known = [one.similarity for one in candidates if _is_number(one.similarity)]
         self._mean = sum(known, 0.0) / len(known) if known else 0.0
 
-    def of(self, one: Candidate) -> float:
+    def of(self, around: list[list[Candidate]]) -> float:
         """0.0 where nothing has an embedding."""
-        around = sum(
-            weight * sum(self._above_mean(found) for found in self._turns.around(one, turns))
-            for turns, weight in enumerate(NEIGHBOURS, start=1)
-        )
-        return self._above_mean(one) + around
+        weighted = zip((1.0, *NEIGHBOURS), around, strict=False)
+        return sum(weight * sum(map(self._above_mean, found)) for weight, found in weighted)
 
     def _above_mean(self, one: Candidate) -> float:
         return one.similarity - self._mean if _is_number(one.similarity) else 0.0
 
 
-def _words(one: Candidate, nearest: dict[int, int], terms: Terms) -> float:
-    """The share, by weight, of the question's terms that the candidate has, or that stand near it."""
-    total = sum(terms.weights.values())
+def _words(nearest: dict[int, int], terms: Terms) -> float:
+    """The share, by weight, of the question's terms that a candidate has, or that stand near it."""
     found = 0.0
     for term, away in nearest.items():
         if term in terms.spreading:
             found += terms.weights[term] * NEARNESS[away]
         elif away == 0:
             found += terms.weights.get(term, 0.0) * COMMON
-    return found / total if total else 0.0
+    return found / terms.total if terms.total else 0.0
 
 
 def _shape(turns: Turns, one: Candidate, *, by_meaning: bool) -> float:

@@ -39,15 +39,15 @@ KEEP = "UPDATE embedding_models SET min_similarity = %(found)s WHERE id = %(mode
 @dataclass
 class _Seen:
     model: str = ""
-    value: float | None = None
+    value: float = -1.0
     at: float = -LOOK_AGAIN_S
 
 
 _seen = _Seen()
 
 
-def least(model: str) -> float | None:
-    """The similarity in force for vectors of this model; None: none is left out. At most one query, at times.
+def least(model: str) -> float:
+    """The similarity in force for vectors of this model; -1 leaves none out. At most one query, at times.
 
     RAG_MIN_SIMILARITY stands above all, then what was measured. Raises NoMemory.
     """
@@ -58,7 +58,7 @@ def least(model: str) -> float | None:
     if model != _seen.model or time.monotonic() - _seen.at > LOOK_AGAIN_S:
         rows = sql.run(FOUND, {"model": model})
         _seen.model, _seen.at = model, time.monotonic()
-        _seen.value = rows[0][0] if rows else None
+        _seen.value = rows[0][0] if rows and rows[0][0] is not None else -1.0
     return _seen.value
 
 

@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import httpx2
 from django.conf import settings
-from openai import AsyncOpenAI
 
 from retrieval.openai_embeddings import make_client
 
@@ -20,7 +20,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
+        self._clients: dict[tuple[str, str], httpx2.AsyncClient] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, name="embeddings", daemon=True)
         self._thread.start()
         # A thread that is inside ONNX Runtime when Python ends would abort the process: ended in time, exit code 0.
@@ -30,7 +30,7 @@ class Worker:
         """Begin the work; may be called from any thread but the loop's own."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def client(self) -> AsyncOpenAI:
+    def client(self) -> httpx2.AsyncClient:
         """The process's one client; tests change the settings, and each has its own. Only for the loop's thread."""
         key = (settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY)
         if key not in self._clients:
@@ -51,4 +51,4 @@ class Worker:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         for client in self._clients.values():
-            await client.close()
+            await client.aclose()

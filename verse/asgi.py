@@ -17,7 +17,8 @@ import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
-from django.db import Error
+from django.core.signals import request_started
+from django.db import Error, close_old_connections, reset_queries
 
 settings.DATABASES["default"] = settings.SERVER_DATABASE  # requests go through a pool, commands connect directly
 django.setup(set_prefix=False)
@@ -56,6 +57,9 @@ class OneHopHandler(ASGIHandler):
 
 
 django_application = OneHopHandler()
+# A request's thread is new, and its connections are: nothing is left over that would be worth a change of threads.
+for left_over in (close_old_connections, reset_queries):
+    request_started.disconnect(left_over)
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:

@@ -142,7 +142,7 @@ class Environment:
             self._refuse_database(name)
         self.secrets.add(str(parts.get("password") or ""))
         return {
-            "ENGINE": "django.db.backends.postgresql",
+            "ENGINE": "verse.database",
             "NAME": parts.pop("dbname"),
             "USER": parts.pop("user", ""),
             "PASSWORD": parts.pop("password", ""),

@@ -56,7 +56,7 @@ SERVER_DATABASE = database(
     _server or _embedded,
     # A request waits 5 s at the most for a connection, then it is a 503: docs/decisions/0003-database.md
     pool={"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "max_idle": 60},
-) | {"CONN_HEALTH_CHECKS": True}  # a connection that died with the server is replaced, not handed out
+)
 
 # --- the language model -----------------------------------------------------------------------
 LLM = env.choice("LLM", "openai", ("openai", "local"))

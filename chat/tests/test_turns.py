@@ -12,7 +12,7 @@ from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat import running, turns
+from chat import keys, running, turns
 from chat.models import IdempotencyKey, Passage, RunningAnswer, StandaloneChat, StandaloneChatMessage, Status
 from fake_openai import (
     CONTROLS,
@@ -171,10 +171,10 @@ def test_a_key_of_no_or_too_many_characters_is_refused(key: str, alice: User, ch
 def test_a_key_is_forgotten_after_a_day(alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI) -> None:
     client = api(alice)
     post(client, chat, key="k")
-    IdempotencyKey.objects.update(created_at=timezone.now() - turns.KEY_LIFETIME)
+    IdempotencyKey.objects.update(created_at=timezone.now() - keys.KEY_LIFETIME)
     assert "Idempotent-Replayed" not in post(client, chat, "Something else", key="k").headers
-    IdempotencyKey.objects.update(created_at=timezone.now() - turns.KEY_LIFETIME)
-    assert turns.clear_keys() == 1
+    IdempotencyKey.objects.update(created_at=timezone.now() - keys.KEY_LIFETIME)
+    assert keys.clear() == 1
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n", 5, ["a"], "a\x00b", "x" * 32_001, {"a": 1}, True])
@@ -333,3 +333,14 @@ def test_whatever_fails_in_a_beat_the_next_one_comes(chat: StandaloneChat, monke
         time.sleep(0.05)
     loop.close()
     assert len(beats) >= 3
+
+
+def test_the_next_turn_asks_the_model_on_the_same_connection(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    post(api(alice), chat)
+    before = set(fake_openai._connections)
+    post(api(alice), chat)
+    assert len(fake_openai.chat.requests) == 2
+    assert before
+    assert set(fake_openai._connections) == before

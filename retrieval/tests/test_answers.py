@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.answers import retry_after_s, vectors_in
+from retrieval.answers import error_in, retry_after_s, vectors_in
 
 GOOD = [0.0] * 1535 + [1.0]
 
@@ -94,3 +94,20 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
         assert retry_after_s({"retry-after": value}) is None
     assert retry_after_s({"retry-after": "-3"}) == 0
     assert retry_after_s({}) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error": {"code": "invalid_api_key", "type": "auth"}}', ("invalid_api_key", "auth")),
+        (b'{"error": {"code": null}}', ("", "")),
+        (b'{"error": "no"}', ("", "")),
+        (b'{"error": null}', ("", "")),
+        (b"[]", ("", "")),
+        (b"<html>", ("", "")),
+        (b"[" * 100_000, ("", "")),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_refusal_says_is_read_where_it_can_be(body: bytes, found: tuple[str, str]) -> None:
+    assert error_in(body) == found

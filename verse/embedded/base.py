@@ -10,8 +10,9 @@ from typing import Any
 
 from django.core.management import CommandError
 from django.db import OperationalError
-from django.db.backends.postgresql import base, client
+from django.db.backends.postgresql import client
 
+from verse.database import base
 from verse.embedded.server import PORT, SUPERUSER, EmbeddedServerError, bin_folder, ensure_running
 
 

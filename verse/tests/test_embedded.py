@@ -42,7 +42,7 @@ from pathlib import Path
 from django.conf import settings
 pool = {"min_size": 0, "max_size": 2, "timeout": 5}
 settings.configure(DATABASES={"default": {
-    "ENGINE": "verse.embedded", "NAME": "verse", "CONN_HEALTH_CHECKS": True, "OPTIONS": {"pool": pool},
+    "ENGINE": "verse.embedded", "NAME": "verse", "OPTIONS": {"pool": pool},
     "EMBEDDED": {"home": Path(sys.argv[1]), "version": int(sys.argv[2])}}})
 import django
 django.setup()

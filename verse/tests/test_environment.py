@@ -155,7 +155,7 @@ def test_a_long_bad_value_is_shown_cut_off() -> None:
 def test_a_database_url_becomes_django_s_settings_and_its_parameters_pass_through() -> None:
     url = "postgresql://verse:p%40ss@db.example:6432/chat%20one?sslmode=verify-full&sslrootcert=/ca.pem"
     assert Environment({"NAME": url}).database("NAME") == {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "verse.database",
         "NAME": "chat one",
         "USER": "verse",
         "PASSWORD": "p@ss",

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from chat import keys
 from chat.throttle import clear_windows
-from chat.turns import clear_keys
 
 
 class Command(BaseCommand):
@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *, json: bool, **options: Any) -> str:
         """What was deleted."""
-        counts = {"idempotency_keys": clear_keys(), "rate_windows": clear_windows()}
+        counts = {"idempotency_keys": keys.clear(), "rate_windows": clear_windows()}
         return dumps(counts) if json else "Deleted " + ", ".join(f"{n} {table}" for table, n in counts.items())
 
 
