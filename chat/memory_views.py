@@ -13,8 +13,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat import memory, own_data
+from chat import own_data, recalling
 from chat.events import EventNegotiation
+from chat.memory import NUMBERS
 from chat.models import MemorySwitch, Role
 from chat.serializers import (
     ErasedSerializer,
@@ -47,7 +48,7 @@ class SearchView(APIView):
         values = asked.validated_data
         user_id = user_of(request)
         limit = values.get("limit", min(max(settings.RAG_CONTEXT_LIMIT, 1), 50))
-        found = memory.search(user_id, values["q"], scope_of(user_id, values), limit=limit)
+        found = recalling.search(user_id, values["q"], scope_of(user_id, values), limit=limit)
         return Response({"mode": found.mode, "results": [one.as_json() for one in found.memories]})
 
 
@@ -59,7 +60,7 @@ class MemoryView(APIView):
     @extend_schema(responses={200: MemoryStateSerializer, 401: ERROR})
     def get(self, request: Request) -> Response:
         """The switch, how much is in memory, and how it is recalled."""
-        return Response(memory.state_of(user_of(request)))
+        return Response(recalling.state_of(user_of(request)))
 
     @extend_schema(request=MemorySwitchSerializer, responses={200: MemoryStateSerializer, 400: ERROR, 401: ERROR})
     def patch(self, request: Request) -> Response:
@@ -70,7 +71,7 @@ class MemoryView(APIView):
             MemorySwitch.objects.update_or_create(
                 user_id=user_of(request), defaults={name: value, "changed_at": timezone.now()}
             )
-        return Response(memory.state_of(user_of(request)))
+        return Response(recalling.state_of(user_of(request)))
 
     @extend_schema(request=EraseSerializer, responses={200: ErasedSerializer, 400: ERROR, 401: ERROR})
     def delete(self, request: Request) -> Response:
@@ -109,5 +110,5 @@ def scope_of(user_id: int, values: dict[str, Any]) -> Scope:
         since=values.get("since"),
         until=values.get("until"),
         by_user=None if role is None else role == Role.USER,
-        source=None if kind is None else memory.NUMBERS[kind],
+        source=None if kind is None else NUMBERS[kind],
     )

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chat.memory import Memory
 from chat.models import Conversation, Message, Passage, Role
@@ -64,30 +64,40 @@ def build_prompt(
 
 
 def fit_memories(memories: Sequence[Memory], *, budget_tokens: int) -> tuple[str, list[Memory]]:
-    """The memories that fit, the best first chosen, in the order of time told; '' where none does."""
+    """The memories that fit, the best first chosen, in the order of time told; '' where none does.
+
+    What is left of the budget is for their companions, the best first too, those that fit whole.
+    """
     head = f"\n\n{MEMORY_RULE} {FENCE_RULE}"
     left = budget_tokens - count_tokens(head)
-    told: list[tuple[Memory, str]] = []
+    told: dict[Memory, list[tuple[Message, str]]] = {}
     for memory in memories:
         if left < LEAST_MEMORY_TOKENS:
             break
-        text = tell(memory, most=left)
-        told.append((memory, text))
+        text = tell(memory.message, most=left)
+        told[memory] = [(memory.message, text)]
         left -= count_tokens(text)
+    for memory in told:
+        text = tell(memory.companion) if memory.companion else ""
+        if memory.companion and count_tokens(text) <= left:
+            told[memory].append((memory.companion, text))
+            left -= count_tokens(text)
     if not told:
         return "", []
-    in_time = sorted(told, key=lambda one: one[0].message.created_at)
-    return head + "".join(text for _, text in in_time), [memory for memory, _ in told]
+    texts = sorted((one for both in told.values() for one in both), key=lambda one: one[0].created_at)
+    used = [memory if len(both) > 1 else replace(memory, companion=None) for memory, both in told.items()]
+    return head + "".join(text for _, text in texts), used
 
 
-def tell(memory: Memory, *, most: int) -> str:
-    """One memory in a fence of its own, with its day, its source and who said it, within ``most`` tokens."""
-    message = memory.message
+def tell(message: Message, *, most: int | None = None) -> str:
+    """One message in a fence of its own, with its day, its source and who said it, within ``most`` tokens."""
     who = "the user" if message.role == Role.USER else "you"
     source = cut_middle(str(message.conversation), most=20).replace("\n", " ")
     head = f"{message.created_at:%A, %d %B %Y}, {message.conversation.kind} “{source}”, {who} said:"
-    empty = f"\n\n{fence(head, about='a memory')}"
-    content = cut_middle(message.content, most=most - count_tokens(empty) - SEAM_TOKENS)
+    content = message.content
+    if most is not None:
+        empty = f"\n\n{fence(head, about='a memory')}"
+        content = cut_middle(content, most=most - count_tokens(empty) - SEAM_TOKENS)
     told = fence(f"{head}\n{content}", about="a memory")
     return f"\n\n{told}"
 

@@ -85,7 +85,10 @@ class MemorySourceSerializer(serializers.Serializer[Any]):
 
 
 class MemorySerializer(serializers.Serializer[Any]):
-    """A message recalled; ``score`` has no fixed scale: it orders the results of one recall."""
+    """A message recalled; ``score`` has no fixed scale: it orders the results of one recall.
+
+    ``with`` is there where the other half of its turn was given to the model along with it: that message's id.
+    """
 
     message_id = serializers.IntegerField()
     source = MemorySourceSerializer()  # type: ignore[assignment] # the contract's name
@@ -93,6 +96,12 @@ class MemorySerializer(serializers.Serializer[Any]):
     content = serializers.CharField()
     created_at = serializers.DateTimeField()
     score = serializers.FloatField()
+
+    def get_fields(self) -> dict[str, Any]:
+        """The fields, and one whose name is a word of Python's."""
+        return super().get_fields() | {
+            "with": serializers.ListField(child=serializers.IntegerField(), required=False)
+        }
 
 
 class MessageSerializer(serializers.Serializer[Message]):

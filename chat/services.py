@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chat import errors, memory, remembering, running, turns
+from chat import errors, recalling, remembering, running, turns
 from chat.llm import check_configured
 from chat.memory import Memory
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
@@ -67,7 +67,7 @@ class ChatService:
         None of ``sent``, which the prompt holds anyway, and never the question itself. It does not fail: what goes
         wrong is one line in the log, and fewer memories.
         """
-        return memory.context_for(question, sent=sent)
+        return recalling.context_for(question, sent=sent)
 
     def history_before(self, question: Message) -> list[Message]:
         """The latest CHAT_HISTORY_LIMIT messages before the question, newest first."""

@@ -23,6 +23,7 @@ class Candidate:
 
     reference: int
     prev: int | None
+    by_user: bool
     chars: int
     asks: bool
     hits: frozenset[int]
@@ -35,13 +36,16 @@ class Ranked:
     """A message found: its score (higher is better, no fixed scale), and why.
 
     ``similarity`` is the cosine to the question, None without an embedding; ``words`` tells whether it, or a turn
-    within three of it, shares a word with the question.
+    within three of it, shares a word with the question. ``companion`` is the other half of its turn: the answer to
+    it, or what it answers, where that may be shown.
     """
 
     reference: int
     score: float
     similarity: float | None
     words: bool
+    by_user: bool
+    companion: int | None
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Terms:
 
 
 def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> list[Ranked]:
-    """Those that may be shown, best first; equals by reference, the later first."""
+    """Those that may be shown, best first; of equals the user's own words, then the later."""
     turns = Turns(candidates)
     meaning = Meaning(turns.rows.values())
     found = []
@@ -73,8 +77,9 @@ def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> 
             score = WORDS * words + meaning.of(around) + _shape(turns, one, by_meaning=by_meaning)
             near_words = any(away <= WORDS_WITHIN for away in nearest.values())
             if words or one.similarity is not None:
-                found.append(Ranked(one.reference, score, one.similarity, near_words))
-    return sorted(found, key=lambda one: (one.score, one.reference), reverse=True)
+                companion = turns.companion(one)
+                found.append(Ranked(one.reference, score, one.similarity, near_words, one.by_user, companion))
+    return sorted(found, key=lambda one: (one.score, one.by_user, one.reference), reverse=True)
 
 
 class Turns:
@@ -84,6 +89,11 @@ class Turns:
         self.rows = {one.reference: one for one in candidates}
         self.before = {key: self.rows[one.prev] for key, one in self.rows.items() if one.prev in self.rows}
         self.after = {one.reference: self.rows[key] for key, one in self.before.items()}
+
+    def companion(self, one: Candidate) -> int | None:
+        """The answer that follows what the user said, or what an answer follows."""
+        other = (self.after if one.by_user else self.before).get(one.reference)
+        return other.reference if other and other.shown and other.by_user != one.by_user else None
 
     def around(self, one: Candidate) -> list[list[Candidate]]:
         """The candidates 0, 1, 2, 3 and 4 turns away, on either side."""

@@ -53,10 +53,10 @@ WITH q AS MATERIALIZED (
         ) w
     ) x GROUP BY id
 )
-SELECT near.id, near.prev, abs(p.traits), p.traits < 0, (SELECT array_agg(q.ord) FROM q WHERE q.h = ANY (p.terms)),
-    {similarity}, {shown}
+SELECT near.id, near.prev, p.by_user, abs(p.traits), p.traits < 0,
+    (SELECT array_agg(q.ord) FROM q WHERE q.h = ANY (p.terms)), {similarity}, {shown}
 FROM near JOIN message_memories p ON p.id = near.id {texts} WHERE p.user_id + 0 = %(user)s
-UNION ALL SELECT -ord, NULL, NULL, NULL, ARRAY[df::int, (df <= most)::int], n, NULL FROM df, total
+UNION ALL SELECT -ord, NULL, NULL, NULL, NULL, ARRAY[df::int, (df <= most)::int], n, NULL FROM df, total
 """
 MEANING = """, asked AS MATERIALIZED (
     SELECT e, {vector}.binary_quantize(e)::bit(1536) AS b, (
@@ -141,9 +141,9 @@ def _parse(rows: list[tuple[Any, ...]]) -> tuple[list[Candidate], Terms]:
     """A row with a negative id holds a term's statistics: ``[how many messages have it, whether it spreads]``, n."""
     candidates: list[Candidate] = []
     terms = Terms()
-    for pk, prev, chars, asks, hits, number, shown in rows:
+    for pk, prev, by_user, chars, asks, hits, number, shown in rows:
         if pk < 0:
             terms.add(-pk, messages=hits[0], spreads=bool(hits[1]), of=number)
         else:
-            candidates.append(Candidate(pk, prev, chars, asks, frozenset(hits or ()), number, shown))
+            candidates.append(Candidate(pk, prev, by_user, chars, asks, frozenset(hits or ()), number, shown))
     return candidates, terms

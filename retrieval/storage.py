@@ -48,9 +48,10 @@ TEXT = "SELECT content, embedding FROM {table} WHERE id = CASE WHEN (same.id & 1
 
 
 COUNT = """
-    SELECT count(*) FROM message_memories m WHERE user_id = %(user)s AND bits IS NOT NULL
-        AND model = (SELECT id FROM embedding_models WHERE current AND name = %(model)s)
-        AND NOT conversation = ANY (%(hidden)s::bigint[])
+    SELECT count(*) FILTER (WHERE m.model = c.id),
+        count(*) FILTER (WHERE m.embedding_error IS NOT NULL AND (m.model IS NULL OR m.model IS DISTINCT FROM c.id))
+    FROM message_memories m LEFT JOIN embedding_models c ON c.current AND c.name = %(model)s
+    WHERE m.user_id = %(user)s AND NOT m.conversation = ANY (%(hidden)s::bigint[])
 """
 
 
@@ -107,12 +108,13 @@ def count_all(user_id: int) -> int:
     return int(sql.run("SELECT count(*) FROM message_memories WHERE user_id = %(user)s", {"user": user_id})[0][0])
 
 
-def count(user_id: int, hidden: list[int], *, model: str) -> int:
-    """How many of the user's messages have an embedding by ``model``, less those of hidden conversations.
+def count(user_id: int, hidden: list[int], *, model: str) -> tuple[int, int]:
+    """How many of the user's messages have an embedding by ``model``, and how many were set aside.
 
-    One statement. Raises NoMemory.
+    Less those of hidden conversations. One statement. Raises NoMemory.
     """
-    return int(sql.run(COUNT, {"user": user_id, "hidden": hidden, "model": model})[0][0])
+    embedded, failed = sql.run(COUNT, {"user": user_id, "hidden": hidden, "model": model})[0]
+    return int(embedded), int(failed)
 
 
 def vacuum(tables: Sequence[Source]) -> None:

@@ -11,7 +11,7 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat import memory
+from chat import recalling
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
 from chat.remembering import finish
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
@@ -263,7 +263,7 @@ def test_recall_that_waits_for_a_lock_does_not_hold_up_the_answer(
         # Whoever writes a message waits for that lock too, so the recall alone is asked.
         question = StandaloneChatMessage.objects.get(content=FACT)
         began = time.monotonic()
-        assert memory.context_for(question, sent=[]) == []
+        assert recalling.context_for(question, sent=[]) == []
         assert time.monotonic() - began < 4
     finish()
 

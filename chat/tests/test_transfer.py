@@ -21,7 +21,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command, execute_from_command_line, load_command_class
 from django.db import Error, connection
 
-from chat import memory
+from chat import recalling
 from chat.management.commands import import_messages
 from chat.models import ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
 from chat.transfer import exporting, in_one_line
@@ -107,7 +107,7 @@ def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(alice: User
     imported(line(content="My dog is called Biscuit."), line(kind="passage", content="Tobit had a dog."))
     assert not remembering.requests
     assert not StandaloneChatMessage.objects.filter(embedding__isnull=False).exists()
-    found = memory.search(alice.pk, "dog", Scope(alice.pk), limit=5)
+    found = recalling.search(alice.pk, "dog", Scope(alice.pk), limit=5)
     assert {one.message.content for one in found.memories} == {"My dog is called Biscuit.", "Tobit had a dog."}
 
 

@@ -1,0 +1,198 @@
+"""A user's messages are recalled, for an answer or for a search: the same way. retrieval does the finding."""
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+from concurrent.futures import wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.conf import settings
+from django.db import Error
+
+from chat.connections import release, with_connection
+from chat.forgetting import forgotten
+from chat.memory import MODELS, Memory, messages_of
+from chat.models import Message, Role
+from chat.remembering import remember_later, workers
+from chat.switches import Switches, switches_of
+from retrieval import current_model, embeddings, similarity, storage
+from retrieval.embeddings import EmbeddingError, Vector
+from retrieval.question import gist
+from retrieval.ranking import Ranked
+from retrieval.recall import Scope, recall
+from retrieval.sources import split
+from retrieval.sql import NoMemory, vector_schema
+
+logger = logging.getLogger(__name__)
+OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
+LEAST_RECALL_S = 1.0  # for words, where waiting for the embedding has used up RAG_TIMEOUT
+SPARE = 25  # ranked messages that are looked at beyond those wanted: some turn out to be forgotten
+ALIKE = 5  # memories that are looked at beyond those wanted: some say the same
+SAME = 0.9  # the share of words, of all in two texts, that makes them one to a reader
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a recall found, best first, and how it looked: ``off``, ``lexical`` or ``hybrid``."""
+
+    mode: str
+    memories: list[Memory] = field(default_factory=list)
+
+
+def can_recall() -> bool:
+    """Whether the settings and the schema have memory at all. At most one query."""
+    if not settings.RAG_ENABLED or (settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY):
+        return False
+    try:
+        vector_schema()
+    except NoMemory:
+        return False
+    return True
+
+
+def context_for(question: Message, *, sent: Iterable[Message]) -> list[Memory]:
+    """What the answer to the question is given, best first; at most RAG_CONTEXT_LIMIT. Never fails, never waits long.
+
+    One call for the question's embedding, which is stored while recall looks; past RAG_TIMEOUT seconds words decide.
+    ``sent`` are the messages that the prompt holds anyway.
+    """
+    until = time.monotonic() + settings.RAG_TIMEOUT_S
+    try:
+        switches = switches_of(question.user_id)
+        if not switches.allow(question):
+            return []
+        recalls = can_recall()
+        release()
+        work = remember_later(question, allowed=True)
+        vector = work.vector_within(until - time.monotonic())
+        excluded = [one.memory_source.reference(one.pk) for one in (question, *sent)]
+        scope = Scope(question.user_id, excluded=excluded, hidden=switches.hidden)
+        found = _find_until(until, question.content, scope, vector) if recalls else []
+        wait([work.stored], timeout=max(until - time.monotonic(), 0))
+        return found
+    except Error as error:
+        logger.error("Error retrieving relevant context: %s", type(error.__cause__ or error).__name__)
+        return []
+
+
+def _find_until(until: float, text: str, scope: Scope, vector: Vector | None) -> list[Memory]:
+    """The memories for an answer, found by another thread; [] past ``until`` of the monotonic clock."""
+    limit = settings.RAG_CONTEXT_LIMIT
+    looking = workers().submit(
+        with_connection, find, text, scope, vector, limit=limit + ALIKE if limit else 0, companions=True
+    )
+    try:
+        found = looking.result(max(until - time.monotonic(), LEAST_RECALL_S))
+        return distinct(found.memories)[:limit]
+    except TimeoutError:
+        logger.error("Error retrieving relevant context: not found within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
+        return []
+
+
+def search(user_id: int, text: str, scope: Scope, *, limit: int) -> Found:
+    """The recall that answers use, for a text that is no message: at most ``limit`` memories, best first."""
+    if not can_recall():
+        return Found(OFF)
+    switches = switches_of(user_id)
+    if not switches.enabled:
+        return Found(OFF)
+    release()
+    return find(text, replace(scope, hidden=switches.hidden), _embedding_of(text), limit=limit)
+
+
+def state_of(user_id: int) -> dict[str, Any]:
+    """How much of the user's messages is in memory, and how it is recalled: MemoryState of docs/api.md."""
+    switches = switches_of(user_id)
+    messages = sum(_shown(model, user_id, switches).count() for model in MODELS.values())
+    embedded = failed = 0
+    with suppress(NoMemory):
+        embedded, failed = storage.count(user_id, switches.hidden, model=embeddings.model_name() or "")
+    mode = HYBRID if embedded and not embeddings.is_paused() else LEXICAL
+    if not (switches.enabled and can_recall()):
+        mode = OFF
+    pending = max(messages - embedded - failed, 0) if switches.enabled else 0
+    return {
+        "enabled": switches.enabled,
+        "messages": messages,
+        "embedded": embedded,
+        "pending": pending,
+        "failed": failed,
+        "mode": mode,
+    }
+
+
+def _shown(model: type[Message], user_id: int, switches: Switches) -> Any:
+    """The user's messages that count for memory."""
+    hidden = [pk for number, pk in map(split, switches.hidden) if number == model.memory_source.number]
+    return model._default_manager.of(user_id).said().exclude(conversation_id__in=hidden)
+
+
+def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int, companions: bool = False) -> Found:
+    """Recall within the scope, less what is forgotten. Four statements, and more where much is.
+
+    ``companions``: with the other half of each message's turn.
+    """
+    model = embeddings.model_name() or ""
+    try:
+        ranked = recall(text, scope, embedding=embedding, model=model)
+        least = similarity.least(model)
+    except NoMemory:
+        return Found(OFF)
+    by_meaning = any(one.similarity is not None for one in ranked)
+    near = [one for one in ranked if one.words or one.similarity is None or one.similarity >= least]
+    return Found(
+        HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE], limit, companions=companions)
+    )
+
+
+def _embedding_of(text: str) -> Vector | None:
+    """What a search's text asks as a vector, by one call within RAG_TIMEOUT; None where there is none."""
+    model = embeddings.model_name()
+    if model is None:
+        return None
+    try:
+        current_model.check_model(model)
+        release()
+        (vector,) = embeddings.begin([gist(text)]).result(timeout=settings.RAG_TIMEOUT_S)
+    except (EmbeddingError, NoMemory):
+        return None
+    except TimeoutError:
+        embeddings.note_cut_off()
+        return None
+    return vector
+
+
+def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) -> list[Memory]:
+    """The first ``limit`` messages that are there and not forgotten, in the ranking's order."""
+    memories: list[Memory] = []
+    while ranked and len(memories) < limit:
+        some, ranked = ranked[: limit - len(memories)], ranked[limit - len(memories) :]
+        wanted = [one.reference for one in some]
+        wanted += [one.companion for one in some if companions and one.companion]
+        found = messages_of(user_id, wanted)
+        for forgot in forgotten([pk for pk, message in found.items() if message.role == Role.ASSISTANT]):
+            del found[forgot]
+        memories += [
+            Memory(
+                found[one.reference], one.score, found.get(one.companion) if companions and one.companion else None
+            )
+            for one in some
+            if one.reference in found
+        ]
+    return memories
+
+
+def distinct(memories: Iterable[Memory]) -> list[Memory]:
+    """Those that say something new: of near-identical texts the first. No companion is one of them."""
+    kept: list[tuple[Memory, set[str]]] = []
+    for memory in memories:
+        words = set(re.findall(r"\w+", memory.message.content.casefold()))
+        if not any(len(words & other) >= SAME * len(words | other) for _, other in kept):
+            kept.append((memory, words))
+    chosen = [memory for memory, _ in kept]
+    return [
+        replace(one, companion=None) if one.companion in [each.message for each in chosen] else one for one in chosen
+    ]
