@@ -86,7 +86,7 @@ def _find_until(until: float, text: str, scope: Scope, vector: Vector | None) ->
     )
     try:
         found = looking.result(max(until - time.monotonic(), LEAST_RECALL_S))
-        return distinct(found.memories)[:limit]
+        return distinct(found.memories, limit=limit)
     except TimeoutError:
         logger.error("Error retrieving relevant context: not found within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
         return []
@@ -185,14 +185,12 @@ def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) 
     return memories
 
 
-def distinct(memories: Iterable[Memory]) -> list[Memory]:
-    """Those that say something new: of near-identical texts the first. No companion is one of them."""
+def distinct(memories: Iterable[Memory], *, limit: int) -> list[Memory]:
+    """The first ``limit`` that say something new: of near-identical texts the first. No companion is one of them."""
     kept: list[tuple[Memory, set[str]]] = []
     for memory in memories:
         words = set(re.findall(r"\w+", memory.message.content.casefold()))
         if not any(len(words & other) >= SAME * len(words | other) for _, other in kept):
             kept.append((memory, words))
-    chosen = [memory for memory, _ in kept]
-    return [
-        replace(one, companion=None) if one.companion in [each.message for each in chosen] else one for one in chosen
-    ]
+    told = [memory.message for memory, _ in kept[:limit]]
+    return [replace(one, companion=None) if one.companion in told else one for one, _ in kept[:limit]]
