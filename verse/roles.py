@@ -18,14 +18,16 @@ WEB_LESS = {
     "auth_permission": READ,
     "django_admin_log": "SELECT, INSERT, DELETE",
     "message_memories": READ,
-    "embedding_models": "SELECT, INSERT",
+    "embedding_models": "SELECT, INSERT, UPDATE (min_similarity, measured_at)",
     "embedding_usage": "SELECT, INSERT, UPDATE",
+    "recall_texts": READ,
 }
 # Of the backfill beside the tables of messages; columns where it needs no more: whether a message may be embedded.
 BACKFILL = {
     "message_memories": "SELECT, INSERT, UPDATE",
     "embedding_models": "SELECT, INSERT, UPDATE",
     "embedding_usage": "SELECT, INSERT, UPDATE",
+    "recall_texts": READ,
     "standalone_chats": "SELECT (id, memory)",
     "passages": "SELECT (id, memory)",
     "memory_switches": "SELECT (user_id, enabled)",
