@@ -1,0 +1,173 @@
+"""Recall's table follows the messages, whatever is done to them by whatever way: as if it were made anew."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
+from retrieval import current_model, sql, storage
+from retrieval.models import sources
+from retrieval.recall import Scope, recall
+from retrieval.structures import COLUMNS, CURRENT, ROW
+
+pytestmark = pytest.mark.django_db(transaction=True)
+STEPS = 2_000
+MODEL = "a model"
+WORDS = [
+    "bread",
+    "dog",
+    "river",
+    "piano",
+    "attic",
+    "cheese",
+    "sister",
+    "museum",
+    "garden",
+    "letter",
+    "train",
+    "window",
+]
+# What is there and what should be, both ways round: no row.
+DIFFERENT = "(({there}) EXCEPT ({made})) UNION ALL (({made}) EXCEPT ({there}))"
+
+
+def made_anew() -> str:
+    """SQL: the rows of recall's table as its triggers would make them from the messages of today."""
+    arms = []
+    for source in sources():
+        row = ROW.replace("{model}", CURRENT).replace("{schema}.", "").replace("{vector}", "{vector}")
+        row = row.replace("{number}", str(source.number)).replace("{conversation}", source.conversation)
+        arms.append(f"SELECT {row} FROM {source.table} m WHERE m.content <> ''")
+    return " UNION ALL ".join(arms)
+
+
+class Life:
+    """A few people who say, change and delete at random, some of it by SQL that knows nothing of recall."""
+
+    def __init__(self, users: list[User], seed: int) -> None:
+        self.luck = random.Random(seed)
+        self.users = users
+        self.numbers = np.random.default_rng(seed)
+
+    def step(self) -> None:
+        """One thing happens."""
+        steps: list[tuple[Callable[[], None], int]] = [
+            (self.begin, 4),
+            (self.say, 30),
+            (self.say_by_sql, 10),
+            (self.change, 15),
+            (self.move_in_time, 5),
+            (self.embed, 25),
+            (self.delete, 10),
+            (self.delete_conversation, 1),
+        ]
+        self.luck.choices([one for one, _ in steps], [weight for _, weight in steps])[0]()
+
+    def text(self) -> str:
+        """Something said; now and then nothing yet, as of an answer that is being given."""
+        return " ".join(self.luck.choices(WORDS, k=self.luck.choice([0, 3, 5, 9]))) + self.luck.choice(["", "?"])
+
+    def begin(self) -> None:
+        """A conversation."""
+        user = self.luck.choice(self.users)
+        if self.luck.random() < 0.5:
+            StandaloneChat.objects.create(user=user)
+        else:
+            Passage.objects.create(user=user, reference="Tobit 6", text="And the dog followed.")
+
+    def say(self) -> None:
+        """Some messages at once."""
+        conversation = self.conversation()
+        if conversation:
+            model = ChatMessage if isinstance(conversation, Passage) else StandaloneChatMessage
+            model.objects.bulk_create(
+                model(user=conversation.user, conversation=conversation, role="user", content=self.text())
+                for _ in range(self.luck.randint(1, 3))
+            )
+
+    def say_by_sql(self) -> None:
+        """As the old code does, which has never heard of recall."""
+        chat = StandaloneChat.objects.order_by("?").first()
+        if chat:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) "
+                    "VALUES (%s, %s, 'assistant', %s)",
+                    [chat.user_id, chat.pk, self.text()],
+                )
+
+    def change(self) -> None:
+        """Another text."""
+        for message in self.messages(1):
+            message.content = self.text()
+            message.save(update_fields=["content"])
+
+    def move_in_time(self) -> None:
+        """Another day."""
+        with connection.cursor() as cursor:
+            for message in self.messages(2):
+                cursor.execute(
+                    f"UPDATE {message._meta.db_table} SET created_at = created_at - interval '40 days' WHERE id = %s",
+                    [message.pk],
+                )
+
+    def embed(self) -> None:
+        """An embedding for some, none any more for one."""
+        rows = self.messages(4)
+        for message in rows[1:]:
+            vector = self.numbers.standard_normal(1536, dtype=np.float32)
+            storage.store(message.memory_source, message.pk, message.content, vector, model=MODEL)
+        with connection.cursor() as cursor:
+            for message in rows[:1]:
+                cursor.execute(f"UPDATE {message._meta.db_table} SET embedding = NULL WHERE id = %s", [message.pk])
+
+    def delete(self) -> None:
+        """One or two."""
+        for message in self.messages(2):
+            message.delete()
+
+    def delete_conversation(self) -> None:
+        """With all that was said in it."""
+        conversation = self.conversation()
+        if conversation:
+            conversation.delete()
+
+    def conversation(self) -> StandaloneChat | Passage | None:
+        """Any."""
+        if self.luck.random() < 0.5:
+            return StandaloneChat.objects.order_by("?").first()
+        return Passage.objects.order_by("?").first()
+
+    def messages(self, most: int) -> list[Message]:
+        """Any of one table."""
+        table = ChatMessage if self.luck.random() < 0.5 else StandaloneChatMessage
+        return list(table._default_manager.order_by("?")[:most])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_whatever_was_done_the_table_is_as_if_made_anew(alice: User, bob: User, seed: int) -> None:
+    current_model.forget_checks()
+    current_model.check_model(MODEL)
+    life = Life([alice, bob], seed)
+    for _ in range(STEPS // 2):
+        life.step()
+    different = DIFFERENT.format(there=f"SELECT {COLUMNS} FROM message_memories", made=made_anew())
+    assert sql.run(f"SELECT count(*) FROM ({different}) x", {}) == [(0,)]
+    ((rows, embedded),) = sql.run("SELECT count(*), count(bits) FROM message_memories", {})
+    assert rows > 200
+    assert embedded > 50
+
+
+def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> None:
+    for user, said in ((alice, "Alice keeps bees."), (bob, "Bob keeps goats.")):
+        chat = StandaloneChat.objects.create(user=user)
+        StandaloneChatMessage.objects.create(user=user, conversation=chat, role="user", content=said)
+    # As if every word of everybody had the same hash as those of alice's question.
+    sql.run("UPDATE message_memories SET terms = recall_terms(%(user)s, 'bees goats')", {"user": alice.pk})
+    mine = StandaloneChatMessage.objects.get(user=alice)
+    found = recall("bees and goats", Scope(alice.pk), embedding=None)
+    assert [one.reference for one in found] == [mine.memory_source.reference(mine.pk)]
