@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ class Life:
         """Some messages at once."""
         conversation = self.conversation()
         if conversation:
-            model = ChatMessage if isinstance(conversation, Passage) else StandaloneChatMessage
+            model: Any = ChatMessage if isinstance(conversation, Passage) else StandaloneChatMessage
             model.objects.bulk_create(
                 model(user=conversation.user, conversation=conversation, role="user", content=self.text())
                 for _ in range(self.luck.randint(1, 3))
