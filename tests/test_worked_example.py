@@ -1,0 +1,51 @@
+"""The numbers of docs/how-memory-works.md are those of the code and the bundled model."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth.models import User
+
+from chat.models import StandaloneChat, StandaloneChatMessage
+from retrieval import current_model, local_model, storage
+from retrieval.recall import Scope, recall
+from tests.support import ROOT
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGE = (ROOT / "docs/how-memory-works.md").read_text()
+SAID = re.compile(r"^\| ([A-Z]\w+, \d+ May)? *\| (user|Verse) \| (.+?) \|$", re.MULTILINE)
+SCORED = re.compile(r"^\| (.+?) \| [\d.]+ \| ([\d.]+) \| .+ \| [\d.]+ \| \**([\d.]+)\** \|$", re.MULTILINE)
+
+
+def test_the_worked_example_is_true(alice: User) -> None:
+    current_model.forget_checks()
+    current_model.check_model(local_model.NAME)
+    texts = {}
+    at = datetime(2024, 5, 3, 9, tzinfo=UTC)
+    chat = StandaloneChat()
+    for title, who, content in SAID.findall(PAGE):
+        if title:
+            chat = StandaloneChat.objects.create(user=alice, title=title)
+            at = datetime(2024, 5, int(title.split()[1]), 9, tzinfo=UTC)
+        at += timedelta(minutes=1)
+        message = StandaloneChatMessage.objects.create(
+            user=alice,
+            conversation=chat,
+            role="user" if who == "user" else "assistant",
+            content=content,
+            created_at=at,
+        )
+        source = message.memory_source
+        (vector,) = local_model.embed([content])
+        storage.store(source, message.pk, content, vector, model=local_model.NAME)
+        texts[source.reference(message.pk)] = content
+    assert len(texts) == 10
+    (asked,) = local_model.embed(["Who waters my tomatoes?"])
+    found = recall("Who waters my tomatoes?", Scope(alice.pk), embedding=asked, model=local_model.NAME)
+    shown = SCORED.findall(PAGE)
+    assert len(shown) == 5
+    for one, (text, cosine, score) in zip(found, shown, strict=False):
+        assert texts[one.reference] == text
+        assert one.score == pytest.approx(float(score), abs=0.002)
+        assert one.similarity == pytest.approx(float(cosine), abs=0.002)
+    assert max(one.score for one in found[5:]) < 0.42
