@@ -67,6 +67,7 @@ MEANING = """, asked AS MATERIALIZED (
     WHERE p.user_id = %(user)s AND p.bits IS NOT NULL AND p.model = (SELECT model FROM asked) AND {shown}
     ORDER BY p.bits OPERATOR({vector}.<~>) (SELECT b FROM asked) LIMIT %(meaning_seeds)s
 )"""
+NEAREST = f"WITH {MEANING.removeprefix(', ')} SELECT id FROM meaning"  # noqa: S608 # of our own constants
 TEXT = """LEFT JOIN {table} t{number} ON t{number}.id = CASE WHEN (p.id & 1) = {number} THEN p.id >> 1 END
     AND p.model = (SELECT model FROM asked)"""
 SIMILARITY = "1 - (coalesce({embeddings}) OPERATOR({vector}.<=>) (SELECT e FROM asked))"
@@ -107,6 +108,17 @@ def recall(question: str, scope: Scope, *, embedding: NDArray[np.float32] | None
     shown, filters = _shown(scope)
     candidates, terms = _parse(sql.run(_statement(shown, by_meaning=embedding is not None), params | filters))
     return rank(candidates, terms, by_meaning=any(one.similarity is not None for one in candidates))
+
+
+def nearest(scope: Scope, *, embedding: NDArray[np.float32], model: str) -> list[int]:
+    """References of what recall would look at for its meaning, as ``recall`` chooses it. One statement.
+
+    For measuring it against an exact search. Raises sql.NoMemory.
+    """
+    shown, filters = _shown(scope)
+    statement = NEAREST.replace("{shown}", shown)
+    params = {"user": scope.user_id, "embedding": embedding, "model": model, "meaning_seeds": MEANING_SEEDS}
+    return [row[0] for row in sql.run(statement, params | filters)]
 
 
 def _statement(shown: str, *, by_meaning: bool) -> str:
