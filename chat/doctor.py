@@ -8,8 +8,9 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from chat.memory import MODELS, can_recall, find
+from chat.memory import MODELS
 from chat.models import Message, Passage, Role, StandaloneChat
+from chat.recalling import can_recall, find
 from retrieval.doctor.database import limits
 from retrieval.doctor.messages import stored_model
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
