@@ -35,6 +35,14 @@ TABLES = """
     CREATE UNIQUE INDEX IF NOT EXISTS recall_texts_current ON {schema}.recall_texts (current) WHERE current;
     INSERT INTO {schema}.recall_texts (config, months, current) SELECT 'pg_catalog.{config}', '{months}', true
         WHERE NOT EXISTS (SELECT FROM {schema}.recall_texts);
+    CREATE TABLE IF NOT EXISTS {schema}.recall_measurements (
+        measured_at timestamptz PRIMARY KEY DEFAULT now(),
+        questions integer NOT NULL,
+        users integer NOT NULL,
+        recall real NOT NULL,
+        p50_ms real NOT NULL,
+        p95_ms real NOT NULL
+    );
     CREATE TABLE IF NOT EXISTS {schema}.message_memories (
         id bigint PRIMARY KEY,
         user_id bigint NOT NULL,
@@ -235,7 +243,8 @@ DROP_BACKFILL = """
     ALTER TABLE {schema}.message_memories DROP COLUMN IF EXISTS embedding_error;
 """
 DROP_TABLES = """
-    DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models, {schema}.recall_texts;
+    DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models, {schema}.recall_texts,
+        {schema}.recall_measurements;
     DROP FUNCTION IF EXISTS {schema}.recall_terms(bigint, text, timestamptz),
         {schema}.recall_content_term(bigint, text), {schema}.recall_traits(text);
 """

@@ -21,6 +21,7 @@ WEB_LESS = {
     "embedding_models": "SELECT, INSERT, UPDATE (min_similarity, measured_at)",
     "embedding_usage": "SELECT, INSERT, UPDATE",
     "recall_texts": READ,
+    "recall_measurements": READ,
 }
 # Of the backfill beside the tables of messages; columns where it needs no more: whether a message may be embedded.
 BACKFILL = {
@@ -28,6 +29,7 @@ BACKFILL = {
     "embedding_models": "SELECT, INSERT, UPDATE",
     "embedding_usage": "SELECT, INSERT, UPDATE",
     "recall_texts": READ,
+    "recall_measurements": "SELECT, INSERT",
     "standalone_chats": "SELECT (id, memory)",
     "passages": "SELECT (id, memory)",
     "memory_switches": "SELECT (user_id, enabled)",
