@@ -1,13 +1,17 @@
-"""Lines per second of an import, of the same import again, and of an export; with recall's triggers and without.
+"""Lines per second of an import, of the same import again, and of an export.
 
     .venv/bin/python -m benchmarks.transfer [--rows 100000] [--users 50]
 
-In the scratch database of the configured server, on this machine; conversations of 80 messages, 5 to 60 words each.
+In the scratch database of the configured server, on this machine; conversations of 80 messages, 5 to 60 words each:
+into an empty database; beside as many messages that are there; of words as people write, which have more different
+ones; and without recall, for what it takes of the rest. In all others what is imported is found by words at the end.
 """
 
 import argparse
+import json
 import os
 import random
+import string
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,12 +25,13 @@ from django.db import connection
 
 from benchmarks.load import scratch_database
 from benchmarks.structures import WORDS
+from chat.samples.loading import FOLDER
 from chat.transfer.exporting import export_lines
 from chat.transfer.importing import import_lines
 from chat.transfer.lines import KINDS, Line, parse
 
 A_CONVERSATION = 80  # messages
-BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
+BEGAN, LATER = datetime(2020, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
@@ -34,12 +39,17 @@ def main() -> None:
     options = parse_options()
     made = list(lines(options.rows, options.users))
     print(f"{options.rows:,} lines, {sum(map(len, made)) / 1e6:.0f} MB; reading alone: {rate(map(parse, made))}")
-    print("| recall's triggers | import | again | export |")
+    print("| | import | the same again | export |")
     print("|---|---|---|---|")
-    for triggers in ("on", "off"):
-        with scratch_database():
-            switch(triggers)
-            print(f"| {triggers} | {imported(made)} | {imported(made)} | {rate(export_lines(None))} |", flush=True)
+    more = list(lines(options.rows, options.users, began=LATER))
+    with scratch_database():
+        report("empty database", made)
+        report(f"{options.rows:,} messages there", more)
+    with scratch_database():
+        report("as people write", list(lines(options.rows, options.users, words=as_people_write())))
+    with scratch_database():
+        leave_recall_out()
+        report("without recall", made)
 
 
 def parse_options() -> argparse.Namespace:
@@ -50,23 +60,37 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def lines(rows: int, users: int) -> Iterator[bytes]:
-    """A file, the same each time."""
+def lines(rows: int, users: int, *, began: datetime = BEGAN, words: list[str] = WORDS) -> Iterator[bytes]:
+    """A file, the same each time; what begins at another time is of other conversations."""
     luck = random.Random(1)
     for number in range(rows):
         conversation, place = divmod(number, A_CONVERSATION)
         role = "assistant" if place % 2 else "user"
-        content = " ".join(luck.choices(WORDS, k=luck.randrange(5, 60)))
-        at = BEGAN + timedelta(hours=conversation, seconds=place)
-        yield Line("chat", f"user{conversation % users}", f"c{conversation}", role, content, at).as_bytes()
+        content = " ".join(luck.choices(words, k=luck.randrange(5, 60)))
+        at = began + timedelta(hours=conversation, seconds=place)
+        name = f"c{began.year} {conversation}"
+        yield Line("chat", f"user{conversation % users}", name, role, content, at).as_bytes()
 
 
-def switch(triggers: str) -> None:
-    """The triggers of both message tables, as they are or off."""
+def as_people_write() -> list[str]:
+    """The words of the sample conversations, each as often as there, and one in twelve a rare one: names, numbers."""
+    luck = random.Random(1)
+    samples = (FOLDER / "conversations.jsonl").read_text().splitlines()
+    said = [word for line in samples for word in json.loads(line)["content"].split()]
+    return said * 5 + ["".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(said) * 5 // 11)]
+
+
+def leave_recall_out() -> None:
+    """No trigger learns, nor does an import."""
     with connection.cursor() as cursor:
         for model in KINDS.values():
-            verb = "ENABLE" if triggers == "on" else "DISABLE"
-            cursor.execute(f"ALTER TABLE {model._meta.db_table} {verb} TRIGGER USER")
+            cursor.execute(f"ALTER TABLE {model._meta.db_table} DISABLE TRIGGER USER")
+            cursor.execute(f"DROP FUNCTION {model.memory_source.table}_learn_added")
+
+
+def report(name: str, made: list[bytes]) -> None:
+    """A line of the table."""
+    print(f"| {name} | {imported(made)} | {imported(made)} | {rate(export_lines(None))} |", flush=True)
 
 
 def imported(made: list[bytes]) -> str:

@@ -248,7 +248,7 @@ class AddRecallAnew(AddRecall):
         """Add what is missing, replace the functions."""
         connection = schema_editor.connection
         schema = schema_of_messages(connection)
-        changed = structures.ADD_COLUMNS.format(schema=schema)
+        changed = structures.CATCH_UP.format(schema=schema)
         locks.change(connection, "message_memories", changed + structures.tables(schema))
 
     def database_backwards(

@@ -12,6 +12,7 @@
 Why a table of its own, and its figures: docs/decisions/0009-recall-structures.md.
 """
 
+from retrieval.bulk_structures import LEARN_ADDED, LONG_LIST, SHORT_LIST
 from retrieval.sources import Source
 from retrieval.texts import DEFAULT, months_of
 
@@ -55,8 +56,7 @@ TABLES = """
         model smallint,
         text_id smallint
     ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
-    CREATE INDEX IF NOT EXISTS message_memories_terms ON {schema}.message_memories USING gin (terms)
-        WITH (fastupdate = off);
+    CREATE INDEX IF NOT EXISTS message_memories_terms ON {schema}.message_memories USING gin (terms);
     CREATE INDEX IF NOT EXISTS message_memories_user ON {schema}.message_memories (user_id, id);
     CREATE INDEX IF NOT EXISTS message_memories_bits ON {schema}.message_memories (user_id)
         INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
@@ -126,8 +126,11 @@ ONLY = "(SELECT max(e.id) FROM {schema}.embedding_models e HAVING count(*) = 1)"
 # anything else leaves the vector as it is, and so where it came from.
 FOLLOW = """
     CREATE OR REPLACE FUNCTION {schema}.{table}_learn() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp {short} AS $$
     BEGIN
+        IF current_setting('verse.learn_later', true) = 'on' THEN
+            RETURN NULL;  -- who set it calls learn_added
+        END IF;
         INSERT INTO {schema}.message_memories ({columns}) SELECT {row} FROM added m
         WHERE m.content <> ''  -- else an answer that is being given
         ON CONFLICT (id) DO NOTHING;
@@ -137,7 +140,7 @@ FOLLOW = """
         RETURN NULL;
     END $$;
     CREATE OR REPLACE FUNCTION {schema}.{table}_relearn() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp {short} AS $$
     DECLARE
         known smallint;  -- the model of an embedding that stays
     BEGIN
@@ -148,7 +151,7 @@ FOLLOW = """
     EXCEPTION WHEN OTHERS THEN {leave_out}
     END $$;
     CREATE OR REPLACE FUNCTION {schema}.{table}_embed() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp {short} AS $$
     BEGIN
         UPDATE {schema}.message_memories SET bits = {vector}.binary_quantize(NEW.embedding)::bit(1536),
             model = CASE WHEN NEW.embedding IS NOT NULL THEN {current} END
@@ -194,6 +197,7 @@ FOLLOW = """
     -- Else anybody could put them on a table of their own, and write to recall's with its owner's rights.
     REVOKE ALL ON FUNCTION {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_embed(),
         {schema}.{table}_forget(), {schema}.{table}_pend() FROM PUBLIC;
+    {learn_added}
 """
 # In a trigger that has failed: the row waits for the backfill, and what is there may tell of an earlier text.
 LEAVE_OUT = """
@@ -211,7 +215,8 @@ UNFOLLOW = """
     DROP TRIGGER IF EXISTS forget ON {schema}.{table};
     DROP TRIGGER IF EXISTS pend ON {schema}.{table};
     DROP FUNCTION IF EXISTS {schema}.{table}_learn(), {schema}.{table}_relearn(), {schema}.{table}_embed(),
-        {schema}.{table}_forget(), {schema}.{table}_pend();
+        {schema}.{table}_forget(), {schema}.{table}_pend(), {schema}.{table}_added(bigint, bigint),
+        {schema}.{table}_learn_added(bigint, bigint);
 """
 # What a backfill needs beside: which rows wait, which were set aside and why, and what calls have cost, by day.
 # ``model`` first in the index: rows without a vector, and rows with another model's, each in the order of ids.
@@ -233,10 +238,11 @@ BACKFILL_INDEXES = {
     "message_memories_failed": "message_memories (id) WHERE embedding_error IS NOT NULL",
 }
 # Of a database that was migrated before: what TABLES makes at once today.
-ADD_COLUMNS = """
+CATCH_UP = """
     ALTER TABLE {schema}.message_memories ADD COLUMN IF NOT EXISTS text_id smallint;
     ALTER TABLE {schema}.embedding_models ADD COLUMN IF NOT EXISTS min_similarity real,
         ADD COLUMN IF NOT EXISTS measured_at timestamptz;
+    ALTER INDEX {schema}.message_memories_terms RESET (fastupdate);
 """
 DROP_BACKFILL = """
     DROP TABLE IF EXISTS {schema}.embedding_usage;
@@ -261,6 +267,9 @@ def for_source(statements: str, source: Source, *, schema: str, vector: str = ""
     """The statements for one table of messages; ``vector`` is the extension's schema."""
     names = {"table": source.table, "conversation": source.conversation, "number": source.number}
     parts = {
+        "{learn_added}": LEARN_ADDED,
+        "{short}": f"SET gin_pending_list_limit = '{SHORT_LIST}'",
+        "{long_list}": LONG_LIST,
         "{columns}": COLUMNS,
         "{row}": ROW.replace("{model}", CURRENT),
         "{row_known}": ROW.replace("{model}", f"coalesce(known, {ONLY})"),

@@ -254,10 +254,8 @@ def test_the_functions_with_their_owners_rights_have_a_fixed_search_path(databas
         "SELECT proname::text, proconfig, proowner::regrole::text FROM pg_proc WHERE prosecdef "
         "AND pronamespace = 'public'::regnamespace"
     )
-    assert len(found) == 8
-    assert {(str(config), owner) for _, config, owner in found} == {
-        ("['search_path=pg_catalog, pg_temp']", database.owner)
-    }
+    assert len(found) == 10
+    assert {(config[0], owner) for _, config, owner in found} == {("search_path=pg_catalog, pg_temp", database.owner)}
 
 
 def test_the_backfills_role_can_do_its_part(database: Roles, fake: FakeOpenAI) -> None:

@@ -9,6 +9,7 @@ from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
 
 from chat.transfer.lines import KINDS, MAX_LINE_BYTES, BadLineError, parse
+from retrieval import bulk
 
 PROGRESS_EVERY = 10_000  # lines; at 100,000 a second ten reports a second
 REASONS_KEPT = 5  # of bad lines that are skipped: enough to see what is wrong with a file
@@ -55,22 +56,26 @@ FIND_CONVERSATIONS = """
 # Equal messages in one row of places, those of the database (line 0) first: with ``there`` of them there, the lines
 # at the places up to twice ``there`` are there already. No join on what was said: a thousand equal lines stay cheap.
 ADD_MESSAGES = """
-    INSERT INTO {table} (user_id, {conversation}, role, content, created_at)
-    SELECT user_id, conversation_id, role, content, created_at FROM (
-        SELECT *, row_number() OVER same AS place, count(*) FILTER (WHERE line = 0) OVER same AS there FROM (
-            SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at
-            FROM import_lines l
-            JOIN import_conversations c ON (c.kind, c.username, c.name) = (l.kind, l.username, l.conversation)
-            WHERE l.kind = '{kind}'
-            UNION ALL
-            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at
-            FROM import_conversations c JOIN {table} m ON m.{conversation} = c.id
-            WHERE c.kind = '{kind}' AND m.created_at BETWEEN c.first AND c.last
-        ) both_sides
-        WINDOW same AS (PARTITION BY conversation_id, created_at, role, content COLLATE "C" ORDER BY line)
-    ) placed
-    WHERE line > 0 AND place > 2 * there
-    ORDER BY created_at, line
+    WITH added AS (
+        INSERT INTO {table} (user_id, {conversation}, role, content, created_at)
+        SELECT user_id, conversation_id, role, content, created_at FROM (
+            SELECT *, row_number() OVER same AS place, count(*) FILTER (WHERE line = 0) OVER same AS there FROM (
+                SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at
+                FROM import_lines l
+                JOIN import_conversations c ON (c.kind, c.username, c.name) = (l.kind, l.username, l.conversation)
+                WHERE l.kind = '{kind}'
+                UNION ALL
+                SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at
+                FROM import_conversations c JOIN {table} m ON m.{conversation} = c.id
+                WHERE c.kind = '{kind}' AND m.created_at BETWEEN c.first AND c.last
+            ) both_sides
+            WINDOW same AS (PARTITION BY conversation_id, created_at, role, content COLLATE "C" ORDER BY line)
+        ) placed
+        WHERE line > 0 AND place > 2 * there
+        ORDER BY created_at, line
+        RETURNING id
+    )
+    SELECT count(*), min(id), max(id) FROM added
 """
 TOUCH = """
     UPDATE {parents} p SET created_at = least(p.created_at, c.first), updated_at = greatest(p.updated_at, c.last)
@@ -198,19 +203,32 @@ def _add_conversations(cursor: Any, done: Imported) -> None:
 
 
 def _add_messages(cursor: Any, done: Imported) -> None:
-    done.messages = _for_each_kind(cursor, ADD_MESSAGES)
+    bulk.learn_later()
+    added = {kind: _add_messages_of(cursor, kind) for kind in KINDS}
+    done.messages = sum(count for count, _, _ in added.values())
     done.already -= done.messages
     # The foreign keys are looked at now, and not after the conversations are locked: a turn in one waits for it.
     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for kind, (count, first, last) in added.items():
+        if count:
+            bulk.learn_added(KINDS[kind].memory_source, first, last)
     _for_each_kind(cursor, TOUCH)
 
 
-def _for_each_kind(cursor: Any, statement: str) -> int:
-    """The number of rows that the statement touched, over both kinds."""
-    rows = 0
-    for kind, model in KINDS.items():
-        tables = {"table": model.memory_source.table, "conversation": model.memory_source.conversation}
-        tables["parents"] = model._meta.get_field("conversation").related_model._meta.db_table
-        cursor.execute(statement.format(kind=kind, **tables, **NAMED[kind]))
-        rows += cursor.rowcount
-    return rows
+def _add_messages_of(cursor: Any, kind: str) -> tuple[int, int, int]:
+    """How many were added, and the first and the last of their ids; somebody else's may lie between."""
+    cursor.execute(_of_kind(ADD_MESSAGES, kind))
+    count, first, last = cursor.fetchone()
+    return count, first, last
+
+
+def _for_each_kind(cursor: Any, statement: str) -> None:
+    for kind in KINDS:
+        cursor.execute(_of_kind(statement, kind))
+
+
+def _of_kind(statement: str, kind: str) -> str:
+    source = KINDS[kind].memory_source
+    parents = KINDS[kind]._meta.get_field("conversation").related_model._meta.db_table
+    names = {"table": source.table, "conversation": source.conversation, "parents": parents} | NAMED[kind]
+    return statement.format(kind=kind, **names)

@@ -4,14 +4,18 @@ words from then on, and known to be pending. Words made by another text configur
 from collections.abc import Iterator
 
 from retrieval import sql
+from retrieval.bulk_structures import SHORT_LIST
 from retrieval.sources import Source
 from retrieval.structures import COLUMNS, ONLY, ROW
 
 WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 # A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
 # (FOR SHARE) until their rows are written, or a row could be left of a message deleted meanwhile.
+# The index's list is kept short, as by the triggers: whoever says something next would have to empty a long one.
 FILL = """
-WITH seen AS MATERIALIZED (
+WITH short AS MATERIALIZED (
+    SELECT pg_catalog.set_config('gin_pending_list_limit', '{short_list}', true)
+), seen AS MATERIALIZED (
     SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
 ), missing AS MATERIALIZED (
     SELECT m.* FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen) AND m.content <> ''
@@ -19,7 +23,7 @@ WITH seen AS MATERIALIZED (
             AND p.text_id = (SELECT id FROM recall_texts WHERE current))
     FOR SHARE SKIP LOCKED
 ), filled AS (
-    INSERT INTO message_memories ({columns}) SELECT {row} FROM missing m
+    INSERT INTO message_memories ({columns}) SELECT {row} FROM short CROSS JOIN missing m
     ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, traits = excluded.traits, text_id = excluded.text_id
     RETURNING 1
 )
@@ -45,4 +49,5 @@ def fill(source: Source) -> Iterator[int]:
 def _of(source: Source) -> str:
     row = ROW.replace("{model}", ONLY).replace("{schema}.", "").replace("{conversation}", source.conversation)
     statement = FILL.replace("{row}", row).replace("{columns}", COLUMNS).replace("{table}", source.table)
+    statement = statement.replace("{short_list}", SHORT_LIST)
     return statement.replace("{number}", str(source.number))

@@ -1,0 +1,200 @@
+"""What is imported is in recall's table when the import ends, as if each message had been said by itself."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+
+from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.tests.transfer_support import (
+    NASTY,
+    during_the_inserts,
+    imported,
+    line,
+    many,
+    run,
+    stored,
+)
+from retrieval import bulk
+from retrieval.backfill import words
+from tests.support import PATIENCE_S
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+SOURCE = StandaloneChatMessage.memory_source
+MEMORIES = "SELECT id, user_id, conversation, created_at, by_user, terms, traits, bits, model FROM message_memories"
+WORKERS = """
+    SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND datname = current_database()
+"""
+INSERT = (
+    "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', %s) RETURNING id"
+)
+
+
+def rows(sql: str, *values: Any) -> list[Any]:
+    """What the database answers."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return list(cursor.fetchall())
+
+
+def known() -> set[int]:
+    """The ids of the chats' messages that recall knows."""
+    return {one[0] // 2 for one in rows("SELECT id FROM message_memories WHERE id & 1 = 0")}
+
+
+def say_again(table: str) -> None:
+    """Delete the messages and insert them as they were, by themselves."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TEMPORARY TABLE said AS SELECT * FROM {table}")
+        cursor.execute(f"DELETE FROM {table}")
+        cursor.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM said; DROP TABLE said")
+
+
+def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(alice: User, bob: User) -> None:
+    texts = [text.rstrip() for text in NASTY] + ["Really?", "Yes", "Yes"]
+    kinds = [(user, kind) for user in ("alice", "bob") for kind in ("chat", "passage")]
+    imported(*(line(user=user, kind=kind, content=text) for user, kind in kinds for text in texts))
+    learnt = sorted(rows(MEMORIES))
+    for table in ("standalone_chat_messages", "chat_messages"):
+        say_again(table)
+    assert len(learnt) == len(kinds) * len(texts)
+    assert sorted(rows(MEMORIES)) == learnt
+
+
+def test_more_ids_than_a_statement_takes_are_all_learnt(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "IDS_AT_ONCE", 7)
+    imported(*many(15))
+    assert len(known()) == 15
+
+
+def test_what_others_say_during_an_import_is_learnt_by_the_trigger(alice: User, other: Any) -> None:
+    chat = StandaloneChat.objects.create(user=alice)
+    with during_the_inserts(lambda: other.execute(INSERT, [alice.pk, chat.pk, "Meanwhile"])):
+        imported(line())
+    rows(INSERT, alice.pk, chat.pk, "Afterwards")
+    assert len(known()) == len(stored()) == 3
+
+
+def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(alice: User, other: Any) -> None:
+    chat = StandaloneChat.objects.create(user=alice)
+    with transaction.atomic():
+        bulk.learn_later()
+        first = rows(INSERT, alice.pk, chat.pk, "First")[0][0]
+        theirs = other.execute(INSERT, [alice.pk, chat.pk, "Theirs"]).fetchone()[0]
+        other.execute("DELETE FROM message_memories WHERE id = %s", [SOURCE.reference(theirs)])
+        rows(INSERT, alice.pk, chat.pk, "")
+        last = rows(INSERT, alice.pk, chat.pk, "Last")[0][0]
+        assert first < theirs < last
+        assert not known()
+        bulk.learn_added(SOURCE, first, last)
+    assert known() == {first, last}
+
+
+@contextmanager
+def refusing(table: str) -> Iterator[None]:
+    """The database has no room in this table."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no room for %', NEW USING ERRCODE = '53100'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()
+        """)
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION refuse CASCADE")
+
+
+def test_what_cannot_be_learnt_is_not_imported(alice: User, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(line(user="new"))
+    with refusing("message_memories"), pytest.raises(CommandError) as failed:
+        run(str(tmp_path / "file"), "--create-users")
+    assert str(failed.value) == "the database failed (DiskFull, SQLSTATE 53100); nothing was imported"
+    assert not User.objects.filter(username="new").exists()
+    assert not stored()
+
+
+def listed() -> int:
+    """Pages of the list that the index of terms has not taken over yet; it is empty after that."""
+    return int(rows("SELECT gin_clean_pending_list('message_memories_terms')")[0][0])
+
+
+def test_an_import_leaves_no_long_list_to_whoever_speaks_next(alice: User) -> None:
+    imported(*many(2_000))
+    assert listed() == 0
+    chat = StandaloneChat.objects.create(user=alice)
+    for number in range(300):
+        rows(INSERT, alice.pk, chat.pk, f"{number} the quick brown fox jumps over the lazy dog " * 5)
+    assert 0 < listed() <= 10  # 64 kB are 8 pages
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica; DELETE FROM message_memories")
+        cursor.execute("SET session_replication_role = origin")
+    listed()
+    assert sum(words.fill(SOURCE)) == 2_300
+    assert listed() <= 10
+
+
+def test_words_are_worked_out_in_parallel(alice: User, other: Any) -> None:
+    seen: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not ended.is_set() and time.monotonic() < until:
+            seen.append(other.execute(WORKERS).fetchone()[0])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    imported(
+        *(line(content=f"{number} the quick brown fox jumps over the lazy dog " * 20) for number in range(3_000))
+    )
+    ended.set()
+    watcher.join()
+    assert max(seen) > 0
+
+
+@pytest.mark.parametrize("migration", ["0001_initial", "0003_recall"])
+def test_an_import_works_on_older_schemas_too(alice: User, migration: str) -> None:
+    call_command("migrate", "chat", migration, verbosity=0)
+    try:
+        assert imported(*many(20)).messages == 20
+        if migration != "0001_initial":
+            assert len(known()) == 20
+    finally:
+        call_command("migrate", "chat", verbosity=0)
+
+
+def test_a_database_migrated_before_learns_row_by_row_until_it_is_migrated(alice: User) -> None:
+    today = schema()
+    call_command("migrate", "chat", "0006_model_and_text", verbosity=0)
+    try:
+        make_as_before()
+        assert schema() != today
+        assert imported(*many(20)).messages == len(known()) == 20
+    finally:
+        call_command("migrate", "chat", verbosity=0)
+    assert schema() == today
+
+
+def make_as_before() -> None:
+    """Triggers that know of nothing but themselves, and an index that takes every row at once."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER INDEX message_memories_terms SET (fastupdate = off)")
+        for table in ("standalone_chat_messages", "chat_messages"):
+            cursor.execute(f"DROP FUNCTION {table}_added, {table}_learn_added")
+            cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [f"{table}_learn"])
+            cursor.execute(cursor.fetchone()[0].replace("= 'on'", "= 'never'"))
+            cursor.execute(f"ALTER FUNCTION {table}_learn RESET gin_pending_list_limit")
+
+
+def schema() -> list[Any]:
+    """What our functions are and are set to, and the index of terms."""
+    ours = "SELECT proname, prosrc, proconfig FROM pg_proc WHERE strpos(prosrc, 'message_memories') > 0 ORDER BY 1"
+    return rows(ours) + rows("SELECT reloptions FROM pg_class WHERE relname = 'message_memories_terms'")
