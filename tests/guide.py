@@ -124,6 +124,8 @@ class Shell:
                 start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
             )  # fmt: skip
 
+        self._tell("trap 'kill 0' EXIT\n")  # its servers too, when the tests are killed and it reads no more
+
     def run(self, block: Block) -> str:
         """What the block prints, both streams. AssertionError: it ends with another code than the page says."""
         self._count += 1
