@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 # What the operators' pages name and another change brings: commands and pages. To be emptied.
 NOT_YET = {
-    "rag_doctor", "rag_status", "rag_cost_estimate", "rag_index", "docs/roles.md",
+    "rag_doctor", "rag_status", "rag_cost_estimate", "rag_index", "docs/roles.md", "docs/embedding-model.md",
     "retrieval.doctor.criteria",
 }  # fmt: skip
 # Before a block may stand, as comments: why it is not run, or with which code it ends.
