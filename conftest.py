@@ -20,6 +20,7 @@ from chat.remembering import finish
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from retrieval import current_model, embeddings, sql
+from tests.databases import Database
 from tests.support import Server, database_url
 
 
@@ -155,3 +156,12 @@ def server(transactional_db: None, openai_server: FakeOpenAI) -> Iterator[Callab
     for one in started:
         one.end()
     openai_server.reset()
+
+
+@pytest.fixture
+def database(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Database]:
+    """A database of its own, empty."""
+    with django_db_blocker.unblock():
+        made = Database(f"rollout_{worker_id}")
+        yield made
+        made.drop()

@@ -61,15 +61,16 @@ def ensure(connection: BaseDatabaseWrapper, name: str, what: str) -> None:
     if found is False:
         drop(connection, name)
     if not found:
-        _execute(connection, f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{name}" ON {what}')
+        execute(connection, f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{name}" ON {what}')
 
 
 def drop(connection: BaseDatabaseWrapper, name: str) -> None:
     """Drop the index CONCURRENTLY; nothing to do where there is none. Lock: as build."""
-    _execute(connection, f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+    execute(connection, f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
 
 
-def _execute(connection: BaseDatabaseWrapper, sql: str) -> None:
+def execute(connection: BaseDatabaseWrapper, sql: str) -> None:
+    """Run what builds or drops an index; it ends soon after its client has gone, where the system can tell that."""
     with connection.cursor() as cursor:
         with suppress(DatabaseError):  # not every system can tell that a client is gone
             cursor.execute(

@@ -56,6 +56,11 @@ def embed_in_runs(texts: Sequence[str]) -> Iterator[dict[int, Vector]]:
         yield dict(zip(places, found, strict=True))
 
 
+def count_tokens(text: str) -> int:
+    """How many tokens of the text the model is given: at most 256. Raises EmbeddingError as ``embed`` does."""
+    return len(_load().tokenizer.encode(sendable(text)).ids)
+
+
 def _run(session: Any, encoded: list[list[int]]) -> list[Vector]:
     longest = max(map(len, encoded))
     ids = np.array([one + [0] * (longest - len(one)) for one in encoded], np.int64)

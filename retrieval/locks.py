@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 LOCK_TIMEOUT_MS = 300  # a writer behind a waiting ALTER stood 249 ms at this; 1,951 ms at 2 s
 PAUSE_S = 1.0  # between tries: those who queued behind the last one get through
 TRIES = 600  # about ten minutes of a table that is never free
-MIGRATE_LOCK = 0x7665727365  # "verse": the advisory lock of whoever migrates
+MIGRATE_LOCK = 0x7665727365  # "verse": the advisory lock of whoever migrates, or builds indexes
 BACKFILL_LOCK = 0x76657273F1  # of whoever backfills
 POLL_S = 0.5
 LOCK_NOT_AVAILABLE = "55P03"
@@ -56,7 +56,7 @@ def one_at_a_time(connection: BaseDatabaseWrapper) -> Iterator[None]:
     told = False
     while not _ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({MIGRATE_LOCK})"):
         if not told:
-            tell("another migrate is running: waiting for it")
+            tell("another migrate is running, or a rag_index: waiting for it")
         told = True
         time.sleep(POLL_S)
     try:
@@ -66,9 +66,13 @@ def one_at_a_time(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 @contextmanager
-def alone(connection: BaseDatabaseWrapper, lock: int) -> Iterator[bool]:
-    """Whether nobody else holds the advisory lock; held until the end, or until this session's end."""
-    mine = bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))
+def alone(connection: BaseDatabaseWrapper, lock: int, *, patience_s: float = 0.0) -> Iterator[bool]:
+    """Whether nobody else holds the advisory lock, asked again for so long; held until the end, or this session's."""
+    until = time.monotonic() + patience_s
+    while not (mine := bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))):
+        if time.monotonic() >= until:
+            break
+        time.sleep(POLL_S)
     try:
         yield mine
     finally:

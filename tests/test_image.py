@@ -16,9 +16,9 @@ import psycopg.conninfo
 import pytest
 import yaml
 
+from tests.databases import Database
 from tests.image import Image, may_unshare
 from tests.support import PATIENCE_S, ROOT, free_port
-from tests.test_rollout import Database
 
 pytestmark = pytest.mark.soak
 GRACE_S = 2

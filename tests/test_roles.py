@@ -12,8 +12,8 @@ import pytest
 from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
+from tests.databases import Database
 from tests.support import ROOT, Server, clean_environment
-from tests.test_rollout import Database
 
 pytestmark = pytest.mark.newest_schema
 FACT = "My dog is called Biscuit and he loves cheese."

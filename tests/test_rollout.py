@@ -5,111 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
 
 from fake_openai import FakeOpenAI
+from tests.databases import TABLES, Database, fill_with_vectors, wait_for_build
 from tests.rehearsal import manage, old_code
-from tests.support import ROOT, Server, clean_environment, database_url
+from tests.support import ROOT, Server, clean_environment
 
-ROWS = 3_000  # with vectors: an index build of one to two seconds for each table
 INDEXES = ("idx_chat_messages_embedding_user", "idx_standalone_messages_embedding")
 VALID = "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname = ANY (%s)"
-TABLES = {"chat_messages": "passage_id", "standalone_chat_messages": "chat_id"}
-PEOPLE = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT name, '!', false, '', '', '', false, true, now() FROM unnest(ARRAY['alice', 'bob']) name;
-    INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user;
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
-"""
-SAY = """
-    INSERT INTO {table} (user_id, {parent}, role, content, created_at)
-    SELECT user_id, id, 'user', %s, now() FROM {parents} WHERE user_id = (SELECT min(id) FROM auth_user)
-"""
-
-
-class Database:
-    """A database of its own on the tests' server, with alice, bob, a chat and a passage each, at migration 0001."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        with psycopg.connect(self._url("postgres"), autocommit=True) as server:
-            server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            server.execute(f"CREATE DATABASE {name}")
-        self.url = self._url(name)
-
-    def _url(self, name: str) -> str:
-        before = connection.settings_dict["NAME"]
-        connection.settings_dict["NAME"] = name
-        try:
-            return database_url(connection)
-        finally:
-            connection.settings_dict["NAME"] = before
-
-    def run(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """The statement's rows."""
-        with psycopg.connect(self.url, autocommit=True) as session:
-            cursor = psycopg.ClientCursor(session)
-            cursor.execute(sql, params or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def migrate(self, *target: str) -> str:
-        """What migrate says."""
-        return manage(self.url, "migrate", *target)
-
-    def begin_migrate(self, *target: str) -> "subprocess.Popen[str]":
-        """A migrate that runs by itself."""
-        return subprocess.Popen(
-            [sys.executable, "manage.py", "migrate", *target], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=clean_environment(DATABASE_URL=self.url, SECRET_KEY="test"),
-        )  # fmt: skip
-
-    def start_at(self, migration: str) -> None:
-        """Migrate the chat (and so the users) to this migration; with people in it."""
-        self.migrate("chat", migration)
-        self.run(PEOPLE)
-
-    def say(self, content: str) -> None:
-        """A message of alice's in each table, by SQL that knows of nothing younger than 0001."""
-        for table, parents in (("chat_messages", "passages"), ("standalone_chat_messages", "standalone_chats")):
-            self.run(SAY.format(table=table, parent=TABLES[table], parents=parents), content)
-
-    def drop(self) -> None:
-        """Whoever uses it."""
-        with psycopg.connect(self._url("postgres"), autocommit=True) as server:
-            server.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
-
-
-@pytest.fixture
-def database(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Database]:
-    """A database of its own, empty."""
-    with django_db_blocker.unblock():
-        made = Database(f"rollout_{worker_id}")
-        yield made
-        made.drop()
 
 
 def state_of_indexes(database: Database) -> dict[str, bool]:
     """Which of the two there are, and whether each is valid."""
     return dict(database.run(VALID, list(INDEXES)))
-
-
-def fill_with_vectors(database: Database) -> None:
-    """Rows with random vectors, so that the build takes a while."""
-    database.say("seed")
-    for table, parent in TABLES.items():
-        database.run(
-            f"INSERT INTO {table} (user_id, {parent}, role, content, created_at, embedding) "
-            f"SELECT user_id, {parent}, role, 'Row ' || n, created_at, "
-            "(SELECT array_agg(random() - 0.5) FROM generate_series(1, 1536) WHERE n > 0)::real[]::vector "
-            f"FROM {table}, generate_series(1, {ROWS}) n"
-        )
 
 
 def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(database: Database) -> None:
@@ -129,16 +40,6 @@ def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(dat
     database.migrate("chat")
     assert state_of_indexes(database) == dict.fromkeys(INDEXES, True)
     assert "No migrations to apply" in database.migrate("chat")
-
-
-def wait_for_build(database: Database) -> None:
-    """Until an index is being built."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        if database.run("SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"):
-            return
-        time.sleep(0.02)
-    raise AssertionError("no index is being built")
 
 
 def test_two_at_once_queue_though_a_transaction_is_open(database: Database) -> None:

@@ -1,6 +1,7 @@
 """What the operator's commands have in common: help that teaches, ``--json``, and one line for what goes wrong."""
 
 import json
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any
@@ -65,15 +66,17 @@ def add_table(parser: ArgumentParser) -> None:
     parser.add_argument("--table", choices=[one.table for one in sources()], help="only this table, instead of all")
 
 
-def number(least: float, of: Callable[[str], Any], what: str) -> Callable[[str], Any]:
-    """An argument's type: ``of(text)``, at least ``least``; else wrong usage, exit 2."""
+def number(
+    least: float, of: Callable[[str], Any], what: str, *, most: float = sys.float_info.max
+) -> Callable[[str], Any]:
+    """An argument's type: ``of(text)``, from ``least`` to ``most``; else wrong usage, exit 2."""
 
     def parse(text: str) -> Any:
         try:
             value = of(text)
         except ValueError:
             value = None
-        if value is None or not least <= value < float("inf"):
+        if value is None or not least <= value <= most:
             raise ArgumentTypeError(f"{text!r} is not {what}")
         return value
 

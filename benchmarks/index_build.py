@@ -1,0 +1,169 @@
+"""Fill first and build the HNSW index then, or fill with the index in place; and what m and ef_construction do.
+
+    .venv/bin/python -m benchmarks.index_build [--rows 20000] [--filled 4000]
+
+First table: the same rows stored by the backfill's own statement, with the index in place and without, where it is
+built afterwards by ``rag_index create hnsw``. Second table: ``rag_index rebuild`` with several shapes, and the share
+of the ten nearest rows that a search in the index finds. The vectors have 1,536 numbers around 50 centres.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Iterator
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+django.setup()
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from benchmarks.load import scratch_database
+from retrieval import current_model, rebuild, storage
+from retrieval.embeddings import configured_name
+from retrieval.models import sources
+from retrieval.rebuild import Shape
+
+MODEL = configured_name() or ""
+SHAPES = [Shape(8, 32), Shape(16, 64), Shape(16, 128), Shape(32, 64), Shape(32, 128)]
+MEMORY = "1GB"  # of maintenance_work_mem, in which the graph fits; by PostgreSQL's own 64 MB there is a row too
+SMALL_MEMORY = "64MB"
+QUESTIONS, NEAREST = 100, 10
+CENTRES, DIRECTIONS = 50, 256  # of the vectors: each lies near a centre, and spreads in some directions only
+ROWS = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
+    SELECT user_id, id, 'user', 'Row ' || n, now() FROM standalone_chats, generate_series(1, %s) n
+"""
+SEARCH = "SELECT id FROM standalone_chat_messages ORDER BY embedding <=> %s::vector LIMIT %s"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000, help="of the second table")
+    parser.add_argument("--filled", type=int, default=4_000, help="rows of the first table")
+    options = parser.parse_args()
+    with scratch_database():
+        vectors = vectors_of(options.rows + QUESTIONS)
+        compare_fills(vectors[: options.filled])
+        compare_shapes(vectors[:-QUESTIONS], vectors[-QUESTIONS:])
+
+
+def vectors_of(count: int) -> NDArray[np.float32]:
+    """Of length 1; shape (count, 1536)."""
+    luck = np.random.default_rng(1)
+    directions = luck.standard_normal((DIRECTIONS, 1536), dtype=np.float32)
+    centres = luck.standard_normal((CENTRES, DIRECTIONS), dtype=np.float32)
+    spread = luck.standard_normal((count, DIRECTIONS), dtype=np.float32)
+    found = (centres[luck.integers(CENTRES, size=count)] + 0.7 * spread) @ directions
+    found += luck.standard_normal((count, 1536), dtype=np.float32)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+
+
+def compare_fills(vectors: NDArray[np.float32]) -> None:
+    """The first table."""
+    print(f"| {len(vectors):,} rows | fill s | rows/s | build s | end to end s |")
+    print("|---|---|---|---|---|")
+    totals = []
+    for name, before in (("with the index in place", True), ("drop, fill, create", False)):
+        ids = make_rows(len(vectors))
+        run_sql(f"SET maintenance_work_mem = '{SMALL_MEMORY}'")
+        if not before:
+            rebuild.drop(target())
+        fill_s = fill(ids, vectors)
+        build_s = 0.0 if before else timed_create()
+        totals.append(fill_s + build_s)
+        rate = len(vectors) / fill_s
+        print(f"| {name} | {fill_s:.1f} | {rate:,.0f} | {build_s:.1f} | {totals[-1]:.1f} |", flush=True)
+    print(f"\n{totals[0] / totals[1]:.1f} times faster\n")
+
+
+def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32]) -> None:
+    """The second table."""
+    rebuild.drop(target())
+    ids = make_rows(len(vectors))
+    fill(ids, vectors)
+    right = [{ids[place] for place in np.argsort(-(vectors @ one))[:NEAREST]} for one in questions]
+    print(f"| {len(vectors):,} rows, m | ef_construction | memory | build s | MB | recall@10 | search ms |")
+    print("|---|---|---|---|---|---|---|")
+    for shape, memory in [*((one, MEMORY) for one in SHAPES), (Shape(), SMALL_MEMORY)]:
+        run_sql(f"SET maintenance_work_mem = '{memory}'")
+        began = time.perf_counter()
+        rebuild.rebuild(target(), shape)
+        build_s = time.perf_counter() - began
+        recall, search_ms = search(questions, right)
+        size = target().size_bytes / 1e6
+        cells = [f"{build_s:.1f}", f"{size:.0f}", f"{recall:.3f}", f"{search_ms:.1f}"]
+        print(f"| {shape.m} | {shape.ef_construction} | {memory} | {' | '.join(cells)} |", flush=True)
+
+
+def make_rows(count: int) -> list[int]:
+    """So many messages and no others, without vectors; their ids."""
+    run_sql("TRUNCATE auth_user CASCADE; TRUNCATE message_memories, embedding_models")
+    current_model.forget_checks()
+    run_sql(
+        "INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active, "
+        "date_joined) VALUES ('index', '!', false, '', '', '', false, true, now()); "
+        "INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user"
+    )
+    current_model.check_model(MODEL)
+    with connection.cursor() as cursor:
+        cursor.execute(ROWS, [count])
+        cursor.execute("SELECT id FROM standalone_chat_messages ORDER BY id")
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def fill(ids: list[int], vectors: NDArray[np.float32]) -> float:
+    """Seconds to store the vectors as the backfill does, in batches of 100."""
+    rows = [(pk, f"Row {number}", vector) for number, (pk, vector) in enumerate(zip(ids, vectors, strict=True), 1)]
+    began = time.perf_counter()
+    stored = sum(storage.store_all(sources()[0], batch, model=MODEL) for batch in batches(rows))
+    seconds = time.perf_counter() - began
+    assert stored == len(rows)
+    return seconds
+
+
+def batches(rows: list[tuple[int, str, NDArray[np.float32]]]) -> Iterator[list[tuple[int, str, NDArray[np.float32]]]]:
+    """Of a hundred."""
+    for start in range(0, len(rows), 100):
+        yield rows[start : start + 100]
+
+
+def timed_create() -> float:
+    """Seconds to build the index."""
+    began = time.perf_counter()
+    rebuild.create(target(), Shape())
+    return time.perf_counter() - began
+
+
+def search(questions: NDArray[np.float32], right: list[set[int]]) -> tuple[float, float]:
+    """The share of the nearest that the index finds, with pgvector's own ef_search of 40; the median time."""
+    times, found = [], 0
+    run_sql("SET enable_seqscan = off")
+    for question, nearest in zip(questions, right, strict=True):
+        with connection.cursor() as cursor:
+            began = time.perf_counter()
+            cursor.execute(SEARCH, [str(question.tolist()), NEAREST])
+            found += len(nearest & {pk for (pk,) in cursor.fetchall()})
+            times.append((time.perf_counter() - began) * 1000)
+    run_sql("RESET enable_seqscan")
+    return found / (len(questions) * NEAREST), statistics.median(times)
+
+
+def target() -> rebuild.Target:
+    """The index of standalone chats."""
+    return rebuild.targets("standalone_chat_messages")[0]
+
+
+def run_sql(statements: str) -> None:
+    """Statements without parameters."""
+    with connection.cursor() as cursor:
+        cursor.execute(statements)
+
+
+if __name__ == "__main__":
+    main()
