@@ -15,6 +15,7 @@ TRIES = 600  # about ten minutes of a table that is never free
 MIGRATE_LOCK = 0x7665727365  # "verse": the advisory lock of whoever migrates
 BACKFILL_LOCK = 0x76657273F1  # of whoever backfills
 POLL_S = 0.5
+LEFT_OVER_S = 2.0
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
 BLOCKERS = """
@@ -67,8 +68,15 @@ def one_at_a_time(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 @contextmanager
 def alone(connection: BaseDatabaseWrapper, lock: int) -> Iterator[bool]:
-    """Whether nobody else holds the advisory lock; held until the end, or until this session's end."""
-    mine = bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))
+    """Whether nobody else holds the advisory lock; held until the end, or until this session's end.
+
+    A process that was killed holds it until its last statement is over: that is waited for, LEFT_OVER_S at most.
+    """
+    until = time.monotonic() + LEFT_OVER_S
+    while not (mine := bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))):
+        if time.monotonic() >= until:
+            break
+        time.sleep(POLL_S)
     try:
         yield mine
     finally:
