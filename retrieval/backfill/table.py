@@ -131,7 +131,8 @@ class Table:
     def _keep(self, batch: Batch) -> tuple[int, int]:
         """Commit what there is an answer for: how many rows were embedded, and how many set aside."""
         usage.flush()
-        current_model.check_model(self._model, again=True)  # before it is paid for once more: rag_model may have switched
+        # rag_model may have switched: then this is not stored, and nothing more is to be paid for.
+        current_model.check_model(self._model, again=True)
         vectors: list[tuple[int, str, Vector]] = []
         failed = 0
         for row in batch.rows:
