@@ -40,6 +40,7 @@ bench: install ## the figures of docs/benchmarks.md, about twenty minutes
 	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m benchmarks.transfer
 	$(BIN)/python -m benchmarks.index_build
+	$(BIN)/python -m benchmarks.backfill
 
 rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
 	$(BIN)/python -m tests.rehearsal $(ARGS)

@@ -15,6 +15,7 @@ TRIES = 600  # about ten minutes of a table that is never free
 MIGRATE_LOCK = 0x7665727365  # "verse": the advisory lock of whoever migrates, or builds indexes
 BACKFILL_LOCK = 0x76657273F1  # of whoever backfills
 POLL_S = 0.5
+LEFT_OVER_S = 2.0
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
 BLOCKERS = """
@@ -66,8 +67,11 @@ def one_at_a_time(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 @contextmanager
-def alone(connection: BaseDatabaseWrapper, lock: int, *, patience_s: float = 0.0) -> Iterator[bool]:
-    """Whether nobody else holds the advisory lock, asked again for so long; held until the end, or this session's."""
+def alone(connection: BaseDatabaseWrapper, lock: int, *, patience_s: float = LEFT_OVER_S) -> Iterator[bool]:
+    """Whether nobody else holds the advisory lock, asked again for so long; held until the end, or this session's.
+
+    A process that was killed holds it until its last statement is over.
+    """
     until = time.monotonic() + patience_s
     while not (mine := bool(_ask(connection, f"SELECT pg_catalog.pg_try_advisory_lock({lock})"))):
         if time.monotonic() >= until:

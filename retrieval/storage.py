@@ -17,7 +17,8 @@ STORE = """
     WHERE id = %(id)s AND content = %(content)s
         AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
 """
-# Rows that somebody holds are left out: a statement for many that waited could be part of a deadlock.
+# Rows that somebody holds are left out: a statement for many that waited could be part of a deadlock. Recall's rows
+# are written here, too: for many at once that is a third of what it costs the trigger, which then has nothing to do.
 STORE_FREE = """
     WITH new AS MATERIALIZED (
         SELECT * FROM unnest(%(ids)s::bigint[], %(contents)s::text[], %(embeddings)b::{vector}.vector[])
@@ -26,12 +27,20 @@ STORE_FREE = """
         SELECT m.id FROM {table} m WHERE m.id = ANY (%(ids)s::bigint[])
             AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
         ORDER BY m.id FOR NO KEY UPDATE SKIP LOCKED
+    ), stored AS (
+        UPDATE {table} m SET embedding = new.embedding FROM new JOIN free USING (id)
+        WHERE m.id = new.id AND m.content = new.content RETURNING m.id, new.embedding
+    ), followed AS (
+        UPDATE message_memories p SET bits = {vector}.binary_quantize(stored.embedding)::bit(1536), model = c.id
+        FROM stored CROSS JOIN embedding_models c WHERE p.id = stored.id * 2 + {number} AND c.current
     )
-    UPDATE {table} m SET embedding = new.embedding FROM new JOIN free USING (id)
-    WHERE m.id = new.id AND m.content = new.content RETURNING m.id
+    SELECT id FROM stored
 """
 FIRST_SLICE = 20  # rows; with an HNSW index that is 0.2 s
+_slices: dict[str, int] = {}  # rows, by table, as the last ones took
 SLICE_S = 0.1  # how long one transaction of ``store_all`` should hold its rows; an edit of one of them waits for it
+# ORDER BY id + 0, since how many rows a term has is guessed at a hundredth of all: with the LIMIT alone a scan of the
+# whole table looks cheap, which took half a minute for a hundred texts among a million.
 KNOWN = """
     WITH asked AS MATERIALIZED (
         SELECT ord, a.user_id, a.content, recall_content_term(a.user_id, a.content) AS term
@@ -39,7 +48,7 @@ KNOWN = """
     ), model AS MATERIALIZED (SELECT id FROM embedding_models WHERE current AND name = %(model)s)
     SELECT asked.ord, found.embedding::real[] FROM asked CROSS JOIN LATERAL (
         SELECT text.embedding FROM (
-            SELECT id, user_id, model FROM message_memories WHERE terms && ARRAY[asked.term] LIMIT 100
+            SELECT id, user_id, model FROM message_memories WHERE terms && ARRAY[asked.term] ORDER BY id + 0 LIMIT 100
         ) same JOIN model ON same.model = model.id CROSS JOIN LATERAL ({texts}) text
         WHERE same.user_id = asked.user_id AND text.content = asked.content AND text.embedding IS NOT NULL LIMIT 1
     ) found
@@ -70,19 +79,24 @@ def store_all(source: Source, rows: Sequence[tuple[int, str, Vector]], *, model:
     One statement a slice of rows, of such a size that it takes about SLICE_S seconds, however slow the index makes
     it; one more for each row that somebody held meanwhile. Raises NoMemory.
     """
-    stored, at, size = 0, 0, FIRST_SLICE
+    stored = at = 0
     while at < len(rows):
+        size = _slices.setdefault(source.table, FIRST_SLICE)
+        part = rows[at : at + size]
         began = time.monotonic()
-        stored += _store_slice(source, rows[at : at + size], model)
-        at += size
-        size = max(1, min(int(size * SLICE_S / max(time.monotonic() - began, SLICE_S / 4)), len(rows)))
+        stored += _store_slice(source, part, model)
+        took_s = max(time.monotonic() - began, SLICE_S / 4)  # at most four times as many next time
+        if len(part) == size or took_s > SLICE_S:
+            _slices[source.table] = max(1, int(len(part) * SLICE_S / took_s))
+        at += len(part)
     return stored
 
 
 def _store_slice(source: Source, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
     ids, contents, vectors = zip(*rows, strict=True)
     params = {"ids": list(ids), "contents": list(contents), "embeddings": sql.Vectors(vectors), "model": model}
-    stored = {row[0] for row in sql.run(STORE_FREE.replace("{table}", source.table), params)}
+    statement = STORE_FREE.replace("{table}", source.table).replace("{number}", str(source.number))
+    stored = {row[0] for row in sql.run(statement, params)}
     held = [row for row in rows if row[0] not in stored]
     return len(stored) + sum(store(source, *row, model=model) for row in held)
 

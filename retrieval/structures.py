@@ -153,6 +153,11 @@ FOLLOW = """
     CREATE OR REPLACE FUNCTION {schema}.{table}_embed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp {short} AS $$
     BEGIN
+        PERFORM FROM {schema}.message_memories p WHERE p.id = NEW.id * 2 + {number} AND p.model = {current}
+            AND p.bits = {vector}.binary_quantize(NEW.embedding)::bit(1536);
+        IF FOUND THEN  -- written by who wrote the embedding, for many rows at once
+            RETURN NULL;
+        END IF;
         UPDATE {schema}.message_memories SET bits = {vector}.binary_quantize(NEW.embedding)::bit(1536),
             model = CASE WHEN NEW.embedding IS NOT NULL THEN {current} END
         WHERE id = NEW.id * 2 + {number};

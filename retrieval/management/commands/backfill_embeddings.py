@@ -1,5 +1,6 @@
 """Embed the messages that have no embedding yet. Contract section 5."""
 
+import logging
 import signal
 import sys
 from argparse import ArgumentParser
@@ -12,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from retrieval import cost, embeddings, locks, storage
-from retrieval.backfill import Backfill, Stopped, pending
+from retrieval.backfill import Backfill, Limits, Stopped, pending
 from retrieval.backfill.progress import Told
 from retrieval.management.command import OperatorCommand, add_table, number
 from retrieval.models import sources
@@ -29,6 +30,35 @@ finished batch is kept, so it may be stopped at any time and run again. What it 
 Locks: some of a table's messages at a time, 0.1 s; an edit of one of them waits for that.
 Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages set aside; 130, 143 interrupted."""
 STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # contract section 5
+
+
+@contextmanager
+def stopping(limits: Limits) -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM stop the run after its batch; which of them came."""
+    caught: list[int] = []
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        caught.append(signum)
+        limits.stop = True
+
+    before = {one: signal.signal(one, stop) for one in STOPS}
+    try:
+        yield caught
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """The service's failures are told by the command itself, not by log lines as well, one for each try."""
+    logger = logging.getLogger("retrieval")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class Command(OperatorCommand):
@@ -54,53 +84,40 @@ class Command(OperatorCommand):
 
     def run(self, **options: Any) -> None:
         """Fill, embed, sum up."""
+        limits = Limits(options["limit"], cost.Spending(options["max_cost"]))
         work = Backfill(
             tables=[one for one in sources() if options["table"] in (None, one.table)],
             batch_size=options["batch_size"],
             sleep_s=options["sleep"],
-            limit=options["limit"],
             workers=options["workers"],
-            spending=cost.Spending(options["max_cost"]),
+            limits=limits,
         )
         if options["dry_run"]:
             self._say_plan(work, as_json=options["json"])
             return
-        with locks.alone(connection, locks.BACKFILL_LOCK) as alone:
+        with locks.alone(connection, locks.BACKFILL_LOCK) as alone, stopping(limits) as caught:
             if not alone:
                 raise CommandError("another backfill_embeddings is running: let it finish, or stop it first")
-            with self._stopping(work) as caught:
-                self._work(work, options)
-        self._sum_up(work, caught, options)
-
-    @contextmanager
-    def _stopping(self, work: Backfill) -> Iterator[list[int]]:
-        """Let SIGINT and SIGTERM stop the work after its batch; which of them came."""
-        caught: list[int] = []
-
-        def stop(signum: int, _frame: FrameType | None) -> None:
-            caught.append(signum)
-            work.stop.set()
-
-        before = {one: signal.signal(one, stop) for one in STOPS}
-        try:
-            yield caught
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            self._work(work, options)
+            self._sum_up(work, caught, options)
 
     def _work(self, work: Backfill, options: dict[str, Any]) -> None:
-        out = self.stderr if options["json"] else self.stdout
         if options["retry_failed"]:
             for source in work.tables:
                 pending.take_up_again(source)
-        told = Told(out.write, as_bar=sys.stdout.isatty() and not options["json"])
-        with suppress(Stopped), told:
+        with suppress(Stopped), said_once(), self._told(as_json=options["json"]) as told:
+            work.tell = told.say
             for source, filled in work.fill_words():
                 told.filled(source.table, filled)
             for report in work.embed():
-                told.batch(report, work.spending.usd)
-        if options["vacuum"]:
+                told.batch(report, work.limits.spending.usd)
+        if options["vacuum"] and not work.limits.stop:
             storage.vacuum(work.tables)
+
+    def _told(self, *, as_json: bool) -> Told:
+        """Progress, on standard error where standard output is for one object only."""
+        out, stream = (self.stderr, sys.stderr) if as_json else (self.stdout, sys.stdout)
+        return Told(out.write, stream if out.isatty() else None)
 
     def _say_plan(self, work: Backfill, *, as_json: bool) -> None:
         """What a run would find; nothing is changed, and messages that recall does not know yet count too."""
@@ -122,20 +139,20 @@ class Command(OperatorCommand):
         left = {one.table: pending.count(one, model=embeddings.configured_name()) for one in work.tables}
         waiting = sum(one.pending for one in left.values())
         failed = sum(one.failed for one in left.values())
-        stopped_by = "signal" if caught else work.stopped_by
+        stopped_by = "signal" if caught else work.limits.reached if waiting else None
         if options["json"]:
             self.write_json(
                 {
                     "embedded": work.embedded,
                     "failed": failed,
                     "pending": waiting,
-                    "tokens": work.spending.tokens,
-                    "cost_usd": round(work.spending.usd, 6),
+                    "tokens": work.limits.spending.tokens,
+                    "cost_usd": round(work.limits.spending.usd, 6),
                     "stopped_by": stopped_by,
                 }
             )
         else:
-            spent = f"{work.spending.tokens:,} tokens, ${work.spending.usd:,.4f}"
+            spent = f"{work.limits.spending.tokens:,} tokens, ${work.limits.spending.usd:,.4f}"
             self.stdout.write(f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside")
             self._say_next(work, waiting, stopped_by, options)
         if caught:
@@ -146,6 +163,6 @@ class Command(OperatorCommand):
     def _say_next(self, work: Backfill, waiting: int, stopped_by: str | None, options: dict[str, Any]) -> None:
         if stopped_by in ("limit", "max-cost"):
             self.stdout.write(f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending")
-        elif work.embedded and not options["vacuum"]:
+        elif work.embedded and not waiting and not options["vacuum"]:
             tables = ", ".join([*(one.table for one in work.tables), "message_memories"])
             self.stdout.write(f"Next: VACUUM (ANALYZE) {tables}; or --vacuum. Then rag_doctor")
