@@ -179,7 +179,6 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO"},
         # A request line per model call, and the address with it, helps nobody.
         "httpx2": {"level": "WARNING"},
-        "openai": {"level": "WARNING"},
         "psycopg.pool": {"level": "ERROR"},
     },
 }
