@@ -33,10 +33,9 @@ from tests.backfill_support import (
     set_aside,
     texts,
 )
+from tests.databases import Database
 from tests.support import database_url
-from tests.test_rollout import Database, database
 
-__all__ = ["database"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 NO_KEY = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
 
