@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-# What the operators' pages name and another change brings: commands, pages, modules. To be emptied.
-NOT_YET: set[str] = set()
 # Before a block may stand, as comments: why it is not run, or with which code it ends.
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.*?) -->\n)?(?:<!-- exit: (?P<exit>\d+) -->\n)?"

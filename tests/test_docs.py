@@ -21,7 +21,7 @@ from chat import errors
 from chat.samples.loading import load
 from conftest import look_again
 from retrieval.backfill import backfill
-from tests.pages import BLOCK, NOT_YET, Block, blocks_of
+from tests.pages import BLOCK, Block, blocks_of
 from tests.support import ROOT, Server, clean_environment, database_url
 from verse.embedded.server import bin_folder
 
@@ -125,8 +125,6 @@ def test_json_parses_and_links_lead_somewhere(page: Path) -> None:
             json.loads(block.text)
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", BLOCK.sub("", page.read_text())):
         linked = (page.parent / target).resolve() if target else page
-        if str(linked.relative_to(ROOT)) in NOT_YET:
-            continue
         assert linked.is_file(), f"{page.name}: {target}"
         headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
         slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

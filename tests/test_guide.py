@@ -16,7 +16,7 @@ import pytest
 
 from fake_openai import Answer, FakeOpenAI
 from tests.guide import NEW_PORT, OLD_PORT, Place, Shell, Traffic, place_of, same
-from tests.pages import NOT_YET, Block, blocks_of
+from tests.pages import Block, blocks_of
 from tests.rehearsal import old_code
 from tests.support import ROOT
 
@@ -91,9 +91,8 @@ WRONG = {
 
 
 def runnable(page: Path) -> list[Block]:
-    """The blocks that are run, in order; those of a command that is not there yet are not."""
-    blocks = [one for one in blocks_of(page) if one.kind in RUN and one.reason is None]
-    return [one for one in blocks if not any(re.search(rf"manage\.py {name}\b", one.text) for name in NOT_YET)]
+    """The blocks that are run, in order."""
+    return [one for one in blocks_of(page) if one.kind in RUN and one.reason is None]
 
 
 def follow(page: Path, shell: Shell) -> None:
@@ -217,8 +216,6 @@ def test_the_table_of_locks_has_every_migration() -> None:
 
 @pytest.mark.parametrize("name", ["CRITERIA", "CHECKLIST", "TRAPS"])
 def test_the_page_of_operations_has_the_doctors_sentences(name: str) -> None:
-    if "retrieval.doctor.criteria" in NOT_YET:
-        pytest.skip("the doctor is not there yet")
     sentences: dict[str, str] = getattr(importlib.import_module("retrieval.doctor.criteria"), name)
     kind = next(iter(sentences)).partition(".")[0]
     rows = re.findall(rf"^\| `({kind}\.\d+)` \| (.*) \|$", OPERATIONS.read_text(), re.MULTILINE)

@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
 FACT = "My dog is called Biscuit and he loves cheese."
 DECOY = "Ferries towards Aegina leave around noon."
+TOLD = "the stored vectors come from the model"
 QUESTION = "What is my dog Biscuit called?"
 SOURCE = StandaloneChatMessage.memory_source
 LABELS = """
@@ -346,6 +347,14 @@ class Traffic:
             time.sleep(0.05)
 
 
+def notices(server: Server, client: httpx2.Client, *, seconds: float = 30) -> None:
+    """Ask until the server has said that the model is another: it looks every 15 s."""
+    until = time.monotonic() + seconds
+    while TOLD not in server.log and time.monotonic() < until:
+        found(client)
+        time.sleep(0.2)
+
+
 def found(client: httpx2.Client) -> tuple[str, list[str]]:
     """The mode and the memories that the question finds."""
     answer = client.get("/api/memory/search/", params={"q": QUESTION, "limit": 20}).json()
@@ -392,6 +401,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
         say(by_service, "A new thing, embedded at once.")
         traffic.more(8)
         assert ("A new thing, embedded at once.", SMALL) in query(LABELS)
+        notices(local, by_local)
         mode, contents = found(by_local)
         assert (mode, FACT in contents) == ("lexical", True)
         assert query(STORED, local_model.NAME)[0][0] == by_old_model  # the other server stores none any more
@@ -409,8 +419,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
         mode, contents = found(by_local)
         assert (mode, FACT in contents) == ("hybrid", True)
     assert set(traffic.statuses) == {201}
-    told = "the stored vectors come from the model"
-    assert (local.log.count(told), service.log.count(told)) == (1, 2)  # once a switch away from what it is set to
+    assert (local.log.count(TOLD), service.log.count(TOLD)) == (1, 2)  # once a switch away from what it is set to
 
 
 def test_the_vectors_of_two_models_can_be_told_apart_here() -> None:
