@@ -148,6 +148,7 @@ def test_an_index_that_is_invalid_is_mended(filled: Database) -> None:
     assert state(filled) == usual()
 
 
+@pytest.mark.soak
 def test_what_others_have_left_or_made_stays(filled: Database) -> None:
     filled.run("CREATE INDEX mine ON chat_messages USING hnsw (embedding vector_l2_ops) WHERE false")
     filled.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mine'::regclass")
@@ -168,6 +169,7 @@ def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Databas
     assert again.stdout.splitlines()[0] == f"{NAMES[0]} is there and valid; rag_index rebuild builds it anew"
 
 
+@pytest.mark.soak
 def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> None:
     database.start_at("0001_initial")
     database.migrate("chat")
@@ -193,6 +195,7 @@ def test_two_at_once_and_beside_a_migrate_the_second_says_so(filled: Database) -
     assert state(filled) == usual()
 
 
+@pytest.mark.soak
 def test_a_build_by_hand_is_left_alone(filled: Database) -> None:
     with busy(filled, f"REINDEX INDEX CONCURRENTLY {NAMES[0]}"):
         wait_for_build(filled)
@@ -214,6 +217,7 @@ def busy(database: Database, statement: str) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.soak
 def test_on_a_terminal_it_is_a_bar(filled: Database) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))  # a bar in a window without a width is empty
