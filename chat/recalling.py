@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
 LEAST_RECALL_S = 1.0  # for words, where waiting for the embedding has used up RAG_TIMEOUT
 SPARE = 25  # ranked messages that are looked at beyond those wanted: some turn out to be forgotten
-ALIKE = 5  # memories that are looked at beyond those wanted: some say the same
+ALIKE = 10  # memories that are looked at beyond those wanted: some say the same
 SAME = 0.9  # the share of words, of all in two texts, that makes them one to a reader
 
 
@@ -86,7 +86,7 @@ def _find_until(until: float, text: str, scope: Scope, vector: Vector | None) ->
     )
     try:
         found = looking.result(max(until - time.monotonic(), LEAST_RECALL_S))
-        return distinct(found.memories, limit=limit)
+        return worth_telling(found.memories, text, limit=limit)
     except TimeoutError:
         logger.error("Error retrieving relevant context: not found within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S)
         return []
@@ -185,12 +185,30 @@ def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) 
     return memories
 
 
-def distinct(memories: Iterable[Memory], *, limit: int) -> list[Memory]:
-    """The first ``limit`` that say something new: of near-identical texts the first. No companion is one of them."""
+def worth_telling(memories: Iterable[Memory], asked: str, *, limit: int) -> list[Memory]:
+    """The first ``limit`` that say something new: of near-identical texts the first, none that repeats the question.
+
+    Asked again, a question finds itself and what was answered to it before what it asks for: the answer goes last. No
+    companion is one of the memories.
+    """
     kept: list[tuple[Memory, set[str]]] = []
+    question = _words(asked)
     for memory in memories:
-        words = set(re.findall(r"\w+", memory.message.content.casefold()))
-        if not any(len(words & other) >= SAME * len(words | other) for _, other in kept):
+        words = _words(memory.message.content)
+        if not any(_alike(words, other) for other in (question, *(told for _, told in kept))):
             kept.append((memory, words))
-    told = [memory.message for memory, _ in kept[:limit]]
-    return [replace(one, companion=None) if one.companion in told else one for one, _ in kept[:limit]]
+    chosen = sorted((one for one, _ in kept), key=lambda one: _answers(one, question))[:limit]
+    told = [memory.message for memory in chosen]
+    return [replace(one, companion=None) if one.companion in told else one for one in chosen]
+
+
+def _answers(memory: Memory, question: set[str]) -> bool:
+    return memory.companion is not None and _alike(_words(memory.companion.content), question)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+def _alike(one: set[str], other: set[str]) -> bool:
+    return len(one & other) >= SAME * len(one | other)

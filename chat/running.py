@@ -22,7 +22,7 @@ from django.db import Error
 from chat import keys, llm, remembering, turns
 from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
-from chat.llm import CompletionError, complete
+from chat.llm import CompletionError, complete, llm_address
 from chat.memory import Memory
 from chat.models import Message, Status
 from chat.prompt import Prompt
@@ -183,6 +183,8 @@ class AnswerLoop:
             running.prepared.set_result(None)
             await complete(prompt.parts, running.add)
         except CompletionError as error:
+            if error.__cause__ is not None:
+                logger.warning("No answer from %s: %s", llm_address(), type(error.__cause__).__name__)
             return ended_by(error, running)
         except asyncio.CancelledError:
             return running.ending or Ending(Status.INTERRUPTED, turns.INTERRUPTED)

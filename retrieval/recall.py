@@ -21,6 +21,8 @@ CODES = 100  # the nearest by the distance of bits: of the five nearest by cosin
 MEANING_SEEDS = 30  # of these, the nearest by cosine
 SPREADING_CAP = 1500  # postings of a term that are looked at
 SPREADING_SHARE = 0.15  # a term in more of the user's messages says little, and does not lead to their neighbours
+# LIMIT 1 in a subquery that can give one row anyway: a row is looked up by its key, whatever the planner makes of the
+# tables' sizes; else it reads a whole table of 20,000 to join a hundred rows of it.
 ROWS = """
 WITH q AS MATERIALIZED (
     SELECT ord::int AS ord, h FROM unnest(recall_terms(%(user)s, %(question)s)) WITH ORDINALITY u(h, ord)
@@ -39,7 +41,8 @@ WITH q AS MATERIALIZED (
     SELECT post.id FROM post JOIN df USING (ord), total WHERE df.df <= df.most GROUP BY post.id
     ORDER BY sum(ln(1 + n / df.df)) DESC, post.id DESC LIMIT %(word_seeds)s
 ){meaning}, seed AS MATERIALIZED (
-    SELECT m.id, m.conversation, m.created_at FROM ({seeds}) x JOIN message_memories m USING (id)
+    SELECT m.id, m.conversation, m.created_at FROM ({seeds}) x CROSS JOIN LATERAL (
+        SELECT id, conversation, created_at FROM message_memories WHERE id = x.id LIMIT 1) m
 ), near AS MATERIALIZED (
     SELECT id, max(prev) AS prev FROM (
         SELECT w.id, lag(w.id) OVER (PARTITION BY s.id ORDER BY w.created_at, w.id) AS prev
@@ -56,7 +59,8 @@ WITH q AS MATERIALIZED (
 )
 SELECT near.id, near.prev, p.by_user, abs(p.traits), p.traits < 0,
     (SELECT array_agg(q.ord) FROM q WHERE q.h = ANY (p.terms)), {similarity}, {shown}
-FROM near JOIN message_memories p ON p.id = near.id {texts} WHERE p.user_id + 0 = %(user)s
+FROM near CROSS JOIN LATERAL (SELECT * FROM message_memories WHERE id = near.id LIMIT 1) p {texts}
+WHERE p.user_id + 0 = %(user)s
 UNION ALL SELECT -ord, NULL, NULL, NULL, NULL, ARRAY[df::int, (df <= most)::int], n, NULL FROM df, total
 """
 MEANING = """, asked AS MATERIALIZED (
@@ -71,8 +75,9 @@ MEANING = """, asked AS MATERIALIZED (
     SELECT p.id FROM coded p {texts} ORDER BY {distance} LIMIT %(meaning_seeds)s
 )"""
 NEAREST = f"WITH {MEANING.removeprefix(', ')} SELECT id FROM meaning"  # noqa: S608 # of our own constants
-TEXT = """LEFT JOIN {table} t{number} ON t{number}.id = CASE WHEN (p.id & 1) = {number} THEN p.id >> 1 END
-    AND p.model = (SELECT model FROM asked)"""
+TEXT = """LEFT JOIN LATERAL (
+    SELECT embedding FROM {table} WHERE id = CASE WHEN (p.id & 1) = {number} THEN p.id >> 1 END
+        AND p.model = (SELECT model FROM asked) LIMIT 1) t{number} ON true"""
 DISTANCE = "coalesce({embeddings}) OPERATOR({vector}.<=>) (SELECT e FROM asked)"
 
 

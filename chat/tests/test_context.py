@@ -88,6 +88,22 @@ def test_what_was_said_often_is_told_once(client: APIClient) -> None:
     assert "The piano was tuned by Mr Ferro." in contents(asked["context"])
 
 
+def test_a_question_that_is_asked_again_finds_what_it_asks_for_and_not_itself(
+    client: APIClient, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    say(client, new_chat(client), FACT)
+    settings.RAG_CONTEXT_LIMIT = 2
+    for answer in (
+        "The piano? We move it where we please.",
+        "A piano can be moved anywhere we like.",
+        "Where? Ask the piano.",
+    ):
+        remembering.chat.script(Answer(answer))
+        asked = say(client, new_chat(client), QUESTION)
+        assert contents(asked["context"])[0] == FACT
+        assert QUESTION not in contents(asked["context"])
+
+
 def test_without_a_shared_word_only_what_is_near_enough_is_told(client: APIClient, settings: Settings) -> None:
     say(client, new_chat(client), FACT)
     settings.RAG_MIN_SIMILARITY = 0.99

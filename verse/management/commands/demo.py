@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from tqdm import tqdm
 
@@ -37,12 +38,15 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         """Never returns: this process becomes the server, so that Ctrl-C reaches it."""
+        self.refuse_taken_port()
         call_command("migrate", verbosity=0)
         password = kept_secret(settings.HOME / "demo_password", length=9)
         load(self.make_user(password))
         self.embed()
         connection.close()
         self.stdout.write(f"Sign in as demo, password {password}")
+        model = "the bundled model, a very small one" if settings.LLM == "local" else settings.LLM_MODEL
+        self.stdout.write(f"Answers come from {model}; data lies in {settings.HOME.name}/, delete it to begin anew")
         url = f"http://127.0.0.1:{settings.PORT}"
         asked = "\n".join(
             f"  api chats/$CHAT/messages/ '{json.dumps({'content': one.question})}'" for one in questions()
@@ -53,6 +57,15 @@ class Command(BaseCommand):
         os.chdir(settings.BASE_DIR)
         server = [sys.executable, "-m", "gunicorn", "verse.asgi:application", *self.server_options()]
         os.execv(sys.executable, server)  # noqa: S606 - no shell is what we want
+
+    def refuse_taken_port(self) -> None:
+        """CommandError where somebody else serves there already."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", settings.PORT))
+            except OSError as error:
+                raise CommandError(f"port {settings.PORT} is in use: PORT=9000 make demo takes another") from error
 
     def make_user(self, password: str) -> AbstractBaseUser:
         """The user demo, who may look at the admin; a changed password is set back to the one that is printed."""
