@@ -1,5 +1,6 @@
 """gunicorn finds this file by itself: `gunicorn verse.asgi:application`. Wrong settings end the start here."""
 
+import os
 import signal
 import sys
 import threading
@@ -26,9 +27,10 @@ logconfig_dict = settings.LOGGING | {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let running answers know of SIGTERM at once: the worker tells the application only after its connections.
+    """Let running answers know of a stop at once: the worker tells the application only after its connections.
 
-    Without this an answer that somebody listens to would be cut by graceful_timeout instead of ended and saved.
+    Ctrl-C reaches the workers too, and the master's answer to it is SIGQUIT: all of them mean the same here. Without
+    this an answer that somebody listens to would be cut by graceful_timeout instead of ended and saved.
     """
 
     def stop_gracefully() -> None:
@@ -37,4 +39,11 @@ def post_worker_init(worker: Any) -> None:
         threading.Thread(target=running.drain, args=[settings.SHUTDOWN_GRACE_S], daemon=True).start()
         worker.handle_exit_signal()
 
-    worker.loop.add_signal_handler(signal.SIGTERM, stop_gracefully)
+    for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        worker.loop.add_signal_handler(stop, stop_gracefully)
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """The bundled model's threads first end what they compute, half a minute perhaps, for nobody: not waited for."""
+    if settings.LLM == "local":
+        os._exit(0)
