@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from django.db import connection
 
-from benchmarks.load import database_url
+from tests.support import database_url
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("Django", "psycopg", "numpy", "pgvector")

@@ -9,6 +9,7 @@ the messages fetched.
 """
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -20,7 +21,6 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
-import httpx2
 import numpy as np
 import psycopg
 from django.contrib.auth.models import User
@@ -30,12 +30,16 @@ from numpy.typing import NDArray
 from benchmarks import results
 from benchmarks.load import scratch_database, serving
 from benchmarks.people import World, fill, sign_up, write
-from benchmarks.ways import WARM, as_row
+from benchmarks.recall import backend
+from benchmarks.ways import WARM, as_row, cpu_ms
 from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from retrieval.recall import Scope, recall
+from tests.support import Server
 
 SIZES = (700, 2_000)
+BACKENDS = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+    AND pid <> pg_backend_pid() AND NOT pid = ANY (%s)"""
 
 
 def main() -> None:
@@ -46,8 +50,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     found = run(options.rows, options.questions)
-    print("| messages | by | HTTP p50 ms | p95 ms | the recall itself p50 ms | p95 ms | HTTP over recall, p50 ms |")
-    print("|---|---|---|---|---|---|---|")
+    print("| messages | by | HTTP p50 ms | p95 ms | CPU ms | the recall itself p50 ms | p95 ms | CPU ms |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, figures in found["figures"].items():
         size, _, by = name.partition(", ")
         print(as_row({"size": size, "by": by, **figures}))
@@ -68,37 +72,68 @@ def run(rows: int, questions: int) -> dict[str, Any]:
         for by, values in {"words": {"EMBEDDINGS": "none"}, "words and meaning": both}.items():
             with serving(url, fake.base_url, WEB_CONCURRENCY="1", **values) as server:
                 for user, size in enumerate(SIZES, start=1):
+                    asked = Asked(server, fake, url, tokens[user], user)
                     vectors = world.vectors(questions + WARM) if by != "words" else None
-                    texts = world.texts(questions + WARM, least=8, most=8)
-                    times = ask(server.client(tokens[user]), fake, user, texts, vectors)
-                    figures[f"{size}, {by}"] = summary(times)
-    ratios = {f"{name}: HTTP over recall, p50 ms": row["over"] for name, row in figures.items()}
-    return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios}
+                    figures[f"{size}, {by}"] = asked.all(world.texts(questions + WARM, least=8, most=8), vectors)
+    return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 
 
-def ask(
-    client: httpx2.Client, fake: FakeOpenAI, user: int, texts: list[str], vectors: NDArray[np.float32] | None
-) -> list[tuple[float, float]]:
-    """Milliseconds of each question over HTTP, less the fake's, and of the recall itself."""
-    times = []
-    for number, text in enumerate(texts):
-        before, began = len(fake.requests), time.perf_counter()
-        client.get("/api/memory/search/", params={"q": text}).raise_for_status()
-        took = time.perf_counter() - began - sum(one.seconds or 0 for one in fake.requests[before:])
-        vector = None if vectors is None else vectors[number]
-        began = time.perf_counter()
-        recall(text, Scope(user), embedding=vector, model="model")
-        times.append((took * 1000, (time.perf_counter() - began) * 1000))
-    return times[WARM:]
+def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
+    """What is added to the recall."""
+    ratios = {}
+    for name, row in figures.items():
+        ratios[f"{name}: HTTP over recall, p50 ms"] = round(row["http_p50_ms"] - row["recall_p50_ms"], 2)
+        ratios[f"{name}: HTTP over recall, CPU ms"] = round(row["http_cpu_ms"] - row["recall_cpu_ms"], 2)
+        ratios[f"{name}: HTTP / recall, CPU"] = round(row["http_cpu_ms"] / row["recall_cpu_ms"], 2)
+    return ratios
 
 
-def summary(times: list[tuple[float, float]]) -> dict[str, float]:
-    """Quantiles of both, and the difference of the medians."""
-    found = np.quantile(np.array(times), [0.5, 0.95], axis=0)
-    http, itself = found[:, 0], found[:, 1]
-    names = ("http_p50_ms", "http_p95_ms", "recall_p50_ms", "recall_p95_ms", "over")
-    values = (*http, *itself, http[0] - itself[0])
-    return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
+class Asked:
+    """A user's questions, over HTTP and to the recall itself."""
+
+    def __init__(self, server: Server, fake: FakeOpenAI, url: str, token: str, user: int) -> None:
+        self._server, self._fake, self._url, self._user = server, fake, url, user
+        self._client = server.client(token)
+        self._pids: list[int] = []
+
+    def all(self, texts: list[str], vectors: NDArray[np.float32] | None) -> dict[str, float]:
+        """Figures of all but the first."""
+        asked = zip(texts, itertools.repeat(None) if vectors is None else vectors, strict=False)
+        return summary([self.ask(*one) for one in asked][WARM:])
+
+    def ask(self, text: str, vector: NDArray[np.float32] | None) -> tuple[float, ...]:
+        """Milliseconds, wall and processor: over HTTP, the fake's own time taken off, and of the recall itself."""
+        http = self._by_http(text)
+        cpu, began = cpu_ms(backend()) + time.thread_time() * 1000, time.perf_counter()
+        recall(text, Scope(self._user), embedding=vector, model="model")
+        took = (time.perf_counter() - began) * 1000
+        return (*http, took, cpu_ms(backend()) + time.thread_time() * 1000 - cpu)
+
+    def _by_http(self, text: str) -> tuple[float, float]:
+        before = len(self._fake.requests)
+        cpu, began = cpu_ms(self._pids), time.perf_counter()
+        self._client.get("/api/memory/search/", params={"q": text}).raise_for_status()
+        took, cpu = time.perf_counter() - began, cpu_ms(self._pids) - cpu
+        self._pids = self._pids or self._server_pids()
+        return (took - sum(one.seconds or 0 for one in self._fake.requests[before:])) * 1000, cpu
+
+    def _server_pids(self) -> list[int]:
+        """The worker, and the database's processes behind its pool, which are there since the first request."""
+        master = self._server.process.pid
+        workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        with psycopg.connect(self._url) as database:
+            rows = database.execute(BACKENDS, [backend()]).fetchall()
+        return [int(pid) for pid in workers] + [row[0] for row in rows]
+
+
+def summary(times: list[tuple[float, ...]]) -> dict[str, float]:
+    """Quantiles of the wall times, means of the processor's."""
+    http, http_cpu, itself, own_cpu = np.array(times).T
+    found: dict[str, float] = {}
+    for name, wall, cpu in (("http", http, http_cpu), ("recall", itself, own_cpu)):
+        p50, p95 = np.quantile(wall, [0.5, 0.95])
+        found |= {f"{name}_p50_ms": p50, f"{name}_p95_ms": p95, f"{name}_cpu_ms": np.mean(cpu)}
+    return {name: round(float(value), 2) for name, value in found.items()}
 
 
 if __name__ == "__main__":
