@@ -33,7 +33,7 @@ STOP_WORDS = """
     hers herself its itself theirs themselves whom those am been being having does doing because until while against
     between into through during before after above below off over under again further once here where why any both
     few most such nor not only own same too very s t just don should now
-""".split()
+""".split()  # noqa: SIM905
 CHUNK = 2_000  # rows that go into one table before it is the other's turn
 TABLES = (("standalone_chat_messages", "chat_id"), ("chat_messages", "passage_id"))
 ACCOUNTS = """
@@ -68,7 +68,8 @@ class World:
         noise = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self._out
         length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
         found: NDArray[np.float32] = vectors + NOISE * noise * length
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return found
 
     def texts(self, count: int, *, least: int = 5, most: int = 40) -> list[str]:
         """So many, of 5 to 40 words."""
