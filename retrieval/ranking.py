@@ -1,7 +1,7 @@
 """Order the candidates of a recall: the arithmetic of docs/decisions/0010-hybrid-recall.md, without a database."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -82,27 +82,23 @@ class Turns:
         self.before = {key: self.rows[one.prev] for key, one in self.rows.items() if one.prev in self.rows}
         self.after = {one.reference: self.rows[key] for key, one in self.before.items()}
 
-    def away(self, one: Candidate, turns: int, side: dict[int, Candidate]) -> Candidate | None:
-        """The candidate so many turns before or after."""
-        found: Candidate | None = one
-        for _ in range(turns):
-            found = side.get(found.reference) if found else None
-        return found
-
-    def around(self, one: Candidate, turns: int) -> list[Candidate]:
-        """The candidates exactly so many turns away, on either side."""
-        if turns == 0:
-            return [one]
-        both = (self.away(one, turns, self.before), self.away(one, turns, self.after))
-        return [found for found in both if found]
+    def along(self, one: Candidate, side: dict[int, Candidate], turns: int) -> Iterator[tuple[int, Candidate]]:
+        """The candidates 1, 2, … up to ``turns`` away on one side, as far as they follow each other."""
+        for away in range(1, turns + 1):
+            found = side.get(one.reference)
+            if found is None:
+                return
+            yield away, found
+            one = found
 
     def nearest_hits(self, one: Candidate) -> dict[int, int]:
         """How many turns away, 0 to 4, each of the question's terms stands."""
-        nearest: dict[int, int] = {}
-        for turns in range(len(NEARNESS)):
-            for found in self.around(one, turns):
+        nearest = dict.fromkeys(one.hits, 0)
+        for side in (self.before, self.after):
+            for away, found in self.along(one, side, len(NEARNESS) - 1):
                 for term in found.hits:
-                    nearest.setdefault(term, turns)
+                    if nearest.get(term, away) >= away:
+                        nearest[term] = away
         return nearest
 
 
@@ -116,10 +112,10 @@ class Meaning:
 
     def of(self, one: Candidate) -> float:
         """0.0 where nothing has an embedding."""
-        around = sum(
-            weight * sum(self._above_mean(found) for found in self._turns.around(one, turns))
-            for turns, weight in enumerate(NEIGHBOURS, start=1)
-        )
+        around = 0.0
+        for side in (self._turns.before, self._turns.after):
+            for away, found in self._turns.along(one, side, len(NEIGHBOURS)):
+                around += NEIGHBOURS[away - 1] * self._above_mean(found)
         return self._above_mean(one) + around
 
     def _above_mean(self, one: Candidate) -> float:
