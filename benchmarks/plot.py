@@ -33,9 +33,9 @@ def main() -> None:
 
 def picture(figures: Figures) -> str:
     """Two panels side by side and their key."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'{head} font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         *panel(figures, 0, "p50_ms", "p50, ms", [1, 10, 100, 1000]),
         *panel(figures, 1, "found", "found of the five nearest", [0, 0.25, 0.5, 0.75, 1]),
         *key(),
