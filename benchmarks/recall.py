@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.recall [--rows 100000] [--questions 40] [--no-hnsw] [--no-peers] [--json FILE]
 
 All ways in one run on the same data and server, question by question in turn: Verse's whole recall (one statement
-and its arithmetic), its words alone, an exact scan of the user's vectors, a plain HNSW index with a user filter,
-three libraries (benchmarks/peers), and numpy with the user's vectors in memory, the limit.
+and its arithmetic), its words alone, an exact scan of the user's vectors, a plain query as the planner takes it, with
+an HNSW index and one on the user to choose from, the same made to take HNSW, three libraries (benchmarks/peers), and
+numpy with the user's vectors in memory, the limit.
 
 "found" is the share of the user's five nearest messages, by cosine, among the five returned; of recall, which orders
 by more than that, among the five of highest cosine that it returns. "short" counts answers of fewer than five.
@@ -146,11 +147,14 @@ def measure(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Figures by size, then way."""
     figures = {}
-    with psycopg.connect(url, autocommit=True) as exact, psycopg.connect(url, autocommit=True) as plain:
+    with contextlib.ExitStack() as stack:
+        exact, free, forced = (stack.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(3))
+        forced.execute("SET enable_sort = off")  # what is left is the index that gives its own order
         for user, size in enumerate(SIZES, start=1):
             ways = own_ways(people.of(user)) | {"exact scan": scan(exact, "+ 0")}
             if hnsw:
-                ways["HNSW and a user filter"] = scan(plain, "")
+                ways["planner's choice"] = scan(free, "")
+                ways["HNSW and a user filter"] = scan(forced, "")
             figures[str(size)] = ask_all(ways | peers.ways(made), asked[size])
     return figures
 

@@ -94,7 +94,10 @@ def peers(url: str, people: People, questions: Path, *, load_s: float) -> Iterat
     made: dict[str, Peer] = {}
     try:
         for name, script in PEERS.items():
-            made[name] = Peer(script, _database(url, script), people, questions, load_s=load_s)
+            own = _database(url, script)
+            made[name] = Peer(script, own, people, questions, load_s=load_s)
+            with psycopg.connect(own, autocommit=True) as database:
+                database.execute("VACUUM ANALYZE")  # as the server does by itself, a minute later
             print(f"{name}: {made[name].facts}", file=sys.stderr, flush=True)
         yield made
     finally:

@@ -20,7 +20,7 @@ CHUNK, TABLES = 2_000, 2  # as in benchmarks/people.py, whose numbers for messag
 
 
 def main(store_class):
-    """All of it, for a class with ``add``, ``index``, ``analyze`` and ``look``."""
+    """All of it, for a class with ``add``, ``index`` and ``look``."""
     url, folder, questions, load_s = sys.argv[1], Path(sys.argv[2]), np.load(sys.argv[3]), float(sys.argv[4])
     store = store_class(url)
     rows, loading = load(store, folder, int(questions["users"].max()), load_s)
