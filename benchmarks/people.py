@@ -9,6 +9,7 @@ A folder holds it: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``texts.t
 other libraries read it as it is.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,8 @@ ACCOUNTS = """
     INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', '' FROM auth_user ORDER BY id;
     INSERT INTO embedding_models (name, current) VALUES ('model', true);
 """
+VISIBLE = "SELECT relpages, relallvisible FROM pg_class WHERE oid = 'message_memories'::regclass"
+TRIES = 24  # vacuums, 5 s apart
 COPY = "COPY {table} (user_id, {parent}, role, content, created_at, embedding) FROM STDIN (FORMAT BINARY)"
 
 
@@ -144,7 +147,22 @@ def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None
                 copy.write_row(row)
     database.commit()
     database.autocommit = True
-    database.execute("VACUUM ANALYZE")
+    settle(database)
+
+
+def settle(database: psycopg.Connection[Any]) -> None:
+    """As the server is some minutes after an import: statistics made, and pages known to be visible to all.
+
+    A vacuum marks no page while another process, an analyze of the server's own perhaps, may still need an older row;
+    recall reads its index alone only where pages are marked.
+    """
+    for _ in range(TRIES):
+        database.execute("VACUUM ANALYZE")
+        pages, visible = database.execute(VISIBLE).fetchone() or (0, 0)
+        if visible > 0.9 * pages:
+            return
+        time.sleep(5)
+    raise RuntimeError(f"{visible} of {pages} pages are visible to all after {TRIES} vacuums")
 
 
 def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:

@@ -28,7 +28,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from benchmarks import results
-from benchmarks.load import scratch_database, serving
+from benchmarks.load import scratch_database, serving, workers_cpu_s
 from benchmarks.people import World, fill, sign_up, write
 from benchmarks.recall import backend
 from benchmarks.ways import WARM, as_row, cpu_ms
@@ -111,19 +111,20 @@ class Asked:
 
     def _by_http(self, text: str) -> tuple[float, float]:
         before = len(self._fake.requests)
-        cpu, began = cpu_ms(self._pids), time.perf_counter()
+        cpu, began = self._cpu_ms(), time.perf_counter()
         self._client.get("/api/memory/search/", params={"q": text}).raise_for_status()
-        took, cpu = time.perf_counter() - began, cpu_ms(self._pids) - cpu
-        self._pids = self._pids or self._server_pids()
+        took, cpu = time.perf_counter() - began, self._cpu_ms() - cpu
+        self._pids = self._pids or self._backends()
         return (took - sum(one.seconds or 0 for one in self._fake.requests[before:])) * 1000, cpu
 
-    def _server_pids(self) -> list[int]:
-        """The worker, and the database's processes behind its pool, which are there since the first request."""
-        master = self._server.process.pid
-        workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    def _cpu_ms(self) -> float:
+        """The worker's, in hundredths of a second that add up, since it idles between requests; the database's."""
+        return workers_cpu_s(self._server) * 1000 + cpu_ms(self._pids)
+
+    def _backends(self) -> list[int]:
+        """The database's processes behind the worker's pool, which are there since the first request."""
         with psycopg.connect(self._url) as database:
-            rows = database.execute(BACKENDS, [backend()]).fetchall()
-        return [int(pid) for pid in workers] + [row[0] for row in rows]
+            return [row[0] for row in database.execute(BACKENDS, [backend()]).fetchall()]
 
 
 def summary(times: list[tuple[float, ...]]) -> dict[str, float]:
