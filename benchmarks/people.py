@@ -135,6 +135,7 @@ def sign_up(database: psycopg.Connection[Any], people: People) -> None:
     assert found is not None
     found.register(database)
     database.adapters.register_dumper(np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid}))
+    database.commit()
 
 
 def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None:

@@ -14,6 +14,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "images" / "recall.svg"
 COLOURS = {
     "recall": "#0b6e4f",
     "exact scan": "#555555",
+    "planner's choice": "#9aa7b1",
     "HNSW and a user filter": "#c1440e",
     "mem0": "#7b2d8b",
     "langchain-postgres": "#1f6fb2",
@@ -38,7 +39,7 @@ def picture(figures: Figures) -> str:
         f'{head} font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         *panel(figures, 0, "p50_ms", "p50, ms", [1, 10, 100, 1000]),
         *panel(figures, 1, "found", "found of the five nearest", [0, 0.25, 0.5, 0.75, 1]),
-        *key(),
+        *key(figures),
         "</svg>\n",
     ]
     return "\n".join(parts)
@@ -55,11 +56,10 @@ def panel(figures: Figures, number: int, name: str, title: str, marks: list[floa
     for size in figures:
         x = left + across(figures, size)
         yield f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{int(size):,}</text>'
-    for way, colour in COLOURS.items():
+    for way, colour in shown(figures).items():
         points = [
             f"{left + across(figures, size):.1f},{height_of(ways[way][name], name):.1f}"
             for size, ways in figures.items()
-            if way in ways
         ]
         yield f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>'
 
@@ -78,9 +78,15 @@ def height_of(value: float, name: str) -> float:
     return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
 
-def key() -> Iterable[str]:
+def shown(figures: Figures) -> dict[str, str]:
+    """Colours of the ways that this run has."""
+    (ways, *_) = figures.values()
+    return {way: colour for way, colour in COLOURS.items() if way in ways}
+
+
+def key(figures: Figures) -> Iterable[str]:
     """Names of the colours."""
-    for number, (way, colour) in enumerate(COLOURS.items()):
+    for number, (way, colour) in enumerate(shown(figures).items()):
         x, y = LEFT + number % 3 * 270, HEIGHT - 42 + number // 3 * 22
         yield f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
         yield f'<text x="{x + 32}" y="{y + 4}">{way}</text>'
