@@ -4,11 +4,11 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak bench rehearse check lint fix lock
+.PHONY: help install demo serve test soak bench bench-check rehearse check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 install: .venv/installed ## the virtual environment: server, local model, development tools
 
@@ -34,7 +34,7 @@ soak: install ## what takes too long for every push: slow tests, the oldest sche
 	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 	$(BIN)/python -m tests.rehearsal
 
-bench: install ## the figures of docs/benchmarks.md, about twenty minutes
+bench: install ## the figures of docs/benchmarks.md, about an hour; three libraries are installed apart
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.turn
 	$(BIN)/python -m benchmarks.memory
@@ -42,6 +42,13 @@ bench: install ## the figures of docs/benchmarks.md, about twenty minutes
 	$(BIN)/python -m benchmarks.transfer
 	$(BIN)/python -m benchmarks.index_build
 	$(BIN)/python -m benchmarks.backfill
+	$(BIN)/python -m benchmarks.recall --json benchmarks/results/recall.json
+	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
+	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
+	$(BIN)/python -m benchmarks.targets
+
+bench-check: install ## is recall slower than its committed ratios? a small run, some three minutes
+	$(BIN)/python -m benchmarks.check $(ARGS)
 
 rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
 	$(BIN)/python -m tests.rehearsal $(ARGS)

@@ -1,13 +1,19 @@
-"""A database full of people who have said much: the data of benchmarks/recall.py.
+"""People who have said much: the data of benchmarks/recall.py, growth.py and search.py, and of the peers' processes.
 
 Vectors of 1,536 numbers are made from 64 hidden ones, in 400 topics with noise, so that neighbours mean something and
 are as hard to tell apart as those of texts (cosine of unrelated pairs 0 to 0.3, of the nearest 0.6 to 0.9). Words
-follow Zipf's law. The same seed gives the same data.
+follow Zipf's law; the commonest are English stop words, as in texts, which recall's words leave out. The same seed
+gives the same data.
+
+A folder holds it: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``texts.txt`` (a line each). Processes with
+other libraries read it as it is.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,87 +23,151 @@ from psycopg.types import TypeInfo
 
 from retrieval.sql import VectorDumper
 
-SIZES = (20, 200, 2_000, 20_000)  # messages of the users that are asked about
+SIZES = (20, 200, 700, 2_000, 20_000)  # messages of the users that are asked about: users 1, 2, …
 OTHERS = 120  # messages of everybody else, about
-HIDDEN, TOPICS, NOISE = 64, 400, 0.55
+DIMENSIONS, HIDDEN, TOPICS, NOISE = 1536, 64, 400, 0.55
 VOCABULARY = 30_000
-CHUNK = 2_000
+STOP_WORDS = """
+    the of and to a in is you that it he was for on are as with his they i at be this have from or had by but what
+    some we can out other were all there when up your how an each she which do their if will about then them so
+    these her him has more no my than who did down me myself our ours ourselves yours yourself yourselves himself
+    hers herself its itself theirs themselves whom those am been being having does doing because until while against
+    between into through during before after above below off over under again further once here where why any both
+    few most such nor not only own same too very s t just don should now
+""".split()  # noqa: SIM905
+CHUNK = 2_000  # rows that go into one table before it is the other's turn
 TABLES = (("standalone_chat_messages", "chat_id"), ("chat_messages", "passage_id"))
-PEOPLE = """
+ACCOUNTS = """
     INSERT INTO auth_user (id, username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
         date_joined)
     SELECT n, 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(n)s) n;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user ORDER BY id;
     INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', '' FROM auth_user ORDER BY id;
+    INSERT INTO embedding_models (name, current) VALUES ('model', true);
 """
+VISIBLE = "SELECT relpages, relallvisible FROM pg_class WHERE oid = 'message_memories'::regclass"
+TRIES = 24  # vacuums, 5 s apart
 COPY = "COPY {table} (user_id, {parent}, role, content, created_at, embedding) FROM STDIN (FORMAT BINARY)"
 
 
-@dataclass
 class World:
-    """What the vectors and words are drawn from."""
+    """What vectors and words are drawn from."""
 
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        self.luck = np.random.default_rng(self.seed)
-        self.topics = self.luck.standard_normal((TOPICS, HIDDEN), dtype=np.float32)
-        self.out = self.luck.standard_normal((HIDDEN, 1536), dtype=np.float32)
-        self.words = np.array([f"w{n:x}ord" for n in range(VOCABULARY)])
-        self.zipf = 1 / np.arange(1, VOCABULARY + 1)
-        self.zipf /= self.zipf.sum()
+    def __init__(self, seed: int = 1) -> None:
+        self.luck = np.random.default_rng(seed)
+        self._topics = self.luck.standard_normal((TOPICS, HIDDEN), dtype=np.float32)
+        self._out = self.luck.standard_normal((HIDDEN, DIMENSIONS), dtype=np.float32)
+        self._words = np.array(STOP_WORDS + [f"w{n:x}ord" for n in range(VOCABULARY - len(STOP_WORDS))])
+        self._zipf = 1 / np.arange(1, VOCABULARY + 1)
+        self._zipf /= self._zipf.sum()
 
     def vectors(self, count: int) -> NDArray[np.float32]:
         """So many, of length 1; shape (count, 1536)."""
-        hidden = self.topics[self.luck.integers(TOPICS, size=count)]
-        return self.near(hidden @ self.out)
+        hidden = self._topics[self.luck.integers(TOPICS, size=count)]
+        return self.near(hidden @ self._out)
 
     def near(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Neighbours of the vectors, as a question is one of a message."""
-        hidden = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self.out
-        length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(hidden, axis=1, keepdims=True)
-        found = vectors + NOISE * hidden * length
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        noise = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self._out
+        length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+        found: NDArray[np.float32] = vectors + NOISE * noise * length
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return found
 
-    def texts(self, count: int) -> list[str]:
+    def texts(self, count: int, *, least: int = 5, most: int = 40) -> list[str]:
         """So many, of 5 to 40 words."""
-        lengths = self.luck.integers(5, 41, size=count)
-        drawn = iter(self.luck.choice(self.words, size=int(lengths.sum()), p=self.zipf))
+        lengths = self.luck.integers(least, most + 1, size=count)
+        drawn = iter(self.luck.choice(self._words, size=int(lengths.sum()), p=self._zipf))
         return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
 
-def owners(rows: int) -> list[int]:
-    """Whose each message is: users 1 to 4 have SIZES messages, the others OTHERS each; mixed."""
-    found = [number for number, size in enumerate(SIZES, start=1) for _ in range(size)]
-    found += [len(SIZES) + 1 + n // OTHERS for n in range(max(rows - len(found), 0))]
-    np.random.default_rng(2).shuffle(found)
-    return [int(one) for one in found]
+@dataclass(frozen=True)
+class People:
+    """What everybody has said, row by row; vectors stay on the disk until they are read."""
+
+    folder: Path
+    vectors: NDArray[np.float32]
+    users: NDArray[np.int64]
+    texts: list[str]
+
+    def of(self, user: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The references of the user's messages, and their vectors in memory: shape (n, 1536)."""
+        rows = np.flatnonzero(self.users == user)
+        return np.array([reference(int(row)) for row in rows]), np.array(self.vectors[rows])
 
 
-def fill(database: psycopg.Connection[Any], rows: int, world: World) -> None:
-    """Put them into both tables in turn, embeddings included; recall's triggers do the rest."""
-    whose = owners(rows)
-    psycopg.ClientCursor(database).execute(PEOPLE, {"n": max(whose)})
-    database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
+def write(folder: Path, rows: int, world: World, *, sizes: tuple[int, ...] = SIZES, within: int = 0) -> People:
+    """Draw so many rows into the folder; those of the users asked about are ``within`` the first (0: anywhere)."""
+    users = owners(rows, sizes, within or rows)
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (len(users), DIMENSIONS))
+    texts: list[str] = []
+    for start in range(0, len(users), CHUNK):
+        part = vectors[start : start + CHUNK]
+        part[:] = world.vectors(len(part))
+        texts += world.texts(len(part))
+    vectors.flush()
+    np.save(folder / "users.npy", users)
+    (folder / "texts.txt").write_text("\n".join(texts))
+    return People(folder, vectors, users, texts)
+
+
+def owners(rows: int, sizes: tuple[int, ...], within: int) -> NDArray[np.int64]:
+    """Whose each message is: users 1, 2, … have ``sizes`` messages, the others OTHERS each; mixed."""
+    asked = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
+    others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(asked), 0))]
+    luck = np.random.default_rng(2)
+    first, later = np.array(asked + others[: within - len(asked)]), np.array(others[within - len(asked) :])
+    luck.shuffle(first)
+    luck.shuffle(later)
+    return np.concatenate([first, later]).astype(np.int64)
+
+
+def reference(row: int) -> int:
+    """The number by which recall names the message of this row, as ``fill`` puts it into empty tables."""
+    turn, place = divmod(row, CHUNK)
+    return (turn // len(TABLES) * CHUNK + place + 1) * 2 + turn % len(TABLES)
+
+
+def sign_up(database: psycopg.Connection[Any], people: People) -> None:
+    """Accounts, each with a conversation of either kind; the embedding model's name is ``model``."""
+    psycopg.ClientCursor(database).execute(ACCOUNTS, {"n": int(people.users.max())})
     found = TypeInfo.fetch(database, "vector")
     assert found is not None
     found.register(database)
     database.adapters.register_dumper(np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid}))
-    for turn, start in enumerate(range(0, len(whose), CHUNK)):
-        table, parent = TABLES[turn % 2]
-        with database.cursor().copy(COPY.format(table=table, parent=parent)) as copy:
+    database.commit()
+
+
+def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None:
+    """Put them into both tables in turn, embeddings included, after ``sign_up``; recall's triggers do the rest."""
+    for start in range(rows.start, rows.stop, CHUNK):
+        table, parent = TABLES[start // CHUNK % len(TABLES)]
+        with database.transaction(), database.cursor().copy(COPY.format(table=table, parent=parent)) as copy:
             copy.set_types(["int4", "int8", "text", "text", "timestamptz", "vector"])
-            for row in chunk(whose[start : start + CHUNK], start, world):
+            for row in _messages(people, range(start, min(start + CHUNK, rows.stop))):
                 copy.write_row(row)
-        database.commit()
+    database.commit()
     database.autocommit = True
-    database.execute("VACUUM ANALYZE")
+    settle(database)
 
 
-def chunk(whose: list[int], start: int, world: World) -> Iterator[tuple[Any, ...]]:
-    """Rows to copy."""
-    vectors, texts = world.vectors(len(whose)), world.texts(len(whose))
+def settle(database: psycopg.Connection[Any]) -> None:
+    """As the server is some minutes after an import: statistics made, and pages known to be visible to all.
+
+    A vacuum marks no page while another process, an analyze of the server's own perhaps, may still need an older row;
+    recall reads its index alone only where pages are marked.
+    """
+    for _ in range(TRIES):
+        database.execute("VACUUM ANALYZE")
+        pages, visible = database.execute(VISIBLE).fetchone() or (0, 0)
+        if visible > 0.9 * pages:
+            return
+        time.sleep(5)
+    raise RuntimeError(f"{visible} of {pages} pages are visible to all after {TRIES} vacuums")
+
+
+def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:
     began = datetime(2024, 1, 1, tzinfo=UTC)
-    for place, user in enumerate(whose):
-        role = "user" if place % 2 else "assistant"
-        yield user, user, role, texts[place], began + timedelta(minutes=start + place), vectors[place]
+    for row in rows:
+        user, role = int(people.users[row]), "user" if row % 2 else "assistant"
+        yield user, user, role, people.texts[row], began + timedelta(minutes=row), people.vectors[row]

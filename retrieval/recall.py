@@ -31,7 +31,10 @@ WITH q AS MATERIALIZED (
 ), post AS MATERIALIZED (
     SELECT q.ord, p.id FROM q CROSS JOIN LATERAL (
         -- The user's condition stands outside: inside, the planner would read all of the user's rows for each term.
-        WITH p AS MATERIALIZED (SELECT * FROM message_memories WHERE terms && ARRAY[q.h])
+        -- Only what conditions name: a materialized row is copied, and terms and bits are most of it.
+        WITH p AS MATERIALIZED (
+            SELECT id, user_id, conversation, created_at, by_user FROM message_memories WHERE terms && ARRAY[q.h]
+        )
         SELECT p.* FROM p LIMIT %(cap)s + 1
     ) p WHERE p.user_id = %(user)s AND {shown}
 ), df AS MATERIALIZED (

@@ -1,0 +1,90 @@
+"""What recall must do and what is hoped for, beside the figures in benchmarks/results: a table in Markdown.
+
+.venv/bin/python -m benchmarks.targets
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import FOLDER
+
+Results = dict[str, dict[str, Any]]  # by name: a file's content
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to be at most ``must`` and better ``hoped``; ``value`` takes it from the results."""
+
+    name: str
+    value: Callable[[Results], float]
+    must: float
+    hoped: float | None = None
+    at_least: bool = False
+
+    def line(self, results: Results) -> str:
+        """A line of the table."""
+        value = self.value(results)
+        met = value >= self.must if self.at_least else value <= self.must
+        sign = "≥" if self.at_least else "≤"
+        hoped = "" if self.hoped is None else f"{sign} {self.hoped:g}"
+        return f"| {self.name} | {value:g} | {sign} {self.must:g} | {hoped} | {'met' if met else '**missed**'} |"
+
+
+def ladder(ending: str) -> Callable[[Results], list[float]]:
+    """All ratios of the ladder whose names end so."""
+    return lambda results: [
+        value for name, value in results["recall"]["ratios"].items() if name.partition(": ")[2] == ending
+    ]
+
+
+def ratio(file: str, name: str) -> Callable[[Results], float]:
+    """One ratio."""
+    return lambda results: float(results[file]["ratios"][name])
+
+
+def growth(results: Results) -> float:
+    """Of the same users' recall, between the two largest sizes: the worst."""
+    ratios = results["growth"]["ratios"].items()
+    return max(float(value) for name, value in ratios if name.startswith("recall of") and name.endswith("p50"))
+
+
+def insert(results: Results) -> float:
+    """At the largest size, milliseconds."""
+    ratios = results["growth"]["ratios"].items()
+    return [float(value) for name, value in ratios if name.endswith("insert with recall over bare, CPU ms")][-1]
+
+
+def over_http(results: Results) -> float:
+    """Of all kinds of search, the worst."""
+    ratios = results["search"]["ratios"].items()
+    return max(float(value) for name, value in ratios if name.endswith("HTTP over recall, p50 ms"))
+
+
+TARGETS = [
+    Target("found of the five nearest, any size", lambda r: min(ladder("found by recall")(r)), 0.99, at_least=True),
+    Target("short answers", lambda r: sum(ladder("short answers of recall")(r)), 0),
+    Target("700 messages: recall / exact scan, p50", ratio("recall", "700: recall / exact scan, p50"), 3, 2),
+    Target(
+        "20,000 messages: recall / exact scan, p50", ratio("recall", "20000: recall / exact scan, p50"), 0.2, 0.125
+    ),
+    Target(
+        "up to 2,000: recall / fastest library, p50", lambda r: max(ladder("recall / fastest library, p50")(r)), 1
+    ),
+    Target("the same user, the largest / the size before, p50", growth, 1.3),
+    Target("search over HTTP over the recall itself, p50 ms", over_http, 6),
+    Target("insert of a message over the bare table, server CPU ms", insert, 0.25, 0.1),
+]
+
+
+def main() -> None:
+    """Print it."""
+    results = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in ("recall", "growth", "search")}
+    print("| | measured | must | hoped for | |\n|---|---|---|---|---|")
+    for target in TARGETS:
+        print(target.line(results))
+
+
+if __name__ == "__main__":
+    main()
