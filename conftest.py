@@ -1,5 +1,6 @@
 """Shared by all tests: alice and bob, the fake OpenAI, an API client, a real server in processes of its own."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -22,6 +23,8 @@ from fake_openai import FakeOpenAI
 from retrieval import current_model, embeddings, sql
 from tests.databases import Database
 from tests.support import Server, database_url
+
+logging.raiseExceptions = False  # a thread of the product's may log when a test has closed what it captured
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

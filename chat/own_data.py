@@ -35,24 +35,29 @@ ERASED: tuple[type[models.Model], ...] = (
     Passage,
     StandaloneChat,
 )
-MESSAGE = ("id", "conversation_id", "role", "content", "created_at", "status", "edited_at", "context")
-# What each line of an export holds beside its ``table``. Never a digest, and no key of a client's.
+MESSAGE = (
+    "id",
+    "conversation_id",
+    "role",
+    "content",
+    "created_at",
+    "status",
+    "edited_at",
+    "reply_to",
+    "context",
+    "truncated",
+    "error",
+)
+# What each line of an export holds beside its ``table``. Never a digest; embeddings are made from the texts.
 GIVEN_OUT: dict[type[models.Model], tuple[str, ...]] = {
     MemorySwitch: ("enabled", "changed_at"),
     ApiToken: ("id", "name", "created_at", "last_used_at"),
     StandaloneChat: ("id", "title", "memory", "source", "created_at", "updated_at"),
-    StandaloneChatMessage: (
-        "id",
-        "conversation_id",
-        "role",
-        "content",
-        "created_at",
-        "status",
-        "edited_at",
-        "context",
-    ),
+    StandaloneChatMessage: MESSAGE,
     Passage: ("id", "reference", "text", "memory", "source", "created_at", "updated_at"),
     ChatMessage: MESSAGE,
+    IdempotencyKey: ("key", "passage_id", "chat_id", "message_id", "created_at"),
+    RunningAnswer: ("message_id", "text", "started_at"),
 }
 
 

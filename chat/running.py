@@ -40,7 +40,7 @@ WRITE_S = 1.0  # text is at most this old when the process dies
 CHORES: dict[Callable[[], object], float] = {
     turns.end_abandoned: 2.0,
     usage.flush: 5.0,
-    similarity.measure: 3600.0,
+    similarity.measure: 600.0,
     keys.clear: 3600.0,
 }
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away

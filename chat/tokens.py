@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
@@ -53,3 +54,19 @@ class TokenAuthentication(BaseAuthentication):
         due = timezone.now() - LAST_USED_STEP
         if token.last_used_at is None or token.last_used_at < due:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=timezone.now())
+
+
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # it registers itself
+    """How ``Authorization: Token <key>`` is told to generated clients and to the page at /api/docs/."""
+
+    target_class = "chat.tokens.TokenAuthentication"
+    name = "tokenAuth"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        """As OpenAPI has it for a header."""
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`Token <key>`, the key from `POST /api/auth/token/` or `create_token`",
+        }

@@ -81,6 +81,13 @@ def check_model(name: str, *, again: bool = False) -> None:
     _checked.told.clear()
 
 
+def refuse_other(name: str | None) -> None:
+    """ModelMismatch where the stored vectors came from another model than ``name``; nothing is changed. One query."""
+    current = current_model()
+    if name and current not in (None, name):
+        raise _mismatch(str(current), name)
+
+
 def current_model() -> str | None:
     """The name of the model whose vectors are stored; None before the first. One query. Raises NoMemory."""
     rows = sql.run(CURRENT, {})

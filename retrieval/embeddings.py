@@ -22,6 +22,7 @@ from retrieval.vectors import (
     Paused,
     QuotaExceeded,
     Unavailable,
+    Unusable,
     Vector,
 )
 from retrieval.worker import Worker
@@ -35,6 +36,7 @@ __all__ = [
     "Paused",
     "QuotaExceeded",
     "Unavailable",
+    "Unusable",
     "Vector",
     "begin",
     "configured_name",

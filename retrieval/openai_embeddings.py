@@ -16,6 +16,7 @@ from retrieval.vectors import (
     KeyRefused,
     QuotaExceeded,
     Unavailable,
+    Unusable,
     Vector,
 )
 
@@ -94,7 +95,7 @@ async def _ask(client: httpx2.AsyncClient, texts: list[str]) -> list[Vector]:
     try:
         return vectors_in(response.content, count=len(texts))
     except ValueError as error:
-        raise Unavailable(f"the service's answer was not usable: {error}") from error
+        raise Unusable(f"the service's answer was not usable: {error}") from error
 
 
 def _refusal(response: httpx2.Response) -> EmbeddingError:

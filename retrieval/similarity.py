@@ -24,7 +24,7 @@ FOUND = "SELECT min_similarity FROM embedding_models WHERE current AND name = %(
 # Whoever comes first measures, for all processes.
 CLAIM = """
     UPDATE embedding_models SET measured_at = now() WHERE current
-        AND (measured_at IS NULL OR measured_at < now() - make_interval(secs => %(seconds)s)) RETURNING id
+        AND (min_similarity IS NULL OR measured_at < now() - make_interval(secs => %(seconds)s)) RETURNING id
 """
 DRAWN = """
     WITH drawn AS MATERIALIZED (

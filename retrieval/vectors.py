@@ -25,6 +25,10 @@ class Unavailable(EmbeddingError):
     """The service is away, too slow, overloaded, or its answer is unusable; later it may be well again."""
 
 
+class Unusable(Unavailable):
+    """It has answered, with what is no vector for each text; where that stays so, one of the texts may be why."""
+
+
 class KeyRefused(EmbeddingError):
     """401 or 403: the key is wrong, or has no right to the model."""
 

@@ -12,7 +12,7 @@ from psycopg import connect
 from pytest_django import Settings
 
 from chat.models import MemorySwitch, StandaloneChat, StandaloneChatMessage
-from fake_openai import FakeOpenAI, Vectors
+from fake_openai import FakeOpenAI, Lie, Vectors
 from retrieval import sql
 from retrieval.backfill import pending
 from retrieval.models import sources
@@ -91,6 +91,18 @@ def test_one_poisoned_text_is_set_aside_and_the_others_of_its_batch_are_embedded
     assert set_aside() == []
     assert run().code == 0
     assert "Tell me about bread." in embedded()
+
+
+@pytest.mark.soak  # the pauses of 15 s after three failures in a row
+def test_a_text_for_which_no_vector_comes_is_set_aside_too(
+    alice: User, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    settings.EMBEDDING_TIMEOUT_S = 1
+    say(alice, ["ODD", *texts(2)])
+    remembering.embeddings.when("ODD", Lie("wrong_size"))
+    assert run().code == 1
+    assert embedded() == set(texts(2))
+    assert set_aside() == ["the service's answer was not usable: a vector has not 1536 numbers"]
 
 
 def test_what_was_set_aside_is_embedded_by_retry_failed_once_the_service_takes_it(

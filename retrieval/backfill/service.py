@@ -5,14 +5,16 @@ from concurrent.futures import Future
 from itertools import count
 
 from retrieval import embeddings
-from retrieval.embeddings import EmbeddingError, InputRefused, Paused, Unavailable, Vector
+from retrieval.embeddings import EmbeddingError, InputRefused, Paused, Unavailable, Unusable, Vector
 
 TRIES = 6  # in a row without an answer, then it is left to the operator
 FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer time
 LONGEST_PAUSE_S = 600.0  # a service that wants to be left alone for longer ends the run
 HARMLESS = "Hello"  # one token; where this is refused as well, it is not the texts that are refused
 
-Answer = Vector | InputRefused
+MOST_UNUSABLE = 2  # answers to the same texts; then it is taken for the texts' fault and they are halved
+Refusal = InputRefused | Unusable
+Answer = Vector | Refusal
 
 
 def begin(texts: Sequence[str]) -> Future[list[Vector]] | None:
@@ -45,7 +47,7 @@ class Service:
 
     def _halving(self, texts: Sequence[str], call: Future[list[Vector]] | None = None) -> Iterator[Answer]:
         got = self._ask(texts, call)
-        if not isinstance(got, InputRefused):
+        if not isinstance(got, Refusal):
             self._takes_texts = True
             yield from got
         elif len(texts) == 1:
@@ -56,14 +58,18 @@ class Service:
             yield from self._halving(texts[:half])
             yield from self._halving(texts[half:])
 
-    def _ask(self, texts: Sequence[str], call: Future[list[Vector]] | None = None) -> list[Vector] | InputRefused:
+    def _ask(self, texts: Sequence[str], call: Future[list[Vector]] | None = None) -> list[Vector] | Refusal:
         """Again and again while the service is away."""
+        unusable = 0
         for tries in count(1):
             try:
                 return (call or embeddings.begin(texts)).result()
             except InputRefused as refusal:
                 return refusal
             except (Unavailable, Paused) as failure:
+                unusable += isinstance(failure, Unusable)
+                if isinstance(failure, Unusable) and unusable == MOST_UNUSABLE:
+                    return failure
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))
                 if tries == TRIES or pause_s > LONGEST_PAUSE_S:
                     raise
@@ -72,8 +78,8 @@ class Service:
             self._wait(pause_s)
         raise AssertionError  # count() does not end
 
-    def _prove(self, refusal: InputRefused) -> None:
+    def _prove(self, refusal: Refusal) -> None:
         """A setting that the service does not take looks like a text that it does not take, for every row."""
-        if not self._takes_texts and isinstance(self._ask([HARMLESS]), InputRefused):
+        if not self._takes_texts and isinstance(self._ask([HARMLESS]), Refusal):
             raise EmbeddingError(f"it takes no text at all with these settings; {refusal}")
         self._takes_texts = True

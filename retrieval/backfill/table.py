@@ -10,8 +10,8 @@ from retrieval import current_model, storage, usage
 from retrieval.backfill import pending
 from retrieval.backfill.limits import Limits, Stopped
 from retrieval.backfill.pending import Row, Text
-from retrieval.backfill.service import Answer, Service, begin
-from retrieval.embeddings import EmbeddingError, InputRefused, Vector
+from retrieval.backfill.service import Answer, Refusal, Service, begin
+from retrieval.embeddings import EmbeddingError, Vector
 from retrieval.packing import MAX_CALL_TEXTS, MAX_CALL_TOKENS, fit
 from retrieval.sources import Source
 
@@ -137,7 +137,7 @@ class Table:
         failed = 0
         for row in batch.rows:
             answer = batch.answers.get(row.text)
-            if isinstance(answer, InputRefused):
+            if isinstance(answer, Refusal):
                 failed += pending.set_aside(self._source, row, str(answer)[:REASON_CHARS])
             elif answer is not None:
                 vectors.append((row.pk, row.content, answer))

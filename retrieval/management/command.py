@@ -14,6 +14,7 @@ from retrieval.sql import NoMemory
 from retrieval.vectors import EmbeddingError
 
 NOT_MIGRATED = "the database has no memory yet, or an older form of it: run manage.py migrate"
+UNDEFINED_TABLE = "42P01"
 READ_ONLY = "25006"  # read_only_sql_transaction; https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
@@ -55,10 +56,12 @@ class OperatorCommand(BaseCommand):
 def in_one_line(error: Error) -> str:
     """What the database said, without the statement."""
     cause = error.__cause__ or error
+    if getattr(cause, "sqlstate", None) == UNDEFINED_TABLE:
+        return NOT_MIGRATED
     if getattr(cause, "sqlstate", None) == READ_ONLY:
         return "the database is read-only, a replica perhaps: name the primary in DATABASE_URL"
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return f"the database failed: {lines[0]}; what was finished is kept, run it again to go on"
+    return f"the database failed: {lines[0]}"
 
 
 def add_table(parser: ArgumentParser) -> None:

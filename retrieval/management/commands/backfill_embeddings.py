@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval import cost, embeddings, locks, storage
+from retrieval import cost, current_model, embeddings, locks, similarity, storage
 from retrieval.backfill import Backfill, Limits, Stopped, pending
 from retrieval.backfill.progress import Told
 from retrieval.management.command import OperatorCommand, add_table, number
@@ -93,6 +93,7 @@ class Command(OperatorCommand):
             limits=limits,
         )
         if options["dry_run"]:
+            current_model.refuse_other(embeddings.configured_name())
             self._say_plan(work, as_json=options["json"])
             return
         with locks.alone(connection, locks.BACKFILL_LOCK) as alone, stopping(limits) as caught:
@@ -111,6 +112,8 @@ class Command(OperatorCommand):
                 told.filled(source.table, filled)
             for report in work.embed():
                 told.batch(report, work.limits.spending.usd)
+        if work.embedded:
+            similarity.measure()
         if options["vacuum"] and not work.limits.stop:
             storage.vacuum(work.tables)
 

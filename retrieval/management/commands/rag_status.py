@@ -1,5 +1,6 @@
 """How far memory is. Contract section 5."""
 
+import os
 import sys
 import time
 from argparse import ArgumentParser
@@ -46,6 +47,8 @@ class Command(OperatorCommand):
                 time.sleep(every_s)
         except KeyboardInterrupt:
             return
+        except BrokenPipeError:  # the reader has seen enough; Python would say so once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _say(self, options: dict[str, Any]) -> None:
         found = status.collect()
