@@ -1,6 +1,5 @@
 """Shared by all tests: alice and bob, the fake OpenAI, an API client, a real server in processes of its own."""
 
-import logging
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -24,7 +23,7 @@ from retrieval import current_model, embeddings, sql
 from tests.databases import Database
 from tests.support import Server, database_url
 
-logging.raiseExceptions = False  # a thread of the product's may log when a test has closed what it captured
+running.CHORES.clear()  # between two tests the database is not to be touched; real servers have their chores
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
