@@ -129,7 +129,9 @@ def shell(place: Place) -> Iterator[Shell]:
 
 @needs_curl
 @pytest.mark.xdist_group("guide")
-def test_memory_is_added_and_taken_away_by_the_deployment_guide_under_traffic(place: Place, shell: Shell) -> None:
+def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_goes_on_from_there(
+    place: Place, shell: Shell
+) -> None:
     hidden(shell, "cd /srv/verse/old; .venv/bin/python manage.py migrate --verbosity 0\n")
     place.run(PEOPLE)
     token = hidden(shell, START_OLD).split()[-1]
@@ -143,6 +145,8 @@ def test_memory_is_added_and_taken_away_by_the_deployment_guide_under_traffic(pl
     assert set(traffic.written) - kept == set()
     assert all(traffic.served.get(url, 0) > 5 for url in traffic.urls), traffic.served
     adopted_tables_work(place, shell)
+    hidden(shell, WITH_MEMORY)
+    follow(OPERATIONS, shell)
 
 
 def adopted_tables_work(place: Place, shell: Shell) -> None:
@@ -153,13 +157,6 @@ def adopted_tables_work(place: Place, shell: Shell) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         place.run(IN_RUTHS_CONVERSATION, database="study")
     assert place.run("SELECT count(*) FROM message_memories", database="study") == [(0,)]
-
-
-@needs_curl
-@pytest.mark.xdist_group("guide")
-def test_the_page_of_operations_does_what_it_says(place: Place, shell: Shell) -> None:
-    hidden(shell, WITH_MEMORY)
-    follow(OPERATIONS, shell)
 
 
 def test_a_block_is_left_out_for_a_known_reason() -> None:
