@@ -43,9 +43,6 @@ DECOY = "Ferries towards Aegina leave around noon."
 TOLD = "the stored vectors come from the model"
 QUESTION = "What is my dog Biscuit called?"
 SOURCE = StandaloneChatMessage.memory_source
-WRONG_LABELS = """
-    SELECT count(*) FROM message_memories p JOIN embedding_models e ON e.id = p.model AND e.name <> %s
-"""
 LABELS = """
     SELECT m.content, e.name FROM standalone_chat_messages m JOIN message_memories p ON p.id = m.id * 2
     LEFT JOIN embedding_models e ON e.id = p.model ORDER BY m.id
@@ -278,9 +275,10 @@ def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_mo
         switching.result(20)
     assert stored or many  # of many, one by one, the switch may come between two statements: then it is refused
     assert current_model.current_model() == LARGE
-    assert query(WRONG_LABELS, SMALL) == [(0,)]
+    label = SMALL if stored else None
+    assert query(LABELS) == [(FACT, label)]
     assert not store()  # from now on it is refused
-    assert query(WRONG_LABELS, SMALL) == [(0,)]
+    assert query(LABELS) == [(FACT, label)]
 
 
 def environment(fake: FakeOpenAI, **values: str) -> dict[str, str]:
