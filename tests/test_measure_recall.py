@@ -12,7 +12,7 @@ from django.db import connection
 from chat.models import StandaloneChat, StandaloneChatMessage
 from retrieval import current_model, storage
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
 
 def kept() -> list[tuple[float, ...]]:

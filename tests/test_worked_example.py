@@ -11,7 +11,7 @@ from retrieval import current_model, local_model, storage
 from retrieval.recall import Scope, recall
 from tests.support import ROOT
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 PAGE = (ROOT / "docs/how-memory-works.md").read_text()
 SAID = re.compile(r"^\| ([A-Z]\w+, \d+ May)? *\| (user|Verse) \| (.+?) \|$", re.MULTILINE)
 SCORED = re.compile(r"^\| (.+?) \| [\d.]+ \| ([\d.]+) \| .+ \| [\d.]+ \| \**([\d.]+)\** \|$", re.MULTILINE)

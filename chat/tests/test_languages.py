@@ -16,7 +16,7 @@ from retrieval.question import LONG_CHARS, gist
 from retrieval.recall import Scope, recall
 from retrieval.texts import MONTHS
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
 # What was said, and a question with a form of one of its words.
 SAID = {

@@ -15,7 +15,7 @@ from retrieval.models import sources
 from retrieval.recall import Scope, recall
 from retrieval.structures import COLUMNS, CURRENT, ROW
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 STEPS = 2_000
 MODEL = "a model"
 WORDS = [
