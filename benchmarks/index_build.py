@@ -71,7 +71,7 @@ def compare_fills(vectors: NDArray[np.float32]) -> None:
     totals = []
     for name, before in (("with the index in place", True), ("drop, fill, create", False)):
         ids = make_rows(len(vectors))
-        run_sql(f"SET maintenance_work_mem = '{SMALL_MEMORY}'")
+        run_sql(f"SET maintenance_work_mem = '{MEMORY}'")
         if not before:
             rebuild.drop(target())
         fill_s = fill(ids, vectors)

@@ -1,11 +1,13 @@
 """Build the HNSW indexes anew, drop them, make them again: while everybody reads and writes, and after a kill."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import psycopg
 from django.apps import apps
-from django.db import connection
+from django.db import OperationalError, connection
 
 from retrieval import indexes, locks, sql
 from retrieval.indexes import VectorIndex
@@ -28,6 +30,10 @@ PRESENT = """
     WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 ROWS = "SELECT count(*) FROM message_memories WHERE model IS NOT NULL AND (id & 1) = %(number)s"
+# The planner counts the pages of the table itself, and vectors lie beside it: by its own rule 30,000 rows, whose graph
+# takes a minute, are not worth a second process.
+PARALLEL = "SET min_parallel_table_scan_size = 0"
+ALONE = "SET max_parallel_maintenance_workers = 0"
 MEMORY = "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))"
 
 
@@ -108,14 +114,14 @@ def rebuild(target: Target, shape: Shape) -> None:
     if sorted(look(target.source, target.name).options) != sorted(shape.options):
         statement = f'ALTER INDEX "{target.name}" SET ({", ".join(shape.options)})'
         locks.change(connection, target.name, statement)
-    indexes.execute(connection, f'REINDEX INDEX CONCURRENTLY "{target.name}"')
+    _in_parallel(target, lambda: indexes.execute(connection, f'REINDEX INDEX CONCURRENTLY "{target.name}"'))
 
 
 def create(target: Target, shape: Shape) -> None:
     """The index, where there is none that is valid. Locks as ``rebuild``."""
     drop_leftovers(target.table)
     index = VectorIndex(name=target.name, m=shape.m, ef_construction=shape.ef_construction)
-    indexes.build(connection, target.table, index)
+    _in_parallel(target, lambda: indexes.build(connection, target.table, index))
 
 
 def drop(target: Target) -> None:
@@ -134,6 +140,29 @@ def drop_leftovers(table: str) -> list[str]:
     for name in left:
         indexes.drop(connection, name)
     return left
+
+
+def _in_parallel(target: Target, build: Callable[[], None]) -> None:
+    """Build with max_parallel_maintenance_workers; by one process where there is no shared memory for several."""
+    _run(PARALLEL)
+    try:
+        build()
+    except OperationalError as error:
+        if not _lacks_shared_memory(error.__cause__):
+            raise
+        drop_leftovers(target.table)
+        _run(ALONE)
+        build()
+
+
+def _lacks_shared_memory(error: BaseException | None) -> bool:
+    """Told by the function of PostgreSQL's that found it: words would be in the server's language."""
+    return isinstance(error, psycopg.Error) and (error.diag.source_function or "").startswith("dsm_impl")
+
+
+def _run(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def maintenance_work_mem() -> int:

@@ -270,3 +270,10 @@ def test_without_memory_it_says_to_migrate(database: Database) -> None:
         done = database.command(*arguments)
         expected = "CommandError: the database has no memory yet, or an older form of it: run manage.py migrate\n"
         assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_without_room_in_shared_memory_one_process_builds(filled: Database) -> None:
+    more_than_there_is = "-c maintenance_work_mem=2000GB"
+    done = filled.command("rag_index", "rebuild", PGOPTIONS=more_than_there_is)
+    assert done.returncode == 0, done.stderr
+    assert state(filled) == usual()

@@ -29,7 +29,8 @@ Locks: SHARE UPDATE EXCLUSIVE on one table of messages after the other; reads an
 transactions that are open. Where m or ef_construction change, ACCESS EXCLUSIVE on the index for a moment, asked for
 300 ms at a time. Killed at any moment, it is run again and removes what was left.
 Disk: rebuild needs room for a second index until it is done; it says how much. migrate does not build again what was
-dropped. With room for the graph in memory a build is much faster:
+dropped. Processor: max_parallel_maintenance_workers processes beside the first, 2 unless set otherwise; PGOPTIONS="-c
+max_parallel_maintenance_workers=0" spares them. With room for the graph in memory a build is much faster:
 
   PGOPTIONS="-c maintenance_work_mem=2GB" manage.py rag_index rebuild"""
 STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
