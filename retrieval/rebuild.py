@@ -30,7 +30,7 @@ PRESENT = """
     WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 ROWS = "SELECT count(*) FROM message_memories WHERE model IS NOT NULL AND (id & 1) = %(number)s"
-# The planner counts the pages of the table itself, and vectors lie beside it: by its own rule 30,000 rows, whose graph
+# The planner counts the pages of the table itself, and vectors lie beside it: by its rule 30,000 rows, whose graph
 # takes a minute, are not worth a second process.
 PARALLEL = "SET min_parallel_table_scan_size = 0"
 ALONE = "SET max_parallel_maintenance_workers = 0"
