@@ -10,7 +10,7 @@ from django.db import connection
 
 from tests.support import ROOT, clean_environment, database_url
 
-ROWS = 3_000  # with vectors: an index build of one to two seconds for each table
+ROWS = 2_000  # with vectors: one process builds an index for about a second
 TABLES = {"chat_messages": "passage_id", "standalone_chat_messages": "chat_id"}
 PEOPLE = """
     INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,

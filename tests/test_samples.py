@@ -12,7 +12,11 @@ from conftest import look_again
 from retrieval.backfill import backfill
 from tests.support import Server
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+pytestmark = [
+    pytest.mark.xdist_group("bundled models"),
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.newest_schema,
+]
 
 
 def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
@@ -23,7 +27,7 @@ def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
     assert load(alice) >= 150
     assert load(alice) == 0
     backfill(batch_size=32)
-    one = server(EMBEDDINGS="local", LLM="local", LLM_BASE_URL="", LLM_MAX_TOKENS="32")  # what it says is not tested
+    one = server(EMBEDDINGS="local", LLM="local", LLM_BASE_URL="", LLM_MAX_TOKENS="8")  # what it says is not tested
     client = one.client(create_token(alice)[1])
     for asked in questions():
         chat = client.post("/api/chats/", json={}).json()["id"]

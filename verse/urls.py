@@ -7,6 +7,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+admin.autodiscover()
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("chat.urls")),

@@ -138,7 +138,7 @@ def test_a_token_of_a_deleted_user_is_refused(alice: User, api: Api) -> None:
     assert client.get("/api/chats/").content == NOBODY
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
 @example("")
 @example(" ")
