@@ -74,7 +74,7 @@ def delete_all_rows() -> None:
     """Of every table of ours; what Django fills after a migration (permissions, content types) stays."""
     tables = {model._meta.db_table for model in apps.get_models() if model not in (Permission, ContentType)}
     # Their triggers do not run either, as a replica.
-    tables |= {"message_memories", "embedding_models", "embedding_usage", "recall_measurements"}
+    tables |= {"message_memories", "embedding_models", "embedding_usage", "recall_measurements", "forgotten_messages"}
     with connection.cursor() as cursor:
         known = sorted(tables & set(connection.introspection.table_names(cursor)))
         # As a replica no foreign key is looked at, so the order does not matter.

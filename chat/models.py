@@ -13,6 +13,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from chat.forgetting import lost
 from retrieval.indexes import VectorIndex
 from retrieval.models import Embedded, EmbeddedManager
 from retrieval.sources import Source
@@ -181,7 +182,11 @@ class ChatMessage(Message):
     """A message about a passage."""
 
     memory_source = Source(
-        1, "chat_messages", "passage_id", remembered=REMEMBERED.format(parents="passages", parent="passage_id")
+        1,
+        "chat_messages",
+        "passage_id",
+        remembered=REMEMBERED.format(parents="passages", parent="passage_id"),
+        lost=lost(1),
     )
 
     conversation = models.ForeignKey(
@@ -205,6 +210,7 @@ class StandaloneChatMessage(Message):
         "standalone_chat_messages",
         "chat_id",
         remembered=REMEMBERED.format(parents="standalone_chats", parent="chat_id"),
+        lost=lost(0),
     )
 
     conversation = models.ForeignKey(

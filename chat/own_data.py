@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -10,7 +11,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
 from django.utils import timezone
 
-from chat import turns
+from chat import forgetting, turns
 from chat.connections import with_connection
 from chat.models import (
     ApiToken,
@@ -83,6 +84,8 @@ def erase(user_id: int) -> dict[str, Any]:
         deleted = _memories(user_id)
         for model in ERASED:
             deleted[model._meta.db_table] = model._default_manager.filter(user_id=user_id).delete()[0]
+        with suppress(NoMemory):
+            forgetting.erase(user_id)  # the ids of what went just now among them
     return {"deleted": deleted, "at": timezone.now()}
 
 

@@ -139,13 +139,12 @@ def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int, compa
     try:
         ranked = recall(text, scope, embedding=embedding, model=model)
         least = similarity.least(model)
+        near = [one for one in ranked if one.words or one.similarity is None or one.similarity >= least]
+        memories = _fetch(scope.user_id, near[: limit + SPARE], limit, companions=companions)
     except NoMemory:
         return Found(OFF)
     by_meaning = any(one.similarity is not None for one in ranked)
-    near = [one for one in ranked if one.words or one.similarity is None or one.similarity >= least]
-    return Found(
-        HYBRID if by_meaning else LEXICAL, _fetch(scope.user_id, near[: limit + SPARE], limit, companions=companions)
-    )
+    return Found(HYBRID if by_meaning else LEXICAL, memories)
 
 
 def _embedding_of(text: str) -> Vector | None:
@@ -173,7 +172,7 @@ def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) 
         wanted = [one.reference for one in some]
         wanted += [one.companion for one in some if companions and one.companion]
         found = messages_of(user_id, wanted)
-        for forgot in forgotten([pk for pk, message in found.items() if message.role == Role.ASSISTANT]):
+        for forgot in forgotten(user_id, [pk for pk, message in found.items() if message.role == Role.ASSISTANT]):
             del found[forgot]
         memories += [
             Memory(

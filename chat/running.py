@@ -19,7 +19,7 @@ import uvloop
 from django.conf import settings
 from django.db import Error
 
-from chat import keys, llm, remembering, turns
+from chat import forgetting, keys, llm, remembering, turns
 from chat.connections import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.llm import CompletionError, complete, llm_address
@@ -42,6 +42,7 @@ CHORES: dict[Callable[[], object], float] = {
     usage.flush: 5.0,
     similarity.measure: 600.0,
     keys.clear: 3600.0,
+    forgetting.clear: 3600.0,
 }
 SAVE_TRIES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # pauses between tries to save an answer while the database is away
 DATABASE_THREADS = 4

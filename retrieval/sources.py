@@ -8,13 +8,15 @@ class Source:
     """A table of messages; ``number`` (0 or 1) tells its rows apart from the other's in recall's own table.
 
     The table has the columns id, user_id, role, content, created_at, and ``conversation``, its parent's id.
-    ``remembered`` is SQL: whether a row ``m`` of it may be embedded, by whatever switches its owner has.
+    ``remembered`` is SQL: whether a row ``m`` of it may be embedded, by whatever switches its owner has. ``lost``:
+    whether it may repeat a message that is gone, or was changed since.
     """
 
     number: int
     table: str
     conversation: str
     remembered: str = "true"
+    lost: str = "false"
 
     def reference(self, pk: int) -> int:
         """The number that names row ``pk`` (or conversation ``pk``) among those of both tables."""

@@ -9,6 +9,9 @@
 - ``text_id``: by which text search configuration its words were made (``retrieval.texts``), NULL: by an older rule;
 - ``bits``: the signs of its embedding's 1,536 numbers, NULL where it has none; ``model``: where that came from.
 
+``forgotten_messages`` holds a row for each message that was changed or deleted, until what repeats it is known, and
+(``spread``) for each message that does: docs/decisions/0013-forgetting.md.
+
 Why a table of its own, and its figures: docs/decisions/0009-recall-structures.md.
 """
 
@@ -61,6 +64,15 @@ TABLES = """
     CREATE INDEX IF NOT EXISTS message_memories_bits ON {schema}.message_memories (user_id)
         INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
     CREATE INDEX IF NOT EXISTS message_memories_turns ON {schema}.message_memories (conversation, created_at, id);
+    CREATE TABLE IF NOT EXISTS {schema}.forgotten_messages (
+        id bigint NOT NULL,
+        user_id bigint NOT NULL,
+        said_at timestamptz NOT NULL,
+        forgotten_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        spread boolean NOT NULL DEFAULT false,
+        PRIMARY KEY (id, spread)
+    );
+    CREATE INDEX IF NOT EXISTS forgotten_messages_user ON {schema}.forgotten_messages (user_id, spread);
 """
 # Scripts that put no spaces between words, as a class of PostgreSQL's regular expressions: Thai and Lao, Burmese,
 # Khmer, Japanese, Chinese, Korean (spaced, but with endings on every word). Of these every two neighbouring
@@ -147,6 +159,13 @@ FOLLOW = """
         DELETE FROM {schema}.message_memories p WHERE p.id = NEW.id * 2 + {number} RETURNING p.model INTO known;
         INSERT INTO {schema}.message_memories ({columns})
             SELECT {row_known} FROM (SELECT NEW.*) m WHERE m.content <> '';
+        IF NEW.content <> OLD.content THEN
+            DELETE FROM {schema}.forgotten_messages f WHERE f.spread AND f.id = NEW.id * 2 + {number};
+        END IF;
+        IF NEW.content <> OLD.content AND OLD.content <> '' THEN
+            INSERT INTO {schema}.forgotten_messages (id, user_id, said_at)
+                VALUES (NEW.id * 2 + {number}, NEW.user_id, OLD.created_at) {noted};
+        END IF;
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN {leave_out}
     END $$;
@@ -172,6 +191,9 @@ FOLLOW = """
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         DELETE FROM {schema}.message_memories USING gone WHERE message_memories.id = gone.id * 2 + {number};
+        DELETE FROM {schema}.forgotten_messages f USING gone WHERE f.spread AND f.id = gone.id * 2 + {number};
+        INSERT INTO {schema}.forgotten_messages (id, user_id, said_at)
+            SELECT gone.id * 2 + {number}, gone.user_id, gone.created_at FROM gone WHERE gone.content <> '' {noted};
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'deleted messages of {table} are still in memory: %', SQLSTATE;
@@ -204,6 +226,7 @@ FOLLOW = """
         {schema}.{table}_forget(), {schema}.{table}_pend() FROM PUBLIC;
     {learn_added}
 """
+NOTED = "ON CONFLICT (id, spread) DO UPDATE SET forgotten_at = excluded.forgotten_at"
 # In a trigger that has failed: the row waits for the backfill, and what is there may tell of an earlier text.
 LEAVE_OUT = """
         RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;
@@ -255,7 +278,7 @@ DROP_BACKFILL = """
 """
 DROP_TABLES = """
     DROP TABLE IF EXISTS {schema}.message_memories, {schema}.embedding_models, {schema}.recall_texts,
-        {schema}.recall_measurements;
+        {schema}.recall_measurements, {schema}.forgotten_messages;
     DROP FUNCTION IF EXISTS {schema}.recall_terms(bigint, text, timestamptz),
         {schema}.recall_content_term(bigint, text), {schema}.recall_traits(text);
 """
@@ -280,6 +303,7 @@ def for_source(statements: str, source: Source, *, schema: str, vector: str = ""
         "{row_known}": ROW.replace("{model}", f"coalesce(known, {ONLY})"),
         "{current}": CURRENT,
         "{leave_out}": LEAVE_OUT,
+        "{noted}": NOTED,
     }
     for part, text in parts.items():
         statements = statements.replace(part, text)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import httpx2
+import uvloop
 from django.conf import settings
 
 from retrieval.openai_embeddings import make_client
@@ -19,7 +20,7 @@ class Worker:
     """The loop, its thread and the client that lives in it. What still runs when the process ends is cancelled."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._clients: dict[tuple[str, str], httpx2.AsyncClient] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, name="embeddings", daemon=True)
         self._thread.start()

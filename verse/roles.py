@@ -18,6 +18,7 @@ WEB_LESS = {
     "auth_permission": READ,
     "django_admin_log": "SELECT, INSERT, DELETE",
     "message_memories": READ,
+    "forgotten_messages": "SELECT, INSERT, DELETE",
     "embedding_models": "SELECT, INSERT, UPDATE (min_similarity, measured_at)",
     "embedding_usage": "SELECT, INSERT, UPDATE",
     "recall_texts": READ,
@@ -26,6 +27,7 @@ WEB_LESS = {
 # Of the backfill beside the tables of messages; columns where it needs no more: whether a message may be embedded.
 BACKFILL = {
     "message_memories": "SELECT, INSERT, UPDATE",
+    "forgotten_messages": "INSERT",
     "embedding_models": "SELECT, INSERT, UPDATE",
     "embedding_usage": "SELECT, INSERT, UPDATE",
     "recall_texts": READ,

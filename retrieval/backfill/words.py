@@ -11,6 +11,7 @@ from retrieval.structures import COLUMNS, ONLY, ROW
 WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 # A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
 # (FOR SHARE) until their rows are written, or a row could be left of a message deleted meanwhile.
+# What may repeat a message that is gone is noted: no trigger was there to see that one go.
 # The index's list is kept short, as by the triggers: whoever says something next would have to empty a long one.
 FILL = """
 WITH short AS MATERIALIZED (
@@ -26,6 +27,9 @@ WITH short AS MATERIALIZED (
     INSERT INTO message_memories ({columns}) SELECT {row} FROM short CROSS JOIN missing m
     ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, traits = excluded.traits, text_id = excluded.text_id
     RETURNING 1
+), noted AS (
+    INSERT INTO forgotten_messages (id, user_id, said_at) SELECT m.id * 2 + {number}, m.user_id, m.created_at
+    FROM missing m WHERE {lost} ON CONFLICT DO NOTHING
 )
 SELECT (SELECT max(id) FROM seen), (SELECT count(*) FROM filled)
 """
@@ -48,6 +52,11 @@ def fill(source: Source) -> Iterator[int]:
 
 def _of(source: Source) -> str:
     row = ROW.replace("{model}", ONLY).replace("{schema}.", "").replace("{conversation}", source.conversation)
-    statement = FILL.replace("{row}", row).replace("{columns}", COLUMNS).replace("{table}", source.table)
+    statement = (
+        FILL.replace("{row}", row)
+        .replace("{lost}", source.lost)
+        .replace("{columns}", COLUMNS)
+        .replace("{table}", source.table)
+    )
     statement = statement.replace("{short_list}", SHORT_LIST)
     return statement.replace("{number}", str(source.number))

@@ -34,6 +34,7 @@ NO_WAIT = "SET lock_timeout = '300ms';"  # then again, by hand: docs of locks.LO
 # What the server's statements do to each table; recall's own is written by triggers, with their owner's rights.
 USES = {
     "message_memories": ("SELECT",),
+    "forgotten_messages": ("SELECT", "INSERT", "DELETE"),
     "embedding_models": ("SELECT", "INSERT"),
     "embedding_usage": ("SELECT", "INSERT", "UPDATE"),
 }

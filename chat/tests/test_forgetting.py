@@ -1,0 +1,149 @@
+"""What repeats a forgotten message is found however far it went, and recall reads no more where much was said."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.utils import timezone
+
+from chat.forgetting import FORGOTTEN, clear, erase, forgotten
+from chat.models import Message, Role, StandaloneChat, Status
+from chat.tests.test_recall_plans import MESSAGES, rows_read
+from retrieval.backfill import words
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+# Each answer was given its question and five messages from anywhere before, each with the other half of its turn.
+LONG_MEMORY = """
+    INSERT INTO standalone_chat_messages (id, user_id, chat_id, role, content, created_at, reply_to, context)
+    SELECT 1000000 + n, %s, %s, CASE n %% 2 WHEN 0 THEN 'assistant' ELSE 'user' END, 'Message ' || n,
+        now() - (10000 - n) * interval '1 minute', CASE n %% 2 WHEN 0 THEN 1000000 + n - 1 END,
+        CASE n %% 2 WHEN 0 THEN (
+            SELECT jsonb_agg(jsonb_build_object('kind', 'chat', 'id', x, 'with', ARRAY[x + 1])) FROM (
+                SELECT 1000001 + 2 * floor(random() * (n / 2 - 1))::int AS x FROM generate_series(1, 5) WHERE n > 2
+            ) y
+        ) END
+    FROM generate_series(1, %s) n
+"""
+
+
+@pytest.fixture
+def chat(alice: User) -> StandaloneChat:
+    """Where she and Verse talk."""
+    return StandaloneChat.objects.create(user=alice)
+
+
+def say(chat: StandaloneChat, content: str, **fields: Any) -> Message:
+    """A message of hers."""
+    return chat.messages.create(user=chat.user, role=Role.USER, content=content, **fields)
+
+
+def answer(chat: StandaloneChat, content: str, *given: Message, **fields: Any) -> Message:
+    """An answer that was given these messages."""
+    context = [{"kind": "chat", "id": one.pk, "score": 1.0} for one in given]
+    return chat.messages.create(user=chat.user, role=Role.ASSISTANT, content=content, context=context, **fields)
+
+
+def chain(chat: StandaloneChat) -> tuple[Message, list[Message]]:
+    """What was said, and answers that passed it on; and one that has nothing to do with it."""
+    told = say(chat, "My dog is called Biscuit.")
+    answers = [answer(chat, "A dog, Biscuit.", told)]
+    for number in range(3):
+        answers.append(answer(chat, f"Biscuit again, {number}.", answers[-1]))
+    return told, [*answers, answer(chat, "Fine weather.", say(chat, "How is the weather?"))]
+
+
+def those_forgotten(*answers: Message) -> list[str]:
+    """What the answers say that must not be recalled."""
+    found = forgotten(answers[0].user_id, [one.memory_source.reference(one.pk) for one in answers])
+    return sorted(one.content for one in answers if one.memory_source.reference(one.pk) in found)
+
+
+def sql(statement: str, *params: Any) -> list[tuple[Any, ...]]:
+    """The statement's rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_whoever_deletes_all_answers_that_it_reached_are_forgotten(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    assert those_forgotten(*answers) == []
+    sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
+    assert those_forgotten(*answers) == sorted(one.content for one in answers[:-1])
+    assert those_forgotten(answers[2], answers[4]) == [answers[2].content]  # from then on it is known
+
+
+def test_an_answer_given_the_edited_text_is_not_forgotten(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    sql("UPDATE standalone_chat_messages SET content = 'My cat is called Muffin.' WHERE id = %s", told.pk)
+    later = answer(chat, "A cat, then.", told)
+    assert those_forgotten(*answers, later) == sorted(one.content for one in answers[:-1])
+
+
+def test_an_answer_made_anew_is_recalled_again_and_what_repeats_its_old_text_is_not(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    told.delete()
+    assert len(those_forgotten(*answers)) == 4
+    anew = answers[1]
+    anew.content, anew.context, anew.edited_at = "Good morning.", None, timezone.now()
+    anew.save()
+    assert those_forgotten(*answers) == sorted(one.content for one in (answers[0], *answers[2:4]))
+
+
+def test_an_answer_that_was_on_its_way_is_forgotten_when_it_is_there(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    given = answer(chat, "", answers[2], status=Status.STREAMING)
+    told.delete()
+    assert len(those_forgotten(*answers)) == 4
+    given.content, given.status = "Biscuit, at last.", Status.COMPLETE
+    given.save()
+    assert those_forgotten(given) == ["Biscuit, at last."]
+
+
+def test_what_went_while_nobody_looked_is_found_by_the_backfill(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    sql("SET session_replication_role = replica")  # as on the old code's schema: no trigger, no table of recall's
+    sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
+    sql("DELETE FROM message_memories")
+    sql("SET session_replication_role = origin")
+    assert those_forgotten(answers[2]) == []
+    assert sum(words.fill(told.memory_source)) == 6
+    assert those_forgotten(*answers) == sorted(one.content for one in answers[:-1])
+
+
+def test_nothing_is_kept_of_users_who_are_gone(chat: StandaloneChat, alice: User, bob: User) -> None:
+    his = say(StandaloneChat.objects.create(user=bob), "Bob's.")
+    his.delete()
+    chain(chat)
+    alice.delete()
+    clear()
+    assert sql("SELECT user_id FROM forgotten_messages") == [(bob.pk,)]
+    assert erase(bob.pk) == 1
+
+
+def test_where_nothing_was_forgotten_what_is_read_does_not_grow(chat: StandaloneChat) -> None:
+    sql(LONG_MEMORY, chat.user_id, chat.pk, 4_000)
+    sql("ANALYZE standalone_chat_messages, message_memories, forgotten_messages")
+    latest = [2 * pk for pk in range(1_003_992, 1_004_001, 2)]
+    assert forgotten(chat.user_id, latest) == set()
+    explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {FORGOTTEN}"
+    with connection.cursor() as cursor:
+        cursor.execute(explained, {"references": latest, "user": chat.user_id})
+        (plan,) = cursor.fetchone()
+    plan = json.loads(plan) if isinstance(plan, str) else plan
+    each = 1 + 1 + 5 * 2  # itself, its question, its memories and their companions
+    assert 0 < rows_read(plan[0]["Plan"], MESSAGES) <= len(latest) * each
+
+
+def test_a_forgetting_among_much_that_was_said_is_followed_once(chat: StandaloneChat) -> None:
+    sql(LONG_MEMORY, chat.user_id, chat.pk, 4_000)
+    old = StandaloneChat.objects.create(user=chat.user)
+    before = answer(old, "Before.", say(old, "Before?"), created_at=timezone.now() - timedelta(days=9))
+    sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
+    latest = [2 * pk for pk in range(1_003_902, 1_004_001, 2)]
+    assert len(forgotten(chat.user_id, latest)) > 25  # it has reached most of them
+    assert those_forgotten(before) == []
+    assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT spread") == [(0,)]
