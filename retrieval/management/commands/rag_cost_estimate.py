@@ -24,8 +24,8 @@ none.
 --exact counts equal texts of one user once, as they are bought, and a text's first 8,191 tokens.
 Locks: none; --exact keeps a transaction open meanwhile, for which migrate and index builds wait."""
 OTHER_MODEL = (
-    "This is what the model {other}, of the stored vectors, has yet to embed; the settings name {name}. What switching "
-    "to it costs: manage.py rag_model use, which asks first"
+    "This is what the model {other}, of the stored vectors, has yet to embed; the settings name {name}. What "
+    "switching to it costs: manage.py rag_model use, which asks first"
 )
 
 
