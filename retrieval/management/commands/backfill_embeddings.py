@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
 from retrieval import cost, current_model, embeddings, locks, similarity, storage
-from retrieval.backfill import Backfill, Limits, Stopped, pending
+from retrieval.backfill import OFF, Backfill, Limits, Stopped, pending
 from retrieval.backfill.progress import Told
 from retrieval.management.command import OperatorCommand, add_table, number
 from retrieval.models import sources
@@ -28,7 +29,11 @@ finished batch is kept, so it may be stopped at any time and run again. What it 
   manage.py backfill_embeddings --retry-failed             take up again what the service refused
 
 Locks: some of a table's messages at a time, 0.1 s; an edit of one of them waits for that.
+With EMBEDDINGS=none words are filled, nothing is embedded, and that is said.
 Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages set aside; 130, 143 interrupted."""
+NOTHING = (
+    f"{OFF}: recall goes by words, nothing is embedded. To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
+)
 STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # contract section 5
 
 
@@ -136,13 +141,14 @@ class Command(OperatorCommand):
             return
         for table, count in plan["pending"].items():
             self.stdout.write(f"{table}: {count:,} pending")
-        self.stdout.write(f"about ${cost.cost_usd(tokens):,.2f}; counted exactly by rag_cost_estimate --exact")
+        about = f"about ${cost.cost_usd(tokens):,.2f}; counted exactly by rag_cost_estimate --exact"
+        self.stdout.write(NOTHING if settings.EMBEDDINGS == "none" else about)
 
     def _sum_up(self, work: Backfill, caught: list[int], options: dict[str, Any]) -> None:
         left = {one.table: pending.count(one, model=embeddings.configured_name()) for one in work.tables}
         waiting = sum(one.pending for one in left.values())
         failed = sum(one.failed for one in left.values())
-        stopped_by = "signal" if caught else work.limits.reached if waiting else None
+        stopped_by = "signal" if caught else work.limits.reached if waiting or work.limits.reached == OFF else None
         if options["json"]:
             self.write_json(
                 {
@@ -154,6 +160,8 @@ class Command(OperatorCommand):
                     "stopped_by": stopped_by,
                 }
             )
+        elif stopped_by == OFF:
+            self.stdout.write(NOTHING)
         else:
             spent = f"{work.limits.spending.tokens:,} tokens, ${work.limits.spending.usd:,.4f}"
             self.stdout.write(f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside")
