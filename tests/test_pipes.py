@@ -101,7 +101,7 @@ def test_one_object_is_whole_for_a_reader_of_one_line(alice: User, remembering: 
 
 def test_each_batch_is_told_at_once_into_a_pipe_too(alice: User, remembering: FakeOpenAI) -> None:
     say(alice, texts(10))
-    process = begin(remembering.base_url, "--batch-size", "5", "--sleep", "60", **BUFFERED)
+    process = begin(remembering.base_url, "--batch-size", "5", "--sleep", "60", PYTHONUNBUFFERED="")
     assert process.stdout
     assert process.stdout.readline().startswith("standalone_chat_messages: batch 1, 5 embedded")
     process.send_signal(signal.SIGTERM)
