@@ -1,7 +1,10 @@
-"""What an operator sees under /admin/: bounded pages of millions of rows; what people said can be read, not edited.
+"""What an operator sees under /admin/: bounded pages of millions of rows; who said something when, and never what.
+
+No page shows the content of a message, the text of a passage, an answer so far, or a digest of a token. Titles and
+references are shown: they are the names by which a conversation is found.
 
 Editing and forgetting have rules (embedding, running answers, recall) that live in the API and its service; the
-admin deletes through the same service and changes nothing that has such rules. No page shows a digest of a token.
+admin deletes through the same service and changes nothing that has such rules.
 
 Nothing searches, filters or sorts by content or time: ``content ILIKE '%…%'``, ``date_hierarchy`` and a filter by
 status have no index, so each would read a whole message table. A row is found by its id or by its user.
@@ -14,7 +17,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.db.models.functions import Left, Length
+from django.db.models.functions import Length
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -46,7 +49,13 @@ else:
 T = TypeVar("T", bound=Model)
 MOST_COUNTED = 10_000  # rows: a hundred pages of a hundred; counted in milliseconds, whatever the table's size
 MOST_USERS = 100  # of those whose names begin as asked: their ids stand in the query
-SHOWN_CHARS = 80  # one line of a list
+
+# Words that only the admin shows: in the models they would be migrations, and 0001 is final.
+for _model, _name, _names in (
+    (ApiToken, "API token", "API tokens"),
+    (MemorySwitch, "memory switch", "memory switches"),
+):
+    _model._meta.verbose_name, _model._meta.verbose_name_plural = _name, _names
 
 admin.site.site_header = admin.site.site_title = "Verse"
 admin.site.site_url = "/api/docs/"
@@ -185,15 +194,19 @@ def unnamed(conversation: Any) -> Any:
 
 @admin.register(Passage)
 class PassageAdmin(ConversationAdmin):
-    """Passages; a list does not load their texts."""
+    """Passages. Their text is written once, when one is made here; after that no page loads it."""
 
     list_display = ("id", "reference", "user", "memory", "created_at", "updated_at")
     list_display_links = ("id", "reference")
     fields = ("user", "reference", "text", "memory", "source", "created_at", "updated_at")
     cascade = (ChatMessage,)
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The text only of one that is not there yet."""
+        return self.fields if obj is None else [name for name in self.fields if name != "text"]
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the text; a page of one passage asks for it."""
+        """Without the text."""
         return super().get_queryset(request).defer("text")
 
 
@@ -209,25 +222,23 @@ class StandaloneChatAdmin(ConversationAdmin):
 
 @admin.register(ChatMessage, StandaloneChatMessage)
 class MessageAdmin(BoundedAdmin):
-    """Messages: read, or deleted as through the API. Who said what, to whom, is edited by its author only, there."""
+    """Messages: who said one when, to be deleted as through the API. What it says is for its author only, there."""
 
     allowed = ("delete",)
-    list_display = ("id", "user", "conversation_id", "role", "status", "created_at", "beginning")
+    list_display = ("id", "user", "conversation_id", "role", "status", "created_at")
     fields = (
-        *("id", "user", "conversation", "role", "status", "error", "content"),
+        *("id", "user", "conversation", "role", "status", "error", "chars"),
         *("created_at", "edited_at", "reply_to", "truncated", "context"),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """With the beginning of the content in its place: an answer may be a megabyte, a list has a hundred."""
-        rows: Any = super().get_queryset(request).annotate(beginning=Left("content", SHOWN_CHARS + 1))
-        return cast("QuerySet[Any]", rows.defer("content", "context"))
+        """Without the long ones: an answer may be a megabyte, and a list has a hundred."""
+        return super().get_queryset(request).defer("content", "context")
 
-    @admin.display(description="content")
-    def beginning(self, message: Any) -> str:
-        """SHOWN_CHARS characters at the most; the template escapes them."""
-        text: str = message.beginning
-        return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+    @admin.display(description="characters")
+    def chars(self, message: Any) -> int:
+        """Of its content, which this page loads and does not show."""
+        return len(message.content)
 
     def delete_model(self, request: HttpRequest, obj: Message) -> None:
         """As through the API. Raises InProgress while it is being given or answered."""

@@ -83,9 +83,14 @@ def check_model(name: str, *, again: bool = False) -> None:
 
 def refuse_other(name: str | None) -> None:
     """ModelMismatch where the stored vectors came from another model than ``name``; nothing is changed. One query."""
+    if name and (other := other_than(name)):
+        raise _mismatch(other, name)
+
+
+def other_than(name: str) -> str | None:
+    """The model of the stored vectors where it is not ``name``. One query. Raises NoMemory."""
     current = current_model()
-    if name and current not in (None, name):
-        raise _mismatch(str(current), name)
+    return None if current == name else current
 
 
 def current_model() -> str | None:

@@ -18,7 +18,7 @@ COUNT = """
             AND model = (SELECT id FROM embedding_models WHERE current)
     ) p USING (id) LEFT JOIN (
         SELECT id FROM message_memories WHERE embedding_error IS NOT NULL
-            AND model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current)
+            AND (model IS NULL OR model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
     ) f USING (id)
 """
 # Times used since the statistics were reset last.

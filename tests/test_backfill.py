@@ -288,3 +288,38 @@ def test_after_a_change_of_model_what_the_old_one_embedded_is_pending(alice: Use
     assert "6/6 (100.0%)" in done.out
     models = query("SELECT DISTINCT e.name FROM message_memories m JOIN embedding_models e ON e.id = m.model")
     assert models == [("text-embedding-3-large",)]
+
+
+def test_the_least_similarity_is_measured_after_a_run_that_embedded_and_once_a_day(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    say(alice, texts(25, "bread"))
+    say(bob, texts(25, "the sea"), table=PASSAGE)
+    run("--limit", "30")
+    assert least() is None  # too few to tell
+    run()
+    first = least()
+    assert first == pytest.approx(quantile_of_strangers(), abs=1e-4)
+    say(bob, texts(25, "bread"))
+    run()
+    assert least() == first
+    query("UPDATE embedding_models SET measured_at = now() - interval '25 hours'")
+    run()  # nothing is embedded
+    assert least() == first
+    say(bob, ["The sea is as ever."])
+    run()
+    assert least() == pytest.approx(quantile_of_strangers(), abs=1e-4)
+    assert least() != first
+
+
+def least() -> float | None:
+    """What the database has for the current model."""
+    return query("SELECT min_similarity FROM embedding_models WHERE current")[0][0]  # type: ignore[no-any-return]
+
+
+def quantile_of_strangers() -> float:
+    """That of the similarities of each two embedded messages of different users."""
+    embedded = " UNION ALL ".join(f"SELECT user_id, embedding FROM {one}" for one in (CHAT, PASSAGE))
+    pairs = "SELECT 1 - (a.embedding <=> b.embedding) AS near FROM said a JOIN said b ON a.user_id < b.user_id"
+    quantile = f"SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY near) FROM ({pairs}) pairs"
+    return float(query(f"WITH said AS ({embedded}) {quantile}")[0][0])

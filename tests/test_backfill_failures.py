@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from threading import Thread
 
 import psycopg
@@ -62,6 +63,29 @@ def test_without_a_key_it_fills_for_words_and_says_what_is_missing(
     assert (done.code, done.err) == (1, NO_KEY)
     assert query("SELECT count(*) FROM message_memories") == [(5,)]
     assert f"{CHAT}: 5 messages made known to recall by words" in done.lines
+
+
+def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done_its_work(
+    alice: User, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    say(alice, texts(5))
+    forget_words()
+    settings.EMBEDDINGS = "none"
+    nothing = (
+        "EMBEDDINGS=none: recall goes by words, nothing is embedded. "
+        "To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
+    )
+    planned = run("--dry-run")
+    assert (planned.code, planned.lines) == (0, [f"{CHAT}: 5 pending", f"{PASSAGE}: 0 pending", nothing])
+    done = run()
+    assert (done.code, done.err) == (0, "")
+    assert done.lines == [f"{CHAT}: 5 messages made known to recall by words", nothing]
+    query("UPDATE message_memories SET embedding_error = 'refused' WHERE id = (SELECT min(id) FROM message_memories)")
+    again = run("--json")
+    assert (again.code, json.loads(again.out)) == (0, {
+        "embedded": 0, "failed": 1, "pending": 4, "tokens": 0, "cost_usd": 0.0, "stopped_by": "EMBEDDINGS=none",
+    })  # fmt: skip
+    assert remembering.embeddings.requests == []
 
 
 @pytest.mark.parametrize(

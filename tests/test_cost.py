@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from chat.models import ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
 from fake_openai import FakeOpenAI
+from retrieval import local_model, status
 from retrieval.backfill import backfill
 from retrieval.backfill.estimate import estimate
 from retrieval.packing import MAX_TEXT_TOKENS
@@ -44,6 +45,7 @@ PUBLISHED = {
     "Can we handle email addresses? user@example.com": 9,
     "How about numbers? 123 45.6 -78.9": 14,
 }
+SMALL = "text-embedding-3-small"
 MANY = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT user_id, id, 'user', 'Message ' || n, now() FROM standalone_chats, generate_series(1, %s) n
@@ -77,6 +79,12 @@ def printed(*options: str) -> str:
     out = StringIO()
     call_command("rag_cost_estimate", *options, stdout=out)
     return out.getvalue()
+
+
+def run(sql: str) -> None:
+    """A statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
 
 
 @pytest.mark.newest_schema
@@ -157,6 +165,43 @@ def test_what_the_service_has_refused_does_not_count(remembering: FakeOpenAI, sa
             "UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT min(id) FROM message_memories)"
         )
     assert (estimate().messages, estimate(exact=True).tokens) == (1, 1)
+
+
+@pytest.mark.newest_schema
+@pytest.mark.parametrize(
+    ("embeddings", "model"),
+    [("openai", SMALL), ("openai", "text-embedding-3-large"), ("local", SMALL), ("none", SMALL)],
+)
+def test_what_is_pending_is_told_alike_whatever_model_the_settings_name(
+    embeddings: str, model: str, remembering: FakeOpenAI, say: Callable[..., None], settings: Settings
+) -> None:
+    say("hello world", "rer")
+    say("hello world", about_passage=True)
+    backfill(batch_size=7)
+    say("today", "rer", "refused")
+    run("UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT max(id) FROM message_memories)")
+    settings.EMBEDDINGS, settings.EMBEDDING_MODEL = embeddings, model
+    without = sum(one["without"] for one in status.collect()["tables"].values())
+    assert (without, estimate().messages, estimate(exact=True).messages) == (2, 2, 2)
+    bought = 3 if embeddings == "local" else 1  # today, in [CLS] and [SEP]; of rer there is a vector
+    assert estimate(exact=True).tokens == bought
+    out, err = StringIO(), StringIO()
+    call_command("rag_cost_estimate", "--json", stdout=out, stderr=err)
+    assert json.loads(out.getvalue())["messages"] == 2
+    other = {"openai": model, "local": local_model.NAME, "none": SMALL}[embeddings]
+    told = f"of the stored vectors, has yet to embed; the settings name {other}. What switching"
+    assert (told in err.getvalue()) == (other != SMALL)
+    assert (err.getvalue() == "") == (other == SMALL)
+
+
+@pytest.mark.newest_schema
+def test_before_the_first_vector_what_was_set_aside_is_not_pending(say: Callable[..., None]) -> None:
+    say("hello world", "rer")
+    run("UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT min(id) FROM message_memories)")
+    assert status.collect()["tables"]["standalone_chat_messages"] == {
+        "with": 0, "without": 1, "failed": 1, "percent": 0.0
+    }  # fmt: skip
+    assert estimate().messages == 1
 
 
 @pytest.mark.parametrize("embeddings", ["local", "none"])

@@ -1,13 +1,16 @@
 """The API is as its OpenAPI description says: a fuzzer reads it and asks a real server."""
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 
 from chat.models import Passage, StandaloneChat
 from chat.tokens import create_token
@@ -28,6 +31,23 @@ def fuzz(server: Server, token: str, *, examples: int, folder: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
+
+
+def test_the_schema_is_made_without_a_warning_and_names_the_token_wherever_one_is_needed() -> None:
+    out = StringIO()
+    call_command("spectacular", "--format", "openapi-json", "--validate", "--fail-on-warn", stdout=out)
+    schema = json.loads(out.getvalue())
+    token = schema["components"]["securitySchemes"]["tokenAuth"]
+    assert (token["type"], token["in"], token["name"]) == ("apiKey", "header", "Authorization")
+    assert token["description"].startswith("`Token <key>`")
+    operations = {
+        f"{method} {path}": operation
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert len(operations) > 30
+    without = {name for name, operation in operations.items() if {"tokenAuth": []} not in operation["security"]}
+    assert without == {"post /api/auth/token/"}
 
 
 def test_answers_are_as_the_schema_says(alice: User, server: Callable[..., Server], tmp_path: Path) -> None:

@@ -136,8 +136,9 @@ def test_a_message_is_found_by_its_id_or_its_user_and_never_by_what_it_says(oper
 
 @pytest.mark.parametrize("table", ["passage", "chatmessage", "standalonechatmessage"])
 def test_markup_is_shown_as_text(table: str, operator: Client) -> None:
-    rows = add_of_each(0, MARKUP)
+    rows = add_of_each(0)
     Passage.objects.update(reference=MARKUP)
+    StandaloneChat.objects.update(title=MARKUP)
     for page in ("", f"{rows[table]}/change/", f"{rows[table]}/delete/", f"{rows[table]}/history/"):
         body = operator.get(address(table, page)).content.decode()
         assert "<script>alert" not in body
@@ -145,15 +146,23 @@ def test_markup_is_shown_as_text(table: str, operator: Client) -> None:
     assert "&lt;script&gt;alert" in operator.get(address(table, f"{rows[table]}/change/")).content.decode()
 
 
-def test_a_list_shows_the_beginning_of_a_message_and_its_page_the_whole(operator: Client) -> None:
-    rows = add_of_each(0, "b" * 80 + "the end")
-    listed = operator.get(address("chatmessage")).content.decode()
-    assert "b" * 80 + "…" in listed
-    assert "the end" not in listed
-    assert (
-        "b" * 80 + "the end"
-        in operator.get(address("chatmessage", f"{rows['chatmessage']}/change/")).content.decode()
-    )
+def test_no_page_shows_what_anybody_said_only_how_long_it_is(operator: Client) -> None:
+    rows = add_of_each(0, f"canary {'x' * 1227}")
+    ChatMessage.objects.update(context=[{"kind": "chat", "id": rows["standalonechatmessage"], "score": 1}])
+    for table in TABLES:
+        for page in ("", "?q=user", *(f"{rows[table]}/{one}/" for one in ("change", "delete", "history"))):
+            assert "canary" not in operator.get(address(table, page), follow=True).content.decode(), (table, page)
+    for table in ("chatmessage", "standalonechatmessage"):
+        assert (
+            '<div class="readonly">1234</div>'
+            in operator.get(address(table, f"{rows[table]}/change/")).content.decode()
+        )
+    RunningAnswer.objects.all().delete()
+    for table in ("chatmessage", "standalonechatmessage", "passage", "standalonechat"):
+        done = operator.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}, follow=True)
+        assert "was deleted successfully" in done.content.decode()
+        assert "canary" not in done.content.decode()
+    assert "canary" not in operator.get("/admin/").content.decode()  # with what was done lately
 
 
 @pytest.mark.parametrize("table", ["chatmessage", "standalonechatmessage"])
@@ -326,3 +335,17 @@ def test_the_index_names_every_table(operator: Client) -> None:
     body = operator.get("/admin/").content.decode()
     for table in (*TABLES, "user"):
         assert f'href="{address(table)}"' in body
+    ours = next(app for app in site.get_app_list(operator.get("/admin/").wsgi_request) if app["app_label"] == "chat")
+    assert {model["name"] for model in ours["models"]} == {
+        "API tokens", "Chat messages", "Idempotency keys", "Memory switches", "Passages", "Running answers",
+        "Standalone chat messages", "Standalone chats",
+    }  # fmt: skip
+
+
+def test_a_passage_is_made_with_its_text_and_keeps_it(operator: Client, alice: User) -> None:
+    fields = {"user": alice.pk, "reference": "Tobit 6", "text": "And the dog followed.", "memory": "on"}
+    assert operator.post(address("passage", "add/"), fields).status_code == 302
+    made = Passage.objects.get()
+    assert operator.post(address("passage", f"{made.pk}/change/"), fields | {"text": "forged"}).status_code == 302
+    made.refresh_from_db()
+    assert made.text == "And the dog followed."

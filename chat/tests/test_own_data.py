@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from chat.models import ApiToken, Passage, StandaloneChat, StandaloneChatMessage
 from chat.remembering import finish
+from chat.tokens import create_token, digest_of
 from fake_openai import Answer, FakeOpenAI, HangAfter
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -91,6 +92,51 @@ def test_an_erasure_leaves_nothing_and_its_receipt_agrees(
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM message_memories")
         assert cursor.fetchone() == (0,)
+
+
+def test_an_export_holds_tokens_by_name_and_keys_and_an_erasure_takes_the_keys(
+    alice: User, bob: User, api: Api, remembering: FakeOpenAI
+) -> None:
+    for user in (alice, bob):
+        name = f"laptop of {user.username}"
+        token, key = create_token(user, name=name)
+        client = api(user)
+        said: dict[str, Any] = {}
+        for kind in ("chats", "passages"):
+            one = client.post(f"/api/{kind}/", {"reference": "A", "text": "B"}, format="json").json()["id"]
+            answer = client.post(
+                f"/api/{kind}/{one}/messages/", {"content": "Hello"}, format="json",
+                HTTP_IDEMPOTENCY_KEY=f"{name}, {kind}",
+            )  # fmt: skip
+            said[kind] = (one, answer.json()["user_message"]["id"])
+    finish()
+    tokens = of_table("api_tokens", api(bob))
+    assert [one["name"] for one in tokens] == ["laptop of bob", "", ""]
+    assert set(tokens[0]) == {"table", "id", "name", "created_at", "last_used_at"}
+    (chat, of_chat), (passage, of_passage) = said["chats"], said["passages"]
+    assert [one | {"created_at": None} for one in of_table("idempotency_keys", api(bob))] == [
+        kept("laptop of bob, chats", chat_id=chat, message_id=of_chat),
+        kept("laptop of bob, passages", passage_id=passage, message_id=of_passage),
+    ]
+    assert key not in everything()
+    assert digest_of(key).hex() not in json.dumps(lines_of(api(bob).get("/api/memory/export/")))
+    erased = api(bob).delete("/api/memory/", {"confirm": "bob"}, format="json").json()["deleted"]
+    assert erased["idempotency_keys"] == 2
+    assert of_table("idempotency_keys", api(bob)) == []
+    assert "laptop of bob, " not in everything()
+    assert of_table("api_tokens", api(bob))[0]["id"] == token.pk  # with the account they stay
+    assert len(of_table("idempotency_keys", api(alice))) == 2
+
+
+def of_table(table: str, client: APIClient) -> list[dict[str, Any]]:
+    """The lines of a table in the user's export."""
+    return [one for one in lines_of(client.get("/api/memory/export/")) if one["table"] == table]
+
+
+def kept(key: str, **ids: int) -> dict[str, Any]:
+    """A line of idempotency_keys, but for its time."""
+    none = {"passage_id": None, "chat_id": None, "created_at": None}
+    return {"table": "idempotency_keys", "key": key} | none | ids
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import connection, transaction
 
-from retrieval import cost, embeddings, local_model, sql
+from retrieval import cost, local_model, sql
 from retrieval.backfill import pending
 from retrieval.models import sources
 from retrieval.packing import fit
@@ -24,7 +24,7 @@ SEEN = """
     SELECT m.id * 2 + {number} AS reference, m.user_id, hashtextextended(m.content, 0) AS text,
         {pending} AND {remembered} AS waits, coalesce(p.model = c.id, false) AS known
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
-    LEFT JOIN embedding_models c ON c.current AND c.name = coalesce(%(model)s, c.name)
+    LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> ''
 """
 TEXT = "SELECT m.content FROM once JOIN {table} m ON once.reference = m.id * 2 + {number}"
@@ -47,19 +47,20 @@ class Estimate:
 
     @property
     def cost_usd(self) -> float:
-        """With the configured model, in US dollars."""
+        """At the configured model's price, in US dollars."""
         return cost.cost_usd(self.tokens)
 
 
 def estimate(*, exact: bool = False) -> Estimate:
-    """What embedding all that is pending would cost with the configured model. One statement a table.
+    """What embedding all that is pending would cost, at the configured price. One statement a table.
 
-    On a schema without memory, or with an older form of it, every message that may be embedded is pending. ``exact``
-    reads the texts, in one transaction that changes nothing, PAGE_ROWS of them in memory at a time, and counts as the
-    backfill does: equal texts of a user once, each cut to what one call takes.
+    Pending goes by the database's model, as everywhere, whatever the settings name. On a schema without memory, or
+    with an older form of it, every message that may be embedded is pending. ``exact`` reads the texts, in one
+    transaction that changes nothing, PAGE_ROWS of them in memory at a time, and counts as the backfill does: equal
+    texts of a user once, each cut to what one call takes.
     """
     try:
-        messages = sum(pending.count_pending(one, model=embeddings.configured_name()) for one in sources())
+        messages = sum(pending.count_pending(one, model=None) for one in sources())
         seen = SEEN
     except sql.NoMemory:
         messages, seen = _count_before(), SEEN_BEFORE
@@ -85,7 +86,7 @@ def _texts(seen: str) -> Iterator[str]:
     for name, value in parts.items():
         statement = statement.replace(name, value)
     with transaction.atomic(), connection.chunked_cursor() as cursor:
-        cursor.execute(statement, {"model": embeddings.configured_name()})
+        cursor.execute(statement)
         while page := cursor.fetchmany(PAGE_ROWS):
             yield from (content for (content,) in page)
 

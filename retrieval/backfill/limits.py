@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from retrieval.cost import Spending
 
+OFF, UNREAD = "EMBEDDINGS=none", "output"
 LOOK_S = 0.1  # how often a wait looks whether it is to end
 
 
@@ -14,7 +15,9 @@ class Stopped(Exception):
 
 @dataclass
 class Limits:
-    """``rows`` are left over all tables, None for any number; ``reached`` is what ended the run: limit or max-cost.
+    """``rows`` are left over all tables, None for any number; ``reached`` is what ended the run.
+
+    That is limit or max-cost, OFF, or UNREAD: nobody reads any more what it says.
 
     ``stop`` may be set at any time. It is no threading.Event: a signal's handler that sets one can meet the lock
     that the wait it interrupts has just taken.

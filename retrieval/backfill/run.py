@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from django.conf import settings
+
 from retrieval import current_model, embeddings
 from retrieval.backfill import words
-from retrieval.backfill.limits import Limits
+from retrieval.backfill.limits import OFF, Limits
 from retrieval.backfill.service import Service
 from retrieval.backfill.table import Report, Table
 from retrieval.embeddings import NotConfigured
@@ -37,12 +39,14 @@ class Backfill:
                     return
 
     def embed(self) -> Iterator[Report]:
-        """Embed what is pending; one report a batch, which is committed by then.
+        """Embed what is pending; one report a batch, which is committed by then. Nothing with EMBEDDINGS=none.
 
         Raises EmbeddingError and Stopped, with what was paid for kept; NotConfigured and ModelMismatch before any
         call; sql.NoMemory.
         """
-        if self.limits.stop:
+        if settings.EMBEDDINGS == "none":
+            self.limits.reached = OFF
+        if self.limits.stop or self.limits.reached:
             return
         model = embeddings.model_name()
         if model is None:

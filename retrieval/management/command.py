@@ -1,10 +1,12 @@
 """What the operator's commands have in common: help that teaches, ``--json``, and one line for what goes wrong."""
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from typing import Any
+from io import TextIOWrapper
+from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
 from django.db import Error
@@ -34,9 +36,15 @@ class OperatorCommand(BaseCommand):
         return parser
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do it. CommandError: why not."""
+        """Do it, each line seen as it is written. CommandError: why not; SystemExit(1): nobody reads what it says."""
+        if isinstance(sys.stdout, TextIOWrapper):  # into a pipe or a file Python keeps 8 kB back
+            sys.stdout.reconfigure(line_buffering=True)
         try:
             self.run(**options)
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            for stream in (sys.stdout, sys.stderr):
+                say_no_more(stream)
+            raise SystemExit(1) from None
         except NoMemory as error:
             raise CommandError(NOT_MIGRATED) from error
         except EmbeddingError as error:
@@ -51,6 +59,11 @@ class OperatorCommand(BaseCommand):
     def write_json(self, found: object) -> None:
         """The one object of ``--json``."""
         self.stdout.write(json.dumps(found))
+
+
+def say_no_more(stream: TextIO) -> None:
+    """The stream, which nobody reads, leads nowhere: else Python would fail once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def in_one_line(error: Error) -> str:

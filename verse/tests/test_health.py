@@ -69,6 +69,7 @@ def test_a_server_starts_before_its_database_and_is_ready_as_soon_as_that_is_the
         assert ask(server, "/healthz") == (200, {"status": "ok"})
         assert ask(server, "/readyz") == away
         assert "WARNING: The database cannot be reached yet: " in server.log
+        assert "INFO: Not ready: database\n" in server.log
         place.lead_to_the_database()
         assert ask(server, "/readyz") == (200, ready)
         place.way.unlink()
@@ -91,6 +92,8 @@ def test_a_server_that_is_about_to_stop_is_not_ready_and_healthy(ready: dict[str
         assert ask(server, "/healthz") == (200, {"status": "ok"})
         draining.unlink()
         assert ask(server, "/readyz") == (200, ready)
+        assert server.log.splitlines()[-1] == "INFO: Not ready: draining"
+        assert "ERROR" not in server.log
     finally:
         server.end()
 

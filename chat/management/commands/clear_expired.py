@@ -1,28 +1,28 @@
 """clear_expired: delete what has served its time."""
 
-import json
-from argparse import ArgumentParser
 from typing import Any
-
-from django.core.management.base import BaseCommand
 
 from chat import keys
 from chat.throttle import clear_windows
+from retrieval.management.command import OperatorCommand
+
+HELP = """\
+Delete idempotency keys older than 24 hours and counts of past messages. Safe at any time; run it daily:
+
+  manage.py clear_expired
+
+Locks: the rows that go."""
 
 
-class Command(BaseCommand):
-    """Parse, call, say."""
+class Command(OperatorCommand):
+    """Delete, say."""
 
-    help = "Delete idempotency keys older than 24 hours and counts of past messages. Safe at any time; run it daily."
+    help = HELP
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """For scripts."""
-        parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
-
-    def handle(self, *, json: bool, **options: Any) -> str:
+    def run(self, **options: Any) -> None:
         """What was deleted."""
         counts = {"idempotency_keys": keys.clear(), "rate_windows": clear_windows()}
-        return dumps(counts) if json else "Deleted " + ", ".join(f"{n} {table}" for table, n in counts.items())
-
-
-dumps = json.dumps
+        if options["json"]:
+            self.write_json(counts)
+        else:
+            self.stdout.write("Deleted " + ", ".join(f"{count} {table}" for table, count in counts.items()))

@@ -5,8 +5,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
 
 from chat.tokens import create_token
+from retrieval.management.command import in_one_line
 
 
 class Command(BaseCommand):
@@ -20,10 +22,18 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="", help="what the token is for, such as 'my laptop'")
 
     def handle(self, *, user: str, name: str, **options: Any) -> str:
-        """The token. CommandError: there is no such user, or the name is too long."""
-        found = get_user_model()._default_manager.filter(username=user).first()
-        if found is None:
-            raise CommandError(f"No user is called {user!r}; make one: manage.py createsuperuser --username NAME")
-        if len(name) > 100:
-            raise CommandError("--name has at most 100 characters")
-        return create_token(found, name=name)[1]
+        """The token. CommandError: there is none, and why."""
+        try:
+            return make(user, name)
+        except Error as error:
+            raise CommandError(in_one_line(error)) from error
+
+
+def make(user: str, name: str) -> str:
+    """A new token of the user's. CommandError: there is no such user, or the name is too long."""
+    found = get_user_model()._default_manager.filter(username=user).first()
+    if found is None:
+        raise CommandError(f"No user is called {user!r}; make one: manage.py createsuperuser --username NAME")
+    if len(name) > 100:
+        raise CommandError("--name has at most 100 characters")
+    return create_token(found, name=name)[1]

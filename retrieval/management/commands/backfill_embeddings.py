@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
 from retrieval import cost, current_model, embeddings, locks, similarity, storage
-from retrieval.backfill import Backfill, Limits, Stopped, pending
+from retrieval.backfill import OFF, UNREAD, Backfill, Limits, Stopped, pending
 from retrieval.backfill.progress import Told
-from retrieval.management.command import OperatorCommand, add_table, number
+from retrieval.management.command import OperatorCommand, add_table, number, say_no_more
 from retrieval.models import sources
 
 HELP = """\
@@ -28,7 +29,12 @@ finished batch is kept, so it may be stopped at any time and run again. What it 
   manage.py backfill_embeddings --retry-failed             take up again what the service refused
 
 Locks: some of a table's messages at a time, 0.1 s; an edit of one of them waits for that.
+With EMBEDDINGS=none words are filled, nothing is embedded, and that is said.
 Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages set aside; 130, 143 interrupted."""
+NOTHING = (
+    f"{OFF}: recall goes by words, nothing is embedded. To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
+)
+GO_ON = "run backfill_embeddings again to go on"
 STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # contract section 5
 
 
@@ -106,7 +112,7 @@ class Command(OperatorCommand):
         if options["retry_failed"]:
             for source in work.tables:
                 pending.take_up_again(source)
-        with suppress(Stopped), said_once(), self._told(as_json=options["json"]) as told:
+        with suppress(Stopped), said_once(), self._told(work.limits, as_json=options["json"]) as told:
             work.tell = told.say
             for source, filled in work.fill_words():
                 told.filled(source.table, filled)
@@ -117,10 +123,21 @@ class Command(OperatorCommand):
         if options["vacuum"] and not work.limits.stop:
             storage.vacuum(work.tables)
 
-    def _told(self, *, as_json: bool) -> Told:
-        """Progress, on standard error where standard output is for one object only."""
+    def _told(self, limits: Limits, *, as_json: bool) -> Told:
+        """Progress, on standard error where standard output is for one object only.
+
+        Where nobody reads it the run ends as by a signal: what is under way is paid for, and kept.
+        """
         out, stream = (self.stderr, sys.stderr) if as_json else (self.stdout, sys.stdout)
-        return Told(out.write, stream if out.isatty() else None)
+
+        def say(line: str) -> None:
+            try:
+                out.write(line)
+            except BrokenPipeError:
+                say_no_more(stream)
+                limits.stop, limits.reached = True, UNREAD
+
+        return Told(say, stream if out.isatty() else None)
 
     def _say_plan(self, work: Backfill, *, as_json: bool) -> None:
         """What a run would find; nothing is changed, and messages that recall does not know yet count too."""
@@ -136,13 +153,14 @@ class Command(OperatorCommand):
             return
         for table, count in plan["pending"].items():
             self.stdout.write(f"{table}: {count:,} pending")
-        self.stdout.write(f"about ${cost.cost_usd(tokens):,.2f}; counted exactly by rag_cost_estimate --exact")
+        about = f"about ${cost.cost_usd(tokens):,.2f}; counted exactly by rag_cost_estimate --exact"
+        self.stdout.write(NOTHING if settings.EMBEDDINGS == "none" else about)
 
     def _sum_up(self, work: Backfill, caught: list[int], options: dict[str, Any]) -> None:
         left = {one.table: pending.count(one, model=embeddings.configured_name()) for one in work.tables}
         waiting = sum(one.pending for one in left.values())
         failed = sum(one.failed for one in left.values())
-        stopped_by = "signal" if caught else work.limits.reached if waiting else None
+        stopped_by = stop_of(work.limits, caught, waiting)
         if options["json"]:
             self.write_json(
                 {
@@ -154,12 +172,16 @@ class Command(OperatorCommand):
                     "stopped_by": stopped_by,
                 }
             )
+        elif stopped_by == OFF:
+            self.stdout.write(NOTHING)
         else:
             spent = f"{work.limits.spending.tokens:,} tokens, ${work.limits.spending.usd:,.4f}"
             self.stdout.write(f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside")
             self._say_next(work, waiting, stopped_by, options)
         if caught:
-            raise CommandError("interrupted; run backfill_embeddings again to go on", returncode=STOPS[caught[0]])
+            raise CommandError(f"interrupted; {GO_ON}", returncode=STOPS[caught[0]])
+        if stopped_by == UNREAD:
+            raise CommandError(f"stopped, since nobody reads its output; {GO_ON}")
         if failed and not stopped_by:
             raise CommandError(f"{failed:,} messages were refused by the service; --retry-failed tries them again")
 
@@ -169,3 +191,10 @@ class Command(OperatorCommand):
         elif work.embedded and not waiting and not options["vacuum"]:
             tables = ", ".join([*(one.table for one in work.tables), "message_memories"])
             self.stdout.write(f"Next: VACUUM (ANALYZE) {tables}; or --vacuum. Then rag_doctor")
+
+
+def stop_of(limits: Limits, caught: list[int], waiting: int) -> str | None:
+    """What ended the run before its work was done; None where it was."""
+    if caught:
+        return "signal"
+    return limits.reached if waiting or limits.reached == OFF else None

@@ -1,35 +1,36 @@
 """Make the extension vector, or say what it takes. Contract section 5."""
 
-import json
+from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management import BaseCommand
-from django.core.management.base import CommandParser
 from django.db import connection
 
 from retrieval import extension
+from retrieval.management.command import OperatorCommand
+
+HELP = """\
+Make the PostgreSQL extension vector (pgvector) in this database. Safe to run again and under traffic.
+
+  manage.py enable_vector --check      look: does it have to be made?
+  manage.py enable_vector
+
+Locks: none on any table. Exit code: 1 where it cannot be made, with what to run and as whom; with --check, where it
+is missing."""
 
 
-class Command(BaseCommand):
-    """Make the extension where it is missing. Idempotent; no restart, no lock on any table."""
+class Command(OperatorCommand):
+    """Parse, make, say. Idempotent; no restart."""
 
-    help = (
-        "Make the PostgreSQL extension vector (pgvector) in this database. Safe to run again and under traffic. "
-        "Where it cannot be made, says what to run and as whom, and exits with 1."
-    )
-    requires_system_checks = ()
+    help = HELP
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        """--check, --json."""
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """--check."""
         parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where it is missing")
-        parser.add_argument("--json", action="store_true", help='print {"version": "..."}')
 
-    def handle(self, *args: Any, check: bool, json: bool, **options: Any) -> None:
+    def run(self, **options: Any) -> None:
         """Print the version."""
-        version = extension.check(connection) if check else extension.enable(connection)
-        self.stdout.write(as_json(version) if json else f"pgvector {version} is enabled")
-
-
-def as_json(version: str) -> str:
-    """For scripts."""
-    return json.dumps({"version": version})
+        version = extension.check(connection) if options["check"] else extension.enable(connection)
+        if options["json"]:
+            self.write_json({"version": version})
+        else:
+            self.stdout.write(f"pgvector {version} is enabled")

@@ -1,19 +1,18 @@
 """How far memory is. Contract section 5."""
 
-import os
 import sys
 import time
 from argparse import ArgumentParser
 from typing import Any
 
 from retrieval import status
-from retrieval.management.command import OperatorCommand, number
+from retrieval.management.command import OperatorCommand, number, say_no_more
 
 HELP = """\
 How far memory is: messages with a vector, without, and set aside, by table; indexes; the model. Changes nothing.
 
   manage.py rag_status
-  manage.py rag_status --watch                             again every 5 s, until Ctrl-C
+  manage.py rag_status --watch                             again every 5 s, until Ctrl-C or nobody reads
   manage.py rag_status --watch 60 --json >> status.jsonl   one object a line
 
 Messages that are switched off count nowhere; a table without messages is at 100%. "Times used: 0" is not a fault: a
@@ -36,7 +35,7 @@ class Command(OperatorCommand):
         )
 
     def run(self, **options: Any) -> None:
-        """Once, or until Ctrl-C, which is no failure."""
+        """Once, or until Ctrl-C or nobody reads any more: neither is a failure."""
         every_s = options["watch"]
         if every_s is None:
             self._say(options)
@@ -47,8 +46,8 @@ class Command(OperatorCommand):
                 time.sleep(every_s)
         except KeyboardInterrupt:
             return
-        except BrokenPipeError:  # the reader has seen enough; Python would say so once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            say_no_more(sys.stdout)
 
     def _say(self, options: dict[str, Any]) -> None:
         found = status.collect()
@@ -58,4 +57,3 @@ class Command(OperatorCommand):
             watched_at = f"{time.strftime('%H:%M:%S')}\n" if options["watch"] else ""
             clear = CLEAR if watched_at and sys.stdout.isatty() else ""
             self.stdout.write(clear + watched_at + "\n".join(status.lines(found)) + "\n" * bool(watched_at))
-        self.stdout.flush()
