@@ -174,7 +174,7 @@ def shape(node: dict[str, Any]) -> tuple[Any, ...]:
     return (node["Node Type"], node.get("Index Name"), *map(shape, node.get("Plans", [])))
 
 
-@pytest.mark.parametrize(("recalls", "shapes"), [(240, 10), pytest.param(5_000, 40, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("recalls", "shapes"), [(240, 10), pytest.param(5_000, 100, marks=pytest.mark.soak)])
 def test_no_foreign_row_is_found_whatever_statistics_say(recalls: int, shapes: int, people: list[Person]) -> None:
     done, seen = 0, set()
     beliefs = ((skew, plans) for skew in chain(SKEWS, map(drawn, count())) for plans in ("custom", "generic"))
