@@ -44,6 +44,7 @@ bench: install ## the figures of docs/benchmarks.md, about an hour; three librar
 	$(BIN)/python -m benchmarks.backfill
 	$(BIN)/python -m benchmarks.recall --json benchmarks/results/recall.json
 	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
+	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
 	$(BIN)/python -m benchmarks.targets
 

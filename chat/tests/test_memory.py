@@ -12,7 +12,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from chat import recalling
-from chat.models import Passage, StandaloneChat, StandaloneChatMessage
+from chat.models import Passage, StandaloneChatMessage
 from chat.remembering import finish
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
 from retrieval import embeddings
@@ -351,23 +351,3 @@ def test_a_search_can_be_narrowed(
     found = contents(search(client, "dog Biscuit", **filters)["results"])
     assert [one for one in found if "Biscuit" in one] == expected
     assert len(search(client, "dog Biscuit", limit=1)["results"]) == 1
-
-
-@pytest.mark.parametrize(
-    "query",
-    [{}, {"q": ""}, {"q": "a", "limit": 0}, {"q": "a", "limit": 51}, {"q": "a", "since": "soon"},
-     {"q": "a", "role": "system"}, {"q": "a", "kind": "letter"}, {"q": "a\0"}],
-    ids=str,
-)  # fmt: skip
-def test_a_search_that_cannot_be_used_is_a_400(query: dict[str, Any], client: APIClient) -> None:
-    response = client.get("/api/memory/search/", query)
-    assert (response.status_code, response.json()["code"]) == (400, "invalid")
-
-
-@pytest.mark.parametrize(
-    "q", ["the of and", "🦊", "a & b | !c <-> (d:*)", "'; DROP TABLE x; --", "x " * 5_000, "%s %(q)s"]
-)
-def test_any_other_text_is_a_sane_search(q: str, client: APIClient, remembering: FakeOpenAI) -> None:
-    say(client, new_chat(client), FACT)
-    assert search(client, q)["mode"] == "hybrid"
-    assert StandaloneChat.objects.count() == 1

@@ -172,3 +172,18 @@ def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> N
     mine = StandaloneChatMessage.objects.get(user=alice)
     found = recall("bees and goats", Scope(alice.pk), embedding=None)
     assert [one.reference for one in found] == [mine.memory_source.reference(mine.pk)]
+
+
+def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: User) -> None:
+    for user, role in ((alice, "user"), (bob, "assistant"), (alice, "user")):
+        chat = StandaloneChat.objects.create(user=user)
+        StandaloneChatMessage.objects.create(
+            user=user, conversation=chat, role=role, content="The goats and the bees."
+        )
+    # As if all were said in one: the turns around what is found are the other's.
+    sql.run("UPDATE message_memories SET conversation = 0", {})
+    for user in (alice, bob):
+        own = {pk * 2 for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)}
+        found = recall("Goats and bees?", Scope(user.pk), embedding=None)
+        assert {one.reference for one in found} == own
+        assert {one.companion for one in found} == {None}

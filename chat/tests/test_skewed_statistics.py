@@ -1,0 +1,188 @@
+"""Whatever the planner believes of the tables, nobody recalls somebody else's row, and everybody all of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, cycle
+from typing import Any
+
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
+from numpy.typing import NDArray
+from rest_framework.test import APIClient
+
+from chat.memory import MODELS, NUMBERS
+from chat.models import Passage, StandaloneChat
+from chat.tests.plan_support import plan_of
+from fake_openai import FakeOpenAI
+from fake_openai.vectors import vector_of
+from retrieval import current_model, sql
+from retrieval.models import sources
+from retrieval.recall import Scope, recall
+
+# One transaction, undone at the end with all that is done to statistics; no autovacuum sees its rows meanwhile.
+pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
+MODEL = "text-embedding-3-small"  # the settings' own, by which a search asks
+NAMES = ("ada", "ben", "cleo")
+EACH = 12  # messages of each in either table: fewer than recall takes by meaning alone, so that all are to be found
+CROWD = 1_000  # messages of one more
+SAY = """
+    INSERT INTO {table} (user_id, {parent}, role, content, embedding, created_at)
+    SELECT %(user)s, %(parent)s, 'user', %(text)s || ' ' || n, %(vector)b::{vector}.vector(1536),
+        now() - n * interval '1 minute' FROM generate_series(1, %(count)s) n
+"""
+# As if a word had the same hash whoever says it: but for the condition on the user each would find the others'.
+COLLIDE = """
+    UPDATE message_memories p SET terms = p.terms || ARRAY(
+        SELECT h FROM auth_user u, unnest(recall_terms(u.id, m.content)) h)
+    FROM (SELECT id * 2 AS id, content FROM standalone_chat_messages
+        UNION ALL SELECT id * 2 + 1, content FROM chat_messages) m
+    WHERE m.id = p.id AND p.bits IS NOT NULL
+"""
+# The crowd's signs are as near as can be to what somebody asks for.
+CROWDS_BITS = """
+    UPDATE message_memories p SET model = other.model, bits = other.bits
+    FROM (SELECT model, bits FROM message_memories WHERE bits IS NOT NULL ORDER BY id DESC LIMIT 1) other
+    WHERE p.bits IS NULL
+"""
+OWN = "SELECT id FROM message_memories WHERE user_id = %(user)s"
+TABLES = "SELECT oid FROM pg_class WHERE oid IN ('message_memories'::regclass, {})".format(
+    ", ".join(f"'{model._meta.db_table}'::regclass" for model in MODELS.values())
+)
+RELATIONS = f"oid IN ({TABLES} UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN ({TABLES}))"
+# ANALYZE changes a row of pg_class in its place, for good; it is undone where the row is this transaction's own.
+COPIED = f"UPDATE pg_class SET reltuples = reltuples WHERE {RELATIONS}"
+FORGOTTEN = f"DELETE FROM pg_statistic WHERE starelid IN ({TABLES})"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who asks for what another said, in the other's own words; ``own`` are references."""
+
+    user: User
+    asks: str
+    own: frozenset[int]
+    client: APIClient
+
+
+def said_by(name: str) -> str:
+    """What this one says, again and again."""
+    return f"The canary{name} hid the bread behind the piano in the attic"
+
+
+def vector(text: str) -> NDArray[np.float32]:
+    """As the fake service gives it."""
+    return np.array(vector_of(text, 1536), dtype=np.float32)
+
+
+def say(user: User, text: str, times: int, embedding: NDArray[np.float32] | None) -> None:
+    """In a chat, and about a passage."""
+    parents = (StandaloneChat.objects.create(user=user), Passage.objects.create(user=user, reference="Tobit 6"))
+    for source, parent in zip(sources(), parents, strict=True):
+        params = {"user": user.pk, "parent": parent.pk, "text": text, "vector": embedding, "count": times}
+        sql.run(SAY.replace("{table}", source.table).replace("{parent}", source.conversation), params)
+
+
+@pytest.fixture
+def people(api: Callable[[User], APIClient], remembering: FakeOpenAI) -> list[Person]:
+    """Each asks for what the next one said; statistics are of the time when the crowd was alone."""
+    current_model.check_model(MODEL)
+    say(User.objects.create(username="crowd"), "Cheese from a train window", CROWD, None)
+    for statement in (COPIED, FORGOTTEN, "ANALYZE message_memories, standalone_chat_messages, chat_messages"):
+        sql.run(statement, {})
+    users = [User.objects.create(username=name) for name in NAMES]
+    for user in users:
+        say(user, said_by(user.username), EACH, vector(said_by(user.username)))
+    for statement in (COLLIDE, CROWDS_BITS):
+        sql.run(statement, {})
+    owns = [frozenset(row[0] for row in sql.run(OWN, {"user": user.pk})) for user in users]
+    questions = map(said_by, (*NAMES[1:], NAMES[0]))
+    return [Person(*one) for one in zip(users, questions, owns, map(api, users), strict=True)]
+
+
+def rows(number: str, of: str = RELATIONS) -> str:
+    """So many rows are believed to be on each page."""
+    return f"UPDATE pg_class SET relpages = 1, reltuples = {number} WHERE {of}"
+
+
+def columns(number: str, change: str = "") -> str:
+    """All that is believed of how frequent values are, and of their order, is this number."""
+    slots = ", ".join(
+        f"stanumbers{n} = CASE WHEN stanumbers{n} IS NOT NULL THEN "
+        f"array_fill(({number})::real, ARRAY[cardinality(stanumbers{n})]) END"
+        for n in range(1, 6)
+    )
+    return f"UPDATE pg_statistic SET {slots}{change} WHERE starelid IN ({TABLES})"
+
+
+MEMORIES = "oid = 'message_memories'::regclass"
+SKEWS = [
+    [],  # all is the crowd's
+    [FORGOTTEN, f"UPDATE pg_class SET relpages = 0, reltuples = 0 WHERE {RELATIONS}"],  # from when nothing was there
+    [FORGOTTEN, f"UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE {RELATIONS}"],  # never made
+    [rows("1e9")],
+    [rows("1e-4")],
+    [rows("1e6"), rows("0", MEMORIES)],
+    [rows("1e-4"), rows("1e9", MEMORIES)],
+    [columns("1", ", stadistinct = 1")],
+    [columns("0", ", stadistinct = -1")],
+    [columns("0.5", ", stanullfrac = 1")],
+]
+
+
+def drawn(seed: int) -> list[str]:
+    """Each table, index and column is wrong in a way of its own."""
+    distinct = ", stadistinct = CASE WHEN random() < 0.5 THEN -random() ELSE 10 ^ (random() * 8) END"
+    change = f"{distinct}, stanullfrac = random(), stawidth = 1 + (random() * 5000)::int"
+    return [f"SELECT setseed({seed} / 1000.0)", rows("10 ^ (random() * 12 - 4)"), columns("random()", change)]
+
+
+@contextmanager
+def believed(skew: list[str], plans: str) -> Iterator[None]:
+    """The planner believes this meanwhile, and plans for any values (``generic``) or for those asked for."""
+    with transaction.atomic():
+        for statement in (*skew, f"SET LOCAL plan_cache_mode = force_{plans}_plan"):
+            sql.run(statement, {})
+        yield
+        transaction.set_rollback(True)
+
+
+def recall_by_all(people: list[Person]) -> int:
+    """Everybody, by words, by meaning, and by both; how many recalls that was."""
+    for one in people:
+        for asks, embedding in ((one.asks, None), ("Nothing", vector(one.asks)), (one.asks, vector(one.asks))):
+            found = recall(asks, Scope(one.user.pk), embedding=embedding, model=MODEL)
+            assert {row.reference for row in found} == one.own
+            assert {row.companion for row in found} <= {None, *one.own}
+    return 3 * len(people)
+
+
+def search_by(one: Person) -> int:
+    """The same over the API."""
+    found = one.client.get("/api/memory/search/", {"q": one.asks, "limit": "50"}).json()
+    assert found["mode"] == "hybrid"
+    references = {row["message_id"] * 2 + NUMBERS[row["source"]["kind"]] for row in found["results"]}
+    assert references == one.own
+    assert all(f"canary{one.user.username} " in row["content"] for row in found["results"])
+    return 1
+
+
+def shape(node: dict[str, Any]) -> tuple[Any, ...]:
+    """A plan without its figures."""
+    return (node["Node Type"], node.get("Index Name"), *map(shape, node.get("Plans", [])))
+
+
+@pytest.mark.parametrize(("recalls", "shapes"), [(240, 10), pytest.param(5_000, 100, marks=pytest.mark.soak)])
+def test_no_foreign_row_is_found_whatever_statistics_say(recalls: int, shapes: int, people: list[Person]) -> None:
+    done, seen = 0, set()
+    beliefs = ((skew, plans) for skew in chain(SKEWS, map(drawn, count())) for plans in ("custom", "generic"))
+    for one, (skew, plans) in zip(cycle(people), beliefs, strict=False):
+        with believed(skew, plans):
+            done += recall_by_all(people) + search_by(one)
+            plan = plan_of(one.user, one.asks, embedding=vector(one.asks), model=MODEL, plans=plans, run=False)
+            seen.add(shape(plan["Plan"]))
+        if done >= recalls:
+            break
+    assert len(seen) >= shapes  # else the skews change nothing
