@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from chat.forgetting import FORGOTTEN, clear, erase, forgotten
 from chat.models import Message, Role, StandaloneChat, Status
-from chat.tests.test_recall_plans import MESSAGES, rows_read
+from chat.tests.plan_support import MESSAGES, rows_read
 from retrieval.backfill import words
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
