@@ -186,13 +186,21 @@ def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> No
 
 
 def test_two_at_once_and_beside_a_migrate_the_second_says_so(filled: Database) -> None:
-    process = filled.begin("rag_index", "rebuild", settings={"PGOPTIONS": BY_ONE_PROCESS})
-    wait_for_build(filled)
-    second = filled.command("rag_index", "rebuild")
-    assert (second.returncode, second.stderr) == (
-        1, "CommandError: another rag_index or migrate is running: let it finish, or stop it first\n",
-    )  # fmt: skip
-    assert "another migrate is running, or a rag_index: waiting for it" in filled.migrate("chat")
+    with psycopg.connect(filled.url) as session:
+        session.execute("DELETE FROM chat_messages WHERE false")  # which the build waits for
+        process = filled.begin("rag_index", "rebuild", "--table", "chat_messages")
+        wait_for_build(filled)
+        second = filled.command("rag_index", "rebuild")
+        assert (second.returncode, second.stderr) == (
+            1, "CommandError: another rag_index or migrate is running: let it finish, or stop it first\n",
+        )  # fmt: skip
+        migrating = filled.begin_migrate("chat")
+        assert migrating.stdout
+        waits = "another migrate is running, or a rag_index: waiting for it"
+        assert any(waits in line for line in migrating.stdout)
+        session.rollback()
+    migrating.communicate(timeout=PATIENCE_S)
+    assert migrating.returncode == 0
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert state(filled) == usual()

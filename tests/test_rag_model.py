@@ -349,10 +349,10 @@ class Traffic:
             time.sleep(0.05)
 
 
-def notices(server: Server, client: httpx2.Client, *, seconds: float = 30) -> None:
-    """Ask until the server has said that the model is another: it looks every 15 s."""
+def notices(server: Server, client: httpx2.Client, *, times: int = 1, seconds: float = 30) -> None:
+    """Ask until the server has said, so many times, that the model is another: it looks every 15 s."""
     until = time.monotonic() + seconds
-    while TOLD not in server.log and time.monotonic() < until:
+    while server.log.count(TOLD) < times and time.monotonic() < until:
         found(client)
         time.sleep(0.2)
 
@@ -420,6 +420,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
         manage(environments["local"], "backfill_embeddings", "--sleep", "0")
         mode, contents = found(by_local)
         assert (mode, FACT in contents) == ("hybrid", True)
+        notices(service, by_service, times=2)
     assert set(traffic.statuses) == {201}
     assert (local.log.count(TOLD), service.log.count(TOLD)) == (1, 2)  # once a switch away from what it is set to
 
