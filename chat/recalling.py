@@ -108,9 +108,11 @@ def state_of(user_id: int) -> dict[str, Any]:
     switches = switches_of(user_id)
     messages = sum(_shown(model, user_id, switches).count() for model in MODELS.values())
     embedded = failed = 0
+    by_meaning = False
     with suppress(NoMemory):
-        embedded, failed = storage.count(user_id, switches.hidden, model=embeddings.model_name() or "")
-    mode = HYBRID if embedded and not embeddings.is_paused() else LEXICAL
+        embedded, failed = storage.count(user_id, switches.hidden)
+        by_meaning = embedded > 0 and current_model.current_model() == embeddings.model_name()
+    mode = HYBRID if by_meaning and not embeddings.is_paused() else LEXICAL
     if not (switches.enabled and can_recall()):
         mode = OFF
     pending = max(messages - embedded - failed, 0) if switches.enabled else 0
@@ -141,9 +143,11 @@ def find(text: str, scope: Scope, embedding: Vector | None, *, limit: int, compa
         least = similarity.least(model)
         near = [one for one in ranked if one.words or one.similarity is None or one.similarity >= least]
         memories = _fetch(scope.user_id, near[: limit + SPARE], limit, companions=companions)
+        by_meaning = any(one.similarity is not None for one in ranked)
+        if embedding is not None and not by_meaning:  # there may be vectors where the filters let nothing pass
+            by_meaning = storage.has_vectors(scope.user_id, model=model)
     except NoMemory:
         return Found(OFF)
-    by_meaning = any(one.similarity is not None for one in ranked)
     return Found(HYBRID if by_meaning else LEXICAL, memories)
 
 

@@ -59,8 +59,14 @@ TEXT = "SELECT content, embedding FROM {table} WHERE id = CASE WHEN (same.id & 1
 COUNT = """
     SELECT count(*) FILTER (WHERE m.model = c.id),
         count(*) FILTER (WHERE m.embedding_error IS NOT NULL AND (m.model IS NULL OR m.model IS DISTINCT FROM c.id))
-    FROM message_memories m LEFT JOIN embedding_models c ON c.current AND c.name = %(model)s
+    FROM message_memories m LEFT JOIN embedding_models c ON c.current
     WHERE m.user_id = %(user)s AND NOT m.conversation = ANY (%(hidden)s::bigint[])
+"""
+
+
+HAS_VECTORS = """
+    SELECT EXISTS (SELECT FROM message_memories m JOIN embedding_models c ON c.current AND c.name = %(model)s
+        WHERE m.user_id = %(user)s AND m.model = c.id)
 """
 
 
@@ -122,13 +128,18 @@ def count_all(user_id: int) -> int:
     return int(sql.run("SELECT count(*) FROM message_memories WHERE user_id = %(user)s", {"user": user_id})[0][0])
 
 
-def count(user_id: int, hidden: list[int], *, model: str) -> tuple[int, int]:
-    """How many of the user's messages have an embedding by ``model``, and how many were set aside.
+def count(user_id: int, hidden: list[int]) -> tuple[int, int]:
+    """How many of the user's messages have an embedding by the database's model, and how many were set aside.
 
     Less those of hidden conversations. One statement. Raises NoMemory.
     """
-    embedded, failed = sql.run(COUNT, {"user": user_id, "hidden": hidden, "model": model})[0]
+    embedded, failed = sql.run(COUNT, {"user": user_id, "hidden": hidden})[0]
     return int(embedded), int(failed)
+
+
+def has_vectors(user_id: int, *, model: str) -> bool:
+    """Whether any message of the user has a vector of this model, the current one. One statement. Raises NoMemory."""
+    return bool(sql.run(HAS_VECTORS, {"user": user_id, "model": model})[0][0])
 
 
 def vacuum(tables: Sequence[Source]) -> None:

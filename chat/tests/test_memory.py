@@ -197,6 +197,17 @@ def test_a_chat_without_memory_neither_recalls_nor_is_recalled_nor_embedded(
     assert "secret" not in str(search(client, "dog secret", limit=50))
 
 
+def test_the_mode_tells_how_it_looked_though_nothing_was_found(
+    client: APIClient, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    assert search(client, QUESTION)["mode"] == "lexical"  # there is no vector yet
+    say(client, new_chat(client), FACT)
+    assert search(client, QUESTION, until="2000-01-01T00:00:00Z") == {"mode": "hybrid", "results": []}
+    settings.EMBEDDINGS = "none"
+    state = client.get("/api/memory/").json()
+    assert (state["mode"], state["embedded"], state["pending"]) == ("lexical", 2, 0)
+
+
 def test_a_user_s_own_switch_hides_all_at_once_and_shows_it_again(client: APIClient, remembering: FakeOpenAI) -> None:
     address = new_chat(client)
     say(client, address, FACT)
