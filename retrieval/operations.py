@@ -13,11 +13,19 @@ from retrieval.models import DIMENSIONS
 from retrieval.sources import Source
 
 
-class EnableVector(Operation):
-    """The extension, made where it is missing; with the help of ``enable_vector`` where it cannot. Back: stays."""
+class OnLiveTables(Operation):
+    """Statements of our own, both ways, in transactions of their own; Django's models know nothing of it."""
 
     reversible = True
     atomic = False
+    said: str  # for ``migrate --plan``
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        """What migrate does."""
+        raise NotImplementedError
+
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
+        """What the way back does: nothing, unless a subclass says otherwise."""
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
         """Nothing of Django's."""
@@ -29,8 +37,8 @@ class EnableVector(Operation):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Lock: none on any table."""
-        extension.enable(schema_editor.connection)
+        """Django's name for it."""
+        self.forwards(schema_editor.connection)
 
     def database_backwards(
         self,
@@ -39,11 +47,25 @@ class EnableVector(Operation):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """It stays: DROP EXTENSION would take along what others made with it."""
+        """Django's name for it."""
+        self.backwards(schema_editor.connection)
 
     def describe(self) -> str:
         """For ``migrate --plan``."""
-        return "Make the extension vector where it is missing"
+        return self.said
+
+
+class EnableVector(OnLiveTables):
+    """The extension, made where it is missing; with the help of ``enable_vector`` where it cannot.
+
+    Lock: none on any table. Back: it stays, since DROP EXTENSION would take along what others made with it.
+    """
+
+    said = "Make the extension vector where it is missing"
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        """Make it."""
+        extension.enable(connection)
 
 
 class AddEmbedding(AddField):
@@ -78,51 +100,48 @@ class AddEmbedding(AddField):
         locks.change(schema_editor.connection, table, f'ALTER TABLE "{table}" DROP COLUMN IF EXISTS embedding')
 
 
-class AddRecall(Operation):
-    """Recall's own tables and functions. No live table is touched. Back: drops them."""
+class AddRecall(OnLiveTables):
+    """Recall's own tables and functions. No live table is touched.
 
-    reversible = True
+    Back: drops them; a recall that reads them is waited for, briefly and again.
+    """
 
-    def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Nothing of Django's: these tables have no models."""
+    said = "Make the tables and functions of recall"
 
-    def database_forwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
         """Make them."""
-        with schema_editor.connection.cursor() as cursor:
-            cursor.execute(structures.tables(schema_of_messages(schema_editor.connection)))
+        with connection.cursor() as cursor:
+            cursor.execute(structures.tables(schema_of_messages(connection)))
 
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        """Drop them; a recall that reads them is waited for, briefly and again."""
-        schema = schema_of_messages(schema_editor.connection)
-        locks.change(schema_editor.connection, "message_memories", structures.DROP_TABLES.format(schema=schema))
-
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return "Make the tables and functions of recall"
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
+        """Drop them."""
+        dropped = structures.DROP_TABLES.format(schema=schema_of_messages(connection))
+        locks.change(connection, "message_memories", dropped)
 
 
-class FollowTable(Operation):
+class AddRecallAnew(OnLiveTables):
+    """Recall's tables and functions as they are today, where an earlier version made them.
+
+    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does. Back:
+    nothing to do, the earlier migration takes all of it away.
+    """
+
+    said = "Bring the tables and functions of recall up to date"
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        """Add what is missing, replace the functions."""
+        schema = schema_of_messages(connection)
+        changed = structures.CATCH_UP.format(schema=schema)
+        locks.change(connection, "message_memories", changed + structures.tables(schema))
+
+
+class FollowTable(OnLiveTables):
     """Triggers by which recall's table follows a table of messages, whoever writes there.
 
     Lock: SHARE ROW EXCLUSIVE on the table (writes wait), for some milliseconds, asked for as ``locks.change`` does.
     A trigger never fails a write: what it cannot do is a warning, and the row waits for ``backfill_embeddings``.
     Back: drops them, with ACCESS EXCLUSIVE, as short.
     """
-
-    reversible = True
-    atomic = False
 
     def __init__(self, number: int, table: str, conversation: str) -> None:
         self.source = Source(number, table, conversation)
@@ -131,33 +150,17 @@ class FollowTable(Operation):
         """As it stands in a migration file."""
         return (type(self).__name__, [self.source.number, self.source.table, self.source.conversation], {})
 
-    def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Nothing of Django's."""
-
-    def database_forwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
         """Make the functions, then the triggers."""
-        connection = schema_editor.connection
         schema, vector = schema_of_messages(connection), extension.schema(connection)
         made = structures.for_source(structures.FOLLOW, self.source, schema=schema, vector=vector)
         locks.change(connection, self.source.table, made)
 
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
         """Drop the triggers, then their functions."""
-        schema = schema_of_messages(schema_editor.connection)
+        schema = schema_of_messages(connection)
         dropped = structures.for_source(structures.UNFOLLOW, self.source, schema=schema)
-        locks.change(schema_editor.connection, self.source.table, dropped)
+        locks.change(connection, self.source.table, dropped)
 
     def describe(self) -> str:
         """For ``migrate --plan``."""
@@ -170,13 +173,7 @@ class FollowTableAnew(FollowTable):
     Back: they stay, since they do for earlier code what the earlier ones did.
     """
 
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
         """They stay."""
 
     def describe(self) -> str:
@@ -184,85 +181,28 @@ class FollowTableAnew(FollowTable):
         return f"Make the triggers on {self.source.table} anew"
 
 
-class AddBackfill(Operation):
+class AddBackfill(OnLiveTables):
     """What a backfill needs: the reason of rows set aside, an index on pending rows, a table of what calls cost.
 
     Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does; the
     indexes are built CONCURRENTLY. Back: drops them, as gently.
     """
 
-    reversible = True
-    atomic = False
+    said = "Make ready for backfill_embeddings"
 
-    def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Nothing of Django's: these tables have no models."""
-
-    def database_forwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
         """Make them; run again after a kill, it goes on."""
-        connection = schema_editor.connection
         schema = schema_of_messages(connection)
         locks.change(connection, "message_memories", structures.BACKFILL.format(schema=schema))
         for name, what in structures.BACKFILL_INDEXES.items():
             indexes.ensure(connection, name, f"{schema}.{what}")
 
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
         """Drop them."""
-        connection = schema_editor.connection
         for name in structures.BACKFILL_INDEXES:
             indexes.drop(connection, name)
         dropped = structures.DROP_BACKFILL.format(schema=schema_of_messages(connection))
         locks.change(connection, "message_memories", dropped)
-
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return "Make ready for backfill_embeddings"
-
-
-class AddRecallAnew(AddRecall):
-    """Recall's tables and functions as they are today, where an earlier version made them. Back: nothing to do.
-
-    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does.
-    """
-
-    atomic = False
-
-    def database_forwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        """Add what is missing, replace the functions."""
-        connection = schema_editor.connection
-        schema = schema_of_messages(connection)
-        changed = structures.CATCH_UP.format(schema=schema)
-        locks.change(connection, "message_memories", changed + structures.tables(schema))
-
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        """The earlier migration takes all of it away."""
-
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return "Bring the tables and functions of recall up to date"
 
 
 def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
