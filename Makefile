@@ -29,7 +29,7 @@ test: install ## every test, on a real PostgreSQL 16
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
 
 soak: install ## what takes too long for every push: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest -m soak --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --oldest-schema
 	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 	$(BIN)/python -m tests.rehearsal
