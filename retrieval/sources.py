@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Source:
     """A table of messages; ``number`` (0 or 1) tells its rows apart from the other's in recall's own table.
 
-    The table has the columns id, user_id, role, content, created_at, and ``conversation``, its parent's id.
+    The table has the columns id, user_id, role, content, created_at, edited_at, and ``conversation``: its parent.
     ``remembered`` is SQL: whether a row ``m`` of it may be embedded, by whatever switches its owner has. ``lost``:
     whether it may repeat a message that is gone, or was changed since.
     """

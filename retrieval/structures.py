@@ -163,8 +163,11 @@ FOLLOW = """
             DELETE FROM {schema}.forgotten_messages f WHERE f.spread AND f.id = NEW.id * 2 + {number};
         END IF;
         IF NEW.content <> OLD.content AND OLD.content <> '' THEN
-            INSERT INTO {schema}.forgotten_messages (id, user_id, said_at)
-                VALUES (NEW.id * 2 + {number}, NEW.user_id, OLD.created_at) {noted};
+            -- By the clock of who wrote it, if that tells: what was given the new text came later by the same clock.
+            INSERT INTO {schema}.forgotten_messages (id, user_id, said_at, forgotten_at)
+                VALUES (NEW.id * 2 + {number}, NEW.user_id, OLD.created_at, coalesce(
+                    CASE WHEN NEW.edited_at IS DISTINCT FROM OLD.edited_at THEN NEW.edited_at END,
+                    clock_timestamp())) {noted};
         END IF;
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN {leave_out}
@@ -191,9 +194,11 @@ FOLLOW = """
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         DELETE FROM {schema}.message_memories USING gone WHERE message_memories.id = gone.id * 2 + {number};
-        DELETE FROM {schema}.forgotten_messages f USING gone WHERE f.spread AND f.id = gone.id * 2 + {number};
-        INSERT INTO {schema}.forgotten_messages (id, user_id, said_at)
-            SELECT gone.id * 2 + {number}, gone.user_id, gone.created_at FROM gone WHERE gone.content <> '' {noted};
+        -- For good: until this is committed, others are given it still. Its mark goes with this note, not here: a
+        -- recall that marks many and a statement that deletes many would wait for each other.
+        INSERT INTO {schema}.forgotten_messages (id, user_id, said_at, forgotten_at)
+            SELECT gone.id * 2 + {number}, gone.user_id, gone.created_at, 'infinity' FROM gone
+            WHERE gone.content <> '' ORDER BY gone.id {noted};
         RETURN NULL;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'deleted messages of {table} are still in memory: %', SQLSTATE;

@@ -1,12 +1,13 @@
 """What repeats a forgotten message is found however far it went, and recall reads no more where much was said."""
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from chat.forgetting import FORGOTTEN, clear, erase, forgotten
@@ -147,3 +148,83 @@ def test_a_forgetting_among_much_that_was_said_is_followed_once(chat: Standalone
     assert len(forgotten(chat.user_id, latest)) > 25  # it has reached most of them
     assert those_forgotten(before) == []
     assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT spread") == [(0,)]
+
+
+def test_an_answer_older_than_what_it_was_given_when_made_anew_passes_the_forgetting_on(chat: StandaloneChat) -> None:
+    anew = answer(chat, "Hello.", say(chat, "Hi."))
+    told = say(chat, "My dog is called Biscuit.")
+    anew.content, anew.edited_at = "Biscuit!", timezone.now()
+    anew.context = [{"kind": "chat", "id": told.pk, "score": 1.0}]
+    anew.save()
+    later = answer(chat, "Biscuit, as I said.", anew)
+    assert those_forgotten(later) == []
+    told.delete()
+    assert those_forgotten(later) == ["Biscuit, as I said."]
+
+
+def test_what_was_given_before_a_long_deletion_was_committed_is_forgotten(chat: StandaloneChat) -> None:
+    told, _ = chain(chat)
+    with transaction.atomic():
+        sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
+        between = answer(chat, "Biscuit, while it went.", told)
+        after = answer(chat, "Biscuit, from that.", between)
+    assert those_forgotten(after) == ["Biscuit, from that."]
+
+
+def test_an_edit_counts_by_the_clock_of_who_edited(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    slow = timedelta(seconds=-5)
+    for one in (told, *answers):
+        type(one).objects.filter(pk=one.pk).update(created_at=timezone.now() + 2 * slow)
+    told.content, told.edited_at = "My cat is called Muffin.", timezone.now() + slow
+    told.save()
+    later = answer(chat, "A cat, then.", told, created_at=timezone.now() + slow)
+    assert those_forgotten(*answers, later) == sorted(one.content for one in answers[:-1])
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"id": 1},
+        "text",
+        [None, 1, "a", [], {}],
+        [{"id": None, "with": None}],
+        [{"id": "x", "kind": None}, {"id": 1.5}, {"id": [1]}, {"id": True}],
+        [{"id": 2**62}, {"id": 10**30}, {"id": -1}],
+        [{"id": 10**30, "with": {"a": 1}}, {"with": [None, [1], {}, "y"]}, {"with": 3}],
+    ],
+)
+def test_what_others_left_in_context_fails_no_recall(chat: StandaloneChat, context: Any) -> None:
+    told, answers = chain(chat)
+    odd = answer(chat, "Odd.", reply_to=told.pk)
+    huge = answer(chat, "Huge.", reply_to=2**63 - 1)
+    sql("UPDATE standalone_chat_messages SET context = %s WHERE id = %s", json.dumps(context), odd.pk)
+    assert those_forgotten(odd, huge, *answers) == ["Huge."]
+    told.delete()
+    assert those_forgotten(odd, answers[1]) == sorted(["Odd.", answers[1].content])
+    sql("DELETE FROM message_memories")
+    assert sum(words.fill(told.memory_source)) == 8
+
+
+def test_an_answer_made_anew_while_its_old_text_was_marked_is_recalled(chat: StandaloneChat) -> None:
+    told, answers = chain(chat)
+    told.delete()
+    assert len(those_forgotten(*answers)) == 4
+    mark = sql("SELECT id, user_id, said_at, spread FROM forgotten_messages WHERE id = %s", answers[1].pk * 2)[0]
+    anew = answers[1]
+    anew.content, anew.context, anew.edited_at = "Good morning.", None, timezone.now()
+    anew.save()
+    sql("INSERT INTO forgotten_messages (id, user_id, said_at, spread) VALUES (%s, %s, %s, %s)", *mark)  # just then
+    assert "Good morning." not in those_forgotten(*answers)
+
+
+def test_a_long_chain_is_followed_in_one_walk(chat: StandaloneChat) -> None:
+    sql(LONG_MEMORY, chat.user_id, chat.pk, 20_000)
+    sql(
+        "UPDATE standalone_chat_messages SET context = jsonb_build_array(jsonb_build_object("
+        "'kind', 'chat', 'id', id - 3, 'with', ARRAY[id - 2])) WHERE role = 'assistant'"
+    )
+    sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
+    began = time.monotonic()
+    assert forgotten(chat.user_id, [2 * 1_020_000]) == {2 * 1_020_000}
+    assert time.monotonic() - began < 3  # 20 s and more where each step reads all
