@@ -67,8 +67,8 @@ FORGOTTEN = f"""
 """  # noqa: S608 # of our own constants
 # What was forgotten (id, when, NULL; for good: NULL, NULL), and what each answer since the earliest of it was given
 # (id, when, references). An answer made anew may be older than what it was given. One that is being given has no row
-# in message_memories yet: when it has one, what it was given is marked. Locks: the rows noted, against a second
-# recall of the same user, which waits and then finds them marked.
+# in message_memories yet, and what it was given may be changed without a trace in that message. Locks: the rows
+# noted, against a second recall of the same user, which waits and then finds them marked.
 EDGES = f"""
     WITH gone AS (
         DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT spread RETURNING id, said_at, forgotten_at
@@ -78,8 +78,12 @@ EDGES = f"""
     SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM gone
     UNION ALL
     SELECT p.id, coalesce(m.edited_at, m.created_at), {GIVEN.replace("{number}", "m.number")}
-    FROM message_memories p CROSS JOIN LATERAL ({MESSAGE.replace("{reference}", "p.id")}) m
-    WHERE p.user_id = %(user)s AND NOT p.by_user AND m.role = 'assistant'
+    FROM (
+        SELECT id FROM message_memories WHERE user_id = %(user)s AND NOT by_user
+        UNION ALL
+        SELECT message_id << 1 | (passage_id IS NOT NULL)::int FROM running_answers WHERE user_id = %(user)s
+    ) p CROSS JOIN LATERAL ({MESSAGE.replace("{reference}", "p.id")}) m
+    WHERE m.role = 'assistant'
         AND coalesce(m.edited_at, m.created_at) >= (SELECT min(said_at) FROM gone)
 """  # noqa: S608 # of our own constants
 # In the order of ids, as every other recall's: two at once wait for each other once.

@@ -9,8 +9,10 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from retrieval import extension, indexes, locks, structures
-from retrieval.models import DIMENSIONS
+from retrieval.models import DIMENSIONS, sources
 from retrieval.sources import Source
+
+NOTE_ROWS = 2_000  # a transaction
 
 
 class OnLiveTables(Operation):
@@ -179,6 +181,35 @@ class FollowTableAnew(FollowTable):
     def describe(self) -> str:
         """For ``migrate --plan``."""
         return f"Make the triggers on {self.source.table} anew"
+
+
+class NoteLost(OnLiveTables):
+    """Note the messages that may repeat what went while the triggers noted nothing, for their users' next recall.
+
+    No lock on the table: it is read once, NOTE_ROWS rows a transaction. Back: nothing to do.
+    """
+
+    def __init__(self, number: int, table: str) -> None:
+        self.number, self.table = number, table
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        """As it stands in a migration file."""
+        return (type(self).__name__, [self.number, self.table], {})
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        """Go through the table, from its beginning; run again after a kill, it notes nothing twice."""
+        source = next(one for one in sources() if one.table == self.table)
+        statement = structures.NOTE_LOST.replace("{lost}", source.lost).replace("{table}", source.table)
+        statement = statement.replace("{number}", str(self.number))
+        after: int | None = 0
+        while after is not None:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, {"after": after, "rows": NOTE_ROWS})
+                (after,) = cursor.fetchone() or (None,)
+
+    def describe(self) -> str:
+        """For ``migrate --plan``."""
+        return f"Note what in {self.table} may repeat a message that is gone"
 
 
 class AddBackfill(OnLiveTables):

@@ -159,10 +159,8 @@ FOLLOW = """
         DELETE FROM {schema}.message_memories p WHERE p.id = NEW.id * 2 + {number} RETURNING p.model INTO known;
         INSERT INTO {schema}.message_memories ({columns})
             SELECT {row_known} FROM (SELECT NEW.*) m WHERE m.content <> '';
-        IF NEW.content <> OLD.content THEN
-            DELETE FROM {schema}.forgotten_messages f WHERE f.spread AND f.id = NEW.id * 2 + {number};
-        END IF;
         IF NEW.content <> OLD.content AND OLD.content <> '' THEN
+            DELETE FROM {schema}.forgotten_messages f WHERE f.spread AND f.id = NEW.id * 2 + {number};
             -- By the clock of who wrote it, if that tells: what was given the new text came later by the same clock.
             INSERT INTO {schema}.forgotten_messages (id, user_id, said_at, forgotten_at)
                 VALUES (NEW.id * 2 + {number}, NEW.user_id, OLD.created_at, coalesce(
@@ -232,6 +230,18 @@ FOLLOW = """
     {learn_added}
 """
 NOTED = "ON CONFLICT (id, spread) DO UPDATE SET forgotten_at = excluded.forgotten_at"
+# What repeats a message that went while no trigger noted it, NOTE_ROWS rows of a table at a time; how far it is.
+NOTE_LOST = """
+    WITH seen AS MATERIALIZED (
+        SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
+    ), noted AS (
+        INSERT INTO forgotten_messages (id, user_id, said_at) SELECT m.id * 2 + {number}, m.user_id, m.created_at
+        FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen)
+            AND m.role = 'assistant' AND m.content <> '' AND {lost}
+        ON CONFLICT DO NOTHING
+    )
+    SELECT max(id) FROM seen
+"""
 # In a trigger that has failed: the row waits for the backfill, and what is there may tell of an earlier text.
 LEAVE_OUT = """
         RAISE WARNING 'message % of {table} is not in memory: %', NEW.id, SQLSTATE;

@@ -1,13 +1,14 @@
 """A table of what was forgotten, kept by the triggers: what repeats it is found forward, once, not at each recall.
 
-A fresh database has all of it since 0003; this brings one up that was migrated before. Lock: ACCESS EXCLUSIVE on
+A fresh database has all of it since 0003; this brings one up that was migrated before, and notes what repeats messages
+that went until then: it reads each table of messages once, without a lock, 2,000 rows a transaction. Lock: ACCESS EXCLUSIVE on
 message_memories and SHARE ROW EXCLUSIVE on one table of messages after the other, some milliseconds each, waited for
 300 ms at a time with pauses. Back: nothing to do, 0003 takes all of it away. Half-way: migrate again.
 """
 
 from django.db import migrations
 
-from retrieval.operations import AddRecallAnew, FollowTableAnew
+from retrieval.operations import AddRecallAnew, FollowTableAnew, NoteLost
 
 
 class Migration(migrations.Migration):
@@ -17,4 +18,6 @@ class Migration(migrations.Migration):
         AddRecallAnew(),
         FollowTableAnew(0, "standalone_chat_messages", "chat_id"),
         FollowTableAnew(1, "chat_messages", "passage_id"),
+        NoteLost(0, "standalone_chat_messages"),
+        NoteLost(1, "chat_messages"),
     ]
