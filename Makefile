@@ -26,12 +26,12 @@ serve: install ## the production server with your own settings (.env is read)
 	@exec $(BIN)/gunicorn verse.asgi:application
 
 test: install ## every test, on a real PostgreSQL 16
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --durations 10 $(ARGS)
 
 soak: install ## what takes too long for every push: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
-	$(BIN)/python -m pytest -m soak --numprocesses 2 --dist loadgroup --durations 10 $(ARGS)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --oldest-schema
-	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m soak --numprocesses 2 --durations 10 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --oldest-schema
+	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2
 	$(BIN)/python -m tests.rehearsal
 
 bench: install ## the figures of docs/benchmarks.md, about an hour; three libraries are installed apart

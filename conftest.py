@@ -14,6 +14,7 @@ from django.db import connection
 from django.test import TransactionTestCase
 from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
+from xdist.scheduler import LoadScopeScheduling
 
 from chat import running
 from chat.remembering import finish
@@ -24,6 +25,23 @@ from tests.databases import Database
 from tests.support import Server, database_url
 
 running.CHORES.clear()  # between two tests the database is not to be touched; real servers have their chores
+
+
+# Files whose tests run one after the other, by the beginning of their names: the doctor's make faults of the whole
+# server, and two of the bundled models at once would take the processor from each other.
+TOGETHER = {"tests/test_doctor_": "doctor", "tests/test_demo": "models", "tests/test_samples": "models"}
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc]
+    """Sends each test to whichever worker is free, those of TOGETHER to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((group for start, group in TOGETHER.items() if nodeid.startswith(start)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """For ``--numprocesses``; marks of groups are not heeded by pytest-xdist 3.8 with pytest 9.2."""
+    return Together(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

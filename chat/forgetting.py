@@ -26,16 +26,22 @@ MESSAGE = """
     WHERE id = CASE WHEN ({reference} & 1) = 1 THEN {reference} >> 1 END
     LIMIT 1
 """
-# References of what the answer ``m`` was given: the question, the memories, their companions. Whoever writes SQL may
+# References of what the answer ``m`` was given: the question, the memories, their companions, what was said before in
+# its conversation. Whoever writes SQL may
 # have left anything in ``context``: what names no message is passed over, it must not fail every recall. The shift
 # drops what does not fit where a multiplication would fail.
 GIVEN = """
     CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {number}] || ARRAY(
-        SELECT CASE WHEN ids.id ~ '^[0-9]{1,18}$' THEN ids.id::bigint << 1
-            | CASE one ->> 'kind' WHEN 'passage' THEN 1 ELSE 0 END END
+        SELECT CASE WHEN ids.id ~ '^[0-9]{1,18}$' THEN ids.id::bigint << 1 | ids.number END
         FROM jsonb_array_elements(CASE jsonb_typeof(m.context) WHEN 'array' THEN m.context ELSE '[]' END) one
-        CROSS JOIN LATERAL (SELECT one ->> 'id' AS id UNION ALL SELECT jsonb_array_elements_text(
-            CASE jsonb_typeof(one -> 'with') WHEN 'array' THEN one -> 'with' ELSE '[]' END)) ids
+        CROSS JOIN LATERAL (SELECT CASE one ->> 'kind' WHEN 'passage' THEN 1 ELSE 0 END AS number) kind
+        CROSS JOIN LATERAL (
+            SELECT one ->> 'id' AS id, kind.number
+            UNION ALL SELECT jsonb_array_elements_text(
+                CASE jsonb_typeof(one -> 'with') WHEN 'array' THEN one -> 'with' ELSE '[]' END), kind.number
+            UNION ALL SELECT jsonb_array_elements_text(
+                CASE jsonb_typeof(one -> 'history') WHEN 'array' THEN one -> 'history' ELSE '[]' END), {number}
+        ) ids
     ), NULL) END
 """
 LOST = """

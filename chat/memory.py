@@ -64,7 +64,10 @@ def attach(messages: Sequence[Message]) -> None:
 
 def contexts_of(answers: Sequence[Message]) -> dict[int, list[Memory]]:
     """What each answer was given (answer's id → memories), less what was forgotten since. Two queries at most."""
-    kept = {one.pk: {_reference(entry): entry for entry in one.context or []} for one in answers}
+    kept = {
+        one.pk: {_reference(entry): entry for entry in one.context or [] if "kind" in entry}  # else the history
+        for one in answers
+    }
     wanted = [reference for entries in kept.values() for entry in entries.values() for reference in _named(entry)]
     if not wanted:
         return {pk: [] for pk in kept}

@@ -126,9 +126,9 @@ class StandaloneChat(Conversation):
 class Message(Embedded):
     """One thing said, by the user or by Verse.
 
-    ``reply_to`` (of an answer) is the id of the message answered, and ``context`` lists what the answer was
-    given: ``[{"kind", "id", "score", "with": [id]}]``. Neither is a foreign key: an id that leads nowhere tells
-    that the message was forgotten, and so that this answer may hold what was to be forgotten.
+    ``reply_to`` (of an answer) is the id of the message answered, and ``context`` lists what the answer was given:
+    ``[{"kind", "id", "score", "with": [id]}, {"history": [id]}]``. Neither is a foreign key: an id that leads nowhere
+    tells that the message was forgotten, and so that this answer may hold what was to be forgotten.
     """
 
     conversation: models.ForeignKey[Any, Any]

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from chat.memory import Memory
 from chat.models import Conversation, Message, Passage, Role
@@ -31,11 +32,17 @@ FIXED_TOKENS = 160  # instructions, the rule of the fence and its markers: at mo
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is sent, whether the user's message had to be cut to fit, and the memories that it holds, best first."""
+    """What is sent, whether the user's message had to be cut to fit; its memories, best first, and its history."""
 
     parts: list[Part]
     truncated: bool
     memories: list[Memory]
+    history: list[Message]
+
+    def as_kept(self) -> list[dict[str, Any]]:
+        """What the answer keeps of it: ids, by which what is forgotten later is found to have been given to it."""
+        earlier = [{"history": [message.pk for message in self.history]}] if self.history else []
+        return [*(memory.as_kept() for memory in self.memories), *earlier]
 
 
 def build_prompt(
@@ -59,8 +66,9 @@ def build_prompt(
     recalled, used = fit_memories(memories, budget_tokens=min(memory_tokens, budget_tokens // MEMORY_SHARE, left))
     left -= count_tokens(recalled)
     earlier = fit_history(history, budget_tokens=left)
-    parts = [{"role": "system", "content": system + recalled}, *earlier, {"role": "user", "content": said}]
-    return Prompt(parts, said != question.content, used)
+    told = [{"role": message.role, "content": message.content} for message in earlier]
+    parts = [{"role": "system", "content": system + recalled}, *told, {"role": "user", "content": said}]
+    return Prompt(parts, said != question.content, used, earlier)
 
 
 def fit_memories(memories: Sequence[Memory], *, budget_tokens: int) -> tuple[str, list[Memory]]:
@@ -118,15 +126,15 @@ def fence(text: str, *, about: str) -> str:
     return f"{marker}\n{text}\n{marker}"
 
 
-def fit_history(history: Iterable[Message], *, budget_tokens: int) -> list[Part]:
+def fit_history(history: Iterable[Message], *, budget_tokens: int) -> list[Message]:
     """The newest messages that fit, oldest first; it stops at the first that does not, so that none is skipped."""
-    parts: list[Part] = []
+    fitting: list[Message] = []
     for message in history:
         budget_tokens -= _cost(message.content)
         if budget_tokens < 0:
             break
-        parts.append({"role": message.role, "content": message.content})
-    return parts[::-1]
+        fitting.append(message)
+    return fitting[::-1]
 
 
 def _cost(text: str) -> int:

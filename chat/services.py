@@ -58,7 +58,7 @@ class ChatService:
             budget_tokens=budget_tokens,
             memory_tokens=settings.RAG_CONTEXT_TOKENS,
         )
-        turns.keep_context(turn.answer, [memory.as_kept() for memory in prompt.memories])
+        turns.keep_context(turn.answer, prompt.as_kept())
         return prompt
 
     def _get_relevant_context(self, question: Message, sent: Sequence[Message] = ()) -> list[Memory]:

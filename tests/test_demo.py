@@ -18,7 +18,6 @@ import pytest
 
 from tests.support import ROOT, clean_environment, free_port
 
-pytestmark = pytest.mark.xdist_group("bundled models")  # two at once would take the processor from each other
 PATIENCE_S = 60
 GONE_S = 30  # after so long no process is left: 5 s without a user, then a checkpoint, which a busy disk can hold up
 SOMEBODY = pwd.getpwnam("daemon").pw_uid  # an account that every system has

@@ -20,7 +20,7 @@ from retrieval.doctor.run import checks, examine
 from tests.doctor_support import Patient
 from tests.support import ROOT, clean_environment
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
+pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 IDS = [*(f"criterion.{n}" for n in range(1, 8)), *(f"checklist.{n}" for n in range(1, 13)),
        *(f"trap.{n}" for n in range(1, 27))]  # fmt: skip
 MIGRATION = """

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from retrieval.doctor.report import Status
 from tests.doctor_support import Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema]
+pytestmark = [pytest.mark.newest_schema]
 CHATS, PASSAGES = "idx_standalone_messages_embedding", "idx_chat_messages_embedding_user"
 INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{}'::regclass"  # as a build that was killed
 PIECE = f"CREATE INDEX {CHATS}_ccnew ON standalone_chat_messages (created_at); " + INVALID.format(f"{CHATS}_ccnew")

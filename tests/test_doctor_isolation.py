@@ -6,7 +6,7 @@ from pytest_django import Settings
 from retrieval.doctor.report import Status
 from tests.doctor_support import Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
+pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 NAME = "isolation.canaries"
 COUNTS = """
     SELECT (SELECT count(*) FROM auth_user), (SELECT count(*) FROM chat_messages), (SELECT count(*) FROM passages),

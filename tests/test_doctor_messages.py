@@ -7,7 +7,7 @@ from retrieval import locks
 from retrieval.doctor.report import Status
 from tests.doctor_support import MODEL, Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
+pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 WITHOUT_TRIGGERS = "SET session_replication_role = replica; {}; SET session_replication_role = origin"
 DELETED = WITHOUT_TRIGGERS.format("DELETE FROM chat_messages WHERE id IN (SELECT max(id) FROM chat_messages)")
 UNKNOWN = WITHOUT_TRIGGERS.format(

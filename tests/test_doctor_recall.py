@@ -11,7 +11,7 @@ from retrieval.doctor import recall
 from retrieval.doctor.report import Status
 from tests.doctor_support import TABLES, Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema]
+pytestmark = [pytest.mark.newest_schema]
 MANY_ROWS = """
     INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, traits)
     SELECT -2 * n, 0, -n, now(), true, '{}'::bigint[], 1 FROM generate_series(1, 40000) n
@@ -22,7 +22,7 @@ MANY_ROWS = """
 def many(patient: Patient) -> Iterator[None]:
     """More messages of a user than recall's candidates by meaning are."""
     last = {table: patient.run(f"SELECT max(id) FROM {table}")[0][0] for table in TABLES}
-    patient.say(40)
+    patient.say(80)  # more than recall compares exactly
     for table in TABLES:  # those of the fake service are about nothing, and so near to nothing
         patient.run(f"UPDATE {table} SET embedding = NULL")
     patient.embed()

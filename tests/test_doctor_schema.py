@@ -8,7 +8,7 @@ from retrieval.doctor import extension
 from retrieval.doctor.report import Status
 from tests.doctor_support import Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema]  # some faults are the whole server's
+pytestmark = [pytest.mark.newest_schema]  # some faults are the whole server's
 NOBODY = "doctor_nobody"
 BY_HAND = "ALTER TABLE {table} DROP COLUMN embedding CASCADE; ALTER TABLE {table} ADD COLUMN embedding {kind}"
 PASSAGES = BY_HAND.format(table="chat_messages", kind="vector(768)")

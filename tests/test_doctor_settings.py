@@ -14,7 +14,7 @@ from fake_openai.behaviours import Refuse
 from retrieval.doctor.report import Status
 from tests.doctor_support import Patient, check_that_it_is_mended
 
-pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
+pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 
 
 @pytest.mark.parametrize(("spent", "status"), [(4.0, "PASS"), (4.5, "WARN"), (5.5, "FAIL")])

@@ -128,7 +128,6 @@ def shell(place: Place) -> Iterator[Shell]:
 
 
 @needs_curl
-@pytest.mark.xdist_group("guide")
 def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_goes_on_from_there(
     place: Place, shell: Shell
 ) -> None:

@@ -13,7 +13,6 @@ from retrieval.backfill import backfill
 from tests.support import Server
 
 pytestmark = [
-    pytest.mark.xdist_group("bundled models"),
     pytest.mark.django_db(transaction=True),
     pytest.mark.newest_schema,
 ]

@@ -159,6 +159,21 @@ def test_what_is_deleted_is_forgotten_where_an_answer_repeats_it_too(
     assert FACT not in contents(kept["context"])
 
 
+def test_what_is_deleted_is_forgotten_where_a_later_answer_of_the_same_chat_repeats_it(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
+    address = new_chat(client)
+    told = say(client, address, FACT)["user_message"]["id"]
+    remembering.chat.script(Answer("It is called Biscuit."))
+    answered = say(client, address, QUESTION)
+    assert answered["context"] == []  # it stands in the history
+    read = client.get(f"{address}{answered['assistant_message']['id']}/").json()
+    assert read["context"] == []
+    assert "It is called Biscuit." in contents(search(client, "Biscuit", limit=50)["results"])
+    assert client.delete(f"{address}{told}/").status_code == 204
+    assert "Biscuit" not in str(contents(search(client, "Biscuit called dog", limit=50)["results"]))
+
+
 def test_an_edit_is_embedded_anew_and_what_answered_the_old_text_is_not_recalled(
     client: APIClient, remembering: FakeOpenAI
 ) -> None:
