@@ -186,7 +186,8 @@ class FollowTableAnew(FollowTable):
 class NoteLost(OnLiveTables):
     """Note the messages that may repeat what went while the triggers noted nothing, for their users' next recall.
 
-    No lock on the table: it is read once, NOTE_ROWS rows a transaction. Back: nothing to do.
+    Those that recall knows; the others are noted by the backfill that takes them up. No lock on the table: its rows
+    are read, NOTE_ROWS a transaction. Back: nothing to do.
     """
 
     def __init__(self, number: int, table: str) -> None:
@@ -197,7 +198,7 @@ class NoteLost(OnLiveTables):
         return (type(self).__name__, [self.number, self.table], {})
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Go through the table, from its beginning; run again after a kill, it notes nothing twice."""
+        """Go through recall's rows, from their beginning; run again after a kill, it notes nothing twice."""
         source = next(one for one in sources() if one.table == self.table)
         statement = structures.NOTE_LOST.replace("{lost}", source.lost).replace("{table}", source.table)
         statement = statement.replace("{number}", str(self.number))

@@ -233,11 +233,11 @@ NOTED = "ON CONFLICT (id, spread) DO UPDATE SET forgotten_at = excluded.forgotte
 # What repeats a message that went while no trigger noted it, NOTE_ROWS rows of a table at a time; how far it is.
 NOTE_LOST = """
     WITH seen AS MATERIALIZED (
-        SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
+        SELECT id FROM message_memories WHERE id > %(after)s AND (id & 1) = {number} ORDER BY id LIMIT %(rows)s
     ), noted AS (
-        INSERT INTO forgotten_messages (id, user_id, said_at) SELECT m.id * 2 + {number}, m.user_id, m.created_at
-        FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen)
-            AND m.role = 'assistant' AND m.content <> '' AND {lost}
+        INSERT INTO forgotten_messages (id, user_id, said_at) SELECT seen.id, m.user_id, m.created_at
+        FROM seen CROSS JOIN LATERAL (SELECT * FROM {table} WHERE id = seen.id >> 1 LIMIT 1) m
+        WHERE m.role = 'assistant' AND m.content <> '' AND {lost}
         ON CONFLICT DO NOTHING
     )
     SELECT max(id) FROM seen
