@@ -1,6 +1,7 @@
 """Memory's own statements: apart from the chat's, and never in its way where the schema has no memory (yet)."""
 
 import struct
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -38,19 +39,25 @@ class _Seen:
 
 
 _seen = _Seen()
+_looking = threading.Lock()
 
 
 def vector_schema() -> str:
     """The extension's schema, quoted for SQL. At most one query, at times. Raises NoMemory."""
     if _seen.vector is None:
-        if _seen.at is not None and time.monotonic() - _seen.at < LOOK_AGAIN_S:
-            raise NoMemory
-        _seen.at = time.monotonic()
-        for schema, oid in _execute(SCHEMA, {}):
-            _seen.vector, _seen.oid = str(schema), int(oid)
+        with _looking:  # who comes at the same moment waits for what is found
+            _look()
     if _seen.vector is None:
         raise NoMemory
     return _seen.vector
+
+
+def _look() -> None:
+    if _seen.vector is None and (_seen.at is None or time.monotonic() - _seen.at >= LOOK_AGAIN_S):
+        found = _execute(SCHEMA, {})
+        _seen.at = time.monotonic()
+        for schema, oid in found:
+            _seen.oid, _seen.vector = int(oid), str(schema)
 
 
 def forget_schema() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
+from chat.connections import with_connection
 from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
 from retrieval import current_model, sql, storage
 from retrieval.models import sources
@@ -187,3 +189,10 @@ def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: U
         found = recall("Goats and bees?", Scope(user.pk), embedding=None)
         assert {one.reference for one in found} == own
         assert {one.companion for one in found} == {None}
+
+
+def test_two_first_looks_at_once_both_find_memory(alice: User) -> None:
+    for _ in range(20):
+        sql.forget_schema()
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(lambda _: with_connection(sql.vector_schema), range(8)))
