@@ -16,8 +16,8 @@ from django.db import transaction
 
 from retrieval import sql
 
-# LIMIT 1 in a subquery that can give one row anyway: a message is looked up by its key, whatever the planner thinks
-# of the number of rows; else it reads both tables, for ten seconds where they hold 300,000.
+# A message is looked up by its key, in a subquery that depends on what asks and, with a LIMIT, cannot become a join:
+# joined to what asked for five answers, both tables were read as a whole, ten seconds with 300,000 messages.
 MESSAGE = """
     SELECT 0 AS number, role, reply_to, context, created_at, edited_at FROM standalone_chat_messages
     WHERE id = CASE WHEN ({reference} & 1) = 0 THEN {reference} >> 1 END
@@ -27,9 +27,8 @@ MESSAGE = """
     LIMIT 1
 """
 # References of what the answer ``m`` was given: the question, the memories, their companions, what was said before in
-# its conversation. Whoever writes SQL may
-# have left anything in ``context``: what names no message is passed over, it must not fail every recall. The shift
-# drops what does not fit where a multiplication would fail.
+# its conversation. Whoever writes SQL may have left anything in ``context``: what names no message is passed over, it
+# must not fail every recall. The shift drops what does not fit where a multiplication would fail.
 GIVEN = """
     CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {number}] || ARRAY(
         SELECT CASE WHEN ids.id ~ '^[0-9]{1,18}$' THEN ids.id::bigint << 1 | ids.number END

@@ -13,6 +13,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from chat.models import Passage, StandaloneChat
+from chat.tests.test_recall_structures import WORDS
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
 from retrieval import sql
@@ -22,24 +23,10 @@ from retrieval.recall import Scope, recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
-MIGRATIONS = ("0003_recall", "0005_backfill", "0007_import")
+MIGRATIONS = ("0003_recall", "0005_backfill", "0008_forgetting")
 # In each conversation before memory came. A user has fewer messages than recall compares by cosine, 100: of more it
 # may take any that are equally near.
 SAID = 25
-WORDS = (
-    "bread",
-    "dog",
-    "river",
-    "piano",
-    "attic",
-    "cheese",
-    "sister",
-    "museum",
-    "garden",
-    "letter",
-    "train",
-    "window",
-)
 QUESTIONS = ("Where is the bread?", "Did the dog see a piano in the attic?", "What was in May 2024?")
 ASKEW = np.random.default_rng(1).standard_normal(1536, dtype=np.float32) * np.float32(1e-3)  # no two are equally near
 SAY = """
