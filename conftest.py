@@ -16,27 +16,34 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 from xdist.scheduler import LoadScopeScheduling
 
-from chat import running
-from chat.remembering import finish
-from chat.tokens import create_token
+from chat.answers import runner
+from chat.auth.api_tokens import create_token
+from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
-from retrieval import current_model, embeddings, sql, usage
+from retrieval import current_model, db
+from retrieval.embeddings import embedding_service, usage
 from tests.databases import Database
 from tests.support import Server, database_url
 
-running.CHORES.clear()  # between two tests the database is not to be touched; real servers have their chores
+runner.PERIODIC_TASKS.clear()  # between two tests the database is not to be touched; real servers have their chores
 
 
 # Files whose tests run one after the other, by the beginning of their names: the doctor's make faults of the whole
 # server, and two of the bundled models at once would take the processor from each other.
-TOGETHER = {"tests/test_doctor_": "doctor", "tests/test_demo": "models", "tests/test_samples": "models"}
+TOGETHER = {
+    "retrieval/tests/test_doctor_": "doctor",
+    "tests/test_demo": "models",
+    "tests/test_samples": "models",
+}
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]
     """Sends each test to whichever worker is free, those of TOGETHER to one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for start, group in TOGETHER.items() if nodeid.startswith(start)), nodeid)
+        return next(
+            (group for start, group in TOGETHER.items() if nodeid.startswith(start)), nodeid
+        )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
@@ -46,7 +53,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--oldest-schema: the chat's tests on the schema that the old code has."""
-    parser.addoption("--oldest-schema", action="store_true", help="test on chat 0001_initial, without memory's tests")
+    parser.addoption(
+        "--oldest-schema",
+        action="store_true",
+        help="test on chat 0001_initial, without memory's tests",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -56,7 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [
             item
             for item in items
-            if not needs & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("newest_schema")
+            if not needs & set(getattr(item, "fixturenames", ()))
+            and not item.get_closest_marker("newest_schema")
         ]
 
 
@@ -75,9 +87,9 @@ def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
     """One fake for the session: the product keeps one client a process, and one loop, ended before the database."""
     with FakeOpenAI() as fake:
         yield fake
-    if running.answers.cache_info().currsize:
-        running.drain(0)
-        running.answers().close()
+    if runner.answer_loop.cache_info().currsize:
+        runner.drain(0)
+        runner.answer_loop().close()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -90,9 +102,19 @@ def quick_flush() -> Iterator[None]:
 
 def delete_all_rows() -> None:
     """Of every table of ours; what Django fills after a migration (permissions, content types) stays."""
-    tables = {model._meta.db_table for model in apps.get_models() if model not in (Permission, ContentType)}
+    tables = {
+        model._meta.db_table
+        for model in apps.get_models()
+        if model not in (Permission, ContentType)
+    }
     # Their triggers do not run either, as a replica.
-    tables |= {"message_memories", "embedding_models", "embedding_usage", "recall_measurements", "forgotten_messages"}
+    tables |= {
+        "message_memories",
+        "embedding_models",
+        "embedding_usage",
+        "recall_measurements",
+        "forgotten_messages",
+    }
     with connection.cursor() as cursor:
         known = sorted(tables & set(connection.introspection.table_names(cursor)))
         # As a replica no foreign key is looked at, so the order does not matter.
@@ -121,15 +143,15 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
     usage._tally.counts.clear()  # an earlier test's calls, which a server would have written within 5 s
     look_again()
     yield fake_openai
-    finish()
+    finish_embedding_jobs()
     look_again()
 
 
 def look_again() -> None:
     """Forget what the process knows of the embedding service and of the database's schema and model."""
-    embeddings.reset()
+    embedding_service.reset()
     current_model.forget_checks()
-    sql.forget_schema()
+    db.reset_schema()
 
 
 @cache

@@ -17,7 +17,9 @@ worker_class = "asgi"
 asgi_lifespan = "on"
 control_socket_disable = True
 limit_request_line = 400_000  # a search for 32,000 characters of 4 bytes each, percent-encoded
-graceful_timeout = int(settings.SHUTDOWN_GRACE_S) + 5  # running answers first, then the connections that read them
+graceful_timeout = (
+    int(settings.SHUTDOWN_GRACE_S) + 5
+)  # running answers first, then the connections that read them
 timeout = 60
 keepalive = 75  # longer than the balancers' usual 60 s, so that none meets a connection just closed
 logconfig_dict = settings.LOGGING | {
@@ -34,9 +36,9 @@ def post_worker_init(worker: Any) -> None:
     """
 
     def stop_gracefully() -> None:
-        from chat import running
+        from chat.answers import runner
 
-        threading.Thread(target=running.drain, args=[settings.SHUTDOWN_GRACE_S], daemon=True).start()
+        threading.Thread(target=runner.drain, args=[settings.SHUTDOWN_GRACE_S], daemon=True).start()
         worker.handle_exit_signal()
 
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

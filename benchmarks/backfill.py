@@ -30,9 +30,11 @@ from django.db import connection
 
 from benchmarks.load import model, scratch_database
 from chat.models import StandaloneChatMessage
-from retrieval import current_model, indexes, recall, storage
-from retrieval.backfill import pending, words
-from retrieval.models import sources
+from retrieval import current_model, storage
+from retrieval.backfill import fill_words, pending
+from retrieval.models import message_tables
+from retrieval.recall import candidates
+from retrieval.schema import indexes
 from tests.support import ROOT, clean_environment
 
 MODEL = "text-embedding-3-small"
@@ -58,12 +60,14 @@ EMBED = "UPDATE message_memories SET model = %(model)s WHERE {which}"
 MOMENTS = {"start": 0.0, "middle": 0.5, "end": 0.999}
 QUESTIONS = 200
 ROUNDS = 4
-SOURCE = sources()[0]
+SOURCE = message_tables()[0]
 
 
 def main() -> None:
     """Print the tables that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--only", choices=["writing", "million", "beside"])
     options = parser.parse_args()
@@ -127,7 +131,7 @@ def million(options: argparse.Namespace, url: str) -> None:
     query(NARROW)
     query("VACUUM (ANALYZE)")
     current_model.check_model(MODEL)
-    print(f"going through them for words: {seconds(lambda: sum(words.fill(SOURCE))):.1f} s")
+    print(f"going through them for words: {seconds(lambda: sum(fill_words.fill(SOURCE))):.1f} s")
     print(f"counting them: {seconds(lambda: pending.count_pending(SOURCE, model=MODEL)):.1f} s")
     print("| next batch of 100, ms: first / median / best | start | middle | end |")
     print("|---|---|---|---|")
@@ -149,9 +153,15 @@ def report_next(state: str, model_id: int | None) -> None:
     ((most,),) = query("SELECT max(id) FROM standalone_chat_messages", {})
     cells = []
     for share in MOMENTS.values():
-        find = partial(pending.next_rows, SOURCE, model=model_id, after=int(most * share), limit=100)
+        find = partial(
+            pending.next_rows, SOURCE, model=model_id, after=int(most * share), limit=100
+        )
         times = [seconds(find) for _ in range(20)]
-        cells.append(" / ".join(f"{one * 1000:.1f}" for one in (times[0], statistics.median(times), min(times))))
+        cells.append(
+            " / ".join(
+                f"{one * 1000:.1f}" for one in (times[0], statistics.median(times), min(times))
+            )
+        )
     print(f"| {state} | {' | '.join(cells)} |", flush=True)
 
 
@@ -160,7 +170,9 @@ def report_memory(url: str, service: str) -> None:
     began = time.perf_counter()
     said = backfill(url, service, "--limit", "1000", "--sleep", "0")
     used_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{said.splitlines()[-2]}; {time.perf_counter() - began:.0f} s, at most {used_mb:.0f} MB\n")
+    print(
+        f"{said.splitlines()[-2]}; {time.perf_counter() - began:.0f} s, at most {used_mb:.0f} MB\n"
+    )
 
 
 def backfill(url: str, service: str, *arguments: str) -> str:
@@ -170,9 +182,16 @@ def backfill(url: str, service: str, *arguments: str) -> str:
 
 def begin(url: str, service: str, *arguments: str) -> "subprocess.Popen[str]":
     """The command in a process of its own."""
-    values = {"DATABASE_URL": url, "SECRET_KEY": "benchmark", "OPENAI_BASE_URL": service, "OPENAI_API_KEY": "sk-none"}
+    values = {
+        "DATABASE_URL": url,
+        "SECRET_KEY": "benchmark",
+        "OPENAI_BASE_URL": service,
+        "OPENAI_API_KEY": "sk-none",
+    }
     command = [sys.executable, "manage.py", "backfill_embeddings", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=clean_environment(**values), stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(**values), stdout=subprocess.PIPE, text=True
+    )
 
 
 def end_of(process: "subprocess.Popen[str]") -> str:
@@ -222,7 +241,9 @@ def searches() -> list[float]:
 def ask(number: int, vector: Any) -> None:
     """A recall by words and meaning."""
     user = 1 + number % USERS
-    recall.recall(f"bread and dogs {number}", recall.Scope(user), embedding=vector, model=MODEL)
+    candidates.recall(
+        f"bread and dogs {number}", candidates.Scope(user), embedding=vector, model=MODEL
+    )
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -8,7 +8,9 @@ TOKENS = 50
 TOKENS_PER_S = 25
 
 
-async def application(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]
+) -> None:
     """Fifty events at 25 a second, whatever is asked."""
     if scope["type"] == "lifespan":
         await receive()
@@ -17,10 +19,20 @@ async def application(scope: dict[str, Any], receive: Callable[[], Awaitable[Any
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/event-stream")],
+        }
+    )
     for number in range(TOKENS):
         await send(
-            {"type": "http.response.body", "body": b'event: delta\ndata: {"text": "word "}\n\n', "more_body": True}
+            {
+                "type": "http.response.body",
+                "body": b'event: delta\ndata: {"text": "word "}\n\n',
+                "more_body": True,
+            }
         )
         if number + 1 < TOKENS:
             await asyncio.sleep(1 / TOKENS_PER_S)

@@ -27,7 +27,9 @@ LESS_FOUND = 0.01
 
 def main() -> None:
     """Compare, or write what later runs are compared with."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="commit to the ratios of this run")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
     options = parser.parse_args()

@@ -38,10 +38,14 @@ SWITCH = "ALTER TABLE standalone_chat_messages {0} TRIGGER learn, {0} TRIGGER re
 
 def main() -> None:
     """Print the table and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 300_000])
     parser.add_argument("--questions", type=int, default=60)
-    parser.add_argument("--hnsw-rows", type=int, default=100_000, help="build the HNSW index up to so many rows")
+    parser.add_argument(
+        "--hnsw-rows", type=int, default=100_000, help="build the HNSW index up to so many rows"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     found = run(options.rows, options.questions, hnsw_rows=options.hnsw_rows)
@@ -52,7 +56,11 @@ def main() -> None:
 def run(rows: list[int], questions: int, *, hnsw_rows: int) -> dict[str, Any]:
     """Figures by size, and their ratios."""
     figures: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder, scratch_database() as url, psycopg.connect(url) as database:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        scratch_database() as url,
+        psycopg.connect(url) as database,
+    ):
         world = World()
         people = write(Path(folder), rows[-1], world, sizes=SIZES, within=rows[0])
         drop_hnsw(database)
@@ -71,7 +79,10 @@ def measure(
     for user, size in enumerate(SIZES, start=1):
         way = Way(local(lambda q: nearest_first(whole(q, q.vector))), backend)
         row = ask_all({"recall": way}, ask_of(people, user, world, questions))["recall"]
-        found |= {f"recall of {size}, p50 ms": row["p50_ms"], f"recall of {size}, CPU ms": row["cpu_ms"]}
+        found |= {
+            f"recall of {size}, p50 ms": row["p50_ms"],
+            f"recall of {size}, CPU ms": row["cpu_ms"],
+        }
     found |= costs(database, world, ("bare", "recall"))
     if hnsw:
         build_hnsw(database)
@@ -83,7 +94,9 @@ def measure(
     return found
 
 
-def costs(database: psycopg.Connection[Any], world: World, kinds: tuple[str, ...]) -> dict[str, float]:
+def costs(
+    database: psycopg.Connection[Any], world: World, kinds: tuple[str, ...]
+) -> dict[str, float]:
     """Server CPU, ms: ``insert, KIND`` and ``embed, KIND``; the kinds take turns, block by block."""
     taken: dict[str, list[float]] = {}
     for block in range(BLOCKS + 1):  # the first is not counted: caches fill
@@ -125,18 +138,24 @@ def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
         for step in ("insert", "embed"):
             added = row[f"{step}, recall, CPU ms"] - row[f"{step}, bare, CPU ms"]
             ratios[f"{at}: {step} with recall over bare, CPU ms"] = round(added, 3)
-            ratios[f"{at}: {step} with recall / bare, CPU"] = round(1 + added / row[f"{step}, bare, CPU ms"], 2)
+            ratios[f"{at}: {step} with recall / bare, CPU"] = round(
+                1 + added / row[f"{step}, bare, CPU ms"], 2
+            )
     for size in SIZES if len(sizes_of) > 1 else ():
         for unit in ("p50 ms", "CPU ms"):
             before, after = (figures[at][f"recall of {size}, {unit}"] for at in sizes_of[-2:])
-            ratios[f"recall of {size}, {sizes_of[-1]} / {sizes_of[-2]} rows, {unit[:3]}"] = round(after / before, 2)
+            ratios[f"recall of {size}, {sizes_of[-1]} / {sizes_of[-2]} rows, {unit[:3]}"] = round(
+                after / before, 2
+            )
     return ratios
 
 
 def print_table(figures: dict[str, dict[str, float]]) -> None:
     """As Markdown, a line a figure."""
     names = list(dict.fromkeys(name for row in figures.values() for name in row))
-    print(f"| rows | {' | '.join(f'{int(size):,}' for size in figures)} |\n|{'---|' * (len(figures) + 1)}")
+    print(
+        f"| rows | {' | '.join(f'{int(size):,}' for size in figures)} |\n|{'---|' * (len(figures) + 1)}"
+    )
     for name in names:
         print(as_row({"name": name, **{size: row.get(name, "") for size, row in figures.items()}}))
 

@@ -36,28 +36,44 @@ WORD = "bread"
 
 def main() -> None:
     """Print the table and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=200_000, help="messages of the hostile user")
     parser.add_argument("--questions", type=int, default=60, help="each time")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     found = run(options.rows, options.questions)
-    print("| who asks | by | p50 ms | p95 ms | server CPU ms | CPU ms, client's too |\n|---|---|---|---|---|---|")
+    print(
+        "| who asks | by | p50 ms | p95 ms | server CPU ms | CPU ms, client's too |\n|---|---|---|---|---|---|"
+    )
     for who, ways in found["figures"].items():
         for by, row in ways.items():
-            print(as_row({"who": who, "by": by} | {name: row[name] for name in row if name.endswith("_ms")}))
+            print(
+                as_row(
+                    {"who": who, "by": by}
+                    | {name: row[name] for name in row if name.endswith("_ms")}
+                )
+            )
     results.finish(found, options.json)
 
 
 def run(rows: int, questions: int) -> dict[str, Any]:
     """Figures by who asks when, then by what; their ratios."""
-    with tempfile.TemporaryDirectory() as folder, scratch_database() as url, psycopg.connect(url) as database:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        scratch_database() as url,
+        psycopg.connect(url) as database,
+    ):
         world = World()
         people = write(Path(folder), ROWS, world, sizes=SIZES)
         drop_hnsw(database)  # recall does not need them
         sign_up(database, people)
         fill(database, people, range(ROWS))
-        others, hostiles = ask_of(people, OTHER, world, questions), asked_by_hostile(world, questions)
+        others, hostiles = (
+            ask_of(people, OTHER, world, questions),
+            asked_by_hostile(world, questions),
+        )
         figures = {"another, before": measure(others)}
         fill(database, said_by_hostile(people, hostiles[0], rows), range(rows))
         figures["the hostile user"] = measure(hostiles)

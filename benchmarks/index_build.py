@@ -23,17 +23,21 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from benchmarks.load import scratch_database
-from retrieval import current_model, rebuild, storage
-from retrieval.embeddings import configured_name
-from retrieval.models import sources
-from retrieval.rebuild import Shape
+from retrieval import current_model, storage
+from retrieval.embeddings.embedding_service import configured_name
+from retrieval.models import message_tables
+from retrieval.reindex import rebuild
+from retrieval.reindex.rebuild import Shape
 
 MODEL = configured_name() or ""
 SHAPES = [Shape(8, 32), Shape(16, 64), Shape(16, 128), Shape(32, 64), Shape(32, 128)]
 MEMORY = "1GB"  # of maintenance_work_mem, in which the graph fits; by PostgreSQL's own 64 MB there is a row too
 SMALL_MEMORY = "64MB"
 QUESTIONS, NEAREST = 100, 10
-CENTRES, DIRECTIONS = 50, 256  # of the vectors: each lies near a centre, and spreads in some directions only
+CENTRES, DIRECTIONS = (
+    50,
+    256,
+)  # of the vectors: each lies near a centre, and spreads in some directions only
 ROWS = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT user_id, id, 'user', 'Row ' || n, now() FROM standalone_chats, generate_series(1, %s) n
@@ -43,7 +47,9 @@ SEARCH = "SELECT id FROM standalone_chat_messages ORDER BY embedding <=> %s::vec
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=20_000, help="of the second table")
     parser.add_argument("--filled", type=int, default=4_000, help="rows of the first table")
     options = parser.parse_args()
@@ -78,7 +84,10 @@ def compare_fills(vectors: NDArray[np.float32]) -> None:
         build_s = 0.0 if before else timed_create()
         totals.append(fill_s + build_s)
         rate = len(vectors) / fill_s
-        print(f"| {name} | {fill_s:.1f} | {rate:,.0f} | {build_s:.1f} | {totals[-1]:.1f} |", flush=True)
+        print(
+            f"| {name} | {fill_s:.1f} | {rate:,.0f} | {build_s:.1f} | {totals[-1]:.1f} |",
+            flush=True,
+        )
     print(f"\n{totals[0] / totals[1]:.1f} times faster\n")
 
 
@@ -88,7 +97,9 @@ def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32])
     ids = make_rows(len(vectors))
     fill(ids, vectors)
     right = [{ids[place] for place in np.argsort(-(vectors @ one))[:NEAREST]} for one in questions]
-    print(f"| {len(vectors):,} rows, m | ef_construction | memory | build s | MB | recall@10 | search ms |")
+    print(
+        f"| {len(vectors):,} rows, m | ef_construction | memory | build s | MB | recall@10 | search ms |"
+    )
     print("|---|---|---|---|---|---|---|")
     for shape, memory in [*((one, MEMORY) for one in SHAPES), (Shape(), SMALL_MEMORY)]:
         run_sql(f"SET maintenance_work_mem = '{memory}'")
@@ -98,7 +109,9 @@ def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32])
         recall, search_ms = search(questions, right)
         size = target().size_bytes / 1e6
         cells = [f"{build_s:.1f}", f"{size:.0f}", f"{recall:.3f}", f"{search_ms:.1f}"]
-        print(f"| {shape.m} | {shape.ef_construction} | {memory} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {shape.m} | {shape.ef_construction} | {memory} | {' | '.join(cells)} |", flush=True
+        )
 
 
 def make_rows(count: int) -> list[int]:
@@ -119,15 +132,22 @@ def make_rows(count: int) -> list[int]:
 
 def fill(ids: list[int], vectors: NDArray[np.float32]) -> float:
     """Seconds to store the vectors as the backfill does, in batches of 100."""
-    rows = [(pk, f"Row {number}", vector) for number, (pk, vector) in enumerate(zip(ids, vectors, strict=True), 1)]
+    rows = [
+        (pk, f"Row {number}", vector)
+        for number, (pk, vector) in enumerate(zip(ids, vectors, strict=True), 1)
+    ]
     began = time.perf_counter()
-    stored = sum(storage.store_all(sources()[0], batch, model=MODEL) for batch in batches(rows))
+    stored = sum(
+        storage.store_all(message_tables()[0], batch, model=MODEL) for batch in batches(rows)
+    )
     seconds = time.perf_counter() - began
     assert stored == len(rows)
     return seconds
 
 
-def batches(rows: list[tuple[int, str, NDArray[np.float32]]]) -> Iterator[list[tuple[int, str, NDArray[np.float32]]]]:
+def batches(
+    rows: list[tuple[int, str, NDArray[np.float32]]],
+) -> Iterator[list[tuple[int, str, NDArray[np.float32]]]]:
     """Of a hundred."""
     for start in range(0, len(rows), 100):
         yield rows[start : start + 100]

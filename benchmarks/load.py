@@ -28,8 +28,8 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 
+from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat
-from chat.tokens import create_token
 from tests.support import Server, database_url, free_port
 
 DATABASE = "verse_benchmark"
@@ -39,7 +39,10 @@ TURNS_AT_ONCE = 20
 def main() -> None:
     """Print both tables."""
     options = parse()
-    with model("--tokens", "50", "--tokens-per-second", "25") as url, scratch_database() as database:
+    with (
+        model("--tokens", "50", "--tokens-per-second", "25") as url,
+        scratch_database() as database,
+    ):
         report_head()
         with serving(database, url) as server:
             report_streams("Verse", server, asyncio.run(streams(server, options)))
@@ -55,9 +58,13 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=100, help="streams at once")
-    parser.add_argument("--rounds", type=int, default=5, help="streams of each user, one after the other")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="streams of each user, one after the other"
+    )
     parser.add_argument("--burst", action="store_true", help="all users begin in the same instant")
     parser.add_argument("--turns", type=int, default=20_000, help="turns of the memory run")
     return parser.parse_args()
@@ -132,9 +139,16 @@ async def stream(port: int, headers: dict[str, str], address: str) -> float | No
     Bare sockets: an HTTP library here would take as much of the two cores as a worker does.
     """
     body = b'{"content": "Hello"}'
-    lines = [f"POST {address} HTTP/1.1", "Host: 127.0.0.1", "Accept: text/event-stream", "Connection: close"]
+    lines = [
+        f"POST {address} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Accept: text/event-stream",
+        "Connection: close",
+    ]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode()
+    head = "\r\n".join(
+        [*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    ).encode()
     began = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -156,12 +170,16 @@ async def turns(server: Server, count: int) -> list[tuple[int, float]]:
     async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
         for tenth in range(11):
             if tenth:
-                await asyncio.gather(*(talk(client, *user, count // 10 // TURNS_AT_ONCE) for user in users))
+                await asyncio.gather(
+                    *(talk(client, *user, count // 10 // TURNS_AT_ONCE) for user in users)
+                )
             sizes.append((tenth * count // 10, workers_mb(server)))
     return sizes
 
 
-async def talk(client: httpx2.AsyncClient, headers: dict[str, str], address: str, count: int) -> None:
+async def talk(
+    client: httpx2.AsyncClient, headers: dict[str, str], address: str, count: int
+) -> None:
     """So many turns, one after the other. Raises where one fails."""
     for _ in range(count):
         response = await client.post(address, json={"content": "Hello"}, headers=headers)
@@ -170,21 +188,27 @@ async def talk(client: httpx2.AsyncClient, headers: dict[str, str], address: str
 
 def workers_mb(server: Server) -> float:
     """Resident memory of all workers."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    )
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children)
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def workers_cpu_s(server: Server) -> float:
     """Processor time of all workers since their start."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    )
     fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in children]
     return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def report_head() -> None:
     """First token, milliseconds; the workers' processor time for each stream, their start included."""
-    print("| | streams | failed | first token p50 ms | p95 ms | CPU ms a stream |\n|---|---|---|---|---|---|")
+    print(
+        "| | streams | failed | first token p50 ms | p95 ms | CPU ms a stream |\n|---|---|---|---|---|---|"
+    )
 
 
 def report_streams(name: str, server: Server, times: list[float | None]) -> None:
@@ -192,7 +216,9 @@ def report_streams(name: str, server: Server, times: list[float | None]) -> None
     cuts = statistics.quantiles([one for one in times if one is not None], n=20)
     middle, high, cpu = cuts[9] * 1000, cuts[18] * 1000, workers_cpu_s(server) / len(times) * 1000
     failed = times.count(None)
-    print(f"| {name} | {len(times)} | {failed} | {middle:.0f} | {high:.0f} | {cpu:.1f} |", flush=True)
+    print(
+        f"| {name} | {len(times)} | {failed} | {middle:.0f} | {high:.0f} | {cpu:.1f} |", flush=True
+    )
 
 
 def report_memory(sizes: list[tuple[int, float]], count: int) -> None:
@@ -200,7 +226,9 @@ def report_memory(sizes: list[tuple[int, float]], count: int) -> None:
     print("\n| turns | workers MB |\n|---|---|")
     for done, size in sizes:
         print(f"| {done:,} | {size:.1f} |")
-    print(f"\nGrowth from {count // 10:,} to {count:,} turns: {(sizes[-1][1] / sizes[1][1] - 1) * 100:.1f} %")
+    print(
+        f"\nGrowth from {count // 10:,} to {count:,} turns: {(sizes[-1][1] / sizes[1][1] - 1) * 100:.1f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -23,12 +23,16 @@ from fake_openai import Answer, FakeOpenAI
 from tests.support import Server
 
 MESSAGES = 200
-ONE_WORKER_TURNS = 20  # a client's connection leads to one worker: a new client for each so many turns
+ONE_WORKER_TURNS = (
+    20  # a client's connection leads to one worker: a new client for each so many turns
+)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -69,7 +73,10 @@ def workers(server: Server) -> list[int]:
 def weigh(pid: int) -> tuple[float, float, float]:
     """RSS, PSS and USS of a process, in megabytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    mb = {name: int(size) * 1024 / 1e6 for name, size, _ in (line.replace(":", " ").split() for line in lines)}
+    mb = {
+        name: int(size) * 1024 / 1e6
+        for name, size, _ in (line.replace(":", " ").split() for line in lines)
+    }
     return mb["Rss"], mb["Pss"], mb["Private_Clean"] + mb["Private_Dirty"]
 
 

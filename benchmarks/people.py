@@ -21,7 +21,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.types import TypeInfo
 
-from retrieval.sql import VectorDumper
+from retrieval.db import VectorDumper
 
 SIZES = (20, 200, 700, 2_000, 20_000)  # messages of the users that are asked about: users 1, 2, …
 OTHERS = 120  # messages of everybody else, about
@@ -57,7 +57,9 @@ class World:
         self.luck = np.random.default_rng(seed)
         self._topics = self.luck.standard_normal((TOPICS, HIDDEN), dtype=np.float32)
         self._out = self.luck.standard_normal((HIDDEN, DIMENSIONS), dtype=np.float32)
-        self._words = np.array(STOP_WORDS + [f"w{n:x}ord" for n in range(VOCABULARY - len(STOP_WORDS))])
+        self._words = np.array(
+            STOP_WORDS + [f"w{n:x}ord" for n in range(VOCABULARY - len(STOP_WORDS))]
+        )
         self._zipf = 1 / np.arange(1, VOCABULARY + 1)
         self._zipf /= self._zipf.sum()
 
@@ -69,7 +71,9 @@ class World:
     def near(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Neighbours of the vectors, as a question is one of a message."""
         noise = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self._out
-        length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(
+            noise, axis=1, keepdims=True
+        )
         found: NDArray[np.float32] = vectors + NOISE * noise * length
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         return found
@@ -96,10 +100,14 @@ class People:
         return np.array([reference(int(row)) for row in rows]), np.array(self.vectors[rows])
 
 
-def write(folder: Path, rows: int, world: World, *, sizes: tuple[int, ...] = SIZES, within: int = 0) -> People:
+def write(
+    folder: Path, rows: int, world: World, *, sizes: tuple[int, ...] = SIZES, within: int = 0
+) -> People:
     """Draw so many rows into the folder; those of the users asked about are ``within`` the first (0: anywhere)."""
     users = owners(rows, sizes, within or rows)
-    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (len(users), DIMENSIONS))
+    vectors = np.lib.format.open_memmap(
+        folder / "vectors.npy", "w+", np.float32, (len(users), DIMENSIONS)
+    )
     texts: list[str] = []
     for start in range(0, len(users), CHUNK):
         part = vectors[start : start + CHUNK]
@@ -116,7 +124,10 @@ def owners(rows: int, sizes: tuple[int, ...], within: int) -> NDArray[np.int64]:
     asked = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
     others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(asked), 0))]
     luck = np.random.default_rng(2)
-    first, later = np.array(asked + others[: within - len(asked)]), np.array(others[within - len(asked) :])
+    first, later = (
+        np.array(asked + others[: within - len(asked)]),
+        np.array(others[within - len(asked) :]),
+    )
     luck.shuffle(first)
     luck.shuffle(later)
     return np.concatenate([first, later]).astype(np.int64)
@@ -134,7 +145,9 @@ def sign_up(database: psycopg.Connection[Any], people: People) -> None:
     found = TypeInfo.fetch(database, "vector")
     assert found is not None
     found.register(database)
-    database.adapters.register_dumper(np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid}))
+    database.adapters.register_dumper(
+        np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid})
+    )
     database.commit()
 
 
@@ -142,7 +155,10 @@ def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None
     """Put them into both tables in turn, embeddings included, after ``sign_up``; recall's triggers do the rest."""
     for start in range(rows.start, rows.stop, CHUNK):
         table, parent = TABLES[start // CHUNK % len(TABLES)]
-        with database.transaction(), database.cursor().copy(COPY.format(table=table, parent=parent)) as copy:
+        with (
+            database.transaction(),
+            database.cursor().copy(COPY.format(table=table, parent=parent)) as copy,
+        ):
             copy.set_types(["int4", "int8", "text", "text", "timestamptz", "vector"])
             for row in _messages(people, range(start, min(start + CHUNK, rows.stop))):
                 copy.write_row(row)
@@ -170,4 +186,11 @@ def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:
     began = datetime(2024, 1, 1, tzinfo=UTC)
     for row in rows:
         user, role = int(people.users[row]), "user" if row % 2 else "assistant"
-        yield user, user, role, people.texts[row], began + timedelta(minutes=row), people.vectors[row]
+        yield (
+            user,
+            user,
+            role,
+            people.texts[row],
+            began + timedelta(minutes=row),
+            people.vectors[row],
+        )

@@ -45,7 +45,9 @@ def picture(figures: Figures) -> str:
     return "\n".join(parts)
 
 
-def panel(figures: Figures, number: int, name: str, title: str, marks: list[float]) -> Iterable[str]:
+def panel(
+    figures: Figures, number: int, name: str, title: str, marks: list[float]
+) -> Iterable[str]:
     """Axes, and a line for each way."""
     left = LEFT + number * (PANEL + GAP)
     yield f'<text x="{left}" y="{TOP - 16}" font-weight="bold">{title}, by the user\'s messages</text>'

@@ -25,21 +25,36 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 
 from benchmarks.load import scratch_database, serving
-from chat.tokens import create_token
+from chat.auth.api_tokens import create_token
 
 
 def main() -> None:
     """Print the client's tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="conversations with questions and their evidence")
-    parser.add_argument("--client", type=Path, required=True, help="the program that asks them and counts")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="conversations with questions and their evidence"
+    )
+    parser.add_argument(
+        "--client", type=Path, required=True, help="the program that asks them and counts"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
         tokens = remember(options.client, options.data, Path(folder))
         for by, embeddings in {"words and meaning": "local", "words only": "none"}.items():
-            with serving(url, "http://127.0.0.1:9/v1", EMBEDDINGS=embeddings, WEB_CONCURRENCY="1") as server:
+            with serving(
+                url, "http://127.0.0.1:9/v1", EMBEDDINGS=embeddings, WEB_CONCURRENCY="1"
+            ) as server:
                 print(f"\n{by}", flush=True)
-                ask(options.client, options.data, "--base-url", server.url, "--token-file", str(tokens))
+                ask(
+                    options.client,
+                    options.data,
+                    "--base-url",
+                    server.url,
+                    "--token-file",
+                    str(tokens),
+                )
 
 
 def remember(client: Path, data: Path, folder: Path) -> Path:
@@ -48,7 +63,9 @@ def remember(client: Path, data: Path, folder: Path) -> Path:
     ask(client, data, "--export-jsonl", str(lines))
     call_command("import_messages", str(lines), "--create-users")
     call_command("backfill_embeddings", "--sleep", "0", "--vacuum", verbosity=0)
-    tokens.write_text(json.dumps({user.username: create_token(user)[1] for user in User.objects.all()}))
+    tokens.write_text(
+        json.dumps({user.username: create_token(user)[1] for user in User.objects.all()})
+    )
     return tokens
 
 

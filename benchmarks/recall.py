@@ -33,10 +33,10 @@ from benchmarks import peers, results
 from benchmarks.load import scratch_database
 from benchmarks.people import SIZES, People, World, fill, sign_up, write
 from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
-from retrieval import sql
-from retrieval.ranking import Ranked
-from retrieval.recall import Scope, recall
-from retrieval.sql import VectorDumper
+from retrieval import db
+from retrieval.db import VectorDumper
+from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.ranking import Ranked
 
 # "+ 0" keeps the planner from an HNSW index: what is exact must be so.
 ARM = """(SELECT id * 2 + {number} AS id, embedding <=> %(q)b::vector AS distance FROM {table}
@@ -51,32 +51,53 @@ SIZE = "SELECT coalesce(sum({function}(c.oid)), 0) / 1e6 FROM pg_class c WHERE r
 
 def main() -> None:
     """Print the table and the targets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=40, help="for each size of user")
     parser.add_argument(
-        "--no-hnsw", dest="hnsw", action="store_false", help="without the HNSW index: minutes to build"
+        "--no-hnsw",
+        dest="hnsw",
+        action="store_false",
+        help="without the HNSW index: minutes to build",
     )
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="without the three libraries")
-    parser.add_argument("--load-s", type=float, default=360, help="most seconds that a library may load")
+    parser.add_argument(
+        "--no-peers", dest="peers", action="store_false", help="without the three libraries"
+    )
+    parser.add_argument(
+        "--load-s", type=float, default=360, help="most seconds that a library may load"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    found = run(options.rows, options.questions, hnsw=options.hnsw, others=options.peers, load_s=options.load_s)
+    found = run(
+        options.rows,
+        options.questions,
+        hnsw=options.hnsw,
+        others=options.peers,
+        load_s=options.load_s,
+    )
     print_table(found)
     results.finish(found, options.json)
 
 
-def run(rows: int, questions: int, *, hnsw: bool, others: bool, load_s: float = 360) -> dict[str, Any]:
+def run(
+    rows: int, questions: int, *, hnsw: bool, others: bool, load_s: float = 360
+) -> dict[str, Any]:
     """Figures by size and way, what the peers are, sizes in megabytes, ratios."""
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
         world = World()
         people = write(Path(folder), rows, world)
         megabytes = prepare(url, people, hnsw=hnsw)
-        asked = {size: ask_of(people, user, world, questions) for user, size in enumerate(SIZES, start=1)}
+        asked = {
+            size: ask_of(people, user, world, questions) for user, size in enumerate(SIZES, start=1)
+        }
         with contextlib.ExitStack() as stack:
             made = {}
             if others:
-                made = stack.enter_context(peers.peers(url, people, keep(asked, Path(folder)), load_s=load_s))
+                made = stack.enter_context(
+                    peers.peers(url, people, keep(asked, Path(folder)), load_s=load_s)
+                )
             figures = measure(url, people, asked, made, hnsw=hnsw)
     facts = {name: peer.facts for name, peer in made.items()}
     return {
@@ -125,12 +146,20 @@ def ask_of(people: People, user: int, world: World, questions: int) -> list[Ques
     asked = world.near(vectors[world.luck.integers(len(vectors), size=count)])
     texts = world.texts(count, least=8, most=8)
     return [
-        Question((user - 1) * count + n, user, text, vector, frozenset(nearest_of(references, vectors, vector)))
+        Question(
+            (user - 1) * count + n,
+            user,
+            text,
+            vector,
+            frozenset(nearest_of(references, vectors, vector)),
+        )
         for n, (text, vector) in enumerate(zip(texts, asked, strict=True))
     ]
 
 
-def nearest_of(references: NDArray[np.int64], vectors: NDArray[np.float32], asked: NDArray[np.float32]) -> list[int]:
+def nearest_of(
+    references: NDArray[np.int64], vectors: NDArray[np.float32], asked: NDArray[np.float32]
+) -> list[int]:
     """By cosine, all in memory; vectors have length 1."""
     return [int(one) for one in references[np.argsort(-(vectors @ asked))[:NEAREST]]]
 
@@ -138,18 +167,31 @@ def nearest_of(references: NDArray[np.int64], vectors: NDArray[np.float32], aske
 def keep(asked: dict[int, list[Question]], folder: Path) -> Path:
     """A file of all questions, for other processes."""
     every = [one for questions in asked.values() for one in questions]
-    np.savez(folder / "questions.npz", users=[one.user for one in every], vectors=[one.vector for one in every])
+    np.savez(
+        folder / "questions.npz",
+        users=[one.user for one in every],
+        vectors=[one.vector for one in every],
+    )
     return folder / "questions.npz"
 
 
 def measure(
-    url: str, people: People, asked: dict[int, list[Question]], made: dict[str, peers.Peer], *, hnsw: bool
+    url: str,
+    people: People,
+    asked: dict[int, list[Question]],
+    made: dict[str, peers.Peer],
+    *,
+    hnsw: bool,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Figures by size, then way."""
     figures = {}
     with contextlib.ExitStack() as stack:
-        exact, free, forced = (stack.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(3))
-        forced.execute("SET enable_sort = off")  # what is left is the index that gives its own order
+        exact, free, forced = (
+            stack.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(3)
+        )
+        forced.execute(
+            "SET enable_sort = off"
+        )  # what is left is the index that gives its own order
         for user, size in enumerate(SIZES, start=1):
             ways = own_ways(people.of(user)) | {"exact scan": scan(exact, "+ 0")}
             if hnsw:
@@ -175,20 +217,25 @@ def whole(question: Question, vector: NDArray[np.float32] | None) -> list[Ranked
 
 def nearest_first(ranked: list[Ranked]) -> list[int]:
     """By cosine alone, to compare with an exact search."""
-    found = sorted(ranked, key=lambda one: -1 if one.similarity is None else one.similarity, reverse=True)
+    found = sorted(
+        ranked, key=lambda one: -1 if one.similarity is None else one.similarity, reverse=True
+    )
     return [one.reference for one in found]
 
 
 def backend() -> list[int]:
     """The server's process behind Django's connection."""
     connection.ensure_connection()
-    return [sql._raw().info.backend_pid]  # noqa: SLF001 - psycopg's own connection, which Django keeps
+    return [db._raw().info.backend_pid]  # noqa: SLF001 - psycopg's own connection, which Django keeps
 
 
 def scan(database: psycopg.Connection[Any], exact: str) -> Way:
     """A statement over both tables, planned anew each time."""
     database.adapters.register_dumper(np.ndarray, VectorDumper)
-    arms = [ARM.format(number=number, table=table, exact=exact) for number, table in enumerate(INDEXES.values())]
+    arms = [
+        ARM.format(number=number, table=table, exact=exact)
+        for number, table in enumerate(INDEXES.values())
+    ]
     statement = BOTH.format(*arms)
 
     def look(question: Question) -> list[int]:
@@ -200,7 +247,9 @@ def scan(database: psycopg.Connection[Any], exact: str) -> Way:
 
 def print_table(found: dict[str, Any]) -> None:
     """As Markdown."""
-    print("| messages | way | found | short | p50 ms | p95 ms | server CPU ms | CPU ms, client's too | server MB |")
+    print(
+        "| messages | way | found | short | p50 ms | p95 ms | server CPU ms | CPU ms, client's too | server MB |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for size, ways in found["figures"].items():
         for name, figures in ways.items():

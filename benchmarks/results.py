@@ -39,7 +39,11 @@ def about() -> dict[str, Any]:
         (postgres,) = server.execute("SHOW server_version").fetchone() or ("",)
     return {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "processor": processor()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+            "processor": processor(),
+        },
         "versions": {"Python": platform.python_version(), "PostgreSQL": postgres}
         | {name: version(name) for name in PACKAGES},
     }
@@ -61,7 +65,13 @@ def ladder_ratios(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, 
         ratios[f"{size}: short answers of recall"] = recall["short"]
         ratios[f"{size}: recall / exact scan, CPU"] = round(recall["cpu_ms"] / exact["cpu_ms"], 2)
         ratios[f"{size}: recall / exact scan, p50"] = round(recall["p50_ms"] / exact["p50_ms"], 2)
-        libraries = [ways[name]["p50_ms"] for name in ("mem0", "langchain-postgres", "llama-index") if name in ways]
+        libraries = [
+            ways[name]["p50_ms"]
+            for name in ("mem0", "langchain-postgres", "llama-index")
+            if name in ways
+        ]
         if libraries and int(size) <= UP_TO:
-            ratios[f"{size}: recall / fastest library, p50"] = round(recall["p50_ms"] / min(libraries), 2)
+            ratios[f"{size}: recall / fastest library, p50"] = round(
+                recall["p50_ms"] / min(libraries), 2
+            )
     return ratios

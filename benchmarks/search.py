@@ -32,9 +32,9 @@ from benchmarks.load import scratch_database, serving, workers_cpu_s
 from benchmarks.people import World, fill, sign_up, write
 from benchmarks.recall import backend
 from benchmarks.ways import WARM, as_row, cpu_ms
-from chat.tokens import create_token
+from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
-from retrieval.recall import Scope, recall
+from retrieval.recall.candidates import Scope, recall
 from tests.support import Server
 
 SIZES = (700, 2_000)
@@ -44,13 +44,17 @@ BACKENDS = """SELECT pid FROM pg_stat_activity WHERE datname = current_database(
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     found = run(options.rows, options.questions)
-    print("| messages | by | HTTP p50 ms | p95 ms | CPU ms | the recall itself p50 ms | p95 ms | CPU ms |")
+    print(
+        "| messages | by | HTTP p50 ms | p95 ms | CPU ms | the recall itself p50 ms | p95 ms | CPU ms |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, figures in found["figures"].items():
         size, _, by = name.partition(", ")
@@ -67,14 +71,22 @@ def run(rows: int, questions: int) -> dict[str, Any]:
         with psycopg.connect(url) as database:
             sign_up(database, people)
             fill(database, people, range(rows))
-        tokens = {user: create_token(User.objects.get(pk=user))[1] for user in range(1, len(SIZES) + 1)}
-        both = {"OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "sk-benchmark", "EMBEDDING_MODEL": "model"}
+        tokens = {
+            user: create_token(User.objects.get(pk=user))[1] for user in range(1, len(SIZES) + 1)
+        }
+        both = {
+            "OPENAI_BASE_URL": fake.base_url,
+            "OPENAI_API_KEY": "sk-benchmark",
+            "EMBEDDING_MODEL": "model",
+        }
         for by, values in {"words": {"EMBEDDINGS": "none"}, "words and meaning": both}.items():
             with serving(url, fake.base_url, WEB_CONCURRENCY="1", **values) as server:
                 for user, size in enumerate(SIZES, start=1):
                     asked = Asked(server, fake, url, tokens[user], user)
                     vectors = world.vectors(questions + WARM) if by != "words" else None
-                    figures[f"{size}, {by}"] = asked.all(world.texts(questions + WARM, least=8, most=8), vectors)
+                    figures[f"{size}, {by}"] = asked.all(
+                        world.texts(questions + WARM, least=8, most=8), vectors
+                    )
     return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 
 
@@ -82,8 +94,12 @@ def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
     """What is added to the recall."""
     ratios = {}
     for name, row in figures.items():
-        ratios[f"{name}: HTTP over recall, p50 ms"] = round(row["http_p50_ms"] - row["recall_p50_ms"], 2)
-        ratios[f"{name}: HTTP over recall, CPU ms"] = round(row["http_cpu_ms"] - row["recall_cpu_ms"], 2)
+        ratios[f"{name}: HTTP over recall, p50 ms"] = round(
+            row["http_p50_ms"] - row["recall_p50_ms"], 2
+        )
+        ratios[f"{name}: HTTP over recall, CPU ms"] = round(
+            row["http_cpu_ms"] - row["recall_cpu_ms"], 2
+        )
         ratios[f"{name}: HTTP / recall, CPU"] = round(row["http_cpu_ms"] / row["recall_cpu_ms"], 2)
     return ratios
 

@@ -22,8 +22,9 @@ import numpy as np
 import psycopg
 
 from benchmarks.load import scratch_database
-from retrieval import recall, structures
-from retrieval.sql import VectorDumper
+from retrieval.db import VectorDumper
+from retrieval.recall import candidates
+from retrieval.schema import structures
 
 BATCH = 500
 QUESTIONS = 60
@@ -70,7 +71,9 @@ SIZE = "SELECT pg_table_size(%s) / 1e6, pg_indexes_size(%s) / 1e6"
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--users", type=int, default=50)
     options = parser.parse_args()
@@ -80,10 +83,14 @@ def main() -> None:
         database.execute(COLUMNS)
         database.execute(BESIDE)
         source = structures.Source(0, "beside", "chat_id")
-        database.execute(structures.for_source(structures.FOLLOW, source, schema="public", vector="public"))
+        database.execute(
+            structures.for_source(structures.FOLLOW, source, schema="public", vector="public")
+        )
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
-        print("| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, a fifth, ms |")
+        print(
+            "| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, a fifth, ms |"
+        )
         print("|---|---|---|---|---|---|---|")
         for table in ("bare", "columns", "beside"):
             report(database, table, options)
@@ -109,7 +116,11 @@ def report(database: psycopg.Connection[Any], table: str, options: argparse.Name
     database.execute("VACUUM ANALYZE")
     names = [table, "message_memories"] if table == "beside" else [table]
     sizes = [database.execute(SIZE, [name, name]).fetchone() or (0, 0) for name in names]
-    cells = [f"{insert:.0f}", f"{embed:.0f}", *(f"{sum(size[part] for size in sizes):.0f}" for part in (0, 1))]
+    cells = [
+        f"{insert:.0f}",
+        f"{embed:.0f}",
+        *(f"{sum(size[part] for size in sizes):.0f}" for part in (0, 1)),
+    ]
     if table != "bare":
         cells += [f"{recall_ms(database, table, user, numbers, luck):.1f}" for user in (1, 2)]
     print(f"| {table} | {' | '.join(cells)} |", flush=True)
@@ -126,9 +137,11 @@ def timed(database: psycopg.Connection[Any], sql: str, rows: list[tuple[Any, ...
     return (time.perf_counter() - began) / len(rows) * 1e6
 
 
-def recall_ms(database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random) -> float:
+def recall_ms(
+    database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random
+) -> float:
     """The median time of the recall statement."""
-    statement = recall._statement("true", by_meaning=True)  # noqa: SLF001 - the statement itself is measured
+    statement = candidates._statement("true", by_meaning=True)  # noqa: SLF001 - the statement itself is measured
     statement = statement.replace("{vector}", "public").replace(
         "coalesce(t0.embedding, t1.embedding)", "t0.embedding"
     )

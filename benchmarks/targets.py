@@ -36,7 +36,9 @@ class Target:
 def ladder(ending: str) -> Callable[[Results], list[float]]:
     """All ratios of the ladder whose names end so."""
     return lambda results: [
-        value for name, value in results["recall"]["ratios"].items() if name.partition(": ")[2] == ending
+        value
+        for name, value in results["recall"]["ratios"].items()
+        if name.partition(": ")[2] == ending
     ]
 
 
@@ -48,18 +50,28 @@ def ratio(file: str, name: str) -> Callable[[Results], float]:
 def growth(results: Results) -> float:
     """Of the same users' recall, between the two largest sizes: the worst."""
     ratios = results["growth"]["ratios"].items()
-    return max(float(value) for name, value in ratios if name.startswith("recall of") and name.endswith("p50"))
+    return max(
+        float(value)
+        for name, value in ratios
+        if name.startswith("recall of") and name.endswith("p50")
+    )
 
 
 def insert(results: Results) -> float:
     """At the largest size, milliseconds."""
     ratios = results["growth"]["ratios"].items()
-    return [float(value) for name, value in ratios if name.endswith("insert with recall over bare, CPU ms")][-1]
+    return [
+        float(value)
+        for name, value in ratios
+        if name.endswith("insert with recall over bare, CPU ms")
+    ][-1]
 
 
 def hostile(results: Results) -> float:
     """Of the user who has said one word 200,000 times, by words or by both: the worse."""
-    return max(float(row["p50_ms"]) for row in results["hostile"]["figures"]["the hostile user"].values())
+    return max(
+        float(row["p50_ms"]) for row in results["hostile"]["figures"]["the hostile user"].values()
+    )
 
 
 def over_http(results: Results) -> float:
@@ -69,14 +81,29 @@ def over_http(results: Results) -> float:
 
 
 TARGETS = [
-    Target("found of the five nearest, any size", lambda r: min(ladder("found by recall")(r)), 0.99, at_least=True),
-    Target("short answers", lambda r: sum(ladder("short answers of recall")(r)), 0),
-    Target("700 messages: recall / exact scan, p50", ratio("recall", "700: recall / exact scan, p50"), 3, 2),
     Target(
-        "20,000 messages: recall / exact scan, p50", ratio("recall", "20000: recall / exact scan, p50"), 0.2, 0.125
+        "found of the five nearest, any size",
+        lambda r: min(ladder("found by recall")(r)),
+        0.99,
+        at_least=True,
+    ),
+    Target("short answers", lambda r: sum(ladder("short answers of recall")(r)), 0),
+    Target(
+        "700 messages: recall / exact scan, p50",
+        ratio("recall", "700: recall / exact scan, p50"),
+        3,
+        2,
     ),
     Target(
-        "up to 2,000: recall / fastest library, p50", lambda r: max(ladder("recall / fastest library, p50")(r)), 1
+        "20,000 messages: recall / exact scan, p50",
+        ratio("recall", "20000: recall / exact scan, p50"),
+        0.2,
+        0.125,
+    ),
+    Target(
+        "up to 2,000: recall / fastest library, p50",
+        lambda r: max(ladder("recall / fastest library, p50")(r)),
+        1,
     ),
     Target("the same user, the largest / the size before, p50", growth, 1.3),
     Target("200,000 messages of one word, p50 ms", hostile, 100),

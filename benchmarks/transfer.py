@@ -38,7 +38,9 @@ def main() -> None:
     """Print the table."""
     options = parse_options()
     made = list(lines(options.rows, options.users))
-    print(f"{options.rows:,} lines, {sum(map(len, made)) / 1e6:.0f} MB; reading alone: {rate(map(parse, made))}")
+    print(
+        f"{options.rows:,} lines, {sum(map(len, made)) / 1e6:.0f} MB; reading alone: {rate(map(parse, made))}"
+    )
     print("| | import | the same again | export |")
     print("|---|---|---|---|")
     more = list(lines(options.rows, options.users, began=LATER))
@@ -54,13 +56,17 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=50)
     return parser.parse_args()
 
 
-def lines(rows: int, users: int, *, began: datetime = BEGAN, words: list[str] = WORDS) -> Iterator[bytes]:
+def lines(
+    rows: int, users: int, *, began: datetime = BEGAN, words: list[str] = WORDS
+) -> Iterator[bytes]:
     """A file, the same each time; what begins at another time is of other conversations."""
     luck = random.Random(1)
     for number in range(rows):
@@ -77,7 +83,9 @@ def as_people_write() -> list[str]:
     luck = random.Random(1)
     samples = (FOLDER / "conversations.jsonl").read_text().splitlines()
     said = [word for line in samples for word in json.loads(line)["content"].split()]
-    return said * 5 + ["".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(said) * 5 // 11)]
+    return said * 5 + [
+        "".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(said) * 5 // 11)
+    ]
 
 
 def leave_recall_out() -> None:
@@ -85,12 +93,14 @@ def leave_recall_out() -> None:
     with connection.cursor() as cursor:
         for model in KINDS.values():
             cursor.execute(f"ALTER TABLE {model._meta.db_table} DISABLE TRIGGER USER")
-            cursor.execute(f"DROP FUNCTION {model.memory_source.table}_learn_added")
+            cursor.execute(f"DROP FUNCTION {model.memory_table.table}_learn_added")
 
 
 def report(name: str, made: list[bytes]) -> None:
     """A line of the table."""
-    print(f"| {name} | {imported(made)} | {imported(made)} | {rate(export_lines(None))} |", flush=True)
+    print(
+        f"| {name} | {imported(made)} | {imported(made)} | {rate(export_lines(None))} |", flush=True
+    )
 
 
 def imported(made: list[bytes]) -> str:

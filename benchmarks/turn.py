@@ -21,8 +21,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from benchmarks.load import scratch_database, serving, workers_mb
+from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat
-from chat.tokens import create_token
 from fake_openai import Answer, FakeOpenAI
 from retrieval.backfill import backfill
 
@@ -31,7 +31,9 @@ WORDS = "bread dog train choir roof garden rain school letter money river bell".
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--messages", type=int, default=200)
     parser.add_argument("--turns", type=int, default=100)
     options = parser.parse_args()
@@ -39,7 +41,11 @@ def main() -> None:
         fake.chat.default = Answer("I see.")
         settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY = fake.base_url, "sk-benchmark"
         token = remember(options.messages)
-        values = {"OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "sk-benchmark", "WEB_CONCURRENCY": "1"}
+        values = {
+            "OPENAI_BASE_URL": fake.base_url,
+            "OPENAI_API_KEY": "sk-benchmark",
+            "WEB_CONCURRENCY": "1",
+        }
         with serving(url, fake.base_url, **values) as server:
             started_mb = workers_mb(server)
             client = server.client(token)
@@ -48,7 +54,9 @@ def main() -> None:
                 chat = client.post("/api/chats/", json={}).json()["id"]
                 before = len(fake.requests)
                 began = time.perf_counter()
-                said = {"content": f"What did I say about the {WORDS[number % len(WORDS)]}, number {number}?"}
+                said = {
+                    "content": f"What did I say about the {WORDS[number % len(WORDS)]}, number {number}?"
+                }
                 client.post(f"/api/chats/{chat}/messages/", json=said).raise_for_status()
                 took = time.perf_counter() - began
                 others = sum(one.seconds or 0 for one in fake.requests[before : before + 2])
@@ -60,7 +68,9 @@ def main() -> None:
                 "| messages | turns | p50 ms | p95 ms | its own p50 ms | its own p95 ms | worker MB, started | used |"
             )
             print("|---|---|---|---|---|---|---|---|")
-            cells = [f"{cut * 1000:.1f}" for times in (whole, own) for cut in middle_and_high(times)]
+            cells = [
+                f"{cut * 1000:.1f}" for times in (whole, own) for cut in middle_and_high(times)
+            ]
             memory = f"{started_mb:.0f} | {workers_mb(server):.0f}"
             print(f"| {options.messages} | {options.turns} | {' | '.join(cells)} | {memory} |")
 

@@ -80,9 +80,14 @@ def local(look: Callable[[Question], list[int]]) -> Callable[[Question], Answer]
     """A function of this process, timed."""
 
     def timed(question: Question) -> Answer:
-        cpu, began = time.thread_time(), time.perf_counter()  # numpy's other threads spin for a while
+        cpu, began = (
+            time.thread_time(),
+            time.perf_counter(),
+        )  # numpy's other threads spin for a while
         found = look(question)
-        return Answer(found, (time.perf_counter() - began) * 1000, (time.thread_time() - cpu) * 1000)
+        return Answer(
+            found, (time.perf_counter() - began) * 1000, (time.thread_time() - cpu) * 1000
+        )
 
     return timed
 

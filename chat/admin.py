@@ -47,7 +47,9 @@ else:
     ModelAdmin, Users, Pages, Form = admin.ModelAdmin, UserAdmin, Paginator, ModelForm
 
 T = TypeVar("T", bound=Model)
-MOST_COUNTED = 10_000  # rows: a hundred pages of a hundred; counted in milliseconds, whatever the table's size
+MOST_COUNTED = (
+    10_000  # rows: a hundred pages of a hundred; counted in milliseconds, whatever the table's size
+)
 MOST_USERS = 100  # of those whose names begin as asked: their ids stand in the query
 
 # Words that only the admin shows: in the models they would be migrations, and 0001 is final.
@@ -94,7 +96,9 @@ class BoundedAdmin(ModelAdmin):
     list_select_related: ClassVar[Any] = ("user",)
     raw_id_fields: ClassVar[Any] = ("user",)
     actions = None  # rows are deleted one by one, under the rules of the service
-    allowed: ClassVar[tuple[str, ...]] = ()  # of add, change and delete, to whoever has Django's permission
+    allowed: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of add, change and delete, to whoever has Django's permission
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Where ``allowed`` says so."""
@@ -113,7 +117,9 @@ class BoundedAdmin(ModelAdmin):
     ) -> tuple[QuerySet[T], bool]:
         """The row of that id and the rows of those users; both by an index."""
         if search_term:
-            queryset = queryset.filter(with_id(search_term) | Q(user_id__in=users_like(search_term)))
+            queryset = queryset.filter(
+                with_id(search_term) | Q(user_id__in=users_like(search_term))
+            )
         return queryset, False
 
 
@@ -127,7 +133,9 @@ class DeletedWhole:
         user: Any = request.user
         names = {model: str(model._meta.verbose_name_plural) for model in self.cascade}
         refused = {
-            name for model, name in names.items() if not user.has_perm(f"chat.delete_{model._meta.model_name}")
+            name
+            for model, name in names.items()
+            if not user.has_perm(f"chat.delete_{model._meta.model_name}")
         }
         return [str(one) for one in objs], dict.fromkeys(names.values(), "all of them"), refused, []
 
@@ -252,7 +260,9 @@ class MessageAdmin(BoundedAdmin):
             return super().delete_view(request, object_id, extra_context)
         except InProgress as error:
             messages.error(request, str(error.detail))
-            return HttpResponseRedirect(reverse(f"admin:chat_{self.opts.model_name}_change", args=[object_id]))
+            return HttpResponseRedirect(
+                reverse(f"admin:chat_{self.opts.model_name}_change", args=[object_id])
+            )
 
 
 @admin.register(ApiToken)

@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 class ApiError(exceptions.APIException):
     """An answer with a status and a code of our own; ``extra`` is added to the body."""
 
-    def __init__(self, detail: str | None = None, *, retry_after_s: int | None = None, **extra: Any) -> None:
+    def __init__(
+        self, detail: str | None = None, *, retry_after_s: int | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail)
         self.extra = extra
         self.wait = retry_after_s  # DRF's handler makes Retry-After of it
@@ -34,7 +36,9 @@ class KeyReused(ApiError):
     """422: the Idempotency-Key came with something else before."""
 
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
-    default_detail = "This Idempotency-Key was sent with another content; use a new one for each message."
+    default_detail = (
+        "This Idempotency-Key was sent with another content; use a new one for each message."
+    )
     default_code = "key_reused"
 
 
@@ -58,7 +62,9 @@ class TooManyStreams(ApiError):
     """429: STREAMS_PER_USER answers of this user are being given."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    default_detail = "Too many answers are being given to you at once; wait for one to end, or stop it."
+    default_detail = (
+        "Too many answers are being given to you at once; wait for one to end, or stop it."
+    )
     default_code = "too_many_streams"
 
 
@@ -97,9 +103,13 @@ def _known(error: Exception) -> Exception:
     if isinstance(error, PermissionDenied):
         return exceptions.PermissionDenied()
     if isinstance(error, exceptions.AuthenticationFailed):
-        return exceptions.NotAuthenticated()  # one and the same for no token, a wrong and a revoked one
+        return (
+            exceptions.NotAuthenticated()
+        )  # one and the same for no token, a wrong and a revoked one
     if isinstance(error, RecursionError):
-        return exceptions.ParseError()  # JSON of a hundred thousand brackets: nothing else here goes so deep
+        return (
+            exceptions.ParseError()
+        )  # JSON of a hundred thousand brackets: nothing else here goes so deep
     if is_database_away(error):
         logger.error("Database unavailable: %s", type(error.__cause__ or error).__name__)
         return DatabaseUnavailable()
@@ -108,7 +118,9 @@ def _known(error: Exception) -> Exception:
 
 def is_database_away(error: BaseException) -> bool:
     """Whether the database is out of reach, full or read-only: nothing that the request could mend."""
-    read_only = isinstance(error, DatabaseError) and getattr(error.__cause__, "sqlstate", None) == "25006"
+    read_only = (
+        isinstance(error, DatabaseError) and getattr(error.__cause__, "sqlstate", None) == "25006"
+    )
     return read_only or isinstance(error, (OperationalError, InterfaceError))
 
 

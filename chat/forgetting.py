@@ -14,7 +14,7 @@ from datetime import datetime
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from retrieval import sql
+from retrieval import db
 
 # A message is looked up by its key, in a subquery that depends on what asks and, with a LIMIT, cannot become a join:
 # joined to what asked for five answers, both tables were read as a whole, ten seconds with 300,000 messages.
@@ -57,7 +57,9 @@ MARKED = """
 def lost(number: int | str, *, or_marked: str = "") -> str:
     """SQL: whether the message ``m`` of the source with this number was given what is gone, or changed since."""
     given = GIVEN.replace("{number}", str(number))
-    condition = LOST.replace("{given}", given).replace("{message}", MESSAGE.replace("{reference}", "source"))
+    condition = LOST.replace("{given}", given).replace(
+        "{message}", MESSAGE.replace("{reference}", "source")
+    )
     return condition.replace("{or_marked}", or_marked)
 
 
@@ -102,7 +104,7 @@ CLEAR = "DELETE FROM forgotten_messages f WHERE NOT EXISTS (SELECT FROM {users} 
 ERASE = "DELETE FROM forgotten_messages WHERE user_id = %(user)s"
 
 
-def forgotten(user_id: int, references: list[int]) -> set[int]:
+def tainted(user_id: int, references: list[int]) -> set[int]:
     """Those of the user's messages that must not be recalled any more. One statement; four after a forgetting.
 
     ``references`` are of ``Source.reference``. Raises sql.NoMemory.
@@ -110,34 +112,43 @@ def forgotten(user_id: int, references: list[int]) -> set[int]:
     if not references:
         return set()
     params = {"user": user_id, "references": references}
-    found = {row[0] for row in sql.run(FORGOTTEN, params)}
+    found = {row[0] for row in db.execute(FORGOTTEN, params)}
     if None in found:
-        _spread(user_id)
-        found = {row[0] for row in sql.run(FORGOTTEN, params)}
+        propagate_taint(user_id)
+        found = {row[0] for row in db.execute(FORGOTTEN, params)}
     return found - {None}
 
 
-def _spread(user_id: int) -> None:
+def propagate_taint(user_id: int) -> None:
     """Mark what the user's forgettings have reached. One transaction of two statements.
 
     The walk is Python's: PostgreSQL's recursion reads every edge again for each step, 20 s for a chain of 10,000.
     """
     with transaction.atomic():
-        rows = sql.run(EDGES, {"user": user_id})
+        rows = db.execute(EDGES, {"user": user_id})
         reached = _reached(
             {pk: at for pk, at, given in rows if given is None},
             {pk: (at, given) for pk, at, given in rows if given is not None},
         )
-        sql.run(MARK, {"user": user_id, "ids": list(reached), "given_at": list(reached.values())})
+        db.execute(
+            MARK, {"user": user_id, "ids": list(reached), "given_at": list(reached.values())}
+        )
 
 
-def _reached(gone: dict[int, datetime | None], answers: dict[int, tuple[datetime, list[int]]]) -> dict[int, datetime]:
+def _reached(
+    gone: dict[int, datetime | None], answers: dict[int, tuple[datetime, list[int]]]
+) -> dict[int, datetime]:
     """The answers that were given what is gone, or such an answer (reference → when), each looked at once."""
     told = defaultdict(list)
     for answer, (_, given) in answers.items():
         for source in given:
             told[source].append(answer)
-    waiting = [one for source, at in gone.items() for one in told[source] if at is None or answers[one][0] < at]
+    waiting = [
+        one
+        for source, at in gone.items()
+        for one in told[source]
+        if at is None or answers[one][0] < at
+    ]
     reached: dict[int, datetime] = {}
     while waiting:
         answer = waiting.pop()
@@ -149,10 +160,10 @@ def _reached(gone: dict[int, datetime | None], answers: dict[int, tuple[datetime
 
 def erase(user_id: int) -> int:
     """Forget what of the user was forgotten; how many rows. One statement. Raises sql.NoMemory."""
-    return int(sql.run(ERASE, {"user": user_id})[0][0])
+    return int(db.execute(ERASE, {"user": user_id})[0][0])
 
 
 def clear() -> None:
     """Drop what is noted of users who are gone. One statement."""
-    with suppress(sql.NoMemory):
-        sql.run(CLEAR.replace("{users}", get_user_model()._meta.db_table), {})
+    with suppress(db.NoMemory):
+        db.execute(CLEAR.replace("{users}", get_user_model()._meta.db_table), {})

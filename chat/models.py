@@ -14,9 +14,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from chat.forgetting import lost
-from retrieval.indexes import VectorIndex
+from retrieval.message_tables import MessageTable
 from retrieval.models import Embedded, EmbeddedManager
-from retrieval.sources import Source
+from retrieval.schema.indexes import VectorIndex
 
 MAX_CONTENT_CHARS = 32_000  # docs/api.md
 
@@ -145,7 +145,9 @@ class Message(Embedded):
     edited_at = models.DateTimeField(null=True, blank=True)
     reply_to = models.BigIntegerField(null=True, blank=True)
     context = models.JSONField(null=True, blank=True)
-    truncated = models.BooleanField(default=False, db_default=False, help_text="The prompt held the message cut.")
+    truncated = models.BooleanField(
+        default=False, db_default=False, help_text="The prompt held the message cut."
+    )
     error = models.CharField(
         max_length=20,
         null=True,
@@ -174,14 +176,16 @@ REMEMBERED = """
 def _message_constraints(table: str) -> list[models.BaseConstraint]:
     return [
         models.CheckConstraint(condition=models.Q(role__in=Role.values), name=f"{table}_role"),
-        models.CheckConstraint(condition=models.Q(status__in=Status.values), name=f"{table}_status"),
+        models.CheckConstraint(
+            condition=models.Q(status__in=Status.values), name=f"{table}_status"
+        ),
     ]
 
 
 class ChatMessage(Message):
     """A message about a passage."""
 
-    memory_source = Source(
+    memory_table = MessageTable(
         1,
         "chat_messages",
         "passage_id",
@@ -196,7 +200,9 @@ class ChatMessage(Message):
     class Meta(Message.Meta):
         db_table = "chat_messages"
         indexes = [
-            models.Index(fields=["conversation", "created_at", "id"], name="chat_messages_in_order"),
+            models.Index(
+                fields=["conversation", "created_at", "id"], name="chat_messages_in_order"
+            ),
             VectorIndex(name="idx_chat_messages_embedding_user"),
         ]
         constraints = _message_constraints("chat_messages")
@@ -205,7 +211,7 @@ class ChatMessage(Message):
 class StandaloneChatMessage(Message):
     """A message of a standalone chat."""
 
-    memory_source = Source(
+    memory_table = MessageTable(
         0,
         "standalone_chat_messages",
         "chat_id",
@@ -220,7 +226,9 @@ class StandaloneChatMessage(Message):
     class Meta(Message.Meta):
         db_table = "standalone_chat_messages"
         indexes = [
-            models.Index(fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"),
+            models.Index(
+                fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"
+            ),
             VectorIndex(name="idx_standalone_messages_embedding"),
         ]
         constraints = _message_constraints("standalone_chat_messages")
@@ -236,7 +244,9 @@ class OfOneConversation(models.Model):
 
 
 def _one_conversation(table: str) -> models.CheckConstraint:
-    one = models.Q(passage__isnull=True, chat__isnull=False) | models.Q(passage__isnull=False, chat__isnull=True)
+    one = models.Q(passage__isnull=True, chat__isnull=False) | models.Q(
+        passage__isnull=False, chat__isnull=True
+    )
     return models.CheckConstraint(condition=one, name=f"{table}_one_conversation")
 
 
@@ -266,8 +276,12 @@ class IdempotencyKey(OfOneConversation):
     ``digest`` is the SHA-256 of what was asked, so that a key sent with something else is noticed.
     """
 
-    passage = models.ForeignKey(Passage, models.CASCADE, null=True, related_name="+", db_index=False)
-    chat = models.ForeignKey(StandaloneChat, models.CASCADE, null=True, related_name="+", db_index=False)
+    passage = models.ForeignKey(
+        Passage, models.CASCADE, null=True, related_name="+", db_index=False
+    )
+    chat = models.ForeignKey(
+        StandaloneChat, models.CASCADE, null=True, related_name="+", db_index=False
+    )
     key = models.CharField(max_length=255)
     digest = models.BinaryField(max_length=32)
     message_id = models.BigIntegerField(null=True)
@@ -285,7 +299,9 @@ class IdempotencyKey(OfOneConversation):
 class MemorySwitch(models.Model):
     """A user's own switch; no row means on."""
 
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="+")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="+"
+    )
     enabled = models.BooleanField(default=True, db_default=True)
     changed_at = models.DateTimeField(default=timezone.now, db_default=Now())
 

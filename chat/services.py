@@ -9,13 +9,15 @@ from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chat import errors, recalling, remembering, running, turns
-from chat.llm import check_configured
-from chat.memory import Memory
+from chat import errors
+from chat.answers import runner, turns
+from chat.answers.llm import check_configured
+from chat.answers.prompt import Prompt, build_prompt
+from chat.answers.runner import LiveAnswer
+from chat.answers.turns import AnyConversation, Turn
+from chat.memory import embed, recall
+from chat.memory.recalled import Memory
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
-from chat.prompt import Prompt, build_prompt
-from chat.running import Running
-from chat.turns import AnyConversation, Turn
 
 STOP_WAIT_S = 0.8  # contract: a stop ends the answer within 1 s, whatever has become of its process
 STOP_LOOK_S = 0.05
@@ -29,16 +31,18 @@ class ChatService:
     def __init__(self, conversation: AnyConversation) -> None:
         self.conversation = conversation
 
-    def reply_to(self, content: str, *, key: str | None = None) -> tuple[Turn, Running | None]:
+    def reply_to(self, content: str, *, key: str | None = None) -> tuple[Turn, LiveAnswer | None]:
         """Keep what the user says and begin the answer; Running is None where the key found a finished turn.
 
         Raises InProgress, KeyReused, TooManyStreams, Throttled.
         """
-        return self._give(turns.begin(self.conversation, content, key=key))
+        return self._give(turns.start(self.conversation, content, key=key))
 
-    def regenerate(self, answer: Message, *, key: str | None = None) -> tuple[Turn, Running | None]:
+    def regenerate(
+        self, answer: Message, *, key: str | None = None
+    ) -> tuple[Turn, LiveAnswer | None]:
         """Begin the conversation's last answer anew. Raises NotLast and what reply_to raises."""
-        return self._give(turns.begin_anew(self.conversation, answer, key=key))
+        return self._give(turns.restart(self.conversation, answer, key=key))
 
     def prompt_for(self, turn: Turn) -> Prompt:
         """What the model is sent: instructions, passage, memories, history, the message.
@@ -58,28 +62,32 @@ class ChatService:
             budget_tokens=budget_tokens,
             memory_tokens=settings.RAG_CONTEXT_TOKENS,
         )
-        turns.keep_context(turn.answer, prompt.as_kept())
+        turns.save_context(turn.answer, prompt.as_kept())
         return prompt
 
-    def _get_relevant_context(self, question: Message, sent: Sequence[Message] = ()) -> list[Memory]:
+    def _get_relevant_context(
+        self, question: Message, sent: Sequence[Message] = ()
+    ) -> list[Memory]:
         """The user's own earlier messages for the answer, best first, RAG_CONTEXT_LIMIT at most.
 
         None of ``sent``, which the prompt holds anyway, and never the question itself. It does not fail: what goes
         wrong is one line in the log, and fewer memories.
         """
-        return recalling.context_for(question, sent=sent)
+        return recall.recall_for_answer(question, sent=sent)
 
     def history_before(self, question: Message) -> list[Message]:
         """The latest CHAT_HISTORY_LIMIT messages before the question, newest first."""
-        earlier = Q(created_at__lt=question.created_at) | Q(created_at=question.created_at, pk__lt=question.pk)
+        earlier = Q(created_at__lt=question.created_at) | Q(
+            created_at=question.created_at, pk__lt=question.pk
+        )
         messages: MessageQuerySet = self.conversation.messages.filter(earlier)
         return list(islice(messages.said().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))
 
     def stop(self, answer: Message) -> Message:
         """End the answer, wherever it is being given; a finished one stays as it is. At most a second."""
-        RunningAnswer.objects.filter(message_id=answer.pk, **turns.of_conversation(self.conversation)).update(
-            stop_asked=True
-        )
+        RunningAnswer.objects.filter(
+            message_id=answer.pk, **turns.of_conversation(self.conversation)
+        ).update(stop_asked=True)
         until = time.monotonic() + STOP_WAIT_S
         while self._streams(answer) and time.monotonic() < until:
             connection.close()
@@ -95,7 +103,7 @@ class ChatService:
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
             message.save(update_fields=["content", "edited_at"])
-        remembering.remember_later(message)
+        embed.embed_in_background(message)
         return message
 
     def delete(self, message: Message) -> None:
@@ -110,23 +118,29 @@ class ChatService:
             turns.lock_user(self.conversation.user_id)  # no turn is begun meanwhile
             self.conversation.delete()
 
-    def _give(self, turn: Turn) -> tuple[Turn, Running | None]:
-        return turn, running.give(turn, self.prompt_for) if turn.running_id else None
+    def _give(self, turn: Turn) -> tuple[Turn, LiveAnswer | None]:
+        return turn, runner.start_answer(turn, self.prompt_for) if turn.running_id else None
 
     def _streams(self, answer: Message) -> bool:
-        return bool(self.conversation.messages.filter(pk=answer.pk, status=Status.STREAMING).exists())
+        return bool(
+            self.conversation.messages.filter(pk=answer.pk, status=Status.STREAMING).exists()
+        )
 
     def _end_without_owner(self, answer: Message) -> None:
-        row = turns.running_of(self.conversation)
+        row = turns.running_answer_of(self.conversation)
         if row and row.message_id == answer.pk:
             turn = Turn(self.conversation, answer, answer, row.pk)
             turns.finish(turn, row.text, turns.Ending(Status.INTERRUPTED))
 
     def _refuse_while_streaming(self, message: Message) -> None:
         turns.lock_user(self.conversation.user_id)
-        row = turns.running_of(self.conversation)
+        row = turns.running_answer_of(self.conversation)
         if row is None:
             return
-        answered = self.conversation.messages.filter(pk=row.message_id).values_list("reply_to", flat=True).first()
+        answered = (
+            self.conversation.messages.filter(pk=row.message_id)
+            .values_list("reply_to", flat=True)
+            .first()
+        )
         if message.pk in (row.message_id, answered if message.role == Role.USER else None):
             raise errors.InProgress

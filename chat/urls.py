@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from chat import memory_views, token_views, views
+from chat.api import conversation_views, memory_views, token_views
 from chat.models import Passage, StandaloneChat
 
 
@@ -11,13 +11,41 @@ def conversation_paths(name: str, model: type[Passage | StandaloneChat]) -> list
     one = f"{name}/<int:conversation_id>/"
     message = f"{one}messages/<int:message_id>/"
     return [
-        path(f"{name}/", views.of_kind(views.ConversationsView, model), name=name),
-        path(one, views.of_kind(views.ConversationView, model), name=f"{name}-one"),
-        path(f"{one}messages/", views.of_kind(views.MessagesView, model), name=f"{name}-messages"),
-        path(message, views.of_kind(views.MessageView, model), name=f"{name}-message"),
-        path(f"{message}events/", views.of_kind(views.EventsView, model), name=f"{name}-events"),
-        path(f"{message}stop/", views.of_kind(views.StopView, model), name=f"{name}-stop"),
-        path(f"{message}regenerate/", views.of_kind(views.RegenerateView, model), name=f"{name}-regenerate"),
+        path(
+            f"{name}/",
+            conversation_views.of_kind(conversation_views.ConversationsView, model),
+            name=name,
+        ),
+        path(
+            one,
+            conversation_views.of_kind(conversation_views.ConversationView, model),
+            name=f"{name}-one",
+        ),
+        path(
+            f"{one}messages/",
+            conversation_views.of_kind(conversation_views.MessagesView, model),
+            name=f"{name}-messages",
+        ),
+        path(
+            message,
+            conversation_views.of_kind(conversation_views.MessageView, model),
+            name=f"{name}-message",
+        ),
+        path(
+            f"{message}events/",
+            conversation_views.of_kind(conversation_views.EventsView, model),
+            name=f"{name}-events",
+        ),
+        path(
+            f"{message}stop/",
+            conversation_views.of_kind(conversation_views.StopView, model),
+            name=f"{name}-stop",
+        ),
+        path(
+            f"{message}regenerate/",
+            conversation_views.of_kind(conversation_views.RegenerateView, model),
+            name=f"{name}-regenerate",
+        ),
     ]
 
 

@@ -15,10 +15,16 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m fake_openai", description=__doc__)
     parser.add_argument("--port", type=int, default=9100, help="0 takes a free one (default: 9100)")
-    parser.add_argument("--tokens-per-second", type=float, help="pace of an answer (default: all at once)")
-    parser.add_argument("--first-token", type=float, default=0.0, metavar="S", help="seconds before the first")
+    parser.add_argument(
+        "--tokens-per-second", type=float, help="pace of an answer (default: all at once)"
+    )
+    parser.add_argument(
+        "--first-token", type=float, default=0.0, metavar="S", help="seconds before the first"
+    )
     parser.add_argument("--tokens", type=int, help="length of every answer (default: an echo)")
-    parser.add_argument("--embedding-delay", type=float, default=0.0, metavar="S", help="seconds a request")
+    parser.add_argument(
+        "--embedding-delay", type=float, default=0.0, metavar="S", help="seconds a request"
+    )
     parser.add_argument("--api-key", help="refuse every other key with 401")
     return parser.parse_args()
 

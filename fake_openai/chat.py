@@ -77,7 +77,9 @@ class Answer:
         return [data[at : at + self.split_bytes] for at in range(0, len(data), self.split_bytes)]
 
     def _style(self) -> Style:
-        return Style(self.finish_reason, self.line_end, self.comments, self.null_deltas, self.words_per_delta)
+        return Style(
+            self.finish_reason, self.line_end, self.comments, self.null_deltas, self.words_per_delta
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Echo:
     tokens: int | None = None
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
-        answer = Answer(self._text(exchange.request.last_user_text), self.first_token_s, self.tokens_per_s)
+        answer = Answer(
+            self._text(exchange.request.last_user_text), self.first_token_s, self.tokens_per_s
+        )
         await answer.play(exchange, shape)
 
     def _text(self, said: str) -> str:

@@ -73,7 +73,9 @@ class CompletionEvents:
         counts = [_event(as_json(self._base | {"choices": [], "usage": usage}), style)]
         return [end, *(counts if self._with_usage else []), _event(b"[DONE]", style)]
 
-    def _delta(self, delta: dict[str, Any], style: Style, finish_reason: str | None = None) -> bytes:
+    def _delta(
+        self, delta: dict[str, Any], style: Style, finish_reason: str | None = None
+    ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return _event(as_json(self._base | {"choices": [choice]} | self._usage_field), style)
 
@@ -87,7 +89,12 @@ class CompletionJson(JsonShape):
 
     def one(self, text: str, style: Style) -> bytes:
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": style.finish_reason}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": style.finish_reason,
+        }
         usage = _usage(self._prompt_tokens, len(deltas_of(text)))
         return as_json(self._base | {"choices": [choice], "usage": usage})
 
@@ -97,12 +104,21 @@ class CompletionJson(JsonShape):
 
 def _base(exchange: Exchange, kind: str) -> dict[str, Any]:
     model = exchange.request.fields.get("model")
-    return {"id": f"chatcmpl-{exchange.number}", "object": kind, "created": int(time.time()), "model": model}
+    return {
+        "id": f"chatcmpl-{exchange.number}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
 
 
 def _usage(prompt_tokens: int, answer_tokens: int) -> dict[str, int]:
     total = prompt_tokens + answer_tokens
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": answer_tokens, "total_tokens": total}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": answer_tokens,
+        "total_tokens": total,
+    }
 
 
 def _event(data: bytes, style: Style) -> bytes:

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from fake_openai.record import RecordedRequest
 
-TICK_S = 0.005  # waits end on this grid, so that 200 streams wake the loop 200 times a second, not 5,000
+TICK_S = (
+    0.005  # waits end on this grid, so that 200 streams wake the loop 200 times a second, not 5,000
+)
 BUFFER_BYTES = 65_536  # asyncio's high-water mark: what a transport keeps before flushed() waits
 _numbers = itertools.count(1)
 
@@ -35,7 +37,12 @@ class Exchange:
         self.number = next(_numbers)
 
     async def send_whole(
-        self, body: bytes, *, status: int = 200, content_type: str, headers: dict[str, str] | None = None
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        content_type: str,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Send a complete answer with its length."""
         length = {"content-length": str(len(body))}
@@ -44,7 +51,11 @@ class Exchange:
 
     def start(self, *, status: int = 200, content_type: str) -> None:
         """Send the head of an answer in chunks."""
-        headers = {"content-type": content_type, "transfer-encoding": "chunked", "cache-control": "no-cache"}
+        headers = {
+            "content-type": content_type,
+            "transfer-encoding": "chunked",
+            "cache-control": "no-cache",
+        }
         self._wire.write(self._head(status, headers))
 
     async def send(self, *pieces: bytes) -> None:
@@ -77,7 +88,10 @@ class Exchange:
 
     def _head(self, status: int, headers: dict[str, str]) -> bytes:
         headers = {"x-request-id": f"req_{self.number}"} | headers
-        lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [
+            f"HTTP/1.1 {status} {_phrase(status)}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -22,7 +22,9 @@ def problem_of(request: RecordedRequest, count_tokens: Callable[[str], int]) -> 
         return invalid("We could not parse the JSON body of your request.")
     if not isinstance(request.fields.get("model"), str):
         return invalid("you must provide a model parameter")
-    return _problem_of_form(request) or _problem_of_tokens([count_tokens(text) for text in request.texts])
+    return _problem_of_form(request) or _problem_of_tokens(
+        [count_tokens(text) for text in request.texts]
+    )
 
 
 def _problem_of_form(request: RecordedRequest) -> Refuse | None:

@@ -58,7 +58,11 @@ def _parse_head(head: bytes) -> Head:
     except ValueError:
         raise BadRequestError(400, "The request line is not HTTP.") from None
     pairs = (line.partition(":") for line in lines)
-    return method, target.partition("?")[0], {name.lower(): value.strip() for name, _, value in pairs}
+    return (
+        method,
+        target.partition("?")[0],
+        {name.lower(): value.strip() for name, _, value in pairs},
+    )
 
 
 def _body_length(headers: dict[str, str]) -> int:

@@ -41,7 +41,9 @@ class RecordedRequest:
     def messages(self) -> list[dict[str, Any]]:
         """The prompt of a chat completion; [] for another request."""
         messages = self.fields.get("messages")
-        return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+        return (
+            [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+        )
 
     @property
     def prompt_text(self) -> str:
@@ -51,7 +53,9 @@ class RecordedRequest:
     @property
     def last_user_text(self) -> str:
         """The content of the last message with the role user; "" where there is none."""
-        return next((_content(one) for one in reversed(self.messages) if one.get("role") == "user"), "")
+        return next(
+            (_content(one) for one in reversed(self.messages) if one.get("role") == "user"), ""
+        )
 
     @property
     def texts(self) -> list[str]:

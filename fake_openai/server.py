@@ -29,7 +29,9 @@ class FakeOpenAI:
     ``keep`` bounds the recorded requests. Safe to use from any thread.
     """
 
-    def __init__(self, *, port: int = 0, api_key: str | None = None, keep: int | None = None) -> None:
+    def __init__(
+        self, *, port: int = 0, api_key: str | None = None, keep: int | None = None
+    ) -> None:
         self.port = port
         self.api_key = api_key
         self._records = Records(keep)
@@ -46,7 +48,10 @@ class FakeOpenAI:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -98,14 +103,18 @@ class FakeOpenAI:
             time.sleep(POLL_S)
         return result
 
-    def watch_database(self, conninfo: str, only: str | None = None, most_busy: int | None = None) -> None:
+    def watch_database(
+        self, conninfo: str, only: str | None = None, most_busy: int | None = None
+    ) -> None:
         """Before each chat or embeddings answer, see in pg_stat_activity who sits idle in a transaction.
 
         ``only`` is a LIKE pattern for application_name; ``most_busy``: more sessions that are not idle are
         a violation. Until ``stop``, ``reset`` or ``unwatch_database``; it holds one connection.
         """
         self.unwatch_database()
-        self._watch = DatabaseWatch(conninfo, only=only, most_busy=most_busy, violations=self.violations)
+        self._watch = DatabaseWatch(
+            conninfo, only=only, most_busy=most_busy, violations=self.violations
+        )
 
     def unwatch_database(self) -> None:
         """Close the watching connection; ``violations`` stay."""
@@ -132,7 +141,9 @@ class FakeOpenAI:
     def _endpoint_of(self, request: RecordedRequest) -> Endpoint | None:
         return next((one for one in (self.chat, self.embeddings) if one.path == request.path), None)
 
-    def _refusal_at_the_door(self, request: RecordedRequest, endpoint: Endpoint | None) -> Refuse | None:
+    def _refusal_at_the_door(
+        self, request: RecordedRequest, endpoint: Endpoint | None
+    ) -> Refuse | None:
         if endpoint is None and request.path != "/v1/models":
             message = f"Invalid URL ({request.method} {request.path})"
             return Refuse(404, "unknown_url", message)
@@ -168,5 +179,7 @@ def _masked(key: str) -> str:
 
 
 def _models() -> bytes:
-    models = [{"id": name, "object": "model", "created": 0, "owned_by": "openai"} for name in MODELS]
+    models = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "openai"} for name in MODELS
+    ]
     return as_json({"object": "list", "data": models})

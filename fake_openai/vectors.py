@@ -17,7 +17,9 @@ STOP_WORDS = frozenset(
     ).split()
 )
 STOP_WEIGHT = 0.2  # chosen by hand: a shared noun outweighs a handful of these
-POSITIONS_PER_WORD = 8  # of 1,536: two words meet in 0.04 positions on average, so they are at right angles
+POSITIONS_PER_WORD = (
+    8  # of 1,536: two words meet in 0.04 positions on average, so they are at right angles
+)
 NO_WORDS = "\0no words"  # the word that a text without any counts as
 
 
@@ -44,11 +46,16 @@ def _normalized(parts: dict[int, float], dimensions: int) -> list[float]:
 @lru_cache(maxsize=65_536)  # more words than the tests and load texts have
 def _stem(word: str) -> str:
     """Without a common English ending, so that "dogs" is near "dog"; never under three letters."""
-    return next((word[: -len(end)] for end in SUFFIXES if word.endswith(end) and len(word) > len(end) + 2), word)
+    return next(
+        (word[: -len(end)] for end in SUFFIXES if word.endswith(end) and len(word) > len(end) + 2),
+        word,
+    )
 
 
 @lru_cache(maxsize=65_536)
 def _direction(word: str, dimensions: int) -> tuple[tuple[int, float], ...]:
     digest = sha256(word.encode("utf-8", "surrogatepass")).digest()
-    numbers = [int.from_bytes(digest[at : at + 4], "little") for at in range(0, 4 * POSITIONS_PER_WORD, 4)]
+    numbers = [
+        int.from_bytes(digest[at : at + 4], "little") for at in range(0, 4 * POSITIONS_PER_WORD, 4)
+    ]
     return tuple(((number >> 1) % dimensions, 1.0 if number & 1 else -1.0) for number in numbers)

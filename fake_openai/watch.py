@@ -29,7 +29,9 @@ class DatabaseWatch:
     ``violations`` are sentences. A look that failed is one too: a check that did not happen proves nothing.
     """
 
-    def __init__(self, conninfo: str, *, only: str | None, most_busy: int | None, violations: list[str]) -> None:
+    def __init__(
+        self, conninfo: str, *, only: str | None, most_busy: int | None, violations: list[str]
+    ) -> None:
         self._conninfo = conninfo
         self._application = only or "%"
         self._most_busy = most_busy
@@ -63,7 +65,10 @@ class DatabaseWatch:
 
     def _idle_in_transaction(self) -> Sessions:
         rows = self._connected().execute(IDLE_IN_TRANSACTION, [self._application]).fetchall()
-        return {(pid, since): f"session {pid} is {state} after: {query}" for pid, since, state, query in rows}
+        return {
+            (pid, since): f"session {pid} is {state} after: {query}"
+            for pid, since, state, query in rows
+        }
 
     def _busy(self) -> list[str]:
         if self._most_busy is None:

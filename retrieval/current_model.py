@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
-from retrieval import local_model, locks, sql
-from retrieval.vectors import EmbeddingError
+from retrieval import db
+from retrieval.embeddings import local_model
+from retrieval.embeddings.vectors import EmbeddingError
+from retrieval.schema import locks
 
 logger = logging.getLogger(__name__)
 CHECK_AGAIN_S = 15.0  # a process notices a switch within this
@@ -72,7 +74,7 @@ def check_model(name: str, *, again: bool = False) -> None:
         return
     current = current_model()
     if current is None:
-        sql.run(CLAIM, {"name": name})
+        db.execute(CLAIM, {"name": name})
         current = current_model()
     if current != name:
         _checked.model = None
@@ -95,18 +97,18 @@ def other_than(name: str) -> str | None:
 
 def current_model() -> str | None:
     """The name of the model whose vectors are stored; None before the first. One query. Raises NoMemory."""
-    rows = sql.run(CURRENT, {})
+    rows = db.execute(CURRENT, {})
     return str(rows[0][0]) if rows else None
 
 
 def models() -> list[Model]:
     """Every model that the database knows, the current one first. One query, from an index. Raises NoMemory."""
-    return [Model(*row) for row in sql.run(ROWS, {})]
+    return [Model(*row) for row in db.execute(ROWS, {})]
 
 
 def count_without() -> int:
     """How many messages that recall knows have no vector. One query, from an index. Raises NoMemory."""
-    return int(sql.run(WITHOUT, {})[0][0])
+    return int(db.execute(WITHOUT, {})[0][0])
 
 
 def switch(name: str) -> None:
@@ -116,7 +118,7 @@ def switch(name: str) -> None:
     does; memory's statements wait for it, and what writes messages, 300 ms at the most. OperationalError: it could
     not be had.
     """
-    locks.change(connection, "embedding_models", SWITCH, {"name": name})
+    locks.run_with_short_lock(connection, "embedding_models", SWITCH, {"name": name})
     forget_checks()
 
 
@@ -127,7 +129,11 @@ def forget_checks() -> None:
 
 
 def _mismatch(stored: str, configured: str) -> ModelMismatch:
-    before = "EMBEDDINGS=local" if stored == local_model.NAME else f"EMBEDDINGS=openai, EMBEDDING_MODEL={stored}"
+    before = (
+        "EMBEDDINGS=local"
+        if stored == local_model.NAME
+        else f"EMBEDDINGS=openai, EMBEDDING_MODEL={stored}"
+    )
     words = MISMATCH.format(stored=stored, configured=configured, before=before)
     if words not in _checked.told:
         _checked.told.add(words)

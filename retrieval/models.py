@@ -7,7 +7,7 @@ from django.apps import apps
 from django.db import models
 from pgvector.django import VectorField
 
-from retrieval.sources import Source
+from retrieval.message_tables import MessageTable
 
 DIMENSIONS = 1536  # of every embedding stored; contract section 6
 
@@ -23,24 +23,26 @@ class EmbeddedManager(models.Manager[Any]):
 class Embedded(models.Model):
     """A row whose text has an embedding, or waits for one.
 
-    ``memory_source`` names the table for recall. Django's statements never name the column: neither SELECT (the
+    ``memory_table`` names the table for recall. Django's statements never name the column: neither SELECT (the
     manager defers it; set ``base_manager_name = "objects"`` in Meta) nor INSERT. ``retrieval.storage`` writes it.
     """
 
-    memory_source: ClassVar[Source]
+    memory_table: ClassVar[MessageTable]
 
     embedding = VectorField(dimensions=DIMENSIONS, null=True, blank=True, editable=False)
 
     class Meta:
         abstract = True
 
-    def _do_insert(self, manager: Any, using: str, fields: Iterable[Any], returning_fields: Any, raw: bool) -> Any:
+    def _do_insert(
+        self, manager: Any, using: str, fields: Iterable[Any], returning_fields: Any, raw: bool
+    ) -> Any:
         """Django's INSERT, without the column."""
         named = [field for field in fields if field.name != "embedding"]
         return super()._do_insert(manager, using, named, returning_fields, raw)  # type: ignore[misc] # Django's own
 
 
-def sources() -> list[Source]:
+def message_tables() -> list[MessageTable]:
     """Every table of messages, by number."""
-    found = [model.memory_source for model in apps.get_models() if issubclass(model, Embedded)]
-    return sorted(found, key=lambda source: source.number)
+    found = [model.memory_table for model in apps.get_models() if issubclass(model, Embedded)]
+    return sorted(found, key=lambda source: source.kind_bit)

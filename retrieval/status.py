@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from retrieval import current_model, embeddings, similarity, sql
+from retrieval import current_model, db
 from retrieval.backfill import pending
-from retrieval.models import sources
-from retrieval.rebuild import declared
-from retrieval.sources import Source
+from retrieval.embeddings import embedding_service
+from retrieval.message_tables import MessageTable
+from retrieval.models import message_tables
+from retrieval.recall import min_similarity
+from retrieval.reindex.rebuild import declared
 
 MEMORIES = "message_memories"
 # Neither the texts nor recall's wide rows are carried along: 1,000,000 messages in half the time of pending.COUNT.
@@ -38,24 +40,29 @@ def collect() -> dict[str, Any]:
 
     Messages that are switched off count nowhere. Raises sql.NoMemory.
     """
-    model, configured = current_model.current_model(), embeddings.configured_name()
+    model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
-        "tables": {source.table: table(source) for source in sources()},
+        "tables": {source.table: table(source) for source in message_tables()},
         "indexes": indexes(),
         "model": model,
         "configured_model": configured,
-        "min_similarity": similarity.least(model or configured or ""),
+        "min_similarity": min_similarity.min_similarity(model or configured or ""),
     }
 
 
-def table(source: Source) -> dict[str, Any]:
+def table(source: MessageTable) -> dict[str, Any]:
     """``{"with", "without", "failed", "percent"}`` of the table's messages that may be remembered. One statement.
 
     With: a vector of the database's model; failed: set aside by the backfill; without: all others, which are pending.
     """
-    ((all_of_them, embedded, failed),) = sql.run(pending.of(COUNT, source), {})
+    ((all_of_them, embedded, failed),) = db.execute(pending.of(COUNT, source), {})
     without = all_of_them - embedded - failed
-    return {"with": embedded, "without": without, "failed": failed, "percent": percent(embedded, all_of_them)}
+    return {
+        "with": embedded,
+        "without": without,
+        "failed": failed,
+        "percent": percent(embedded, all_of_them),
+    }
 
 
 def percent(part: int, whole: int) -> float:
@@ -70,14 +77,30 @@ def indexes() -> list[dict[str, Any]]:
 
     One that the models declare and that is not there has size 0, is not valid, and ``missing``. One statement.
     """
-    tables = [*(source.table for source in sources()), MEMORIES]
+    tables = [*(source.table for source in message_tables()), MEMORIES]
     found = [
-        {"name": name, "table": table, "size_bytes": size, "valid": valid, "scans": scans, "missing": False}
-        for name, table, size, valid, scans in sql.run(INDEXES, {"tables": tables, "memories": MEMORIES})
+        {
+            "name": name,
+            "table": table,
+            "size_bytes": size,
+            "valid": valid,
+            "scans": scans,
+            "missing": False,
+        }
+        for name, table, size, valid, scans in db.execute(
+            INDEXES, {"tables": tables, "memories": MEMORIES}
+        )
     ]
     there = {one["name"] for one in found}
     return found + [
-        {"name": name, "table": source.table, "size_bytes": 0, "valid": False, "scans": 0, "missing": True}
+        {
+            "name": name,
+            "table": source.table,
+            "size_bytes": 0,
+            "valid": False,
+            "scans": 0,
+            "missing": True,
+        }
         for source, name in declared()
         if name not in there
     ]
@@ -86,7 +109,9 @@ def indexes() -> list[dict[str, Any]]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The same for people."""
     least = found["min_similarity"]
-    width = max(len(name) for name in [*found["tables"], *(one["name"] for one in found["indexes"])])
+    width = max(
+        len(name) for name in [*found["tables"], *(one["name"] for one in found["indexes"])]
+    )
     return [
         f"Model: {found['model'] or 'none yet'}{_differs(found)}",
         f"RAG_MIN_SIMILARITY: {least:.2f}{' (nothing is left out)' if least == -1 else ''}",

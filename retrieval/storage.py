@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval import sql
-from retrieval.embeddings import Vector
-from retrieval.models import sources
-from retrieval.sources import Source
+from retrieval import db
+from retrieval.embeddings.embedding_service import Vector
+from retrieval.message_tables import MessageTable
+from retrieval.models import message_tables
 
 # The content is part of the condition: an edit that came meanwhile wins. So is the model; that it stays the same to
 # the statement's end, triggers included, is seen to by current_model.switch.
@@ -70,16 +70,16 @@ HAS_VECTORS = """
 """
 
 
-def store(source: Source, pk: int, content: str, embedding: Vector, *, model: str) -> bool:
+def store(source: MessageTable, pk: int, content: str, embedding: Vector, *, model: str) -> bool:
     """Keep the embedding of the row, whether it still holds ``content`` and ``model`` is the database's.
 
     One statement. Raises NoMemory.
     """
     params = {"id": pk, "content": content, "embedding": embedding, "model": model}
-    return bool(sql.run(STORE.replace("{table}", source.table), params)[0][0])
+    return bool(db.execute(STORE.replace("{table}", source.table), params)[0][0])
 
 
-def store_all(source: Source, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
+def store_all(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
     """Keep the embeddings of many rows ``(id, content, embedding)`` as ``store`` does each; how many were kept.
 
     One statement a slice of rows, of such a size that it takes about SLICE_S seconds, however slow the index makes
@@ -98,11 +98,18 @@ def store_all(source: Source, rows: Sequence[tuple[int, str, Vector]], *, model:
     return stored
 
 
-def _store_slice(source: Source, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
+def _store_slice(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
     ids, contents, vectors = zip(*rows, strict=True)
-    params = {"ids": list(ids), "contents": list(contents), "embeddings": sql.Vectors(vectors), "model": model}
-    statement = STORE_FREE.replace("{table}", source.table).replace("{number}", str(source.number))
-    stored = {row[0] for row in sql.run(statement, params)}
+    params = {
+        "ids": list(ids),
+        "contents": list(contents),
+        "embeddings": db.Vectors(vectors),
+        "model": model,
+    }
+    statement = STORE_FREE.replace("{table}", source.table).replace(
+        "{number}", str(source.kind_bit)
+    )
+    stored = {row[0] for row in db.execute(statement, params)}
     held = [row for row in rows if row[0] not in stored]
     return len(stored) + sum(store(source, *row, model=model) for row in held)
 
@@ -117,15 +124,25 @@ def known_of(texts: Sequence[tuple[int, str]], *, model: str) -> dict[tuple[int,
 
     Raises NoMemory.
     """
-    stored = " UNION ALL ".join(TEXT.format(table=one.table, number=one.number) for one in sources())
-    params = {"users": [user for user, _ in texts], "contents": [content for _, content in texts], "model": model}
-    rows = sql.run(KNOWN.replace("{texts}", stored), params)
+    stored = " UNION ALL ".join(
+        TEXT.format(table=one.table, number=one.kind_bit) for one in message_tables()
+    )
+    params = {
+        "users": [user for user, _ in texts],
+        "contents": [content for _, content in texts],
+        "model": model,
+    }
+    rows = db.execute(KNOWN.replace("{texts}", stored), params)
     return {texts[place - 1]: np.array(embedding, dtype=np.float32) for place, embedding in rows}
 
 
 def count_all(user_id: int) -> int:
     """How many of the user's messages recall knows. One statement. Raises NoMemory."""
-    return int(sql.run("SELECT count(*) FROM message_memories WHERE user_id = %(user)s", {"user": user_id})[0][0])
+    return int(
+        db.execute(
+            "SELECT count(*) FROM message_memories WHERE user_id = %(user)s", {"user": user_id}
+        )[0][0]
+    )
 
 
 def count(user_id: int, hidden: list[int]) -> tuple[int, int]:
@@ -133,16 +150,16 @@ def count(user_id: int, hidden: list[int]) -> tuple[int, int]:
 
     Less those of hidden conversations. One statement. Raises NoMemory.
     """
-    embedded, failed = sql.run(COUNT, {"user": user_id, "hidden": hidden})[0]
+    embedded, failed = db.execute(COUNT, {"user": user_id, "hidden": hidden})[0]
     return int(embedded), int(failed)
 
 
 def has_vectors(user_id: int, *, model: str) -> bool:
     """Whether any message of the user has a vector of this model, the current one. One statement. Raises NoMemory."""
-    return bool(sql.run(HAS_VECTORS, {"user": user_id, "model": model})[0][0])
+    return bool(db.execute(HAS_VECTORS, {"user": user_id, "model": model})[0][0])
 
 
-def vacuum(tables: Sequence[Source]) -> None:
+def vacuum(tables: Sequence[MessageTable]) -> None:
     """VACUUM (ANALYZE) the tables of messages and recall's. Lock: SHARE UPDATE EXCLUSIVE; reads and writes go on."""
     for table in [*(one.table for one in tables), "message_memories"]:
-        sql.run(f"VACUUM (ANALYZE) {table}", {})
+        db.execute(f"VACUUM (ANALYZE) {table}", {})

@@ -83,7 +83,10 @@ class Database:
 
     def say(self, content: str) -> None:
         """A message of alice's in each table, by SQL that knows of nothing younger than 0001."""
-        for table, parents in (("chat_messages", "passages"), ("standalone_chat_messages", "standalone_chats")):
+        for table, parents in (
+            ("chat_messages", "passages"),
+            ("standalone_chat_messages", "standalone_chats"),
+        ):
             self.run(SAY.format(table=table, parent=TABLES[table], parents=parents), content)
 
     def drop(self) -> None:
@@ -108,7 +111,9 @@ def wait_for_build(database: Database) -> None:
     """Until an index is being built."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        if database.run("SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"):
+        if database.run(
+            "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"
+        ):
             return
         time.sleep(0.02)
     raise AssertionError("no index is being built")

@@ -27,7 +27,9 @@ def instruction(line: str) -> Instruction:
     """One line, already joined with the lines it goes on in."""
     name, _, rest = line.strip().partition(" ")
     if name not in KNOWN:
-        raise ValueError(f"{name} is not understood here: teach it to tests/dockerfile.py and tests/image.py")
+        raise ValueError(
+            f"{name} is not understood here: teach it to tests/dockerfile.py and tests/image.py"
+        )
     flags = {}
     while match := re.match(r"--([\w-]+)=(\S+)\s+", rest):
         flags[match[1]] = match[2]

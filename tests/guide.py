@@ -19,9 +19,9 @@ from typing import Any
 import httpx2
 import psycopg
 
+from embedded_postgres.server import bin_folder, ensure_running
 from tests.pages import Block
 from tests.support import clean_environment, free_port
-from verse.embedded.server import bin_folder, ensure_running
 
 RELEASE = ("chat", "retrieval", "verse", "manage.py", "gunicorn.conf.py")
 PATIENCE_S = 120
@@ -55,7 +55,9 @@ class Place:
     def _ask_for_passwords(self) -> None:
         """The application's role owns its database and is no superuser; nobody gets in without a password."""
         with psycopg.connect(self._as("verse", "postgres"), autocommit=True) as first:
-            first.execute(f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{PASSWORDS['postgres']}'")
+            first.execute(
+                f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{PASSWORDS['postgres']}'"
+            )
         with psycopg.connect(self._as("postgres", "postgres"), autocommit=True) as server:
             server.execute("ALTER ROLE verse RENAME TO bootstrap")
             server.execute(f"CREATE ROLE verse LOGIN PASSWORD '{PASSWORDS['verse']}'")
@@ -65,9 +67,7 @@ class Place:
             server.execute("SELECT pg_reload_conf()")
 
     def _as(self, role: str, database: str) -> str:
-        return (
-            f"postgresql:///{database}?host={self.sockets}&port=5432&user={role}&password={PASSWORDS.get(role, '')}"
-        )
+        return f"postgresql:///{database}?host={self.sockets}&port=5432&user={role}&password={PASSWORDS.get(role, '')}"
 
     def run(self, sql: str, *params: object, database: str = "verse") -> list[tuple[object, ...]]:
         """The statement's rows, asked as the application's role."""
@@ -82,12 +82,18 @@ class Place:
         folder.mkdir()
         for part in RELEASE:
             if (source / part).is_dir():
-                shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("tests"))
+                shutil.copytree(
+                    source / part, folder / part, ignore=shutil.ignore_patterns("tests")
+                )
             else:
                 shutil.copy2(source / part, folder / part)
         (folder / ".venv").symlink_to(sys.prefix)
         if settings:
-            usual = {"DATABASE_URL": self._as("verse", "verse"), "SECRET_KEY": "test", "WEB_CONCURRENCY": "1"}
+            usual = {
+                "DATABASE_URL": self._as("verse", "verse"),
+                "SECRET_KEY": "test",
+                "WEB_CONCURRENCY": "1",
+            }
             lines = [f"{name}={value}\n" for name, value in (usual | settings).items()]
             (folder / ".env").write_text("".join(lines))
         return folder
@@ -124,12 +130,16 @@ class Shell:
                 start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
             )  # fmt: skip
 
-        self._tell("trap 'kill 0' EXIT\n")  # its servers too, when the tests are killed and it reads no more
+        self._tell(
+            "trap 'kill 0' EXIT\n"
+        )  # its servers too, when the tests are killed and it reads no more
 
     def run(self, block: Block) -> str:
         """What the block prints, both streams. AssertionError: it ends with another code than the page says."""
         self._count += 1
-        script, output, code = (self._files / f"{self._count}.{end}" for end in ("block", "out", "code"))
+        script, output, code = (
+            self._files / f"{self._count}.{end}" for end in ("block", "out", "code")
+        )
         script.write_text(self._place.here(block.text))
         command = {
             "sh": f". {script}",
@@ -138,9 +148,13 @@ class Shell:
         }[block.kind]
         # Where a failure is expected bash goes on; elsewhere it ends there (set -e), in the midst of a block too.
         ended = "&& code=0 || code=$?" if block.exit else "; code=0"
-        self._tell(f"{command} > {output} 2>&1 {ended}\necho $code > {code}.new; mv {code}.new {code}\n")
+        self._tell(
+            f"{command} > {output} 2>&1 {ended}\necho $code > {code}.new; mv {code}.new {code}\n"
+        )
         self._wait(code, block, output)
-        assert int(code.read_text()) == block.exit, f"line {block.line}:\n{block.text}\n{output.read_text()}"
+        assert int(code.read_text()) == block.exit, (
+            f"line {block.line}:\n{block.text}\n{output.read_text()}"
+        )
         return output.read_text()
 
     def _tell(self, text: str) -> None:
@@ -155,7 +169,9 @@ class Shell:
             if ended or time.monotonic() > until:
                 shell = (self._files / "shell").read_text()
                 why = "a command failed" if ended else f"not done after {PATIENCE_S} s"
-                raise AssertionError(f"line {block.line}: {why}:\n{block.text}\n{output.read_text()}\n{shell}")
+                raise AssertionError(
+                    f"line {block.line}: {why}:\n{block.text}\n{output.read_text()}\n{shell}"
+                )
             time.sleep(0.02)
 
     def end(self) -> None:
@@ -167,7 +183,12 @@ class Shell:
 
 def same(printed: str, shown: str) -> bool:
     """Whether the output is as shown; … stands for anything, blank lines and the ends of lines do not count."""
-    return re.fullmatch("".join(map(pattern_of, lines_of(shown))), "".join(lines_of(printed)), re.DOTALL) is not None
+    return (
+        re.fullmatch(
+            "".join(map(pattern_of, lines_of(shown))), "".join(lines_of(printed)), re.DOTALL
+        )
+        is not None
+    )
 
 
 def lines_of(text: str) -> list[str]:
@@ -206,14 +227,18 @@ class Traffic:
                     return
                 url = self.urls[number % len(self.urls)]
                 # A chat that memory leaves alone: its messages are never pending, so the page's counts are right.
-                chat = chat or self._ask(client, url, "POST", "/api/chats/", {"memory": False}).get("id", 0)
+                chat = chat or self._ask(client, url, "POST", "/api/chats/", {"memory": False}).get(
+                    "id", 0
+                )
                 path, content = f"/api/chats/{chat}/messages/", f"Bread number {number}"
                 if turn := self._ask(client, url, "POST", path, {"content": content}):
                     self.written.append((turn["user_message"]["id"], content))
                     self.served[url] = self.served.get(url, 0) + 1
                 self._ask(client, url, "GET", f"{path}?page_size=5")
 
-    def _ask(self, client: httpx2.Client, url: str, method: str, path: str, json: object = None) -> dict[str, Any]:
+    def _ask(
+        self, client: httpx2.Client, url: str, method: str, path: str, json: object = None
+    ) -> dict[str, Any]:
         """The answer; empty where the balancer sends nobody there."""
         if not self._is_ready(client, url):
             return {}

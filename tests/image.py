@@ -24,7 +24,9 @@ from tests.support import ROOT, clean_environment
 # How this machine reaches the package index:
 NETWORK = re.compile(r"pip_.*|(https?|no|all)_proxy|ssl_cert_(file|dir)", re.IGNORECASE)
 WRITABLE = ".verse"  # within WORKDIR
-NOT_OF_A_BASE_IMAGE = shutil.ignore_patterns("site-packages", "dist-packages", "test", "idlelib", "__pycache__")
+NOT_OF_A_BASE_IMAGE = shutil.ignore_patterns(
+    "site-packages", "dist-packages", "test", "idlelib", "__pycache__"
+)
 
 
 class Image:
@@ -72,7 +74,9 @@ class Image:
         self.workdir = self.root
         self.user = "0:0"
         copy_interpreter(self.root / "usr/local")
-        path = os.pathsep.join((str(self.root / "usr/local/bin"), "/usr/local/bin", "/usr/bin", "/bin"))
+        path = os.pathsep.join(
+            (str(self.root / "usr/local/bin"), "/usr/local/bin", "/usr/bin", "/bin")
+        )
         network = {name: value for name, value in os.environ.items() if NETWORK.fullmatch(name)}
         self._network = network | {"LD_LIBRARY_PATH": str(self.root / "usr/local/lib")}
         self.environment = {"PATH": path, "HOME": str(self.root), "LANG": "C.UTF-8"}
@@ -102,7 +106,9 @@ class Image:
                 copy_tree(self.folder / stage / source.lstrip("/"), self.workdir / target)
             elif source == ".":
                 copy_tree(ROOT, self.folder / "context", rules=(ROOT / ".dockerignore").read_text())
-                subprocess.run(["chmod", "-R", one.flags["chmod"], self.folder / "context"], check=True)
+                subprocess.run(
+                    ["chmod", "-R", one.flags["chmod"], self.folder / "context"], check=True
+                )
                 copy_tree(self.folder / "context", self.workdir / target)
             else:
                 shutil.copy(ROOT / source, self.workdir / target)
@@ -147,7 +153,11 @@ def copy_tree(source: Path, target: Path, rules: str = "") -> None:
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         relative = Path(folder).relative_to(source)
-        return [name for name in names if rules and dockerfile.is_left_out((relative / name).as_posix(), rules)]
+        return [
+            name
+            for name in names
+            if rules and dockerfile.is_left_out((relative / name).as_posix(), rules)
+        ]
 
     shutil.copytree(source, target, symlinks=True, ignore=left_out, dirs_exist_ok=True)
 
@@ -155,7 +165,9 @@ def copy_tree(source: Path, target: Path, rules: str = "") -> None:
 def copy_interpreter(target: Path) -> None:
     """The stand-in for the base image: this Python with its standard library and pip, no package."""
     version = f"python3.{sys.version_info.minor}"
-    shutil.copytree(sysconfig.get_path("stdlib"), target / "lib" / version, ignore=NOT_OF_A_BASE_IMAGE)
+    shutil.copytree(
+        sysconfig.get_path("stdlib"), target / "lib" / version, ignore=NOT_OF_A_BASE_IMAGE
+    )
     (target / "bin").mkdir()
     shutil.copy(Path(sys.executable).resolve(), target / "bin/python")
     for library in Path(sysconfig.get_config_var("LIBDIR")).glob(f"lib{version}*.so*"):
@@ -176,11 +188,17 @@ def as_account(user: str) -> list[str]:
 
 def as_process_1(user: str) -> list[str]:
     """The same for a process that is number 1 of its own namespace, where this machine allows one."""
-    return [*(["unshare", "--pid", "--fork", "--kill-child"] if may_unshare() else []), *as_account(user)]
+    return [
+        *(["unshare", "--pid", "--fork", "--kill-child"] if may_unshare() else []),
+        *as_account(user),
+    ]
 
 
 @cache
 def may_unshare() -> bool:
     """Whether this machine lets us begin a namespace of processes."""
     tried = ["unshare", "--pid", "--fork", "--kill-child", "true"]
-    return shutil.which("unshare") is not None and subprocess.run(tried, capture_output=True).returncode == 0
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(tried, capture_output=True).returncode == 0
+    )

@@ -20,7 +20,9 @@ PATIENCE_S = 30  # a loaded machine starts a server in less
 def database_url(connection: Any) -> str:
     """The URL of the database that a Django connection has, for another process."""
     params = connection.get_connection_params()
-    query = urlencode({name: params[name] for name in ("host", "port", "user", "password") if params.get(name)})
+    query = urlencode(
+        {name: params[name] for name in ("host", "port", "user", "password") if params.get(name)}
+    )
     return f"postgresql:///{quote(connection.settings_dict['NAME'])}?{query}"
 
 
@@ -33,22 +35,35 @@ def free_port() -> int:
 
 def clean_environment(**values: str) -> dict[str, str]:
     """This environment without any setting of Verse's; ``values`` added."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
     return kept | {"PYTHONUNBUFFERED": "1"} | values
 
 
 class Server:
     """gunicorn with Verse, on a free port; its log is in ``log``."""
 
-    def __init__(self, environment: dict[str, str], *, wait: bool = True, root: Path = ROOT) -> None:
+    def __init__(
+        self, environment: dict[str, str], *, wait: bool = True, root: Path = ROOT
+    ) -> None:
         self.port = int(environment.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
-        values = {"WEB_CONCURRENCY": "1", "SECRET_KEY": "test", "PORT": str(self.port)} | environment
+        values = {
+            "WEB_CONCURRENCY": "1",
+            "SECRET_KEY": "test",
+            "PORT": str(self.port),
+        } | environment
         self._clients: list[httpx2.Client] = []
         self._log = Path(f"/tmp/verse-test-server-{self.port}.log")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", environment.pop("APPLICATION", "verse.asgi:application")],
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    environment.pop("APPLICATION", "verse.asgi:application"),
+                ],
                 cwd=root,
                 env=clean_environment(**values),
                 stdout=log,
@@ -75,7 +90,9 @@ class Server:
         """A client of one connection, and so of one worker; closed with the server."""
         if token:
             headers["Authorization"] = f"Token {token}"
-        made = httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+        made = httpx2.Client(
+            base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False
+        )
         self._clients.append(made)
         return made
 

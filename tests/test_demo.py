@@ -21,7 +21,7 @@ from tests.support import ROOT, clean_environment, free_port
 PATIENCE_S = 60
 GONE_S = 30  # after so long no process is left: 5 s without a user, then a checkpoint, which a busy disk can hold up
 SOMEBODY = pwd.getpwnam("daemon").pw_uid  # an account that every system has
-SUPERVISOR = "verse.embedded.supervisor"
+SUPERVISOR = "embedded_postgres.supervisor"
 SYSTEM_PYTHON = "/usr/bin/python3"
 # A command that uses the database and then goes on with something else.
 SHELL = """
@@ -36,7 +36,9 @@ time.sleep(60)
 class Demo:
     """`make demo` in a folder, its processes in a group of their own as a terminal would have it."""
 
-    def __init__(self, folder: Path, command: tuple[str, ...] = ("make", "demo"), **environment: str) -> None:
+    def __init__(
+        self, folder: Path, command: tuple[str, ...] = ("make", "demo"), **environment: str
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder.parent / "demo.log"
@@ -64,8 +66,12 @@ class Demo:
 
     def client(self) -> httpx2.Client:
         """Signed in."""
-        client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False)
-        asked = client.post("/api/auth/token/", json={"username": "demo", "password": self.password})
+        client = httpx2.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False
+        )
+        asked = client.post(
+            "/api/auth/token/", json={"username": "demo", "password": self.password}
+        )
         client.headers["Authorization"] = f"Token {asked.json()['token']}"
         return client
 
@@ -81,7 +87,9 @@ def processes_of(folder: Path) -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit():
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 if str(folder) in line + os.readlink(entry / "cwd"):  # noqa: PTH115 - the folder may be deleted
                     found[int(entry.name)] = line
     return found
@@ -101,7 +109,9 @@ def folder() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="verse-test-"))
     top.chmod(0o755)
     copy = top / "a copy" / "verse"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".verse", ".git", ".env", ".*_cache"))
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".verse", ".git", ".env", ".*_cache")
+    )
     (copy / ".venv").symlink_to(ROOT / ".venv")
     yield copy
     end_all(copy)
@@ -111,14 +121,18 @@ def folder() -> Iterator[Path]:
 def end_all(folder: Path) -> None:
     """Kill the server's users, and let its supervisor stop it at once instead of after 5 s."""
     for pid, line in processes_of(folder).items():
-        if not re.match(r"\S*postgres", line):  # nor one that it serves with: it would recover first, for 20 s
+        if not re.match(
+            r"\S*postgres", line
+        ):  # nor one that it serves with: it would recover first, for 20 s
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM if SUPERVISOR in line else signal.SIGKILL)
     wait_until_gone(folder)
 
 
 def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> None:
-    demo = Demo(folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200")  # a short prompt: the model reads slowly
+    demo = Demo(
+        folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200"
+    )  # a short prompt: the model reads slowly
     with contextlib.closing(demo.client()) as client:
         chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
         turn = client.post(f"/api/chats/{chat}/messages/", json={"content": "Say hello."}).json()
@@ -147,7 +161,9 @@ def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> 
 
 def test_a_command_that_is_killed_leaves_no_server(folder: Path) -> None:
     command = [str(folder / ".venv/bin/python"), "manage.py", "shell", "--no-imports", "-c", SHELL]
-    with subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE) as shell:
+    with subprocess.Popen(
+        command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE
+    ) as shell:
         assert shell.stdout
         assert shell.stdout.readline() == b"connected\n"
         assert any(SUPERVISOR in line for line in processes_of(folder).values())
@@ -158,8 +174,16 @@ def test_a_command_that_is_killed_leaves_no_server(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root has shown it above")
 def test_the_demo_needs_no_root(folder: Path) -> None:
     packages = {"PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
-    command = ("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups", SYSTEM_PYTHON)
-    if subprocess.run([*command, "-c", "import psycopg, xllamacpp"], env=clean_environment(**packages)).returncode:
+    command = (
+        "setpriv",
+        f"--reuid={SOMEBODY}",
+        f"--regid={SOMEBODY}",
+        "--clear-groups",
+        SYSTEM_PYTHON,
+    )
+    if subprocess.run(
+        [*command, "-c", "import psycopg, xllamacpp"], env=clean_environment(**packages)
+    ).returncode:
         pytest.skip(f"{SYSTEM_PYTHON} cannot use this environment's packages under another account")
     for path in (folder, *folder.rglob("*")):
         os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
+from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat, StandaloneChatMessage
-from chat.tokens import create_token
 from fake_openai import Answer, FakeOpenAI
 from tests.support import Server
 from tests.test_answers import TEXT, read_stream, text_of
@@ -36,7 +36,8 @@ class Traffic:
     def stream(self, count: int) -> list[Future[Any]]:
         """Begin so many streams."""
         return [
-            self._pool.submit(self._stream, StandaloneChat.objects.create(user=self.user).pk) for _ in range(count)
+            self._pool.submit(self._stream, StandaloneChat.objects.create(user=self.user).pk)
+            for _ in range(count)
         ]
 
     def end(self) -> None:

@@ -20,10 +20,10 @@ from rest_framework import exceptions
 from chat import errors
 from chat.samples.loading import load
 from conftest import look_again
+from embedded_postgres.server import bin_folder
 from retrieval.backfill import backfill
 from tests.pages import BLOCK, Block, blocks_of
 from tests.support import ROOT, Server, clean_environment, database_url
-from verse.embedded.server import bin_folder
 
 pytestmark = pytest.mark.newest_schema
 ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,13 +73,17 @@ def loose(output: str) -> list[str]:
 def environment() -> dict[str, str]:
     """For commands: this test's database, no other setting; PostgreSQL's programs are found."""
     path = os.pathsep.join((str(bin_folder(16)), os.environ["PATH"]))
-    return clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test") | {"PATH": path}
+    return clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test") | {
+        "PATH": path
+    }
 
 
 def run(blocks: list[Block], server: Server) -> list[str]:
     """The output of each block; one shell for all of them, so that a later one knows what an earlier one set."""
     script = f"\nprintf '\\n{BOUNDARY}\\n'\n".join(block.text for block in blocks)
-    script = script.replace(DOCUMENTED, server.url).replace(".venv/bin/python", shlex.quote(sys.executable))
+    script = script.replace(DOCUMENTED, server.url).replace(
+        ".venv/bin/python", shlex.quote(sys.executable)
+    )
     done = subprocess.run(
         ["bash", "-u", "-c", script], cwd=ROOT, env=environment(), text=True, timeout=60,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
@@ -89,8 +93,12 @@ def run(blocks: list[Block], server: Server) -> list[str]:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
-@pytest.mark.django_db(transaction=True, reset_sequences=True)  # the pages begin with an empty database: id 1
-@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem)
+@pytest.mark.django_db(
+    transaction=True, reset_sequences=True
+)  # the pages begin with an empty database: id 1
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem
+)
 def test_the_commands_of_a_page_print_what_it_shows(
     page: Path, server: Callable[..., Server], settings: Settings
 ) -> None:
@@ -123,7 +131,9 @@ def test_json_parses_and_links_lead_somewhere(page: Path) -> None:
     for block in blocks_of(page):
         if block.kind == "json":
             json.loads(block.text)
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", BLOCK.sub("", page.read_text())):
+    for target, anchor in re.findall(
+        r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", BLOCK.sub("", page.read_text())
+    ):
         linked = (page.parent / target).resolve() if target else page
         assert linked.is_file(), f"{page.name}: {target}"
         headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
@@ -135,7 +145,9 @@ def codes_in_the_code() -> set[str]:
     """Every code that an answer can have."""
     kinds = [*vars(exceptions).values(), *vars(errors).values()]
     raised = {
-        kind.default_code for kind in kinds if isinstance(kind, type) and issubclass(kind, exceptions.APIException)
+        kind.default_code
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, exceptions.APIException)
     } - {exceptions.AuthenticationFailed.default_code}  # chat.errors makes the same 401 of each
     written = re.findall(r'"code": "(\w+)"', (ROOT / "verse/asgi.py").read_text())
     written += re.findall(r'_error\(\d+, "(\w+)"', (ROOT / "verse/urls.py").read_text())
@@ -150,7 +162,12 @@ def test_the_page_of_the_api_has_every_error_code_and_no_other() -> None:
 
 
 def test_the_page_of_operations_has_every_setting_and_no_other() -> None:
-    section = (ROOT / "docs/operations.md").read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "docs/operations.md")
+        .read_text()
+        .partition("\n## Settings\n")[2]
+        .partition("\n## ")[0]
+    )
     read = re.findall(r'env\.\w+\(\s*"([A-Z_0-9]+)"', (ROOT / "verse/settings.py").read_text())
     assert sorted(re.findall(r"^\| `([A-Z_0-9]+)` \|", section, re.MULTILINE)) == sorted(set(read))
 
@@ -159,7 +176,10 @@ def test_the_targets_and_files_that_pages_name_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in ALL:
         text = page.read_text()
-        code = "\n".join([block.text for block in blocks_of(page)] + re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)))
+        code = "\n".join(
+            [block.text for block in blocks_of(page)]
+            + re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
+        )
         named = set(re.findall(r"^(?:\w+=\S+ )*make ([a-z]+)", code, re.MULTILINE))
         assert named <= targets, f"{page.name}: {named - targets}"
         files = re.findall(r"`((?:verse|chat|retrieval|fake_openai|docs|tests)/[\w/.-]*)`", text)

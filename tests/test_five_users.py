@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.contrib.auth.models import User
 
-from chat.tokens import create_token
+from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.support import Server
 
@@ -23,12 +23,20 @@ def talk(server: Server, name: str, token: str) -> str:
     client = server.client(token, Connection="close")  # each request to whatever process takes it
     for number in range(TURNS):
         kind = ("chats", "passages")[number % 2]
-        named = {"title": f"canary{name}x{number}", "reference": f"canary{name}x{number}", "text": "The bread."}
+        named = {
+            "title": f"canary{name}x{number}",
+            "reference": f"canary{name}x{number}",
+            "text": "The bread.",
+        }
         one = client.post(f"/api/{kind}/", json=named).json()["id"]
-        said = {"content": f"The dog and the bread are called canary{name}x{number}. What is the dog called?"}
+        said = {
+            "content": f"The dog and the bread are called canary{name}x{number}. What is the dog called?"
+        }
         turn = client.post(f"/api/{kind}/{one}/messages/", json=said)
         assert turn.status_code == 201, turn.text
-        found = client.get("/api/memory/search/", params={"q": "dog bread called canary", "limit": 50})
+        found = client.get(
+            "/api/memory/search/", params={"q": "dog bread called canary", "limit": 50}
+        )
         shown += [turn.text, found.text, client.get(f"/api/{kind}/").text]
     return "".join([*shown, client.get("/api/memory/export/").text])
 
@@ -37,15 +45,23 @@ def test_nobody_is_shown_a_word_of_another_s(
     transactional_db: None, server: Callable[..., Server], openai_server: FakeOpenAI
 ) -> None:
     tokens = {name: create_token(User.objects.create(username=name))[1] for name in NAMES}
-    values = {"OPENAI_BASE_URL": openai_server.base_url, "OPENAI_API_KEY": "sk-test", "WEB_CONCURRENCY": "2"}
+    values = {
+        "OPENAI_BASE_URL": openai_server.base_url,
+        "OPENAI_API_KEY": "sk-test",
+        "WEB_CONCURRENCY": "2",
+    }
     one = server(**values, THROTTLE_MESSAGES="off")
     with ThreadPoolExecutor(len(NAMES)) as people:
-        shown = dict(zip(NAMES, people.map(lambda name: talk(one, name, tokens[name]), NAMES), strict=True))
+        shown = dict(
+            zip(NAMES, people.map(lambda name: talk(one, name, tokens[name]), NAMES), strict=True)
+        )
     for name, text in shown.items():
         assert set(CANARY.findall(text)) == {name}
         assert text.count('"score"') > TURNS
     prompts = [set(CANARY.findall(request.prompt_text)) for request in openai_server.chat.requests]
     assert len(prompts) == TURNS * len(NAMES)
     assert all(len(names) == 1 for names in prompts)
-    assert sum("a memory" in request.prompt_text for request in openai_server.chat.requests) > len(NAMES)
+    assert sum("a memory" in request.prompt_text for request in openai_server.chat.requests) > len(
+        NAMES
+    )
     assert "ERROR" not in one.log

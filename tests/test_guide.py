@@ -20,9 +20,14 @@ from tests.pages import Block, blocks_of
 from tests.rehearsal import old_code
 from tests.support import ROOT
 
-DEPLOYMENT, OPERATIONS = PAGES = [ROOT / "docs" / name for name in ("deployment.md", "operations.md")]
+DEPLOYMENT, OPERATIONS = PAGES = [
+    ROOT / "docs" / name for name in ("deployment.md", "operations.md")
+]
 RUN = {"sh", "sql", "python"}
-REASONS = {"cloud console": 1, "installs": 1}  # how many blocks are not run, by why; nothing else is a reason
+REASONS = {
+    "cloud console": 1,
+    "installs": 1,
+}  # how many blocks are not run, by why; nothing else is a reason
 EVERY_VERSION = [16, pytest.param(18, marks=pytest.mark.soak)]
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
 # 120 and 150 messages of three people; the pages' counts are theirs.
@@ -100,7 +105,9 @@ def follow(page: Path, shell: Shell) -> None:
     for block in runnable(page):
         printed = shell.run(block)
         where = f"{page.name}, line {block.line}"
-        assert same(printed, block.shown or ""), f"{where}:\n{block.text}\nprints:\n{printed}\nshown:\n{block.shown}"
+        assert same(printed, block.shown or ""), (
+            f"{where}:\n{block.text}\nprints:\n{printed}\nshown:\n{block.shown}"
+        )
 
 
 def hidden(shell: Shell, script: str) -> str:
@@ -113,7 +120,11 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A live chat of the old code, with the new release unpacked beside it."""
     with place_of(request.param) as made, old_code() as old, FakeOpenAI() as model:
         model.chat.default = Answer("I see.")
-        settings = {"LLM_BASE_URL": model.base_url, "LLM_API_KEY": "sk-model-only", "OPENAI_BASE_URL": model.base_url}
+        settings = {
+            "LLM_BASE_URL": model.base_url,
+            "LLM_API_KEY": "sk-model-only",
+            "OPENAI_BASE_URL": model.base_url,
+        }
         made.release("old", old, settings | {"THROTTLE_MESSAGES": "off"})
         made.release("new", ROOT)
         yield made
@@ -134,7 +145,9 @@ def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_go
     hidden(shell, "cd /srv/verse/old; .venv/bin/python manage.py migrate --verbosity 0\n")
     place.run(PEOPLE)
     token = hidden(shell, START_OLD).split()[-1]
-    traffic = Traffic([f"http://127.0.0.1:{place.ports[port]}" for port in (OLD_PORT, NEW_PORT)], token)
+    traffic = Traffic(
+        [f"http://127.0.0.1:{place.ports[port]}" for port in (OLD_PORT, NEW_PORT)], token
+    )
     try:
         follow(DEPLOYMENT, shell)
     finally:
@@ -151,7 +164,9 @@ def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_go
 def adopted_tables_work(place: Place, shell: Shell) -> None:
     """What was made by hand goes on to the latest migration, keeps its rows, and refuses another's conversation."""
     hidden(shell, STUDY)
-    assert place.run("SELECT content FROM chat_messages", database="study") == [("Who says this to whom?",)]
+    assert place.run("SELECT content FROM chat_messages", database="study") == [
+        ("Who says this to whom?",)
+    ]
     place.run(ORPAH, database="study")
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         place.run(IN_RUTHS_CONVERSATION, database="study")
@@ -173,7 +188,11 @@ def test_nothing_is_left_out_by_its_kind() -> None:
 def test_no_block_has_an_instruction_that_is_wrong(number: int) -> None:
     for page in PAGES:
         for block in blocks_of(page):
-            found = re.search(WRONG[number], block.text, re.IGNORECASE | re.MULTILINE) if block.kind in RUN else None
+            found = (
+                re.search(WRONG[number], block.text, re.IGNORECASE | re.MULTILINE)
+                if block.kind in RUN
+                else None
+            )
             assert found is None, f"{page.name}, line {block.line}: {found}"
 
 

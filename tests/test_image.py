@@ -89,7 +89,9 @@ class Container:
         """What an engine signals: the process that the command became."""
         if not may_unshare():
             return self.process.pid
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        children = (
+            Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        )
         return int(children[0])
 
     def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
@@ -138,20 +140,33 @@ def start(image: Image, tmp_path: Path) -> Iterator[Start]:
 
 def compose(service: str) -> list[str]:
     """The command of a service of compose.yaml."""
-    words = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"][service]["command"]
+    words = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"][service][
+        "command"
+    ]
     return [str(word) for word in words]
 
 
 def lifecycle(name: str) -> list[str]:
     """A step of the Deployment's container, without its wait."""
     deployment = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/web.yaml").read_text()))
-    words = deployment["spec"]["template"]["spec"]["containers"][0]["lifecycle"][name]["exec"]["command"]
+    words = deployment["spec"]["template"]["spec"]["containers"][0]["lifecycle"][name]["exec"][
+        "command"
+    ]
     return [str(word).replace("sleep 10", "sleep 0") for word in words]
 
 
 def test_the_image_holds_the_server_and_nothing_else(image: Image) -> None:
     names = {path.name for path in image.workdir.iterdir()}
-    assert names >= {"chat", "retrieval", "verse", "manage.py", "gunicorn.conf.py", "static", ".venv", ".verse"}
+    assert names >= {
+        "chat",
+        "retrieval",
+        "verse",
+        "manage.py",
+        "gunicorn.conf.py",
+        "static",
+        ".venv",
+        ".verse",
+    }
     assert not names & {"tests", "fake_openai", "docs", "deploy", ".env", ".git", "benchmarks"}
     assert not list((image.workdir / ".verse").iterdir())  # no key was made and kept
     assert not [path for app in ("chat", "verse") for path in (image.workdir / app).rglob("tests")]
@@ -170,9 +185,16 @@ def test_its_account_may_write_in_one_folder_only(image: Image) -> None:
         assert image.run("id", "-u").stdout == "10001\n"
 
 
-def test_a_container_migrates_serves_drains_and_stops(image: Image, database: str, start: Start) -> None:
+def test_a_container_migrates_serves_drains_and_stops(
+    image: Image, database: str, start: Start
+) -> None:
     settings = {"DATABASE_URL": database, "SECRET_KEY": "test"}
-    assert image.run("python", "manage.py", "check", "--deploy", "--fail-level", "ERROR", **settings).returncode == 0
+    assert (
+        image.run(
+            "python", "manage.py", "check", "--deploy", "--fail-level", "ERROR", **settings
+        ).returncode
+        == 0
+    )
     migrated = image.run(*compose("migrate"), **settings)
     assert migrated.returncode == 0, migrated.stdout
     assert "is enabled" in migrated.stdout
@@ -199,4 +221,6 @@ def test_what_is_missing_ends_the_start_with_one_line(start: Start) -> None:
     web = start(DATABASE_URL="to be set")
     assert web.process.wait(PATIENCE_S) == 1
     (line,) = web.log.read_text().splitlines()
-    assert line.startswith("Verse cannot start: DATABASE_URL cannot be used; allowed: a PostgreSQL URL")
+    assert line.startswith(
+        "Verse cannot start: DATABASE_URL cannot be used; allowed: a PostgreSQL URL"
+    )

@@ -54,14 +54,24 @@ def objects() -> dict[str, dict[str, Any]]:
 
 def pods() -> dict[str, dict[str, Any]]:
     """The pod's spec of each workload, by kind/name."""
-    specs = {name: one["spec"] for name, one in objects().items() if one["kind"] in {"Deployment", "Job"}}
-    crons = {name: one["spec"]["jobTemplate"]["spec"] for name, one in objects().items() if one["kind"] == "CronJob"}
+    specs = {
+        name: one["spec"] for name, one in objects().items() if one["kind"] in {"Deployment", "Job"}
+    }
+    crons = {
+        name: one["spec"]["jobTemplate"]["spec"]
+        for name, one in objects().items()
+        if one["kind"] == "CronJob"
+    }
     return {name: spec["template"]["spec"] for name, spec in (specs | crons).items()}
 
 
 def containers() -> list[dict[str, Any]]:
     """Every container of every pod."""
-    return [one for pod in pods().values() for one in (*pod.get("initContainers", ()), *pod["containers"])]
+    return [
+        one
+        for pod in pods().values()
+        for one in (*pod.get("initContainers", ()), *pod["containers"])
+    ]
 
 
 def web() -> dict[str, Any]:
@@ -73,7 +83,9 @@ def web() -> dict[str, Any]:
 @pytest.mark.parametrize("version", [(), ("--kubernetes-version", OLDEST)], ids=["newest", OLDEST])
 def test_the_manifests_are_valid(version: tuple[str, ...]) -> None:
     validated = subprocess.run(
-        [BIN / "kubernetes-validate", "--strict", *version, *MANIFESTS], capture_output=True, text=True
+        [BIN / "kubernetes-validate", "--strict", *version, *MANIFESTS],
+        capture_output=True,
+        text=True,
     )
     output = validated.stdout + validated.stderr
     assert validated.returncode == 0, output
@@ -93,7 +105,9 @@ def test_compose_names_settings_only_and_the_needed_ones() -> None:
     for service in ("migrate", "web", "backfill"):
         assert set(compose()[service]["environment"]) >= NEEDED
         assert compose()[service]["env_file"] == ".env"
-    assert named_in(DEPLOY / "env.example") >= NEEDED - {"DATABASE_URL", "SHUTDOWN_GRACE"} | {"POSTGRES_PASSWORD"}
+    assert named_in(DEPLOY / "env.example") >= NEEDED - {"DATABASE_URL", "SHUTDOWN_GRACE"} | {
+        "POSTGRES_PASSWORD"
+    }
 
 
 def test_the_manifests_name_settings_only_and_the_needed_ones() -> None:
@@ -117,15 +131,32 @@ def test_no_secret_is_in_a_file() -> None:
 
 
 def test_kubectl_applies_neither_the_template_nor_a_job_with_the_folder() -> None:
-    kinds = {one["kind"] for path in KUBERNETES.glob("*.yaml") for one in yaml.safe_load_all(path.read_text())}
+    kinds = {
+        one["kind"]
+        for path in KUBERNETES.glob("*.yaml")
+        for one in yaml.safe_load_all(path.read_text())
+    }
     assert kinds == {"ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "CronJob"}
-    assert {path.name for path in (KUBERNETES / "jobs").iterdir()} == {"migrate.yaml", "backfill.yaml"}
+    assert {path.name for path in (KUBERNETES / "jobs").iterdir()} == {
+        "migrate.yaml",
+        "backfill.yaml",
+    }
 
 
 def test_each_command_exists() -> None:
-    words = [" ".join(map(str, one["command"])) for one in (*compose().values(), *containers()) if "command" in one]
+    words = [
+        " ".join(map(str, one["command"]))
+        for one in (*compose().values(), *containers())
+        if "command" in one
+    ]
     named = set(re.findall(r"manage\.py (\w+)", " ".join(words)))
-    assert named >= {"enable_vector", "migrate", "backfill_embeddings", "clear_expired", "clearsessions"}
+    assert named >= {
+        "enable_vector",
+        "migrate",
+        "backfill_embeddings",
+        "clear_expired",
+        "clearsessions",
+    }
     assert named <= set(get_commands())
 
 
@@ -141,9 +172,18 @@ def test_what_the_page_names_is_there() -> None:
 
 
 def test_the_probes_ask_what_they_should() -> None:
-    paths = {name: web()[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    paths = {
+        name: web()[f"{name}Probe"]["httpGet"]["path"]
+        for name in ("startup", "readiness", "liveness")
+    }
     assert paths == {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
-    assert compose()["web"]["healthcheck"]["test"] == ["CMD", "python", "-m", "verse.probe", "/readyz"]
+    assert compose()["web"]["healthcheck"]["test"] == [
+        "CMD",
+        "python",
+        "-m",
+        "verse.probe",
+        "/readyz",
+    ]
 
 
 def test_a_stop_is_announced_and_given_enough_time() -> None:
@@ -155,7 +195,11 @@ def test_a_stop_is_announced_and_given_enough_time() -> None:
     assert wait_s > readiness["periodSeconds"] * readiness["failureThreshold"]
     assert pod["terminationGracePeriodSeconds"] >= wait_s + grace_s + AFTER_GRACE_S
     assert ".verse/draining" in web()["lifecycle"]["postStart"]["exec"]["command"]
-    default_s = int(compose()["web"]["environment"]["SHUTDOWN_GRACE"].removeprefix("${SHUTDOWN_GRACE:-").rstrip("}"))
+    default_s = int(
+        compose()["web"]["environment"]["SHUTDOWN_GRACE"]
+        .removeprefix("${SHUTDOWN_GRACE:-")
+        .rstrip("}")
+    )
     assert int(compose()["web"]["stop_grace_period"].rstrip("s")) >= default_s + AFTER_GRACE_S
 
 
@@ -163,7 +207,9 @@ def test_a_stop_is_announced_and_given_enough_time() -> None:
 def test_a_pod_has_no_privilege_and_writes_where_it_may(name: str) -> None:
     pod = pods()[name]
     assert pod["securityContext"]["runAsNonRoot"]
-    user = next(line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("USER "))
+    user = next(
+        line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("USER ")
+    )
     assert user == f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['fsGroup']}"
     assert pod["automountServiceAccountToken"] is False
     assert {one["name"] for one in pod["volumes"] if "emptyDir" in one} == {"state", "tmp"}
@@ -180,7 +226,9 @@ def test_a_pod_has_no_privilege_and_writes_where_it_may(name: str) -> None:
 def test_the_services_of_compose_start_in_order_and_the_backfill_only_when_asked() -> None:
     services = compose()
     assert services["migrate"]["depends_on"] == {"db": {"condition": "service_healthy"}}
-    assert services["web"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert services["web"]["depends_on"]["migrate"] == {
+        "condition": "service_completed_successfully"
+    }
     assert services["backfill"]["profiles"] == ["backfill"]
     assert [name for name, one in services.items() if "profiles" in one] == ["backfill"]
     assert re.fullmatch(r"pgvector/pgvector:\d+\.\d+\.\d+-pg16", services["db"]["image"])

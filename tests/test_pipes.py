@@ -12,7 +12,17 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from fake_openai import FakeOpenAI, Vectors
-from tests.backfill_support import PATIENCE_S, Done, begin, embedded, end_of, one_line, query, say, texts
+from retrieval.tests.backfill_support import (
+    PATIENCE_S,
+    Done,
+    begin,
+    embedded,
+    end_of,
+    one_line,
+    query,
+    say,
+    texts,
+)
 from tests.support import ROOT, clean_environment, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -21,7 +31,9 @@ BUFFERED = {"PYTHONUNBUFFERED": ""}  # Python's own habit; the tests' environmen
 
 def into(reader: str, command: str, **environment: str) -> Done:
     """``manage.py command | reader``: what comes through, and the command's code."""
-    pipeline = f"{shlex.quote(sys.executable)} manage.py {command} | {reader}; exit ${{PIPESTATUS[0]}}"
+    pipeline = (
+        f"{shlex.quote(sys.executable)} manage.py {command} | {reader}; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(
         ["bash", "-c", pipeline], cwd=ROOT, text=True, timeout=PATIENCE_S, env=settings_of(environment),
         capture_output=True,
@@ -43,7 +55,9 @@ def unread(command: str, **environment: str) -> Done:
 
 def settings_of(more: dict[str, str]) -> dict[str, str]:
     """The tests' database, and ``more``."""
-    return clean_environment(**{"DATABASE_URL": database_url(connection), "SECRET_KEY": "test"} | more)
+    return clean_environment(
+        **{"DATABASE_URL": database_url(connection), "SECRET_KEY": "test"} | more
+    )
 
 
 def service_of(fake: FakeOpenAI) -> dict[str, str]:
@@ -57,14 +71,18 @@ def asked(fake: FakeOpenAI) -> set[str]:
 
 
 @pytest.mark.parametrize("environment", [BUFFERED, {}], ids=["buffered", "unbuffered"])
-def test_watching_ends_without_a_word_when_the_reader_has_seen_enough(environment: dict[str, str], db: None) -> None:
+def test_watching_ends_without_a_word_when_the_reader_has_seen_enough(
+    environment: dict[str, str], db: None
+) -> None:
     done = into("head -3", "rag_status --watch 0.1", **environment)
     assert (done.code, done.err) == (0, "")
     assert done.lines[1] == "Model: none yet"
 
 
 @pytest.mark.parametrize(
-    ("command", "environment"), [("rag_status", BUFFERED), ("rag_cost_estimate --json", {})], ids=["lines", "json"]
+    ("command", "environment"),
+    [("rag_status", BUFFERED), ("rag_cost_estimate --json", {})],
+    ids=["lines", "json"],
 )
 def test_a_report_that_nobody_reads_is_exit_1_without_a_word(
     command: str, environment: dict[str, str], db: None
@@ -81,7 +99,10 @@ def test_a_backfill_that_nobody_reads_keeps_what_is_under_way_and_says_how_to_go
     command = "backfill_embeddings --batch-size 5 --workers 3 --sleep 0"
     done = into("head -1", command, **BUFFERED, **service_of(remembering))
     assert done.code == 1
-    assert one_line(done.err) == "stopped, since nobody reads its output; run backfill_embeddings again to go on"
+    assert (
+        one_line(done.err)
+        == "stopped, since nobody reads its output; run backfill_embeddings again to go on"
+    )
     assert done.lines == ["standalone_chat_messages: batch 1, 5 embedded, 0 failed, 5/60 (8.3%)"]
     assert embedded() == asked(remembering)
     assert 10 <= len(embedded()) <= 40

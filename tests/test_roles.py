@@ -45,7 +45,9 @@ class Roles(Database):
         """The database, for this role."""
         return self.url.replace("user=verse", f"user={role}")
 
-    def manage(self, role: str, *arguments: str, code: int = 0, values: dict[str, str] | None = None) -> str:
+    def manage(
+        self, role: str, *arguments: str, code: int = 0, values: dict[str, str] | None = None
+    ) -> str:
         """What the command says as this role; with ``code`` 1, its last line."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -70,7 +72,9 @@ class Roles(Database):
         """The roles, of this run or of one that was killed."""
         for role in (self.web, self.backfill, self.owner):
             if self.run("SELECT 1 FROM pg_roles WHERE rolname = %s", role):
-                self.run(f"REASSIGN OWNED BY {role} TO verse; DROP OWNED BY {role}; DROP ROLE {role}")
+                self.run(
+                    f"REASSIGN OWNED BY {role} TO verse; DROP OWNED BY {role}; DROP ROLE {role}"
+                )
 
     def drop(self) -> None:
         """The database, then the roles."""
@@ -109,7 +113,11 @@ def fake() -> Iterator[FakeOpenAI]:
 
 def settings_of(fake: FakeOpenAI) -> dict[str, str]:
     """Memory is on."""
-    return {"LLM_BASE_URL": fake.base_url, "OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "sk-test-0123456789"}
+    return {
+        "LLM_BASE_URL": fake.base_url,
+        "OPENAI_BASE_URL": fake.base_url,
+        "OPENAI_API_KEY": "sk-test-0123456789",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +133,21 @@ def server(database: Roles, fake: FakeOpenAI) -> Iterator[Server]:
 
 
 def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> None:
-    token = server.client().post("/api/auth/token/", json={"username": "operator", "password": PASSWORD}).json()
+    token = (
+        server.client()
+        .post("/api/auth/token/", json={"username": "operator", "password": PASSWORD})
+        .json()
+    )
     client = server.client(token["token"])
-    first, second = (client.post("/api/chats/", json={"title": name}).json()["id"] for name in ("Pets", "Other"))
+    first, second = (
+        client.post("/api/chats/", json={"title": name}).json()["id"] for name in ("Pets", "Other")
+    )
     assert client.post(f"/api/chats/{first}/messages/", json={"content": FACT}).status_code == 201
-    turn = client.post(f"/api/chats/{second}/messages/", json={"content": QUESTION}, headers={"Idempotency-Key": "1"})
+    turn = client.post(
+        f"/api/chats/{second}/messages/",
+        json={"content": QUESTION},
+        headers={"Idempotency-Key": "1"},
+    )
     assert turn.status_code == 201
     assert FACT in [one["content"] for one in turn.json()["context"]]
     said = f"/api/chats/{second}/messages/{turn.json()['user_message']['id']}/"
@@ -151,11 +169,27 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
 def test_the_web_serves_the_admin(server: Server) -> None:
     browser = server.client()
     page = browser.get("/admin/login/").text
-    form = {"username": "operator", "password": PASSWORD, "next": "/admin/", "csrfmiddlewaretoken": csrf(page)}
+    form = {
+        "username": "operator",
+        "password": PASSWORD,
+        "next": "/admin/",
+        "csrfmiddlewaretoken": csrf(page),
+    }
     assert browser.post("/admin/login/", data=form).status_code == 302
-    for address in ("", "auth/user/", "auth/group/", "chat/standalonechatmessage/", "chat/apitoken/"):
+    for address in (
+        "",
+        "auth/user/",
+        "auth/group/",
+        "chat/standalonechatmessage/",
+        "chat/apitoken/",
+    ):
         assert browser.get(f"/admin/{address}").status_code == 200, address
-    new = {"username": "carol", "password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
+    new = {
+        "username": "carol",
+        "password1": PASSWORD,
+        "password2": PASSWORD,
+        "usable_password": "true",
+    }
     new["csrfmiddlewaretoken"] = csrf(browser.get("/admin/auth/user/add/").text)
     assert browser.post("/admin/auth/user/add/", data=new).status_code == 302
     assert "Internal Server Error" not in server.log
@@ -169,9 +203,7 @@ def csrf(page: str) -> str:
     return found[1]
 
 
-MESSAGES_LIKE = (
-    "id bigint, user_id bigint, chat_id bigint, role text, content text, created_at timestamptz, embedding vector"
-)
+MESSAGES_LIKE = "id bigint, user_id bigint, chat_id bigint, role text, content text, created_at timestamptz, embedding vector"
 NOT_THE_WEBS = [
     "CREATE TABLE mine (id int)",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -206,7 +238,9 @@ NOT_THE_WEBS = [
 @pytest.mark.parametrize("statement", NOT_THE_WEBS)
 def test_the_web_may_not(statement: str, database: Roles) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
-        database.run_as(database.web, statement.format(owner=database.owner, backfill=database.backfill))
+        database.run_as(
+            database.web, statement.format(owner=database.owner, backfill=database.backfill)
+        )
 
 
 NOT_THE_BACKFILLS = [
@@ -241,7 +275,9 @@ def test_the_backfill_may_not(statement: str, database: Roles) -> None:
 def test_nobody_puts_the_triggers_functions_on_a_table_of_their_own(
     table: str, function: str, database: Roles
 ) -> None:
-    with pytest.raises(errors.InsufficientPrivilege, match=f"permission denied for function {table}_{function}"):
+    with pytest.raises(
+        errors.InsufficientPrivilege, match=f"permission denied for function {table}_{function}"
+    ):
         database.run_as(
             database.web,
             f"CREATE TEMPORARY TABLE mine ({MESSAGES_LIKE}); CREATE TRIGGER mine AFTER INSERT ON mine "
@@ -255,14 +291,18 @@ def test_the_functions_with_their_owners_rights_have_a_fixed_search_path(databas
         "AND pronamespace = 'public'::regnamespace"
     )
     assert len(found) == 10
-    assert {(config[0], owner) for _, config, owner in found} == {("search_path=pg_catalog, pg_temp", database.owner)}
+    assert {(config[0], owner) for _, config, owner in found} == {
+        ("search_path=pg_catalog, pg_temp", database.owner)
+    }
 
 
 def test_the_backfills_role_can_do_its_part(database: Roles, fake: FakeOpenAI) -> None:
     database.run("DELETE FROM auth_user WHERE username IN ('alice', 'bob')")
     database.run("INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, "
                  "is_active, date_joined) VALUES ('alice', '!', false, '', '', '', false, true, now())")  # fmt: skip
-    database.run("INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user WHERE username = 'alice'")
+    database.run(
+        "INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user WHERE username = 'alice'"
+    )
     database.run("INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'The dog.' FROM auth_user "
                  "WHERE username = 'alice'")  # fmt: skip
     for table, parents in (("standalone_chat", "standalone_chats"), ("chat", "passages")):
@@ -271,7 +311,9 @@ def test_the_backfills_role_can_do_its_part(database: Roles, fake: FakeOpenAI) -
                      f"SELECT user_id, id, 'user', 'Said in ' || id, now() FROM {parents}")  # fmt: skip
     database.run("DELETE FROM message_memories")  # as messages from before the triggers
     values = settings_of(fake)
-    assert "pending" in database.manage(database.backfill, "backfill_embeddings", "--dry-run", values=values)
+    assert "pending" in database.manage(
+        database.backfill, "backfill_embeddings", "--dry-run", values=values
+    )
     done = json.loads(database.manage(
         database.backfill, "backfill_embeddings", "--sleep", "0", "--retry-failed", "--json", values=values
     ))  # fmt: skip
@@ -282,7 +324,9 @@ def test_the_backfills_role_can_do_its_part(database: Roles, fake: FakeOpenAI) -
     )
     database.manage(database.backfill, "rag_model", "use", "--yes", values=other)
     again = json.loads(
-        database.manage(database.backfill, "backfill_embeddings", "--sleep", "0", "--json", values=other)
+        database.manage(
+            database.backfill, "backfill_embeddings", "--sleep", "0", "--json", values=other
+        )
     )
     assert again["embedded"] == 2
     database.manage(database.backfill, "rag_model", "use", "--yes", values=values)
@@ -306,9 +350,12 @@ def test_what_it_prints_does_the_same(database: Roles) -> None:
 
 def test_the_web_goes_on_with_what_a_later_migrate_makes(database: Roles) -> None:
     database.run_as(
-        database.owner, "CREATE TABLE later (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, said text)"
+        database.owner,
+        "CREATE TABLE later (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, said text)",
     )
-    database.run_as(database.web, "INSERT INTO later (said) VALUES ('x'); UPDATE later SET said = 'y'")
+    database.run_as(
+        database.web, "INSERT INTO later (said) VALUES ('x'); UPDATE later SET said = 'y'"
+    )
     assert database.run_as(database.web, "SELECT said FROM later") == [("y",)]
     database.run_as(database.owner, "DROP TABLE later")
 
@@ -334,7 +381,9 @@ def test_it_refuses_roles_that_may_do_everything(database: Roles) -> None:
 
 
 def test_where_anybody_may_make_tables_it_ends_that(database: Roles) -> None:
-    database.run("GRANT CREATE ON SCHEMA public TO PUBLIC")  # as in databases that were made before PostgreSQL 15
+    database.run(
+        "GRANT CREATE ON SCHEMA public TO PUBLIC"
+    )  # as in databases that were made before PostgreSQL 15
     database.grant()
     with pytest.raises(errors.InsufficientPrivilege):
         database.run_as(database.web, "CREATE TABLE mine (id int)")
@@ -344,10 +393,14 @@ def test_where_anybody_may_make_tables_it_ends_that(database: Roles) -> None:
         assert "let verse run REVOKE CREATE ON SCHEMA" in said
         assert f'GRANT CREATE ON SCHEMA "public" TO "{database.owner}"' in said
     finally:
-        database.run("ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        database.run(
+            "ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+        )
 
 
-def test_before_migrate_it_says_so(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> None:
+def test_before_migrate_it_says_so(
+    django_db_setup: None, django_db_blocker: Any, worker_id: str
+) -> None:
     with django_db_blocker.unblock():
         empty = Database(f"empty_{worker_id}")
     done = subprocess.run(

@@ -23,7 +23,9 @@ def state_of_indexes(database: Database) -> dict[str, bool]:
     return dict(database.run(VALID, list(INDEXES)))
 
 
-def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(database: Database) -> None:
+def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(
+    database: Database,
+) -> None:
     database.start_at("0003_recall")
     fill_with_vectors(database)
     seen = set()
@@ -73,7 +75,9 @@ def test_the_way_back_removes_all_but_the_messages_and_the_extension(database: D
     database.say("What I said.")
     database.migrate("chat", "0001_initial")
     assert set(database.run(catalog)) == before
-    said = "SELECT content FROM chat_messages UNION ALL SELECT content FROM standalone_chat_messages"
+    said = (
+        "SELECT content FROM chat_messages UNION ALL SELECT content FROM standalone_chat_messages"
+    )
     assert database.run(said) == [("What I said.",)] * 2
     assert database.run("SELECT 1 FROM pg_extension WHERE extname = 'vector'")
 
@@ -81,7 +85,9 @@ def test_the_way_back_removes_all_but_the_messages_and_the_extension(database: D
 def test_the_columns_hold_1536_numbers_and_the_indexes_are_for_cosine(database: Database) -> None:
     database.start_at("0004_vector_indexes")
     types = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s"
-    assert [database.run(types, table, "embedding") for table in TABLES] == [[("vector(1536)",)]] * 2
+    assert [database.run(types, table, "embedding") for table in TABLES] == [
+        [("vector(1536)",)]
+    ] * 2
     definitions = database.run("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid::regclass::text = "
                                "ANY (%s) ORDER BY 1", list(INDEXES))  # fmt: skip
     assert all("USING hnsw (embedding vector_cosine_ops)" in one for (one,) in definitions)
@@ -102,9 +108,13 @@ def test_the_extension_may_live_in_a_schema_that_no_search_path_names(database: 
         }  # fmt: skip
         server = Server(values)
         try:
-            client = server.client(manage(database.url, "create_token", "alice").strip().splitlines()[-1])
+            client = server.client(
+                manage(database.url, "create_token", "alice").strip().splitlines()[-1]
+            )
             chat = client.post("/api/chats/", json={}).json()["id"]
-            turn = client.post(f"/api/chats/{chat}/messages/", json={"content": "What was the bread made with?"})
+            turn = client.post(
+                f"/api/chats/{chat}/messages/", json={"content": "What was the bread made with?"}
+            )
             assert "honey" in str(turn.json()["context"])
             found = client.get("/api/memory/search/", params={"q": "bread with honey"}).json()
             assert found["mode"] == "hybrid"
@@ -117,7 +127,9 @@ def test_the_extension_may_live_in_a_schema_that_no_search_path_names(database: 
     assert database.run("SELECT count(*) FROM standalone_chat_messages")[0][0] >= 3
 
 
-def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once(database: Database) -> None:
+def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once(
+    database: Database,
+) -> None:
     database.start_at("0004_vector_indexes")
     token = manage(database.url, "create_token", "alice").strip().splitlines()[-1]
     with old_code() as folder, FakeOpenAI() as fake:
@@ -126,17 +138,31 @@ def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once
         try:
             client = old.client(token)
             chat = client.post("/api/chats/", json={}).json()["id"]
-            said = client.post(f"/api/chats/{chat}/messages/", json={"content": "My cat Muffin sleeps all day."})
+            said = client.post(
+                f"/api/chats/{chat}/messages/", json={"content": "My cat Muffin sleeps all day."}
+            )
             assert said.status_code == 201
-            found = new.client(token).get("/api/memory/search/", params={"q": "Which cat sleeps?"}).json()
+            found = (
+                new.client(token)
+                .get("/api/memory/search/", params={"q": "Which cat sleeps?"})
+                .json()
+            )
             assert found["mode"] == "lexical"
             assert "My cat Muffin sleeps all day." in [one["content"] for one in found["results"]]
             changed = f"/api/chats/{chat}/messages/{said.json()['user_message']['id']}/"
-            assert client.patch(changed, json={"content": "My cat is called Pepper."}).status_code == 200
+            assert (
+                client.patch(changed, json={"content": "My cat is called Pepper."}).status_code
+                == 200
+            )
             again = new.client(token).get("/api/memory/search/", params={"q": "Muffin"}).json()
-            assert not any(one["role"] == "user" and "Muffin" in one["content"] for one in again["results"])
+            assert not any(
+                one["role"] == "user" and "Muffin" in one["content"] for one in again["results"]
+            )
             assert client.delete(f"/api/chats/{chat}/").status_code == 204
-            assert new.client(token).get("/api/memory/search/", params={"q": "cat"}).json()["results"] == []
+            assert (
+                new.client(token).get("/api/memory/search/", params={"q": "cat"}).json()["results"]
+                == []
+            )
         finally:
             old.end()
             new.end()

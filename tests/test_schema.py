@@ -12,8 +12,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
+from chat.auth.api_tokens import create_token
 from chat.models import Passage, StandaloneChat
-from chat.tokens import create_token
 from tests.support import Server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,7 +35,9 @@ def fuzz(server: Server, token: str, *, examples: int, folder: Path) -> str:
 
 def test_the_schema_is_made_without_a_warning_and_names_the_token_wherever_one_is_needed() -> None:
     out = StringIO()
-    call_command("spectacular", "--format", "openapi-json", "--validate", "--fail-on-warn", stdout=out)
+    call_command(
+        "spectacular", "--format", "openapi-json", "--validate", "--fail-on-warn", stdout=out
+    )
     schema = json.loads(out.getvalue())
     token = schema["components"]["securitySchemes"]["tokenAuth"]
     assert (token["type"], token["in"], token["name"]) == ("apiKey", "header", "Authorization")
@@ -46,11 +48,17 @@ def test_the_schema_is_made_without_a_warning_and_names_the_token_wherever_one_i
         for method, operation in methods.items()
     }
     assert len(operations) > 30
-    without = {name for name, operation in operations.items() if {"tokenAuth": []} not in operation["security"]}
+    without = {
+        name
+        for name, operation in operations.items()
+        if {"tokenAuth": []} not in operation["security"]
+    }
     assert without == {"post /api/auth/token/"}
 
 
-def test_answers_are_as_the_schema_says(alice: User, server: Callable[..., Server], tmp_path: Path) -> None:
+def test_answers_are_as_the_schema_says(
+    alice: User, server: Callable[..., Server], tmp_path: Path
+) -> None:
     for number in range(3):
         StandaloneChat.objects.create(user=alice, title=f"Chat {number}")
         Passage.objects.create(user=alice, reference=f"John {number}", text="In the beginning")

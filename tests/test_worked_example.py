@@ -7,14 +7,17 @@ import pytest
 from django.contrib.auth.models import User
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, local_model, storage
-from retrieval.recall import Scope, recall
+from retrieval import current_model, storage
+from retrieval.embeddings import local_model
+from retrieval.recall.candidates import Scope, recall
 from tests.support import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 PAGE = (ROOT / "docs/how-memory-works.md").read_text()
 SAID = re.compile(r"^\| ([A-Z]\w+, \d+ May)? *\| (user|Verse) \| (.+?) \|$", re.MULTILINE)
-SCORED = re.compile(r"^\| (.+?) \| [\d.]+ \| ([\d.]+) \| .+ \| [\d.]+ \| \**([\d.]+)\** \|$", re.MULTILINE)
+SCORED = re.compile(
+    r"^\| (.+?) \| [\d.]+ \| ([\d.]+) \| .+ \| [\d.]+ \| \**([\d.]+)\** \|$", re.MULTILINE
+)
 
 
 def test_the_worked_example_is_true(alice: User) -> None:
@@ -35,13 +38,15 @@ def test_the_worked_example_is_true(alice: User) -> None:
             content=content,
             created_at=at,
         )
-        source = message.memory_source
+        source = message.memory_table
         (vector,) = local_model.embed([content])
         storage.store(source, message.pk, content, vector, model=local_model.NAME)
-        texts[source.reference(message.pk)] = content
+        texts[source.pack_ref(message.pk)] = content
     assert len(texts) == 10
     (asked,) = local_model.embed(["Who waters my tomatoes?"])
-    found = recall("Who waters my tomatoes?", Scope(alice.pk), embedding=asked, model=local_model.NAME)
+    found = recall(
+        "Who waters my tomatoes?", Scope(alice.pk), embedding=asked, model=local_model.NAME
+    )
     shown = SCORED.findall(PAGE)
     assert len(shown) == 5
     for one, (text, cosine, score) in zip(found, shown, strict=False):

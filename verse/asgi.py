@@ -20,11 +20,13 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 from django.db import Error, close_old_connections, reset_queries
 
-settings.DATABASES["default"] = settings.SERVER_DATABASE  # requests go through a pool, commands connect directly
+settings.DATABASES["default"] = (
+    settings.SERVER_DATABASE
+)  # requests go through a pool, commands connect directly
 django.setup(set_prefix=False)
 
-from chat import running
-from retrieval.tokens import encoding
+from chat.answers import runner
+from retrieval.token_count import encoding
 from verse.health import direct_connection
 from verse.logs import log_failed_thread
 
@@ -76,7 +78,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
     await sync_to_async(start)()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await sync_to_async(running.drain)(settings.SHUTDOWN_GRACE_S)
+    await sync_to_async(runner.drain)(settings.SHUTDOWN_GRACE_S)
     await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -90,10 +92,12 @@ def start() -> None:
         with direct_connection() as direct:
             direct.ensure_connection()
     except Error as error:
-        logger.warning("The database cannot be reached yet: %s", type(error.__cause__ or error).__name__)
+        logger.warning(
+            "The database cannot be reached yet: %s", type(error.__cause__ or error).__name__
+        )
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         logger.warning(NO_KEY)
-    running.start()
+    runner.start()
     logger.info("Application startup complete.")
 
 

@@ -87,7 +87,9 @@ class Environment:
 
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
-        return self._number(name, default, lambda number: 0 < number <= DAY_S, f"seconds, above 0, at most {DAY_S}")
+        return self._number(
+            name, default, lambda number: 0 < number <= DAY_S, f"seconds, above 0, at most {DAY_S}"
+        )
 
     def dollars(self, name: str, default: float | None) -> float | None:
         """US dollars, 0 or more; None where unset and without a default."""
@@ -99,7 +101,9 @@ class Environment:
         """A cosine similarity from -1 to 1; None where unset."""
         if not self.text(name):
             return None
-        return self._number(name, 0, lambda number: -1 <= number <= 1, "a cosine similarity from -1 to 1")
+        return self._number(
+            name, 0, lambda number: -1 <= number <= 1, "a cosine similarity from -1 to 1"
+        )
 
     def rate(self, name: str, default: str) -> Rate | None:
         """A rate such as 60/min; None for ``off``."""
@@ -167,11 +171,15 @@ class Environment:
     def refuse(self, name: str, allowed: str, *, show: bool = True) -> NoReturn:
         """End start-up with one line: the variable, its value unless that may be a secret, what is allowed."""
         value = self.text(name)
-        hidden = not show or SECRET_LOOK.search(value) or any(s and s in value for s in self.secrets)
+        hidden = (
+            not show or SECRET_LOOK.search(value) or any(s and s in value for s in self.secrets)
+        )
         shown = "" if hidden else f"={value[:100]!r}"
         raise SystemExit(f"Verse cannot start: {name}{shown} cannot be used; allowed: {allowed}")
 
-    def _number(self, name: str, default: float, fits: Callable[[float], bool], allowed: str) -> float:
+    def _number(
+        self, name: str, default: float, fits: Callable[[float], bool], allowed: str
+    ) -> float:
         try:
             number = float(self.text(name, str(default)))
         except ValueError:
@@ -182,13 +190,17 @@ class Environment:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
     def _refuse_database(self, name: str) -> NoReturn:
-        self.refuse(name, "a PostgreSQL URL such as postgresql://user:password@host:5432/name", show=False)
+        self.refuse(
+            name, "a PostgreSQL URL such as postgresql://user:password@host:5432/name", show=False
+        )
 
 
 def _is_usable(parts: Mapping[str, Any]) -> bool:
     """What libpq would refuse only when it connects: a port that is none, an unknown sslmode."""
     ports = str(parts.get("port") or "5432").split(",")  # one per host
-    numbers = all(re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port)
+    numbers = all(
+        re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port
+    )
     return numbers and parts.get("sslmode", "prefer") in SSL_MODES
 
 
@@ -197,7 +209,9 @@ def read_file(path: Path) -> dict[str, str | None]:
     try:
         return dotenv.dotenv_values(path)
     except (OSError, UnicodeError) as error:
-        raise SystemExit(f"Verse cannot start: {path} cannot be read ({type(error).__name__})") from error
+        raise SystemExit(
+            f"Verse cannot start: {path} cannot be read ({type(error).__name__})"
+        ) from error
 
 
 def kept_secret(path: Path, *, length: int = 48) -> str:
@@ -209,7 +223,9 @@ def kept_secret(path: Path, *, length: int = 48) -> str:
     try:
         return _kept_secret(path, length)
     except OSError as error:
-        raise SystemExit(f"Verse cannot start: {path}, made where it is missing: {error.strerror}") from error
+        raise SystemExit(
+            f"Verse cannot start: {path}, made where it is missing: {error.strerror}"
+        ) from error
 
 
 def _kept_secret(path: Path, length: int) -> str:

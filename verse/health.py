@@ -14,7 +14,9 @@ from django.utils.decorators import sync_and_async_middleware
 from django.utils.log import log_response
 
 OLDEST_SCHEMA = ("chat", "0001_initial")  # this code serves from here on
-DRAINING = settings.HOME / "draining"  # made before SIGTERM, so that a balancer sends nobody here any more
+DRAINING = (
+    settings.HOME / "draining"
+)  # made before SIGTERM, so that a balancer sends nobody here any more
 
 Response = HttpResponseBase
 GetResponse = Callable[[HttpRequest], Any]

@@ -32,7 +32,10 @@ class TextFormatter(logging.Formatter):
         """Frames and class of the exception and of its causes, without their words."""
         lines: list[str] = []
         for error in chain(ei[1]):
-            lines += [describe(error), *(f"  {at.filename}:{at.lineno} {at.name}" for at in frames(error))]
+            lines += [
+                describe(error),
+                *(f"  {at.filename}:{at.lineno} {at.name}" for at in frames(error)),
+            ]
         return "\n".join(lines)
 
     def format(self, record: logging.LogRecord) -> str:

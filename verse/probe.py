@@ -14,7 +14,11 @@ def failure_of(path: str) -> str | None:
     try:
         server.request("GET", path)
         answer = server.getresponse()
-        return None if answer.status == 200 else f"{answer.status} {answer.read(1000).decode(errors='replace')}"
+        return (
+            None
+            if answer.status == 200
+            else f"{answer.status} {answer.read(1000).decode(errors='replace')}"
+        )
     except (OSError, http.client.HTTPException) as error:
         return f"no answer: {error!r}"
     finally:

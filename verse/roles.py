@@ -7,7 +7,7 @@ from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
-from retrieval.models import sources
+from retrieval.models import message_tables
 
 READ = "SELECT"
 WRITE = "SELECT, INSERT, UPDATE, DELETE"
@@ -90,10 +90,14 @@ def place(connection: BaseDatabaseWrapper) -> Place:
         cursor.execute(SCHEMA)
         row = cursor.fetchone()
     if row is None:
-        raise RolesError("the database has no tables yet: run manage.py migrate, as the role that shall own them")
+        raise RolesError(
+            "the database has no tables yet: run manage.py migrate, as the role that shall own them"
+        )
     found = Place(*row)
     if not found.may_grant:
-        raise RolesError(f"{found.owner} owns the tables: run this as {found.owner}, not as {found.user}")
+        raise RolesError(
+            f"{found.owner} owns the tables: run this as {found.owner}, not as {found.user}"
+        )
     if found.all_may_create and not found.may_revoke:
         schema, owner = _name(found.schema), _name(found.owner)
         raise RolesError(
@@ -121,7 +125,9 @@ def refuse_powerful(connection: BaseDatabaseWrapper, owner: str, roles: list[str
         if is_superuser:
             raise RolesError(f"{role} is a superuser, who may do everything: choose another role")
         if is_owner:
-            raise RolesError(f"{role} is {owner}, who owns the tables, or a member of it: choose another role")
+            raise RolesError(
+                f"{role} is {owner}, who owns the tables, or a member of it: choose another role"
+            )
 
 
 def statements(connection: BaseDatabaseWrapper, where: Place, web: str, backfill: str) -> list[str]:
@@ -133,13 +139,19 @@ def statements(connection: BaseDatabaseWrapper, where: Place, web: str, backfill
     if where.all_may_create:  # so it is in databases that were made before PostgreSQL 15
         made.append(f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC")
     made += _on_tables(connection, where, web, backfill)
-    made += [f"GRANT EXECUTE ON FUNCTION {schema}.{one} TO {both}" for one in FUNCTIONS if _has(connection, one)]
+    made += [
+        f"GRANT EXECUTE ON FUNCTION {schema}.{one} TO {both}"
+        for one in FUNCTIONS
+        if _has(connection, one)
+    ]
     # What a later migrate makes serves the web at once; this command, run again, takes back what is not needed.
     later = f"ALTER DEFAULT PRIVILEGES FOR ROLE {_name(where.owner)} IN SCHEMA {schema}"
     return [*made, f"{later} GRANT {WRITE} ON TABLES TO {_name(web)}"]
 
 
-def _on_tables(connection: BaseDatabaseWrapper, where: Place, web: str, backfill: str) -> Iterator[str]:
+def _on_tables(
+    connection: BaseDatabaseWrapper, where: Place, web: str, backfill: str
+) -> Iterator[str]:
     with connection.cursor() as cursor:
         there = set(connection.introspection.table_names(cursor))
     for table in sorted(tables() & there):
@@ -159,10 +171,12 @@ def tables() -> set[str]:
 
 
 def _of_backfill(connection: BaseDatabaseWrapper, table: str) -> list[str]:
-    if table not in {one.table for one in sources()}:
+    if table not in {one.table for one in message_tables()}:
         return [BACKFILL[table]] if table in BACKFILL else []
     with connection.cursor() as cursor:
-        columns = {one.name for one in connection.introspection.get_table_description(cursor, table)}
+        columns = {
+            one.name for one in connection.introspection.get_table_description(cursor, table)
+        }
     return [one for one in BACKFILL_OF_MESSAGES if "embedding" in columns or "embedding" not in one]
 
 

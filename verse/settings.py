@@ -36,18 +36,24 @@ MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, most=1000)
 EMBEDDED_POSTGRES_VERSION = int(env.choice("EMBEDDED_POSTGRES_VERSION", "16", ("16", "18")))
 _embedded = {
-    "ENGINE": "verse.embedded",
+    "ENGINE": "embedded_postgres",
     "NAME": "verse",
     "EMBEDDED": {"home": HOME, "version": EMBEDDED_POSTGRES_VERSION},
 }
-SECRET_KEY = env.secret_key("SECRET_KEY", HOME / "secret_key", may_generate=DEBUG or _server is None)
+SECRET_KEY = env.secret_key(
+    "SECRET_KEY", HOME / "secret_key", may_generate=DEBUG or _server is None
+)
 
 
 def database(parts: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A Django database of ``parts``: UTC, statements that the server's own defaults cannot slow."""
     options = {"application_name": "verse", "connect_timeout": 5} | parts.get("OPTIONS", {})
     pooled_by_other = _direct != _server
-    return {**parts, "OPTIONS": options | more, "DISABLE_SERVER_SIDE_CURSORS": bool(more) and pooled_by_other}
+    return {
+        **parts,
+        "OPTIONS": options | more,
+        "DISABLE_SERVER_SIDE_CURSORS": bool(more) and pooled_by_other,
+    }
 
 
 # Commands and tests connect directly; verse/asgi.py puts SERVER_DATABASE in its place.
@@ -68,7 +74,9 @@ LLM_TIMEOUT_S = env.seconds("LLM_TIMEOUT", 60)
 LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, least=512)
 LLM_MAX_TOKENS = env.integer("LLM_MAX_TOKENS", 512 if LLM == "local" else 1024)
 if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
-    env.refuse("LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}")
+    env.refuse(
+        "LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}"
+    )
 CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 20, least=0, most=1000)
 THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, most=10_000)
@@ -77,7 +85,9 @@ STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, most=10_000)
 EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
 EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "text-embedding-3-small")
 EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
-EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K", None)  # retrieval/cost.py has a table
+EMBEDDING_PRICE_PER_1K = env.dollars(
+    "EMBEDDING_PRICE_PER_1K", None
+)  # retrieval/embeddings/cost.py has a table
 EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD", None)
 RAG_ENABLED = env.switch("RAG_ENABLED", default=True)
 RAG_TIMEOUT_S = env.seconds("RAG_TIMEOUT", 3)
@@ -130,20 +140,26 @@ TEMPLATES = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+    )
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "static"  # made for the image, by collectstatic; elsewhere packages' own files are served
+STATIC_ROOT = (
+    BASE_DIR / "static"
+)  # made for the image, by collectstatic; elsewhere packages' own files are served
 SERVESTATIC_USE_FINDERS = not STATIC_ROOT.is_dir()
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "chat.tokens.TokenAuthentication",
+        "chat.auth.api_tokens.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -163,7 +179,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "chat.schema.document_refusals",
+        "chat.api.openapi_schema.document_refusals",
     ],
 }
 LOGGING = {

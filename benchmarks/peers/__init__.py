@@ -23,7 +23,11 @@ from benchmarks.ways import Answer, Question, Way
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "verse-benchmarks"
-PEERS = {"mem0": "with_mem0", "langchain-postgres": "with_langchain", "llama-index": "with_llama_index"}
+PEERS = {
+    "mem0": "with_mem0",
+    "langchain-postgres": "with_langchain",
+    "llama-index": "with_llama_index",
+}
 QUIET = {"MEM0_TELEMETRY": "false", "LANGSMITH_TRACING": "false", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -35,7 +39,15 @@ def environment(script: str) -> Path:
     if not (folder / "made").exists():
         print(f"making {folder}", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        install = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         subprocess.run([*install, "--requirement", str(wanted)], check=True)
         (folder / "made").touch()
     return python
@@ -44,9 +56,18 @@ def environment(script: str) -> Path:
 class Peer:
     """A peer's process, loaded and ready; ``facts`` says what it is: its versions, rows, seconds, megabytes."""
 
-    def __init__(self, script: str, url: str, people: People, questions: Path, *, load_s: float) -> None:
+    def __init__(
+        self, script: str, url: str, people: People, questions: Path, *, load_s: float
+    ) -> None:
         self._url = url
-        command = [environment(script), HERE / f"{script}.py", url, people.folder, questions, str(load_s)]
+        command = [
+            environment(script),
+            HERE / f"{script}.py",
+            url,
+            people.folder,
+            questions,
+            str(load_s),
+        ]
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self._process = subprocess.Popen(
             [str(part) for part in command],
@@ -67,7 +88,9 @@ class Peer:
         """The server's processes that hold its connections."""
         query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         with psycopg.connect(self._url) as database:
-            return [row[0] for row in database.execute(query + " AND backend_type = 'client backend'")]
+            return [
+                row[0] for row in database.execute(query + " AND backend_type = 'client backend'")
+            ]
 
     def end(self) -> None:
         """Nothing of its process stays."""

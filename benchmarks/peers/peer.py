@@ -21,7 +21,12 @@ CHUNK, TABLES = 2_000, 2  # as in benchmarks/people.py, whose numbers for messag
 
 def main(store_class):
     """All of it, for a class with ``add``, ``index`` and ``look``."""
-    url, folder, questions, load_s = sys.argv[1], Path(sys.argv[2]), np.load(sys.argv[3]), float(sys.argv[4])
+    url, folder, questions, load_s = (
+        sys.argv[1],
+        Path(sys.argv[2]),
+        np.load(sys.argv[3]),
+        float(sys.argv[4]),
+    )
     store = store_class(url)
     rows, loading = load(store, folder, int(questions["users"].max()), load_s)
     began = time.perf_counter()
@@ -30,7 +35,11 @@ def main(store_class):
     say(facts | {"versions": {name: version(name) for name in store.packages}})
     for line in sys.stdin:
         number = int(line)
-        answer(store, f"user{questions['users'][number]}", [float(one) for one in questions["vectors"][number]])
+        answer(
+            store,
+            f"user{questions['users'][number]}",
+            [float(one) for one in questions["vectors"][number]],
+        )
 
 
 def load(store, folder, asked, seconds):
@@ -43,7 +52,12 @@ def load(store, folder, asked, seconds):
     while done < len(order) and (done < must or time.perf_counter() - began < seconds):
         rows = [int(row) for row in order[done : done + BATCH]]
         ids = [str(uuid.UUID(int=reference(row))) for row in rows]
-        store.add(ids, [f"user{users[row]}" for row in rows], [texts[row] for row in rows], vectors[rows].tolist())
+        store.add(
+            ids,
+            [f"user{users[row]}" for row in rows],
+            [texts[row] for row in rows],
+            vectors[rows].tolist(),
+        )
         done += len(rows)
     return done, time.perf_counter() - began
 

@@ -29,11 +29,15 @@ class Store:
     packages = ("langchain-postgres", "psycopg", "SQLAlchemy")
 
     def __init__(self, url):
-        engine = PGEngine.from_connection_string(url.replace("postgresql:", "postgresql+psycopg:", 1))
+        engine = PGEngine.from_connection_string(
+            url.replace("postgresql:", "postgresql+psycopg:", 1)
+        )
         self._given = Given()
         column = Column("user_id", "TEXT")
         engine.init_vectorstore_table(TABLE, 1536, metadata_columns=[column])
-        self._store = PGVectorStore.create_sync(engine, self._given, TABLE, metadata_columns=["user_id"])
+        self._store = PGVectorStore.create_sync(
+            engine, self._given, TABLE, metadata_columns=["user_id"]
+        )
 
     def add(self, ids, users, texts, vectors):
         """A batch; the library inserts row by row."""

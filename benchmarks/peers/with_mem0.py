@@ -29,7 +29,9 @@ class Store:
 
     def look(self, user, vector):
         """Ids of the five nearest."""
-        return [one.id for one in self._store.search("", vector, top_k=5, filters={"user_id": user})]
+        return [
+            one.id for one in self._store.search("", vector, top_k=5, filters={"user_id": user})
+        ]
 
     def _open(self, *, hnsw):
         config = PGVectorConfig(connection_string=self._url, collection_name="memories", hnsw=hnsw)

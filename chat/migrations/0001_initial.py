@@ -64,7 +64,9 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=200, primary_key=True, serialize=False)),
                 (
                     "hits",
-                    django.contrib.postgres.fields.ArrayField(base_field=models.DateTimeField(), size=None),
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.DateTimeField(), size=None
+                    ),
                 ),
             ],
             options={
@@ -76,7 +78,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 ("name", models.CharField(blank=True, db_default="", default="", max_length=100)),
                 ("digest", models.BinaryField(max_length=32, unique=True)),
@@ -106,7 +110,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 (
                     "memory",
@@ -143,7 +149,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reference", models.CharField(max_length=200)),
-                ("text", models.TextField(validators=[django.core.validators.MaxLengthValidator(32000)])),
+                (
+                    "text",
+                    models.TextField(validators=[django.core.validators.MaxLengthValidator(32000)]),
+                ),
                 (
                     "user",
                     models.ForeignKey(
@@ -162,11 +171,15 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 (
                     "role",
-                    models.CharField(choices=[("user", "User"), ("assistant", "Assistant")], max_length=9),
+                    models.CharField(
+                        choices=[("user", "User"), ("assistant", "Assistant")], max_length=9
+                    ),
                 ),
                 ("content", models.TextField()),
                 (
@@ -196,7 +209,9 @@ class Migration(migrations.Migration):
                 (
                     "truncated",
                     models.BooleanField(
-                        db_default=False, default=False, help_text="The prompt held the message cut."
+                        db_default=False,
+                        default=False,
+                        help_text="The prompt held the message cut.",
                     ),
                 ),
                 (
@@ -236,7 +251,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 (
                     "memory",
@@ -291,12 +308,20 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 ("message_id", models.BigIntegerField()),
                 ("text", models.TextField(db_default="", default="")),
-                ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ("alive_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "started_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "alive_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
                 ("stop_asked", models.BooleanField(db_default=False, default=False)),
                 (
                     "passage",
@@ -334,14 +359,18 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 ("key", models.CharField(max_length=255)),
                 ("digest", models.BinaryField(max_length=32)),
                 ("message_id", models.BigIntegerField(null=True)),
                 (
                     "created_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True),
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), db_index=True
+                    ),
                 ),
                 (
                     "user",
@@ -381,11 +410,15 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
                 ),
                 (
                     "role",
-                    models.CharField(choices=[("user", "User"), ("assistant", "Assistant")], max_length=9),
+                    models.CharField(
+                        choices=[("user", "User"), ("assistant", "Assistant")], max_length=9
+                    ),
                 ),
                 ("content", models.TextField()),
                 (
@@ -415,7 +448,9 @@ class Migration(migrations.Migration):
                 (
                     "truncated",
                     models.BooleanField(
-                        db_default=False, default=False, help_text="The prompt held the message cut."
+                        db_default=False,
+                        default=False,
+                        help_text="The prompt held the message cut.",
                     ),
                 ),
                 (
@@ -456,11 +491,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="passage",
-            constraint=models.UniqueConstraint(fields=("user", "source"), name="passages_user_source"),
+            constraint=models.UniqueConstraint(
+                fields=("user", "source"), name="passages_user_source"
+            ),
         ),
         migrations.AddIndex(
             model_name="chatmessage",
-            index=models.Index(fields=["conversation", "created_at", "id"], name="chat_messages_in_order"),
+            index=models.Index(
+                fields=["conversation", "created_at", "id"], name="chat_messages_in_order"
+            ),
         ),
         migrations.AddConstraint(
             model_name="chatmessage",
@@ -471,17 +510,23 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="chatmessage",
             constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ["complete", "streaming", "interrupted", "failed"])),
+                condition=models.Q(
+                    ("status__in", ["complete", "streaming", "interrupted", "failed"])
+                ),
                 name="chat_messages_status",
             ),
         ),
         migrations.AddConstraint(
             model_name="standalonechat",
-            constraint=models.UniqueConstraint(fields=("id", "user"), name="standalone_chats_id_user"),
+            constraint=models.UniqueConstraint(
+                fields=("id", "user"), name="standalone_chats_id_user"
+            ),
         ),
         migrations.AddConstraint(
             model_name="standalonechat",
-            constraint=models.UniqueConstraint(fields=("user", "source"), name="standalone_chats_user_source"),
+            constraint=models.UniqueConstraint(
+                fields=("user", "source"), name="standalone_chats_user_source"
+            ),
         ),
         migrations.AddConstraint(
             model_name="runninganswer",
@@ -507,26 +552,35 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="idempotencykey",
-            constraint=models.UniqueConstraint(fields=("passage", "key"), name="idempotency_keys_passage"),
+            constraint=models.UniqueConstraint(
+                fields=("passage", "key"), name="idempotency_keys_passage"
+            ),
         ),
         migrations.AddConstraint(
             model_name="idempotencykey",
-            constraint=models.UniqueConstraint(fields=("chat", "key"), name="idempotency_keys_chat"),
+            constraint=models.UniqueConstraint(
+                fields=("chat", "key"), name="idempotency_keys_chat"
+            ),
         ),
         migrations.AddIndex(
             model_name="standalonechatmessage",
-            index=models.Index(fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"),
-        ),
-        migrations.AddConstraint(
-            model_name="standalonechatmessage",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("role__in", ["user", "assistant"])), name="standalone_chat_messages_role"
+            index=models.Index(
+                fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"
             ),
         ),
         migrations.AddConstraint(
             model_name="standalonechatmessage",
             constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ["complete", "streaming", "interrupted", "failed"])),
+                condition=models.Q(("role__in", ["user", "assistant"])),
+                name="standalone_chat_messages_role",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="standalonechatmessage",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["complete", "streaming", "interrupted", "failed"])
+                ),
                 name="standalone_chat_messages_status",
             ),
         ),

@@ -7,7 +7,7 @@ Back: drops the columns with the same lock; the extension stays. Half-way: migra
 from django.db import migrations
 from pgvector.django import VectorField
 
-from retrieval.operations import AddEmbedding, EnableVector
+from retrieval.schema.operations import AddEmbedding, EnableVector
 
 
 class Migration(migrations.Migration):

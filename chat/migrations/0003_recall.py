@@ -7,7 +7,7 @@ Messages that are there already are taken up by backfill_embeddings.
 
 from django.db import migrations
 
-from retrieval.operations import AddRecall, FollowTable
+from retrieval.schema.operations import AddRecall, FollowTable
 
 
 class Migration(migrations.Migration):

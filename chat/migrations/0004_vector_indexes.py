@@ -7,13 +7,15 @@ migrate, run again, replaces.
 
 from django.db import migrations
 
-from retrieval.indexes import AddVectorIndex, VectorIndex
+from retrieval.schema.indexes import AddVectorIndex, VectorIndex
 
 
 class Migration(migrations.Migration):
     atomic = False  # CREATE INDEX CONCURRENTLY refuses to run in a transaction
     dependencies = [("chat", "0003_recall")]
     operations = [
-        AddVectorIndex("standalonechatmessage", VectorIndex(name="idx_standalone_messages_embedding")),
+        AddVectorIndex(
+            "standalonechatmessage", VectorIndex(name="idx_standalone_messages_embedding")
+        ),
         AddVectorIndex("chatmessage", VectorIndex(name="idx_chat_messages_embedding_user")),
     ]

@@ -7,7 +7,7 @@ as gently. Half-way: migrate again.
 
 from django.db import migrations
 
-from retrieval.operations import AddBackfill
+from retrieval.schema.operations import AddBackfill
 
 
 class Migration(migrations.Migration):

@@ -8,7 +8,7 @@ there keep the words they have until backfill_embeddings makes them anew.
 
 from django.db import migrations
 
-from retrieval.operations import AddRecallAnew, FollowTableAnew
+from retrieval.schema.operations import AddRecallAnew, FollowTableAnew
 
 
 class Migration(migrations.Migration):

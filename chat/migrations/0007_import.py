@@ -7,7 +7,7 @@ message_memories and SHARE ROW EXCLUSIVE on one table of messages after the othe
 
 from django.db import migrations
 
-from retrieval.operations import AddRecallAnew, FollowTableAnew
+from retrieval.schema.operations import AddRecallAnew, FollowTableAnew
 
 
 class Migration(migrations.Migration):

@@ -8,7 +8,7 @@ message_memories and SHARE ROW EXCLUSIVE on one table of messages after the othe
 
 from django.db import migrations
 
-from retrieval.operations import AddRecallAnew, FollowTableAnew, NoteLost
+from retrieval.schema.operations import AddRecallAnew, FollowTableAnew, NoteLost
 
 
 class Migration(migrations.Migration):

@@ -26,5 +26,7 @@ def file(tmp_path: Path) -> Callable[[Iterable[bytes]], str]:
 @pytest.fixture
 def other() -> Iterator[Any]:
     """Another session, that waits for no lock longer than a second."""
-    with psycopg.connect(database_url(connection), autocommit=True, options="-c lock_timeout=1s") as session:
+    with psycopg.connect(
+        database_url(connection), autocommit=True, options="-c lock_timeout=1s"
+    ) as session:
         yield session

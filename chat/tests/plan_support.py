@@ -10,15 +10,22 @@ from django.contrib.auth.models import User
 from django.db import connection
 from numpy.typing import NDArray
 
-from retrieval import recall, sql
-from retrieval.recall import Scope
+from retrieval import db
+from retrieval.recall import candidates
+from retrieval.recall.candidates import Scope
 
 MESSAGES = {"standalone_chat_messages", "chat_messages"}
 MEMORIES = {"message_memories"}
 
 
 def plan_of(
-    user: User, question: str, *, embedding: NDArray[np.float32] | None, model: str, plans: str, run: bool = True
+    user: User,
+    question: str,
+    *,
+    embedding: NDArray[np.float32] | None,
+    model: str,
+    plans: str,
+    run: bool = True,
 ) -> dict[str, Any]:
     """How EXPLAIN says that the question is recalled, by ``generic`` or ``custom`` plans; what is read, if run."""
     text, values = prepared(*statement_of(user, question, embedding, model))
@@ -36,20 +43,20 @@ def statement_of(
     user: User, question: str, embedding: NDArray[np.float32] | None, model: str
 ) -> tuple[str, dict[str, Any]]:
     """Recall's statement and parameters, as ``recall`` makes them."""
-    shown, filters = recall._shown(Scope(user.pk))
+    shown, filters = candidates._shown(Scope(user.pk))
     params = {
         "user": user.pk,
         "question": question,
-        "cap": recall.SPREADING_CAP,
-        "share": recall.SPREADING_SHARE,
-        "word_seeds": recall.WORD_SEEDS_ALONE if embedding is None else recall.WORD_SEEDS,
-        "codes": recall.CODES,
-        "meaning_seeds": recall.MEANING_SEEDS,
+        "cap": candidates.SPREADING_CAP,
+        "share": candidates.SPREADING_SHARE,
+        "word_seeds": candidates.WORD_SEEDS_ALONE if embedding is None else candidates.WORD_SEEDS,
+        "codes": candidates.CODES,
+        "meaning_seeds": candidates.MEANING_SEEDS,
         "embedding": embedding,
         "model": model,
     }
-    statement = recall._statement(shown, by_meaning=embedding is not None)
-    return statement.replace("{vector}", sql.vector_schema()), params | filters
+    statement = candidates._statement(shown, by_meaning=embedding is not None)
+    return statement.replace("{vector}", db.vector_schema()), params | filters
 
 
 def prepared(statement: str, params: dict[str, Any]) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat import admin
+from chat.auth.api_tokens import create_token, digest_of
 from chat.models import (
     ApiToken,
     ChatMessage,
@@ -23,7 +24,6 @@ from chat.models import (
     StandaloneChat,
     StandaloneChatMessage,
 )
-from chat.tokens import create_token, digest_of
 
 pytestmark = pytest.mark.django_db
 MARKUP = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -48,7 +48,9 @@ def client_of(user: User) -> Client:
 
 def add_of_each(number: int, content: str = "Hello") -> dict[str, Any]:
     """A new user with one row in every table; the primary keys by table."""
-    user = User.objects.create(username=f"user{number:03}")  # no password: hashing sixty of them takes 15 s
+    user = User.objects.create(
+        username=f"user{number:03}"
+    )  # no password: hashing sixty of them takes 15 s
     passage = Passage.objects.create(user=user, reference=f"John {number}", text=content)
     chat = StandaloneChat.objects.create(user=user, title=f"Chat about {number}")
     answer = chat.messages.create(user=user, role="assistant", content=content)
@@ -57,11 +59,17 @@ def add_of_each(number: int, content: str = "Hello") -> dict[str, Any]:
         "user": user.pk,
         "passage": passage.pk,
         "standalonechat": chat.pk,
-        "chatmessage": passage.messages.create(user=user, role="user", content=content, context=[{"id": 1}]).pk,
+        "chatmessage": passage.messages.create(
+            user=user, role="user", content=content, context=[{"id": 1}]
+        ).pk,
         "standalonechatmessage": answer.pk,
         "apitoken": token.pk,
-        "runninganswer": RunningAnswer.objects.create(user=user, chat=chat, message_id=answer.pk, text=content).pk,
-        "idempotencykey": IdempotencyKey.objects.create(user=user, chat=chat, key=f"k{number}", digest=b"d" * 32).pk,
+        "runninganswer": RunningAnswer.objects.create(
+            user=user, chat=chat, message_id=answer.pk, text=content
+        ).pk,
+        "idempotencykey": IdempotencyKey.objects.create(
+            user=user, chat=chat, key=f"k{number}", digest=b"d" * 32
+        ).pk,
         "memoryswitch": MemorySwitch.objects.create(user=user, enabled=False).pk,
     }
 
@@ -84,7 +92,9 @@ def queries_of(client: Client, url: str) -> list[str]:
 def test_a_page_asks_as_many_queries_for_sixty_rows_as_for_one(operator: Client) -> None:
     first = add_of_each(0)
     pages = [
-        address(table, page) for table in (*TABLES, "user") for page in ("", "?q=user", f"{first[table]}/change/")
+        address(table, page)
+        for table in (*TABLES, "user")
+        for page in ("", "?q=user", f"{first[table]}/change/")
     ]
     pages += [address(table, f"{first[table]}/delete/") for table in (*TABLES[:5], "user")]
     _ = [operator.get(page) for page in pages]  # Django remembers its content types from here on
@@ -92,14 +102,20 @@ def test_a_page_asks_as_many_queries_for_sixty_rows_as_for_one(operator: Client)
     for number in range(1, 60):
         add_of_each(number)
     for table in (*TABLES, "user"):
-        assert operator.get(address(table)).content.count(b"/change/") >= 60, "not all rows are on the page"
+        assert operator.get(address(table)).content.count(b"/change/") >= 60, (
+            "not all rows are on the page"
+        )
     sixty = {page: len(queries_of(operator, page)) for page in pages}
     assert sixty == one
     assert max(sixty.values()) <= 8, sixty
 
 
-@pytest.mark.parametrize("table", ["passage", "standalonechat", "chatmessage", "standalonechatmessage", "user"])
-def test_a_list_never_counts_a_whole_table_and_loads_no_long_text(table: str, operator: Client) -> None:
+@pytest.mark.parametrize(
+    "table", ["passage", "standalonechat", "chatmessage", "standalonechatmessage", "user"]
+)
+def test_a_list_never_counts_a_whole_table_and_loads_no_long_text(
+    table: str, operator: Client
+) -> None:
     add_of_each(0)
     for page in ("", "?q=user", "?q=1"):
         queries = queries_of(operator, address(table, page))
@@ -118,7 +134,9 @@ def test_a_list_ends_where_counting_ends(operator: Client, monkeypatch: pytest.M
     assert operator.get(address("chatmessage")).context["cl"].result_count == 3
 
 
-def test_a_message_is_found_by_its_id_or_its_user_and_never_by_what_it_says(operator: Client) -> None:
+def test_a_message_is_found_by_its_id_or_its_user_and_never_by_what_it_says(
+    operator: Client,
+) -> None:
     first, second = add_of_each(1, "a needle"), add_of_each(2, "hay")
 
     def found(asked: str) -> set[int]:
@@ -143,15 +161,26 @@ def test_markup_is_shown_as_text(table: str, operator: Client) -> None:
         body = operator.get(address(table, page)).content.decode()
         assert "<script>alert" not in body
         assert "<img src=x" not in body
-    assert "&lt;script&gt;alert" in operator.get(address(table, f"{rows[table]}/change/")).content.decode()
+    assert (
+        "&lt;script&gt;alert"
+        in operator.get(address(table, f"{rows[table]}/change/")).content.decode()
+    )
 
 
 def test_no_page_shows_what_anybody_said_only_how_long_it_is(operator: Client) -> None:
     rows = add_of_each(0, f"canary {'x' * 1227}")
-    ChatMessage.objects.update(context=[{"kind": "chat", "id": rows["standalonechatmessage"], "score": 1}])
+    ChatMessage.objects.update(
+        context=[{"kind": "chat", "id": rows["standalonechatmessage"], "score": 1}]
+    )
     for table in TABLES:
-        for page in ("", "?q=user", *(f"{rows[table]}/{one}/" for one in ("change", "delete", "history"))):
-            assert "canary" not in operator.get(address(table, page), follow=True).content.decode(), (table, page)
+        for page in (
+            "",
+            "?q=user",
+            *(f"{rows[table]}/{one}/" for one in ("change", "delete", "history")),
+        ):
+            assert (
+                "canary" not in operator.get(address(table, page), follow=True).content.decode()
+            ), (table, page)
     for table in ("chatmessage", "standalonechatmessage"):
         assert (
             '<div class="readonly">1234</div>'
@@ -172,10 +201,19 @@ def test_a_message_is_neither_made_nor_edited_in_the_admin(table: str, operator:
     model: Any = {"chatmessage": ChatMessage, "standalonechatmessage": StandaloneChatMessage}[table]
     kept = ("pk", "user", "conversation", "role", "content", "status")
     before = list(model.objects.values(*kept))
-    forged = {"content": "forged", "role": "assistant", "user": "1", "conversation": "1", "status": "failed"}
+    forged = {
+        "content": "forged",
+        "role": "assistant",
+        "user": "1",
+        "conversation": "1",
+        "status": "failed",
+    }
     assert operator.post(address(table, f"{rows[table]}/change/"), forged).status_code == 403
     assert operator.post(address(table, "add/"), forged).status_code == 403
-    operator.post(address(table), {"action": "delete_selected", "_selected_action": rows[table], "post": "yes"})
+    operator.post(
+        address(table),
+        {"action": "delete_selected", "_selected_action": rows[table], "post": "yes"},
+    )
     assert list(model.objects.values(*kept)) == before
 
 
@@ -184,14 +222,20 @@ def test_a_message_can_be_deleted_in_the_admin(table: str, operator: Client) -> 
     rows = add_of_each(0)
     RunningAnswer.objects.all().delete()
     model: Any = {"chatmessage": ChatMessage, "standalonechatmessage": StandaloneChatMessage}[table]
-    assert operator.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}).status_code == 302
+    assert (
+        operator.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}).status_code == 302
+    )
     assert not model.objects.exists()
 
 
-def test_neither_a_streaming_answer_nor_its_question_is_deleted_in_the_admin(operator: Client, alice: User) -> None:
+def test_neither_a_streaming_answer_nor_its_question_is_deleted_in_the_admin(
+    operator: Client, alice: User
+) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     question = chat.messages.create(user=alice, role="user", content="?")
-    answer = chat.messages.create(user=alice, role="assistant", status="streaming", reply_to=question.pk)
+    answer = chat.messages.create(
+        user=alice, role="assistant", status="streaming", reply_to=question.pk
+    )
     RunningAnswer.objects.create(user=alice, chat=chat, message_id=answer.pk)
     for message in (question, answer):
         page = address("standalonechatmessage", f"{message.pk}/delete/")
@@ -207,7 +251,13 @@ def test_whose_a_conversation_is_cannot_be_changed(table: str, operator: Client,
     rows = add_of_each(0)
     model: Any = {"passage": Passage, "standalonechat": StandaloneChat}[table]
     before = model.objects.get()
-    changed = {"user": bob.pk, "title": "Renamed", "reference": "Renamed", "text": "New", "memory": ""}
+    changed = {
+        "user": bob.pk,
+        "title": "Renamed",
+        "reference": "Renamed",
+        "text": "New",
+        "memory": "",
+    }
     assert operator.post(address(table, f"{rows[table]}/change/"), changed).status_code == 302
     after = model.objects.get()
     assert (after.user_id, after.memory, str(after)) == (before.user_id, False, "Renamed")
@@ -220,12 +270,21 @@ def test_a_conversation_is_made_for_a_user_and_deleted_with_its_messages(
     table: str, operator: Client, alice: User
 ) -> None:
     model: Any = {"passage": Passage, "standalonechat": StandaloneChat}[table]
-    fields = {"user": alice.pk, "title": "A secret", "reference": "A secret", "text": "New", "memory": "on"}
+    fields = {
+        "user": alice.pk,
+        "title": "A secret",
+        "reference": "A secret",
+        "text": "New",
+        "memory": "on",
+    }
     assert operator.post(address(table, "add/"), fields).status_code == 302
     made = model.objects.get()
     made.messages.create(user=alice, role="user", content="Hello")
     assert made.user == alice
-    assert operator.post(address(table, f"{made.pk}/change/"), fields | {"memory": ""}).status_code == 302
+    assert (
+        operator.post(address(table, f"{made.pk}/change/"), fields | {"memory": ""}).status_code
+        == 302
+    )
     assert operator.post(address(table, f"{made.pk}/delete/"), {"post": "yes"}).status_code == 302
     assert not model.objects.exists()
     history = LogEntry.objects.values_list("object_repr", "change_message")
@@ -248,8 +307,18 @@ def test_a_user_is_deleted_with_all_that_is_theirs(operator: Client) -> None:
     rows, other = add_of_each(0), add_of_each(1)
     asked = operator.get(address("user", f"{rows['user']}/delete/")).content.decode()
     assert "standalone chat messages" in asked.lower()
-    assert operator.post(address("user", f"{rows['user']}/delete/"), {"post": "yes"}).status_code == 302
-    for model in (ChatMessage, StandaloneChatMessage, ApiToken, IdempotencyKey, RunningAnswer, MemorySwitch):
+    assert (
+        operator.post(address("user", f"{rows['user']}/delete/"), {"post": "yes"}).status_code
+        == 302
+    )
+    for model in (
+        ChatMessage,
+        StandaloneChatMessage,
+        ApiToken,
+        IdempotencyKey,
+        RunningAnswer,
+        MemorySwitch,
+    ):
         assert [row.user_id for row in model.objects.all()] == [other["user"]]
 
 
@@ -266,19 +335,28 @@ def test_what_the_product_keeps_for_itself_is_only_looked_at(table: str, operato
     rows = add_of_each(0)
     assert operator.get(address(table, f"{rows[table]}/change/")).status_code == 200
     for page in ("add/", f"{rows[table]}/change/", f"{rows[table]}/delete/"):
-        assert operator.post(address(table, page), {"post": "yes", "enabled": "on"}).status_code == 403
+        assert (
+            operator.post(address(table, page), {"post": "yes", "enabled": "on"}).status_code == 403
+        )
     assert not MemorySwitch.objects.get().enabled
     assert RunningAnswer.objects.exists()
     assert IdempotencyKey.objects.exists()
 
 
-def test_a_token_is_revoked_by_deleting_it_and_neither_made_nor_changed(operator: Client, bob: User) -> None:
+def test_a_token_is_revoked_by_deleting_it_and_neither_made_nor_changed(
+    operator: Client, bob: User
+) -> None:
     rows = add_of_each(0)
     changed = {"user": bob.pk, "name": "mine"}
     for page in ("add/", f"{rows['apitoken']}/change/"):
         assert operator.post(address("apitoken", page), changed).status_code == 403
     assert ApiToken.objects.get().user_id == rows["user"]
-    assert operator.post(address("apitoken", f"{rows['apitoken']}/delete/"), {"post": "yes"}).status_code == 302
+    assert (
+        operator.post(
+            address("apitoken", f"{rows['apitoken']}/delete/"), {"post": "yes"}
+        ).status_code
+        == 302
+    )
     assert not ApiToken.objects.exists()
 
 
@@ -287,7 +365,13 @@ def test_staff_without_permission_and_everybody_else_see_nothing(alice: User) ->
     staff = client_of(User.objects.create(username="staff", is_staff=True))
     others = [client_of(alice), Client()]
     for table in (*TABLES, "user"):
-        for page in ("", f"{rows[table]}/change/", f"{rows[table]}/delete/", f"{rows[table]}/history/", "add/"):
+        for page in (
+            "",
+            f"{rows[table]}/change/",
+            f"{rows[table]}/delete/",
+            f"{rows[table]}/history/",
+            "add/",
+        ):
             assert staff.get(address(table, page)).status_code == 403, (table, page)
             for other in others:
                 response = other.get(address(table, page))
@@ -305,7 +389,10 @@ def test_who_may_only_view_finds_nothing_to_press(alice: User) -> None:
         body = client.get(address(table, f"{rows[table]}/change/")).content.decode()
         assert 'name="_save"' not in body
         assert "deletelink" not in body
-        assert client.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}).status_code == 403
+        assert (
+            client.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}).status_code
+            == 403
+        )
 
 
 def test_no_page_shows_a_digest_a_token_or_a_password(operator: Client, alice: User) -> None:
@@ -326,7 +413,12 @@ def test_no_page_shows_a_digest_a_token_or_a_password(operator: Client, alice: U
         "alice&#x27;s p",
     ]
     for table in (*TABLES, "user"):
-        for page in ("", f"{rows[table]}/change/", f"{rows[table]}/delete/", f"{rows[table]}/history/"):
+        for page in (
+            "",
+            f"{rows[table]}/change/",
+            f"{rows[table]}/delete/",
+            f"{rows[table]}/history/",
+        ):
             body = operator.get(address(table, page), follow=True).content.decode()
             assert [secret for secret in secrets if secret in body] == [], (table, page)
 
@@ -335,7 +427,11 @@ def test_the_index_names_every_table(operator: Client) -> None:
     body = operator.get("/admin/").content.decode()
     for table in (*TABLES, "user"):
         assert f'href="{address(table)}"' in body
-    ours = next(app for app in site.get_app_list(operator.get("/admin/").wsgi_request) if app["app_label"] == "chat")
+    ours = next(
+        app
+        for app in site.get_app_list(operator.get("/admin/").wsgi_request)
+        if app["app_label"] == "chat"
+    )
     assert {model["name"] for model in ours["models"]} == {
         "API tokens", "Chat messages", "Idempotency keys", "Memory switches", "Passages", "Running answers",
         "Standalone chat messages", "Standalone chats",
@@ -343,9 +439,19 @@ def test_the_index_names_every_table(operator: Client) -> None:
 
 
 def test_a_passage_is_made_with_its_text_and_keeps_it(operator: Client, alice: User) -> None:
-    fields = {"user": alice.pk, "reference": "Tobit 6", "text": "And the dog followed.", "memory": "on"}
+    fields = {
+        "user": alice.pk,
+        "reference": "Tobit 6",
+        "text": "And the dog followed.",
+        "memory": "on",
+    }
     assert operator.post(address("passage", "add/"), fields).status_code == 302
     made = Passage.objects.get()
-    assert operator.post(address("passage", f"{made.pk}/change/"), fields | {"text": "forged"}).status_code == 302
+    assert (
+        operator.post(
+            address("passage", f"{made.pk}/change/"), fields | {"text": "forged"}
+        ).status_code
+        == 302
+    )
     made.refresh_from_db()
     assert made.text == "And the dog followed."

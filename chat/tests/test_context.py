@@ -11,7 +11,8 @@ from rest_framework.test import APIClient
 
 from chat.tests.test_memory import Api, contents, new_chat, say, search, wait_until_embedded
 from fake_openai import Answer, FakeOpenAI
-from retrieval import current_model, similarity
+from retrieval import current_model
+from retrieval.recall import min_similarity
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FACT = "We moved the piano into the attic last spring."
@@ -22,7 +23,7 @@ QUESTION = "Where did we move the piano?"
 def client(alice: User, api: Api, remembering: FakeOpenAI) -> APIClient:
     """Alice's; the model's usual answer repeats nothing that would be found."""
     remembering.chat.default = Answer("Quite so.")
-    similarity.forget()
+    min_similarity.reset()
     return api(alice)
 
 
@@ -44,7 +45,9 @@ def test_a_memory_is_told_with_the_other_half_of_its_turn(
     told = system_of(remembering)
     assert told.index(FACT) < told.index("Very well, noted.")
     assert told.count("Very well, noted.") == 1
-    read = client.get(f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/").json()
+    read = client.get(
+        f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/"
+    ).json()
     assert read["context"] == asked["context"]
 
 
@@ -59,13 +62,17 @@ def test_a_companion_that_does_not_fit_is_left_out(
     assert "with" not in asked["context"][0]
 
 
-def test_a_companion_that_was_deleted_is_gone_and_its_answer_forgotten(client: APIClient, settings: Settings) -> None:
+def test_a_companion_that_was_deleted_is_gone_and_its_answer_forgotten(
+    client: APIClient, settings: Settings
+) -> None:
     settings.RAG_CONTEXT_LIMIT = 1
     address = new_chat(client)
     turn = say(client, address, FACT)
     asked = say(client, new_chat(client), QUESTION)
     client.delete(f"{address}{turn['assistant_message']['id']}/")
-    read = client.get(f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/").json()
+    read = client.get(
+        f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/"
+    ).json()
     assert "with" in asked["context"][0]
     assert [("with" in one) for one in read["context"]] == [False]
     assert asked["assistant_message"]["id"] not in [
@@ -104,7 +111,9 @@ def test_a_question_that_is_asked_again_finds_what_it_asks_for_and_not_itself(
         assert QUESTION not in contents(asked["context"])
 
 
-def test_without_a_shared_word_only_what_is_near_enough_is_told(client: APIClient, settings: Settings) -> None:
+def test_without_a_shared_word_only_what_is_near_enough_is_told(
+    client: APIClient, settings: Settings
+) -> None:
     say(client, new_chat(client), FACT)
     settings.RAG_MIN_SIMILARITY = 0.99
     assert say(client, new_chat(client), "Quantum chromodynamics explains hadrons")["context"] == []
@@ -115,21 +124,36 @@ def test_without_a_shared_word_only_what_is_near_enough_is_told(client: APIClien
 def test_the_least_similarity_of_an_unknown_model_is_measured_from_its_vectors(
     client: APIClient, alice: User, bob: User, api: Api
 ) -> None:
-    assert similarity.least("text-embedding-3-small") == -1
+    assert min_similarity.min_similarity("text-embedding-3-small") == -1
     luck = random.Random(4)
-    words = ["apple", "river", "stone", "cloud", "night", "train", "paper", "glass", "music", "bread"]
+    words = [
+        "apple",
+        "river",
+        "stone",
+        "cloud",
+        "night",
+        "train",
+        "paper",
+        "glass",
+        "music",
+        "bread",
+    ]
     for person in (api(alice), api(bob)):
         address = new_chat(person)
         for _ in range(12):
             say(person, address, " ".join(luck.sample(words, 4)))
     wait_until_embedded()
-    similarity.measure()
-    similarity.forget()
+    min_similarity.measure()
+    min_similarity.reset()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT user_id, embedding::real[] FROM standalone_chat_messages WHERE embedding IS NOT NULL")
+        cursor.execute(
+            "SELECT user_id, embedding::real[] FROM standalone_chat_messages WHERE embedding IS NOT NULL"
+        )
         rows = cursor.fetchall()
     pairs = [float(np.dot(a, b)) for user, a in rows for other, b in rows if user < other]
-    assert similarity.least("text-embedding-3-small") == pytest.approx(np.quantile(pairs, 0.95), abs=1e-3)
+    assert min_similarity.min_similarity("text-embedding-3-small") == pytest.approx(
+        np.quantile(pairs, 0.95), abs=1e-3
+    )
     assert current_model.current_model() == "text-embedding-3-small"
 
 
@@ -138,5 +162,7 @@ def chat_of(turn: dict[str, object]) -> int:
     with connection.cursor() as cursor:
         message = turn["user_message"]
         assert isinstance(message, dict)
-        cursor.execute("SELECT chat_id FROM standalone_chat_messages WHERE id = %s", [message["id"]])
+        cursor.execute(
+            "SELECT chat_id FROM standalone_chat_messages WHERE id = %s", [message["id"]]
+        )
         return int(cursor.fetchone()[0])

@@ -23,7 +23,9 @@ from chat.transfer.exporting import export_lines
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_what_is_exported_imported_into_an_empty_database_and_exported_again_is_the_same(alice: User) -> None:
+def test_what_is_exported_imported_into_an_empty_database_and_exported_again_is_the_same(
+    alice: User,
+) -> None:
     names = ["c", "Z", "chat 17", "chat 2 (2)", "ñ", "🐕", "\\.", '"', "a\nb", "a\tb"]
     lines = [
         line(user=user, kind=kind, conversation=name, content=content, role=role)
@@ -64,13 +66,20 @@ def test_an_export_goes_by_user_kind_conversation_time_and_id(alice: User, bob: 
         for name in ("B", "a", "b")
         for at in ("2024-05-03T10:00:00.000000Z", "2024-05-03T10:00:00.000001Z")
     ]
-    lines = [line(user=user, kind=kind, conversation=name, created_at=at) for user, kind, name, at in wanted]
+    lines = [
+        line(user=user, kind=kind, conversation=name, created_at=at)
+        for user, kind, name, at in wanted
+    ]
     imported(*reversed(lines), create_users=True)
     got = [json.loads(raw) for raw in export_lines(None)]
-    assert [(one["user"], one["kind"], one["conversation"], one["created_at"]) for one in got] == wanted
+    assert [
+        (one["user"], one["kind"], one["conversation"], one["created_at"]) for one in got
+    ] == wanted
 
 
-def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added_first(alice: User) -> None:
+def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added_first(
+    alice: User,
+) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     for day in (3, 1, 2):
         at = datetime(2024, 5, day, tzinfo=UTC)
@@ -84,19 +93,28 @@ def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added
 
 
 def test_one_users_export_holds_nothing_of_anothers(alice: User, bob: User) -> None:
-    imported(line(content="alice's"), line(user="bob", content="bob's"), line(user="bob", kind="passage"))
+    imported(
+        line(content="alice's"), line(user="bob", content="bob's"), line(user="bob", kind="passage")
+    )
     assert [json.loads(raw)["content"] for raw in export_lines(bob)] == ["bob's", "Hello"]
     assert exported(User.objects.create(username="carol")) == b""
 
 
-def test_a_conversation_without_a_name_is_called_by_its_id_and_never_like_another(alice: User, bob: User) -> None:
+def test_a_conversation_without_a_name_is_called_by_its_id_and_never_like_another(
+    alice: User, bob: User
+) -> None:
     chats = [StandaloneChat.objects.create(user=alice) for _ in range(3)]
     passage = Passage.objects.create(user=alice, reference="x", text="x")
     unnamed: list[Any] = [*chats, passage]
     for conversation in unnamed:
-        conversation.messages.create(user=alice, role="user", content=f"{conversation.kind}{conversation.pk}")
+        conversation.messages.create(
+            user=alice, role="user", content=f"{conversation.kind}{conversation.pk}"
+        )
     taken = [f"chat {chats[0].pk}", f"chat {chats[0].pk} (2)", f"chat {chats[1].pk}"]
-    imported(*(line(conversation=name) for name in taken), line(user="bob", conversation=f"chat {chats[2].pk}"))
+    imported(
+        *(line(conversation=name) for name in taken),
+        line(user="bob", conversation=f"chat {chats[2].pk}"),
+    )
     names = {one["content"]: one["conversation"] for one in map(json.loads, export_lines(alice))}
     assert names.pop("Hello") in taken
     assert names == {
@@ -121,7 +139,9 @@ def test_pages_join_without_a_gap_where_many_messages_have_the_same_time(
     monkeypatch.setattr(exporting, "PAGE", 7)
     count = 2 * 7 + 1
     imported(*(line(content=f"{number}") for number in range(count)))
-    assert [json.loads(raw)["content"] for raw in export_lines(alice)] == [str(number) for number in range(count)]
+    assert [json.loads(raw)["content"] for raw in export_lines(alice)] == [
+        str(number) for number in range(count)
+    ]
 
 
 def test_more_users_and_conversations_than_a_page_are_all_exported(

@@ -16,10 +16,10 @@ from chat.models import Passage, StandaloneChat
 from chat.tests.test_recall_structures import WORDS
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
-from retrieval import sql
-from retrieval.backfill import Backfill, words
-from retrieval.models import sources
-from retrieval.recall import Scope, recall
+from retrieval import db
+from retrieval.backfill import Backfill, fill_words
+from retrieval.models import message_tables
+from retrieval.recall.candidates import Scope, recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
@@ -27,8 +27,14 @@ MIGRATIONS = ("0003_recall", "0005_backfill", "0008_forgetting")
 # In each conversation before memory came. A user has fewer messages than recall compares by cosine, 100: of more it
 # may take any that are equally near.
 SAID = 25
-QUESTIONS = ("Where is the bread?", "Did the dog see a piano in the attic?", "What was in May 2024?")
-ASKEW = np.random.default_rng(1).standard_normal(1536, dtype=np.float32) * np.float32(1e-3)  # no two are equally near
+QUESTIONS = (
+    "Where is the bread?",
+    "Did the dog see a piano in the attic?",
+    "What was in May 2024?",
+)
+ASKEW = np.random.default_rng(1).standard_normal(1536, dtype=np.float32) * np.float32(
+    1e-3
+)  # no two are equally near
 SAY = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     VALUES (%s, %s, %s, %s, timestamptz '2024-05-01' + %s * interval '1 hour')
@@ -57,7 +63,7 @@ class Life:
         self.conversations = [
             (source, user.pk, parent.objects.create(user=user).pk)
             for user in users
-            for source, parent in zip(sources(), (StandaloneChat, Passage), strict=True)
+            for source, parent in zip(message_tables(), (StandaloneChat, Passage), strict=True)
         ]
 
     def text(self) -> str:
@@ -75,8 +81,10 @@ class Life:
     def go_on(self) -> None:
         """Something is said in every conversation, in each table something deleted and changed, filled or not."""
         self.say(1)
-        for source in sources():
-            gone, changed = self.luck.sample([pk for (pk,) in run(f"SELECT id FROM {source.table} ORDER BY id")], 2)
+        for source in message_tables():
+            gone, changed = self.luck.sample(
+                [pk for (pk,) in run(f"SELECT id FROM {source.table} ORDER BY id")], 2
+            )
             run(f"DELETE FROM {source.table} WHERE id = %s", gone)
             run(f"UPDATE {source.table} SET content = %s WHERE id = %s", self.text(), changed)
 
@@ -87,18 +95,18 @@ def schema() -> Iterator[None]:
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     yield
     call_command("migrate", "chat", verbosity=0)
-    sql.forget_schema()
+    db.reset_schema()
 
 
 @contextmanager
 def said_anew() -> Iterator[None]:
     """Nothing was ever said but what recall's table knows; undone at the end."""
     with transaction.atomic():
-        for source in sources():
-            run(KEEP.format(table=source.table, number=source.number))
+        for source in message_tables():
+            run(KEEP.format(table=source.table, number=source.kind_bit))
         run("TRUNCATE chat_messages, standalone_chat_messages, message_memories CASCADE")
-        for source in sources():
-            run(SAY_ANEW.format(table=source.table, number=source.number))
+        for source in message_tables():
+            run(SAY_ANEW.format(table=source.table, number=source.kind_bit))
         yield
         transaction.set_rollback(True)
 
@@ -108,8 +116,12 @@ def found_by(users: list[User]) -> list[list[tuple[Any, ...]]]:
     found = []
     for user, question, by_meaning in product(users, QUESTIONS, (False, True)):
         vector = np.array(vector_of(question, 1536), dtype=np.float32) + ASKEW
-        ranked = recall(question, Scope(user.pk), embedding=vector if by_meaning else None, model=MODEL)
-        found.append([(one.reference, round(one.score, 9), one.companion, one.words) for one in ranked])
+        ranked = recall(
+            question, Scope(user.pk), embedding=vector if by_meaning else None, model=MODEL
+        )
+        found.append(
+            [(one.reference, round(one.score, 9), one.companion, one.words) for one in ranked]
+        )
     return found
 
 
@@ -118,7 +130,9 @@ def check(users: list[User]) -> tuple[int, int, int]:
     found = found_by(users)
     with said_anew():
         assert found_by(users) == found
-    (there,) = run("SELECT (SELECT count(*) FROM chat_messages) + (SELECT count(*) FROM standalone_chat_messages)")
+    (there,) = run(
+        "SELECT (SELECT count(*) FROM chat_messages) + (SELECT count(*) FROM standalone_chat_messages)"
+    )
     (known,) = run("SELECT count(*), count(bits) FROM message_memories")
     assert any(found)
     return there + known
@@ -137,13 +151,13 @@ def test_what_is_filled_is_recalled_as_if_nothing_else_had_been_said(
     remembering: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(words, "WINDOW_ROWS", window)
+    monkeypatch.setattr(fill_words, "WINDOW_ROWS", window)
     life = Life([alice, bob, *(User.objects.create(username=f"other {n}") for n in range(others))])
     life.say(SAID)
     moments = []
     for migration in MIGRATIONS:
         call_command("migrate", "chat", migration, verbosity=0)
-        sql.forget_schema()
+        db.reset_schema()
         life.go_on()
         moments.append(check(life.users))
     work = Backfill(batch_size=batch)
@@ -152,6 +166,9 @@ def test_what_is_filled_is_recalled_as_if_nothing_else_had_been_said(
             life.go_on()
         moments.append(check(life.users))
     assert len(set(moments)) > len(MIGRATIONS) + 4
-    assert all(filled < 0.3 * there and not embedded for there, filled, embedded in moments[: len(MIGRATIONS)])
+    assert all(
+        filled < 0.3 * there and not embedded
+        for there, filled, embedded in moments[: len(MIGRATIONS)]
+    )
     there, filled, embedded = moments[-1]
     assert 0.9 * there < embedded < filled == there

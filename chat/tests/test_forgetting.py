@@ -10,12 +10,12 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
-from chat.forgetting import FORGOTTEN, clear, erase, forgotten
-from chat.memory import MODELS
+from chat.forgetting import FORGOTTEN, clear, erase, tainted
+from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.tests.plan_support import MESSAGES, rows_read
-from retrieval.backfill import words
-from retrieval.operations import NoteLost
+from retrieval.backfill import fill_words
+from retrieval.schema.operations import NoteLost
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 # Each answer was given its question and five messages from anywhere before, each with the other half of its turn.
@@ -52,7 +52,9 @@ def say(chat: StandaloneChat, content: str, **fields: Any) -> Message:
 def answer(chat: StandaloneChat, content: str, *given: Message, **fields: Any) -> Message:
     """An answer that was given these messages."""
     context = [{"kind": "chat", "id": one.pk, "score": 1.0} for one in given]
-    return chat.messages.create(user=chat.user, role=Role.ASSISTANT, content=content, context=context, **fields)
+    return chat.messages.create(
+        user=chat.user, role=Role.ASSISTANT, content=content, context=context, **fields
+    )
 
 
 def chain(chat: StandaloneChat) -> tuple[Message, list[Message]]:
@@ -66,8 +68,8 @@ def chain(chat: StandaloneChat) -> tuple[Message, list[Message]]:
 
 def those_forgotten(*answers: Message) -> list[str]:
     """What the answers say that must not be recalled."""
-    found = forgotten(answers[0].user_id, [one.memory_source.reference(one.pk) for one in answers])
-    return sorted(one.content for one in answers if one.memory_source.reference(one.pk) in found)
+    found = tainted(answers[0].user_id, [one.memory_table.pack_ref(one.pk) for one in answers])
+    return sorted(one.content for one in answers if one.memory_table.pack_ref(one.pk) in found)
 
 
 def sql(statement: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -82,17 +84,24 @@ def test_whoever_deletes_all_answers_that_it_reached_are_forgotten(chat: Standal
     assert those_forgotten(*answers) == []
     sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
     assert those_forgotten(*answers) == sorted(one.content for one in answers[:-1])
-    assert those_forgotten(answers[2], answers[4]) == [answers[2].content]  # from then on it is known
+    assert those_forgotten(answers[2], answers[4]) == [
+        answers[2].content
+    ]  # from then on it is known
 
 
 def test_an_answer_given_the_edited_text_is_not_forgotten(chat: StandaloneChat) -> None:
     told, answers = chain(chat)
-    sql("UPDATE standalone_chat_messages SET content = 'My cat is called Muffin.' WHERE id = %s", told.pk)
+    sql(
+        "UPDATE standalone_chat_messages SET content = 'My cat is called Muffin.' WHERE id = %s",
+        told.pk,
+    )
     later = answer(chat, "A cat, then.", told)
     assert those_forgotten(*answers, later) == sorted(one.content for one in answers[:-1])
 
 
-def test_an_answer_made_anew_is_recalled_again_and_what_repeats_its_old_text_is_not(chat: StandaloneChat) -> None:
+def test_an_answer_made_anew_is_recalled_again_and_what_repeats_its_old_text_is_not(
+    chat: StandaloneChat,
+) -> None:
     told, answers = chain(chat)
     told.delete()
     assert len(those_forgotten(*answers)) == 4
@@ -112,11 +121,15 @@ def test_an_answer_that_was_on_its_way_is_forgotten_when_it_is_there(chat: Stand
     assert those_forgotten(given) == ["Biscuit, at last."]
 
 
-def test_an_answer_on_its_way_is_forgotten_where_sql_changed_what_it_was_given(chat: StandaloneChat) -> None:
+def test_an_answer_on_its_way_is_forgotten_where_sql_changed_what_it_was_given(
+    chat: StandaloneChat,
+) -> None:
     told = say(chat, "My dog is called Biscuit.")
     given = answer(chat, "", told, status=Status.STREAMING)
     RunningAnswer.objects.create(user=chat.user, chat=chat, message_id=given.pk)
-    sql("UPDATE standalone_chat_messages SET content = 'Nothing.' WHERE id = %s", told.pk)  # and not edited_at
+    sql(
+        "UPDATE standalone_chat_messages SET content = 'Nothing.' WHERE id = %s", told.pk
+    )  # and not edited_at
     assert those_forgotten(given) == [""]
     given.content = "Biscuit, at last."
     given.save()
@@ -125,16 +138,20 @@ def test_an_answer_on_its_way_is_forgotten_where_sql_changed_what_it_was_given(c
 
 def test_what_went_while_nobody_looked_is_found_by_the_backfill(chat: StandaloneChat) -> None:
     told, answers = chain(chat)
-    sql("SET session_replication_role = replica")  # as on the old code's schema: no trigger, no table of recall's
+    sql(
+        "SET session_replication_role = replica"
+    )  # as on the old code's schema: no trigger, no table of recall's
     sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
     sql("DELETE FROM message_memories")
     sql("SET session_replication_role = origin")
     assert those_forgotten(answers[2]) == []
-    assert sum(words.fill(told.memory_source)) == 6
+    assert sum(fill_words.fill(told.memory_table)) == 6
     assert those_forgotten(*answers) == sorted(one.content for one in answers[:-1])
 
 
-def test_nothing_is_kept_of_users_who_are_gone(chat: StandaloneChat, alice: User, bob: User) -> None:
+def test_nothing_is_kept_of_users_who_are_gone(
+    chat: StandaloneChat, alice: User, bob: User
+) -> None:
     his = say(StandaloneChat.objects.create(user=bob), "Bob's.")
     his.delete()
     chain(chat)
@@ -148,7 +165,7 @@ def test_where_nothing_was_forgotten_what_is_read_does_not_grow(chat: Standalone
     sql(LONG_MEMORY, chat.user_id, chat.pk, 4_000)
     sql("ANALYZE standalone_chat_messages, message_memories, forgotten_messages")
     latest = [2 * pk for pk in range(1_003_992, 1_004_001, 2)]
-    assert forgotten(chat.user_id, latest) == set()
+    assert tainted(chat.user_id, latest) == set()
     explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {FORGOTTEN}"
     with connection.cursor() as cursor:
         cursor.execute(explained, {"references": latest, "user": chat.user_id})
@@ -161,19 +178,27 @@ def test_where_nothing_was_forgotten_what_is_read_does_not_grow(chat: Standalone
 def test_a_forgetting_among_much_that_was_said_is_followed_once(chat: StandaloneChat) -> None:
     sql(LONG_MEMORY, chat.user_id, chat.pk, 4_000)
     old = StandaloneChat.objects.create(user=chat.user)
-    before = answer(old, "Before.", say(old, "Before?"), created_at=timezone.now() - timedelta(days=9))
+    before = answer(
+        old, "Before.", say(old, "Before?"), created_at=timezone.now() - timedelta(days=9)
+    )
     sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
     assert (
-        len(forgotten(chat.user_id, [2 * pk for pk in range(1_003_902, 1_004_001, 2)])) > 25
+        len(tainted(chat.user_id, [2 * pk for pk in range(1_003_902, 1_004_001, 2)])) > 25
     )  # it has reached most of them
     assert those_forgotten(before) == []
     assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT spread") == [(0,)]
 
 
-def test_an_answer_older_than_what_it_was_given_when_made_anew_passes_the_forgetting_on(chat: StandaloneChat) -> None:
+def test_an_answer_older_than_what_it_was_given_when_made_anew_passes_the_forgetting_on(
+    chat: StandaloneChat,
+) -> None:
     anew = answer(chat, "Hello.", say(chat, "Hi."))
     told = say(chat, "My dog is called Biscuit.")
-    anew.content, anew.edited_at, anew.context = "Biscuit!", timezone.now(), [{"kind": "chat", "id": told.pk}]
+    anew.content, anew.edited_at, anew.context = (
+        "Biscuit!",
+        timezone.now(),
+        [{"kind": "chat", "id": told.pk}],
+    )
     anew.save()
     later = answer(chat, "Biscuit, as I said.", anew)
     assert those_forgotten(later) == []
@@ -181,7 +206,9 @@ def test_an_answer_older_than_what_it_was_given_when_made_anew_passes_the_forget
     assert those_forgotten(later) == ["Biscuit, as I said."]
 
 
-def test_what_was_given_before_a_long_deletion_was_committed_is_forgotten(chat: StandaloneChat) -> None:
+def test_what_was_given_before_a_long_deletion_was_committed_is_forgotten(
+    chat: StandaloneChat,
+) -> None:
     told, _ = chain(chat)
     with transaction.atomic():
         sql("DELETE FROM standalone_chat_messages WHERE id = %s", told.pk)
@@ -210,18 +237,26 @@ def test_what_others_left_in_context_fails_no_recall(chat: StandaloneChat, conte
     told.delete()
     assert those_forgotten(odd, answers[1]) == sorted(["Odd.", answers[1].content])
     sql("DELETE FROM message_memories")
-    assert sum(words.fill(told.memory_source)) == 8
+    assert sum(fill_words.fill(told.memory_table)) == 8
 
 
-def test_an_answer_made_anew_while_its_old_text_was_marked_is_recalled(chat: StandaloneChat) -> None:
+def test_an_answer_made_anew_while_its_old_text_was_marked_is_recalled(
+    chat: StandaloneChat,
+) -> None:
     told, answers = chain(chat)
     told.delete()
     assert len(those_forgotten(*answers)) == 4
-    mark = sql("SELECT id, user_id, said_at, spread FROM forgotten_messages WHERE id = %s", answers[1].pk * 2)[0]
+    mark = sql(
+        "SELECT id, user_id, said_at, spread FROM forgotten_messages WHERE id = %s",
+        answers[1].pk * 2,
+    )[0]
     anew = answers[1]
     anew.content, anew.context, anew.edited_at = "Good morning.", None, timezone.now()
     anew.save()
-    sql("INSERT INTO forgotten_messages (id, user_id, said_at, spread) VALUES (%s, %s, %s, %s)", *mark)  # just then
+    sql(
+        "INSERT INTO forgotten_messages (id, user_id, said_at, spread) VALUES (%s, %s, %s, %s)",
+        *mark,
+    )  # just then
     assert "Good morning." not in those_forgotten(*answers)
 
 
@@ -233,14 +268,20 @@ def test_a_long_chain_is_followed_in_one_walk(chat: StandaloneChat) -> None:
     )
     sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
     until = time.monotonic() + 5  # 15 s and more where each step reads all
-    assert forgotten(chat.user_id, [2 * 1_020_000]) == {2 * 1_020_000}
+    assert tainted(chat.user_id, [2 * 1_020_000]) == {2 * 1_020_000}
     assert time.monotonic() < until
 
 
-def test_what_went_before_forgetting_was_noted_is_found_by_the_migration(chat: StandaloneChat) -> None:
+def test_what_went_before_forgetting_was_noted_is_found_by_the_migration(
+    chat: StandaloneChat,
+) -> None:
     told, answers = chain(chat)
     passage = Passage.objects.create(user=chat.user, reference="", text="Read.")
-    fields = {"context": [{"kind": "chat", "id": answers[0].pk}], "role": Role.ASSISTANT, "user": chat.user}
+    fields = {
+        "context": [{"kind": "chat", "id": answers[0].pk}],
+        "role": Role.ASSISTANT,
+        "user": chat.user,
+    }
     elsewhere = passage.messages.create(content="Biscuit, in a passage.", **fields)
     told.delete()
     sql("DELETE FROM forgotten_messages")  # as the triggers of before left it

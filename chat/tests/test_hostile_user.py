@@ -11,15 +11,17 @@ from django.db import transaction
 
 from chat.models import StandaloneChat, StandaloneChatMessage
 from chat.tests.plan_support import MEMORIES, MESSAGES, plan_of, rows_read
-from retrieval import bulk, current_model, recall, sql, storage
-from retrieval.models import sources
-from retrieval.recall import Scope
-from retrieval.structures import COLUMNS, CURRENT, ROW
+from retrieval import current_model, db, storage
+from retrieval.models import message_tables
+from retrieval.recall import candidates
+from retrieval.recall.candidates import Scope
+from retrieval.schema import bulk
+from retrieval.schema.structures import COLUMNS, CURRENT, ROW
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MANY = [5_000, pytest.param(200_000, marks=pytest.mark.soak)]
 MODEL = "a model"
-SOURCE = StandaloneChatMessage.memory_source
+SOURCE = StandaloneChatMessage.memory_table
 NEIGHBOURS, EACH = 100, 30  # most have said little, as the planner is to know
 WORDS = ("bread", "river", "piano", "attic", "cheese", "museum", "garden", "letter")
 QUESTIONS = ("Which bread is it?", "Is there bread by the piano in the attic?", "Tell me")
@@ -38,7 +40,12 @@ LEARN = f"""
         FROM standalone_chat_messages WHERE user_id = ANY (%(users)s)
     ) m
 """
-for _name, _value in (("{model}", CURRENT), ("{schema}.", ""), ("{number}", "0"), ("{conversation}", "chat_id")):
+for _name, _value in (
+    ("{model}", CURRENT),
+    ("{schema}.", ""),
+    ("{number}", "0"),
+    ("{conversation}", "chat_id"),
+):
     LEARN = LEARN.replace(_name, _value)
 
 
@@ -48,8 +55,8 @@ def say(users: list[User], text: str, count: int) -> None:
     params = {"users": [user.pk for user in users], "text": text, "count": count, "vector": VECTOR}
     with transaction.atomic():
         bulk.learn_later()
-        sql.run(SAY, params)
-        sql.run(LEARN, params)
+        db.execute(SAY, params)
+        db.execute(LEARN, params)
 
 
 @pytest.fixture
@@ -57,14 +64,20 @@ def alice_among_others(alice: User) -> User:
     """Alice, with embedded messages of different words."""
     current_model.forget_checks()
     current_model.check_model(MODEL)
-    say([User.objects.create(username=f"neighbour {n}") for n in range(NEIGHBOURS)], "The bread is there.", EACH)
+    say(
+        [User.objects.create(username=f"neighbour {n}") for n in range(NEIGHBOURS)],
+        "The bread is there.",
+        EACH,
+    )
     chat, luck = StandaloneChat.objects.create(user=alice), np.random.default_rng(2)
     for number in range(40):
         said = " ".join(luck.choice(WORDS, 4))
-        message = StandaloneChatMessage.objects.create(user=alice, conversation=chat, role="user", content=said)
+        message = StandaloneChatMessage.objects.create(
+            user=alice, conversation=chat, role="user", content=said
+        )
         near = VECTOR + luck.standard_normal(1536, dtype=np.float32) * np.float32(1 + number / 10)
         assert storage.store(SOURCE, message.pk, said, near, model=MODEL)
-    storage.vacuum(sources())
+    storage.vacuum(message_tables())
     return alice
 
 
@@ -72,17 +85,20 @@ def found_by(user: User) -> list[Any]:
     """References and scores, by words and by meaning, planned for the user and for anybody."""
     found = []
     for plans, question, embedding in product(PLANS, QUESTIONS, (None, VECTOR)):
-        sql.run(f"SET plan_cache_mode = force_{plans}_plan", {})
-        ranked = recall.recall(question, Scope(user.pk), embedding=embedding, model=MODEL)
+        db.execute(f"SET plan_cache_mode = force_{plans}_plan", {})
+        ranked = candidates.recall(question, Scope(user.pk), embedding=embedding, model=MODEL)
         found.append([(one.reference, round(one.score, 9), one.companion) for one in ranked])
-    sql.run("RESET plan_cache_mode", {})
+    db.execute("RESET plan_cache_mode", {})
     return found
 
 
 def plans_of(user: User) -> Iterator[tuple[bool, dict[str, Any]]]:
     """Whether it is by meaning, and how the first question is recalled."""
     for plans, embedding in product(PLANS, (None, VECTOR)):
-        yield embedding is not None, plan_of(user, QUESTIONS[1], embedding=embedding, model=MODEL, plans=plans)
+        yield (
+            embedding is not None,
+            plan_of(user, QUESTIONS[1], embedding=embedding, model=MODEL, plans=plans),
+        )
 
 
 def blocks(plan: dict[str, Any]) -> int:
@@ -91,12 +107,14 @@ def blocks(plan: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_nobody_else_finds_anything_else_or_reads_more(many: int, alice_among_others: User, bob: User) -> None:
+def test_nobody_else_finds_anything_else_or_reads_more(
+    many: int, alice_among_others: User, bob: User
+) -> None:
     found, read = found_by(alice_among_others), list(plans_of(alice_among_others))
     assert all(map(len, found[:2]))
     say([bob], "bread " * 20, many)
     assert found_by(alice_among_others) == found  # before any statistics tell of it
-    storage.vacuum(sources())
+    storage.vacuum(message_tables())
     assert found_by(alice_among_others) == found
     for (_, before), (_, after) in zip(read, plans_of(alice_among_others), strict=True):
         for tables in (MEMORIES, MESSAGES):
@@ -113,13 +131,17 @@ def test_their_own_recall_reads_little_and_finds_what_else_they_said(
     said = StandaloneChatMessage.objects.create(
         user=bob, conversation=chat, role="user", content="A piano, an attic."
     )
-    storage.vacuum(sources())
+    storage.vacuum(message_tables())
     for by_meaning, plan in plans_of(bob):
         # The word's postings up to the cap, and the other message. By meaning all the user's signs are compared, from
         # their index or, where most of the table is theirs, with it; then a hundred messages, and those around seeds.
-        signs = by_meaning * (many + NEIGHBOURS * EACH + 2 * 7 * (recall.WORD_SEEDS + recall.CODES))
-        assert rows_read(plan["Plan"], MEMORIES) <= recall.SPREADING_CAP + 100 + signs
-        assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (recall.WORD_SEEDS + recall.CODES)
+        signs = by_meaning * (
+            many + NEIGHBOURS * EACH + 2 * 7 * (candidates.WORD_SEEDS + candidates.CODES)
+        )
+        assert rows_read(plan["Plan"], MEMORIES) <= candidates.SPREADING_CAP + 100 + signs
+        assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
+            candidates.WORD_SEEDS + candidates.CODES
+        )
         assert blocks(plan) <= 500 + by_meaning * (2_000 + 60 * many // 1_000)
-    found = recall.recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
-    assert found[0].reference == SOURCE.reference(said.pk)
+    found = candidates.recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
+    assert found[0].reference == SOURCE.pack_ref(said.pk)

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from chat import recalling
+from chat.memory import recall
 from chat.models import ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
 from chat.tests.transfer_support import AT, NASTY, exported, imported, line, many, stored
 from chat.transfer.exporting import export_lines
 from chat.transfer.importing import Imported
 from chat.transfer.lines import parse
 from fake_openai import FakeOpenAI
-from retrieval.recall import Scope
+from retrieval.recall.candidates import Scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,35 +22,60 @@ def test_a_line_becomes_a_message_of_a_new_chat_named_after_the_conversation(ali
     assert imported(line(conversation="Holidays", role="assistant")) == Imported(1, 0, 1, 1, 0)
     message = StandaloneChatMessage.objects.get()
     assert (message.user, message.role, message.content) == (alice, "assistant", "Hello")
-    assert (message.created_at, message.status) == (datetime(2024, 5, 3, 10, 0, 0, 123456, UTC), "complete")
+    assert (message.created_at, message.status) == (
+        datetime(2024, 5, 3, 10, 0, 0, 123456, UTC),
+        "complete",
+    )
     chat = message.conversation
-    assert (chat.user, chat.source, chat.title, chat.memory) == (alice, "Holidays", "Holidays", True)
+    assert (chat.user, chat.source, chat.title, chat.memory) == (
+        alice,
+        "Holidays",
+        "Holidays",
+        True,
+    )
 
 
-def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(alice: User, remembering: FakeOpenAI) -> None:
-    imported(line(content="My dog is called Biscuit."), line(kind="passage", content="Tobit had a dog."))
+def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    imported(
+        line(content="My dog is called Biscuit."), line(kind="passage", content="Tobit had a dog.")
+    )
     assert not remembering.requests
     assert not StandaloneChatMessage.objects.filter(embedding__isnull=False).exists()
-    found = recalling.search(alice.pk, "dog", Scope(alice.pk), limit=5)
-    assert {one.message.content for one in found.memories} == {"My dog is called Biscuit.", "Tobit had a dog."}
+    found = recall.search(alice.pk, "dog", Scope(alice.pk), limit=5)
+    assert {one.message.content for one in found.memories} == {
+        "My dog is called Biscuit.",
+        "Tobit had a dog.",
+    }
 
 
-def test_a_line_of_kind_passage_becomes_a_message_about_a_passage_with_its_name_as_text(alice: User) -> None:
+def test_a_line_of_kind_passage_becomes_a_message_about_a_passage_with_its_name_as_text(
+    alice: User,
+) -> None:
     imported(line(kind="passage", conversation="John 3:16-21"))
     passage = ChatMessage.objects.get().conversation
     assert (passage.source, passage.reference, passage.text) == ("John 3:16-21",) * 3
     assert not StandaloneChat.objects.exists()
 
 
-def test_the_same_name_is_another_conversation_for_another_user_and_for_another_kind(alice: User, bob: User) -> None:
+def test_the_same_name_is_another_conversation_for_another_user_and_for_another_kind(
+    alice: User, bob: User
+) -> None:
     done = imported(line(), line(user="bob"), line(kind="passage"), line(content="Again"))
     assert done == Imported(messages=4, users=2, conversations=3)
     assert StandaloneChat.objects.of(alice).get().messages.count() == 2
-    assert StandaloneChat.objects.of(bob).get().messages.count() == Passage.objects.of(alice).count() == 1
+    assert (
+        StandaloneChat.objects.of(bob).get().messages.count()
+        == Passage.objects.of(alice).count()
+        == 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["chat", "passage"])
-def test_a_long_name_is_kept_whole_as_source_and_cut_to_200_as_title_or_reference(kind: str, alice: User) -> None:
+def test_a_long_name_is_kept_whole_as_source_and_cut_to_200_as_title_or_reference(
+    kind: str, alice: User
+) -> None:
     name = "é" * 255
     imported(line(kind=kind, conversation=name))
     made: Any = (StandaloneChat if kind == "chat" else Passage).objects.get()
@@ -60,7 +85,9 @@ def test_a_long_name_is_kept_whole_as_source_and_cut_to_200_as_title_or_referenc
 
 def test_messages_are_added_by_time_and_equal_times_in_the_order_of_the_file(alice: User) -> None:
     later = "2024-05-03T10:00:01Z"
-    imported(line(content="c", created_at=later), line(content="b"), line(content="a"), line(content="0"))
+    imported(
+        line(content="c", created_at=later), line(content="b"), line(content="a"), line(content="0")
+    )
     assert stored() == ["b", "a", "0", "c"]
 
 
@@ -79,8 +106,12 @@ def test_a_time_is_kept_to_the_microsecond_whatever_its_offset(alice: User) -> N
     assert StandaloneChatMessage.objects.get().created_at == datetime(2024, 5, 3, 10, 0, 0, 1, UTC)
 
 
-def test_empty_lines_unknown_fields_and_a_mark_of_the_byte_order_are_passed_over(alice: User) -> None:
-    done = imported(b"\xef\xbb\xbf" + line(score=[1], id=7), b"\n", b"  \r\n", line(content="Again"))
+def test_empty_lines_unknown_fields_and_a_mark_of_the_byte_order_are_passed_over(
+    alice: User,
+) -> None:
+    done = imported(
+        b"\xef\xbb\xbf" + line(score=[1], id=7), b"\n", b"  \r\n", line(content="Again")
+    )
     assert (done.messages, done.skipped) == (2, 0)
 
 
@@ -101,7 +132,9 @@ def test_users_are_made_where_asked_without_a_usable_password(alice: User) -> No
     assert alice.has_usable_password()
     made = User.objects.exclude(pk=alice.pk)
     assert {user.username for user in made} == set(names)
-    assert not any(user.has_usable_password() or not user.is_active or user.is_staff for user in made)
+    assert not any(
+        user.has_usable_password() or not user.is_active or user.is_staff for user in made
+    )
     assert len({user.password for user in made}) == len(names)
 
 
@@ -111,8 +144,16 @@ def test_the_same_line_three_times_is_three_messages(alice: User) -> None:
 
 
 def test_lines_that_differ_in_one_field_are_different_messages(alice: User, bob: User) -> None:
-    other = {"role": "assistant", "content": "hello", "created_at": AT.replace("6Z", "7Z"), "kind": "passage"}
-    changed = [line(**{name: value}) for name, value in (other | {"user": "bob", "conversation": "C"}).items()]
+    other = {
+        "role": "assistant",
+        "content": "hello",
+        "created_at": AT.replace("6Z", "7Z"),
+        "kind": "passage",
+    }
+    changed = [
+        line(**{name: value})
+        for name, value in (other | {"user": "bob", "conversation": "C"}).items()
+    ]
     imported(line())
     for one in changed:
         done = imported(one, line())
@@ -122,7 +163,12 @@ def test_lines_that_differ_in_one_field_are_different_messages(alice: User, bob:
 
 
 def test_a_second_import_adds_nothing(alice: User) -> None:
-    lines = [line(), line(), *(line(content=content, kind="passage") for content in NASTY), *many(200)]
+    lines = [
+        line(),
+        line(),
+        *(line(content=content, kind="passage") for content in NASTY),
+        *many(200),
+    ]
     first = imported(*lines)
     before = exported()
     second = imported(*lines)

@@ -41,7 +41,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("reason", "raw"), BAD, ids=[reason for reason, _ in BAD])
-def test_a_bad_line_is_named_by_number_and_rule_without_its_content(reason: str, raw: bytes, alice: User) -> None:
+def test_a_bad_line_is_named_by_number_and_rule_without_its_content(
+    reason: str, raw: bytes, alice: User
+) -> None:
     with pytest.raises(ImportRefusedError) as refused:
         imported(line(), b"\n", raw, line(content="after"))
     assert str(refused.value) == f"line 3: {reason}"
@@ -58,7 +60,9 @@ def test_a_traceback_of_a_bad_line_does_not_show_the_error_that_holds_its_text()
 
 def test_a_file_that_ends_in_the_middle_of_a_line_is_bad_at_that_line(alice: User) -> None:
     for cut in (line()[:-9], line(content="é")[:-2], '{"content": "é'.encode()[:-1]):
-        with pytest.raises(ImportRefusedError, match=r"^line 2: the file ends in the middle of it$"):
+        with pytest.raises(
+            ImportRefusedError, match=r"^line 2: the file ends in the middle of it$"
+        ):
             imported(line(), cut)
 
 
@@ -71,8 +75,12 @@ def test_a_bad_line_in_the_middle_keeps_nothing_not_even_users() -> None:
     assert not stored()
 
 
-def test_bad_lines_are_skipped_where_asked_and_counted_with_the_first_five_reasons(alice: User) -> None:
-    done = imported(*[line(role="x")] * 4, line(), *[line(content="")] * 3, line(user="x"), skip_bad=True)
+def test_bad_lines_are_skipped_where_asked_and_counted_with_the_first_five_reasons(
+    alice: User,
+) -> None:
+    done = imported(
+        *[line(role="x")] * 4, line(), *[line(content="")] * 3, line(user="x"), skip_bad=True
+    )
     assert (done.messages, done.skipped, done.already) == (1, 8, 0)
     assert done.reasons == [f"line {n}: role must be user or assistant" for n in (1, 2, 3, 4)] + [
         "line 6: content is blank"

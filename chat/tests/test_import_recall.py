@@ -21,19 +21,17 @@ from chat.tests.transfer_support import (
     run,
     stored,
 )
-from retrieval import bulk
-from retrieval.backfill import words
+from retrieval.backfill import fill_words
+from retrieval.schema import bulk
 from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-SOURCE = StandaloneChatMessage.memory_source
+SOURCE = StandaloneChatMessage.memory_table
 MEMORIES = "SELECT id, user_id, conversation, created_at, by_user, terms, traits, bits, model FROM message_memories"
 WORKERS = """
     SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND datname = current_database()
 """
-INSERT = (
-    "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', %s) RETURNING id"
-)
+INSERT = "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', %s) RETURNING id"
 
 
 def rows(sql: str, *values: Any) -> list[Any]:
@@ -53,10 +51,14 @@ def say_again(table: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE said AS SELECT * FROM {table}")
         cursor.execute(f"DELETE FROM {table}")
-        cursor.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM said; DROP TABLE said")
+        cursor.execute(
+            f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM said; DROP TABLE said"
+        )
 
 
-def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(alice: User, bob: User) -> None:
+def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(
+    alice: User, bob: User
+) -> None:
     texts = [text.rstrip() for text in NASTY] + ["Really?", "Yes", "Yes"]
     kinds = [(user, kind) for user in ("alice", "bob") for kind in ("chat", "passage")]
     imported(*(line(user=user, kind=kind, content=text) for user, kind in kinds for text in texts))
@@ -67,7 +69,9 @@ def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(alice: 
     assert sorted(rows(MEMORIES)) == learnt
 
 
-def test_more_ids_than_a_statement_takes_are_all_learnt(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_ids_than_a_statement_takes_are_all_learnt(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bulk, "IDS_AT_ONCE", 7)
     imported(*many(15))
     assert len(known()) == 15
@@ -81,13 +85,15 @@ def test_what_others_say_during_an_import_is_learnt_by_the_trigger(alice: User, 
     assert len(known()) == len(stored()) == 3
 
 
-def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(alice: User, other: Any) -> None:
+def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(
+    alice: User, other: Any
+) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     with transaction.atomic():
         bulk.learn_later()
         first = rows(INSERT, alice.pk, chat.pk, "First")[0][0]
         theirs = other.execute(INSERT, [alice.pk, chat.pk, "Theirs"]).fetchone()[0]
-        other.execute("DELETE FROM message_memories WHERE id = %s", [SOURCE.reference(theirs)])
+        other.execute("DELETE FROM message_memories WHERE id = %s", [SOURCE.pack_ref(theirs)])
         rows(INSERT, alice.pk, chat.pk, "")
         last = rows(INSERT, alice.pk, chat.pk, "Last")[0][0]
         assert first < theirs < last
@@ -116,7 +122,9 @@ def test_what_cannot_be_learnt_is_not_imported(alice: User, tmp_path: Any) -> No
     (tmp_path / "file").write_bytes(line(user="new"))
     with refusing("message_memories"), pytest.raises(CommandError) as failed:
         run(str(tmp_path / "file"), "--create-users")
-    assert str(failed.value) == "the database failed (DiskFull, SQLSTATE 53100); nothing was imported"
+    assert (
+        str(failed.value) == "the database failed (DiskFull, SQLSTATE 53100); nothing was imported"
+    )
     assert not User.objects.filter(username="new").exists()
     assert not stored()
 
@@ -131,13 +139,15 @@ def test_an_import_leaves_no_long_list_to_whoever_speaks_next(alice: User) -> No
     assert listed() == 0
     chat = StandaloneChat.objects.create(user=alice)
     for number in range(300):
-        rows(INSERT, alice.pk, chat.pk, f"{number} the quick brown fox jumps over the lazy dog " * 5)
+        rows(
+            INSERT, alice.pk, chat.pk, f"{number} the quick brown fox jumps over the lazy dog " * 5
+        )
     assert 0 < listed() <= 10  # 64 kB are 8 pages
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica; DELETE FROM message_memories")
         cursor.execute("SET session_replication_role = origin")
     listed()
-    assert sum(words.fill(SOURCE)) == 2_300
+    assert sum(fill_words.fill(SOURCE)) == 2_300
     assert listed() <= 10
 
 
@@ -153,7 +163,10 @@ def test_words_are_worked_out_in_parallel(alice: User, other: Any) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     imported(
-        *(line(content=f"{number} the quick brown fox jumps over the lazy dog " * 20) for number in range(3_000))
+        *(
+            line(content=f"{number} the quick brown fox jumps over the lazy dog " * 20)
+            for number in range(3_000)
+        )
     )
     ended.set()
     watcher.join()
@@ -197,4 +210,6 @@ def make_as_before() -> None:
 def schema() -> list[Any]:
     """What our functions are and are set to, and the index of terms."""
     ours = "SELECT proname, prosrc, proconfig FROM pg_proc WHERE strpos(prosrc, 'message_memories') > 0 ORDER BY 1"
-    return rows(ours) + rows("SELECT reloptions FROM pg_class WHERE relname = 'message_memories_terms'")
+    return rows(ours) + rows(
+        "SELECT reloptions FROM pg_class WHERE relname = 'message_memories_terms'"
+    )

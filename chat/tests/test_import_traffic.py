@@ -11,7 +11,16 @@ from django.core.management import CommandError
 from django.db import Error, connection
 
 from chat.models import StandaloneChat
-from chat.tests.transfer_support import during_the_inserts, imported, line, many, run, stored, streamed, watched
+from chat.tests.transfer_support import (
+    during_the_inserts,
+    imported,
+    line,
+    many,
+    run,
+    stored,
+    streamed,
+    watched,
+)
 from chat.transfer import in_one_line
 from chat.transfer.importing import ImportRefusedError
 
@@ -74,7 +83,10 @@ def test_a_lost_database_is_one_line_and_nothing_is_kept(alice: User, other: Any
     with pytest.raises(Error) as lost:
         streamed(watched(lambda: other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])))
     connection.close()
-    assert in_one_line(lost.value) in {"AdminShutdown, SQLSTATE 57P01", "OperationalError, connection lost"}
+    assert in_one_line(lost.value) in {
+        "AdminShutdown, SQLSTATE 57P01",
+        "OperationalError, connection lost",
+    }
     assert other.execute("SELECT count(*) FROM standalone_chats").fetchone()[0] == 0
 
 
@@ -105,7 +117,9 @@ def test_a_full_disk_is_one_line_without_content_exit_1_and_nothing_is_kept(
     assert not User.objects.filter(username="new").exists()
 
 
-def test_limits_of_time_meant_for_requests_do_not_end_an_import_and_are_there_again_after_it(alice: User) -> None:
+def test_limits_of_time_meant_for_requests_do_not_end_an_import_and_are_there_again_after_it(
+    alice: User,
+) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 10")
         try:

@@ -36,7 +36,9 @@ class Both:
     def run(self, sql: str, *values: Any) -> None:
         """One statement in a transaction that is not committed; names in braces are this table's."""
         with connection.cursor() as cursor:
-            cursor.execute(sql.format(table=self.table, parents=self.parents, column=self.column), values)
+            cursor.execute(
+                sql.format(table=self.table, parents=self.parents, column=self.column), values
+            )
 
     def refusal(self, sql: str, *values: Any) -> tuple[str | None, str | None]:
         """SQLSTATE and constraint with which the statement itself, not the commit, is refused."""
@@ -66,7 +68,9 @@ def both(request: pytest.FixtureRequest, alice: User, bob: User) -> Both:
 INSERT = "INSERT INTO {table} (user_id, {column}, role, content, created_at) VALUES (%s, %s, %s, 'x', now())"
 
 
-def test_a_message_in_another_users_conversation_is_refused_at_the_insert(both: Both, alice: User, bob: User) -> None:
+def test_a_message_in_another_users_conversation_is_refused_at_the_insert(
+    both: Both, alice: User, bob: User
+) -> None:
     refused = (FOREIGN_KEY, f"{both.table}_conversation_user")
     assert both.refusal(INSERT, bob.pk, both.alices.pk, "user") == refused
     assert both.refusal(INSERT, alice.pk, both.bobs.pk, "user") == refused
@@ -79,11 +83,21 @@ def test_a_message_moved_to_another_user_or_their_conversation_is_refused_at_the
     refused = (FOREIGN_KEY, f"{both.table}_conversation_user")
     message = both.alices.messages.get().pk
     assert both.refusal("UPDATE {table} SET user_id = %s WHERE id = %s", bob.pk, message) == refused
-    assert both.refusal("UPDATE {table} SET {column} = %s WHERE id = %s", both.bobs.pk, message) == refused
-    both.run("UPDATE {table} SET {column} = %s, user_id = %s WHERE id = %s", both.bobs.pk, bob.pk, message)
+    assert (
+        both.refusal("UPDATE {table} SET {column} = %s WHERE id = %s", both.bobs.pk, message)
+        == refused
+    )
+    both.run(
+        "UPDATE {table} SET {column} = %s, user_id = %s WHERE id = %s",
+        both.bobs.pk,
+        bob.pk,
+        message,
+    )
 
 
-def test_a_conversation_changes_its_user_only_while_it_has_no_messages(both: Both, bob: User) -> None:
+def test_a_conversation_changes_its_user_only_while_it_has_no_messages(
+    both: Both, bob: User
+) -> None:
     change = "UPDATE {parents} SET user_id = %s WHERE id = %s"
     refused = (FOREIGN_KEY, f"{both.table}_conversation_user")
     assert both.refusal(change, bob.pk, both.alices.pk) == refused
@@ -103,12 +117,16 @@ def test_no_status_outside_the_list_is_stored(status: str, both: Both) -> None:
     assert both.refusal("UPDATE {table} SET status = %s", status) == (CHECK, f"{both.table}_status")
 
 
-@pytest.mark.parametrize("column", ["user_id", "{column}", "role", "content", "created_at", "status"])
+@pytest.mark.parametrize(
+    "column", ["user_id", "{column}", "role", "content", "created_at", "status"]
+)
 def test_no_message_lacks_what_makes_it_one(column: str, both: Both) -> None:
     assert both.refusal(f"UPDATE {{table}} SET {column} = NULL")[0] == "23502"
 
 
-def test_a_conversation_has_one_running_answer_at_the_most(both: Both, alice: User, bob: User) -> None:
+def test_a_conversation_has_one_running_answer_at_the_most(
+    both: Both, alice: User, bob: User
+) -> None:
     RunningAnswer.objects.create(user=alice, message_id=1, **{both.kind: both.alices})
     RunningAnswer.objects.create(user=bob, message_id=2, **{both.kind: both.bobs})
     insert = "INSERT INTO running_answers (user_id, {column}, message_id) VALUES (%s, %s, 3)"
@@ -118,8 +136,13 @@ def test_a_conversation_has_one_running_answer_at_the_most(both: Both, alice: Us
 def test_a_key_is_kept_once_for_each_conversation(both: Both, alice: User, bob: User) -> None:
     IdempotencyKey.objects.create(user=alice, key="k", digest=b"d", **{both.kind: both.alices})
     IdempotencyKey.objects.create(user=bob, key="k", digest=b"d", **{both.kind: both.bobs})
-    insert = "INSERT INTO idempotency_keys (user_id, {column}, key, digest) VALUES (%s, %s, 'k', '')"
-    assert both.refusal(insert, alice.pk, both.alices.pk) == (UNIQUE, f"idempotency_keys_{both.kind}")
+    insert = (
+        "INSERT INTO idempotency_keys (user_id, {column}, key, digest) VALUES (%s, %s, 'k', '')"
+    )
+    assert both.refusal(insert, alice.pk, both.alices.pk) == (
+        UNIQUE,
+        f"idempotency_keys_{both.kind}",
+    )
 
 
 @pytest.mark.parametrize("table", ["running_answers", "idempotency_keys"])
@@ -127,19 +150,24 @@ def test_what_is_about_one_conversation_names_exactly_one(table: str, alice: Use
     passage = Passage.objects.create(user=alice, reference="John 3", text="x")
     chat = StandaloneChat.objects.create(user=alice)
     more = ("key, digest", "'k', ''") if table == "idempotency_keys" else ("text", "''")
-    sql = (
-        f"INSERT INTO {table} (user_id, passage_id, chat_id, message_id, {more[0]}) VALUES (%s, %s, %s, 1, {more[1]})"
-    )
+    sql = f"INSERT INTO {table} (user_id, passage_id, chat_id, message_id, {more[0]}) VALUES (%s, %s, %s, 1, {more[1]})"
     for ids in ((passage.pk, chat.pk), (None, None)):
         with pytest.raises(DatabaseError, match=f"{table}_one_conversation"), transaction.atomic():
             connection.cursor().execute(sql, [alice.pk, *ids])
 
 
-def test_an_insert_by_code_that_knows_five_columns_is_a_whole_message(both: Both, alice: User) -> None:
+def test_an_insert_by_code_that_knows_five_columns_is_a_whole_message(
+    both: Both, alice: User
+) -> None:
     both.run(INSERT, alice.pk, both.alices.pk, "assistant")
     message = both.alices.messages.get(content="x")
     assert (message.role, message.status, message.truncated) == ("assistant", "complete", False)
-    assert (message.error, message.edited_at, message.reply_to, message.context) == (None, None, None, None)
+    assert (message.error, message.edited_at, message.reply_to, message.context) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 @pytest.fixture
@@ -150,7 +178,15 @@ def first_schema(db: None) -> Iterator[str]:
         here.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         here.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         own = url.replace(f"/{connection.settings_dict['NAME']}?", f"/{name}?")
-        migrate = [sys.executable, "manage.py", "migrate", "chat", "0001_initial", "--verbosity", "0"]
+        migrate = [
+            sys.executable,
+            "manage.py",
+            "migrate",
+            "chat",
+            "0001_initial",
+            "--verbosity",
+            "0",
+        ]
         environment = clean_environment(DATABASE_URL=own, SECRET_KEY="test", EMBEDDINGS="none")
         subprocess.run(migrate, cwd=ROOT, env=environment, check=True)
         yield own
@@ -164,7 +200,9 @@ def test_the_first_schema_needs_no_extension_and_takes_messages(first_schema: st
             "INSERT INTO auth_user (username, password, first_name, last_name, email, is_superuser, is_staff, "
             "is_active, date_joined) VALUES ('a', '', '', '', '', false, false, true, now()) RETURNING id"
         ).fetchone()
-        there.execute("INSERT INTO passages (user_id, reference, text) VALUES (%s, 'John 3', 'x')", user)
+        there.execute(
+            "INSERT INTO passages (user_id, reference, text) VALUES (%s, 'John 3', 'x')", user
+        )
         there.execute("INSERT INTO standalone_chats (user_id) VALUES (%s)", user)
         for table, (parents, column, _) in KINDS.items():
             there.execute(

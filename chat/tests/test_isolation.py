@@ -8,8 +8,8 @@ from django.contrib.auth.models import User
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
+from chat.auth.api_tokens import create_token
 from chat.models import ApiToken, ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
-from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -17,7 +17,13 @@ Api = Callable[[User], APIClient]
 METHODS = ("get", "post", "patch", "put", "delete")
 MISSING = 999_999_999
 OPEN = {"api/auth/token/", "api/schema/", "api/docs/"}  # without an object of anybody's
-BODY = {"content": "Changed", "title": "Changed", "reference": "Changed", "text": "Changed", "memory": False}
+BODY = {
+    "content": "Changed",
+    "title": "Changed",
+    "reference": "Changed",
+    "text": "Changed",
+    "memory": False,
+}
 
 
 def api_routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[str]:
@@ -37,8 +43,12 @@ def hers(alice: User) -> dict[str, dict[str, int]]:
     """Ids of alice's objects by the kind of address and by the name in it."""
     chat = StandaloneChat.objects.create(user=alice, title="Hers")
     passage = Passage.objects.create(user=alice, reference="Hers", text="Hers")
-    said = StandaloneChatMessage.objects.create(user=alice, conversation=chat, role="assistant", content="Hers")
-    about = ChatMessage.objects.create(user=alice, conversation=passage, role="assistant", content="Hers")
+    said = StandaloneChatMessage.objects.create(
+        user=alice, conversation=chat, role="assistant", content="Hers"
+    )
+    about = ChatMessage.objects.create(
+        user=alice, conversation=passage, role="assistant", content="Hers"
+    )
     return {
         "chats": {"conversation_id": chat.pk, "message_id": said.pk},
         "passages": {"conversation_id": passage.pk, "message_id": about.pk},
@@ -61,7 +71,9 @@ def state() -> list[Any]:
         list(table._default_manager.order_by("pk").values(*names))
         for table in tables
         # Its embedding is not there on the oldest schema.
-        for names in [[field.attname for field in table._meta.concrete_fields if field.name != "embedding"]]
+        for names in [
+            [field.attname for field in table._meta.concrete_fields if field.name != "embedding"]
+        ]
     ]
     return [*rows, ApiToken.objects.count()]
 
@@ -75,7 +87,8 @@ def test_what_belongs_to_another_user_is_not_there(
     before = state()
     for method in METHODS:
         answers = [
-            getattr(client, method)(fill(route, of), BODY, format="json") for of in (ids, dict.fromkeys(ids, MISSING))
+            getattr(client, method)(fill(route, of), BODY, format="json")
+            for of in (ids, dict.fromkeys(ids, MISSING))
         ]
         assert {answer.status_code for answer in answers} <= {404, 405}, f"{method} {route}"
         assert answers[0].content == answers[1].content
@@ -104,7 +117,13 @@ def test_owners_ids_and_roles_in_a_body_are_not_obeyed(
     hers: dict[str, dict[str, int]], alice: User, bob: User, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(bob)
-    smuggled = {"user": alice.pk, "user_id": alice.pk, "role": "assistant", "id": 1, "conversation": 1}
+    smuggled = {
+        "user": alice.pk,
+        "user_id": alice.pk,
+        "role": "assistant",
+        "id": 1,
+        "conversation": 1,
+    }
     chat = client.post("/api/chats/", {"title": "His"} | smuggled, format="json").data["id"]
     assert StandaloneChat.objects.get(pk=chat).user == bob
     client.post(f"/api/chats/{chat}/messages/", {"content": "Hello"} | smuggled, format="json")

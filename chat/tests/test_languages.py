@@ -11,10 +11,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval import texts
-from retrieval.question import LONG_CHARS, gist
-from retrieval.recall import Scope, recall
-from retrieval.texts import MONTHS
+from retrieval.recall import search_config
+from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.question import LONG_CHARS, extract_question
+from retrieval.recall.search_config import MONTHS
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
@@ -29,14 +29,23 @@ SAID = {
     "thai": ("ฉันไปเที่ยวกรุงเทพเมื่อวานนี้", "กรุงเทพเป็นอย่างไร"),
     "korean": ("어제 서울에 있는 박물관에 갔어요.", "박물관은 어땠어요?"),
 }
-OTHERS = ("Dinner was good.", "Il fait beau.", "Es regnet.", "Хорошо.", "今天天气很好。", "元気です。", "ขอบคุณ", "네")
+OTHERS = (
+    "Dinner was good.",
+    "Il fait beau.",
+    "Es regnet.",
+    "Хорошо.",
+    "今天天气很好。",
+    "元気です。",
+    "ขอบคุณ",
+    "네",
+)
 
 
 @pytest.fixture(autouse=True)
 def english(db: None) -> Iterator[None]:
     """English again afterwards: the tables of settings are not emptied between tests."""
     yield
-    texts.use("english")
+    search_config.use("english")
 
 
 @pytest.fixture
@@ -48,9 +57,13 @@ def chat(alice: User) -> StandaloneChat:
 def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:
     """Its reference."""
     said = StandaloneChatMessage.objects.create(
-        user=chat.user, conversation=chat, role="user", content=content, **({"created_at": day} if day else {})
+        user=chat.user,
+        conversation=chat,
+        role="user",
+        content=content,
+        **({"created_at": day} if day else {}),
     )
-    return int(said.memory_source.reference(said.pk))
+    return int(said.memory_table.pack_ref(said.pk))
 
 
 def found(user: User, question: str) -> list[int]:
@@ -78,7 +91,11 @@ def test_accents_and_widths_do_not_matter(alice: User, chat: StandaloneChat) -> 
 def test_a_day_is_named_in_the_language_in_force(alice: User, chat: StandaloneChat) -> None:
     call_command("rag_text", "use", "german", stdout=io.StringIO())
     wanted = say(chat, "Brot gekauft.", datetime(2024, 3, 5, tzinfo=UTC))
-    say(StandaloneChat.objects.create(user=alice), "Milch gekauft.", datetime(2024, 5, 6, tzinfo=UTC))
+    say(
+        StandaloneChat.objects.create(user=alice),
+        "Milch gekauft.",
+        datetime(2024, 5, 6, tzinfo=UTC),
+    )
     assert found(alice, "Was war am 5. März?")[:1] == [wanted]
 
 
@@ -104,23 +121,33 @@ def test_a_language_that_is_not_there_changes_nothing(alice: User) -> None:
 
 def test_a_long_message_asks_what_its_last_sentence_asks() -> None:
     page = "Bread is baked every day. " * 400
-    assert gist(page + "What is the name of my dog?") == "What is the name of my dog?"
-    assert gist(page + "\nWhat is the name of my dog? Thanks!") == "What is the name of my dog? Thanks!"
+    assert extract_question(page + "What is the name of my dog?") == "What is the name of my dog?"
+    assert (
+        extract_question(page + "\nWhat is the name of my dog? Thanks!")
+        == "What is the name of my dog? Thanks!"
+    )
     asked = "昨日の会議で話した予算の件について、もう一度教えてください。"
-    assert gist("短い。" * 400 + asked) == asked
-    assert gist("Short. What?") == "Short. What?"
-    assert len(gist("x" * 2 * LONG_CHARS)) <= LONG_CHARS
+    assert extract_question("短い。" * 400 + asked) == asked
+    assert extract_question("Short. What?") == "Short. What?"
+    assert len(extract_question("x" * 2 * LONG_CHARS)) <= LONG_CHARS
 
 
-def test_a_long_question_finds_what_its_last_sentence_finds(alice: User, chat: StandaloneChat) -> None:
+def test_a_long_question_finds_what_its_last_sentence_finds(
+    alice: User, chat: StandaloneChat
+) -> None:
     wanted = say(chat, "The lighthouse keeper's parrot is called Bosun.")
     for number in range(60):
-        say(StandaloneChat.objects.create(user=alice), f"Bread number {number} wants rye and patience.")
+        say(
+            StandaloneChat.objects.create(user=alice),
+            f"Bread number {number} wants rye and patience.",
+        )
     page = "Rye bread wants flour, patience and a warm oven. " * 200
     assert found(alice, page + "What was the parrot of the keeper called?")[:1] == [wanted]
 
 
-@pytest.mark.parametrize("question", ["the and of", "🙂🙂", "'\"' & | ! <-> :*", "\ud800", "a" * 10_000, "𠀋", "ー"])
+@pytest.mark.parametrize(
+    "question", ["the and of", "🙂🙂", "'\"' & | ! <-> :*", "\ud800", "a" * 10_000, "𠀋", "ー"]
+)
 def test_odd_questions_find_nothing_or_something_but_never_fail(
     question: str, alice: User, chat: StandaloneChat
 ) -> None:

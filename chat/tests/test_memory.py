@@ -11,11 +11,11 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat import recalling
+from chat.memory import recall
+from chat.memory.embed import finish_embedding_jobs
 from chat.models import Passage, StandaloneChatMessage
-from chat.remembering import finish
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
-from retrieval import embeddings
+from retrieval.embeddings import embedding_service
 from tests.support import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,7 +55,9 @@ def wait_until_embedded(seconds: float = 5) -> None:
 def pending() -> int:
     """Messages with text and without an embedding."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM standalone_chat_messages WHERE embedding IS NULL AND content <> ''")
+        cursor.execute(
+            "SELECT count(*) FROM standalone_chat_messages WHERE embedding IS NULL AND content <> ''"
+        )
         return int(cursor.fetchone()[0])
 
 
@@ -71,7 +73,9 @@ def search(client: APIClient, q: str, **filters: Any) -> dict[str, Any]:
     return dict(response.json())
 
 
-def test_what_was_said_in_one_chat_reaches_the_model_in_another(client: APIClient, remembering: FakeOpenAI) -> None:
+def test_what_was_said_in_one_chat_reaches_the_model_in_another(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
     say(client, new_chat(client, title="Pets"), FACT)
     remembering.chat.script(Answer("Biscuit."))
     turn = say(client, new_chat(client), QUESTION)
@@ -89,11 +93,17 @@ def test_a_turn_makes_one_call_for_the_question_one_for_the_answer(
 ) -> None:
     remembering.chat.script(Answer("A fine name."))
     say(client, new_chat(client), FACT)
-    assert [one.path.rsplit("/", 1)[1] for one in remembering.requests] == ["embeddings", "completions", "embeddings"]
+    assert [one.path.rsplit("/", 1)[1] for one in remembering.requests] == [
+        "embeddings",
+        "completions",
+        "embeddings",
+    ]
     assert [one.texts for one in remembering.embeddings.requests] == [[FACT], ["A fine name."]]
 
 
-def test_each_memory_stands_in_a_fence_that_nobody_can_guess(client: APIClient, remembering: FakeOpenAI) -> None:
+def test_each_memory_stands_in_a_fence_that_nobody_can_guess(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
     address = new_chat(client)
     say(
         client,
@@ -103,11 +113,17 @@ def test_each_memory_stands_in_a_fence_that_nobody_can_guess(client: APIClient, 
     say(client, address, "My dog Biscuit likes ham.")
     say(client, new_chat(client), QUESTION)
     system = remembering.chat.requests[-1].messages[0]["content"]
-    fences = [line for line in system.splitlines() if line.startswith("===== a memory") and "0123456789" not in line]
+    fences = [
+        line
+        for line in system.splitlines()
+        if line.startswith("===== a memory") and "0123456789" not in line
+    ]
     assert len(fences) == 2 * len(set(fences)) >= 4
 
 
-def test_the_context_is_kept_with_the_answer_as_ids(client: APIClient, remembering: FakeOpenAI) -> None:
+def test_the_context_is_kept_with_the_answer_as_ids(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
     say(client, new_chat(client), FACT)
     address = new_chat(client)
     turn = say(client, address, QUESTION)
@@ -130,7 +146,9 @@ def test_neither_the_question_nor_the_prompt_s_own_history_is_recalled(
     assert sum(FACT in message["content"] for message in sent) == 1
 
 
-def test_bob_never_recalls_what_alice_said(client: APIClient, bob: User, api: Api, remembering: FakeOpenAI) -> None:
+def test_bob_never_recalls_what_alice_said(
+    client: APIClient, bob: User, api: Api, remembering: FakeOpenAI
+) -> None:
     say(client, new_chat(client), FACT)
     his = api(bob)
     assert say(his, new_chat(his), QUESTION)["context"] == []
@@ -153,7 +171,9 @@ def test_what_is_deleted_is_forgotten_where_an_answer_repeats_it_too(
     found = contents(search(client, "dog Biscuit called", limit=50)["results"])
     assert found
     assert not [one for one in found if "Biscuit" in one]
-    assert not any("Biscuit" in one for one in contents(say(client, new_chat(client), QUESTION)["context"]))
+    assert not any(
+        "Biscuit" in one for one in contents(say(client, new_chat(client), QUESTION)["context"])
+    )
     kept = client.get(f"{second}{turn['assistant_message']['id']}/").json()
     assert kept["content"] == "Your dog is called Biscuit."
     assert FACT not in contents(kept["context"])
@@ -180,15 +200,21 @@ def test_an_edit_is_embedded_anew_and_what_answered_the_old_text_is_not_recalled
     address = new_chat(client)
     remembering.chat.script(Answer("A dog named Biscuit, how nice."))
     told = say(client, address, FACT)["user_message"]["id"]
-    changed = client.patch(f"{address}{told}/", {"content": "My cat is called Muffin."}, format="json")
+    changed = client.patch(
+        f"{address}{told}/", {"content": "My cat is called Muffin."}, format="json"
+    )
     assert changed.status_code == 200
     wait_until_embedded()
     assert remembering.embeddings.requests[-1].texts == ["My cat is called Muffin."]
-    assert contents(search(client, "What is my cat called?", limit=50)["results"]) == ["My cat is called Muffin."]
+    assert contents(search(client, "What is my cat called?", limit=50)["results"]) == [
+        "My cat is called Muffin."
+    ]
     assert "Biscuit" not in str(search(client, "dog Biscuit", limit=50))
 
 
-def test_the_text_before_a_regeneration_is_gone_from_memory(client: APIClient, remembering: FakeOpenAI) -> None:
+def test_the_text_before_a_regeneration_is_gone_from_memory(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
     address = new_chat(client)
     remembering.chat.script(Answer("Paris is rainy."), Answer("Rome is sunny."))
     answer = say(client, address, "Which city?")["assistant_message"]["id"]
@@ -206,7 +232,7 @@ def test_a_chat_without_memory_neither_recalls_nor_is_recalled_nor_embedded(
     hidden = new_chat(client, memory=False)
     calls = len(remembering.embeddings.requests)
     turn = client.post(hidden, {"content": "My dog Biscuit has a secret."}, format="json").json()
-    finish()
+    finish_embedding_jobs()
     assert turn["context"] == []
     assert len(remembering.embeddings.requests) == calls
     assert "secret" not in str(search(client, "dog secret", limit=50))
@@ -217,13 +243,18 @@ def test_the_mode_tells_how_it_looked_though_nothing_was_found(
 ) -> None:
     assert search(client, QUESTION)["mode"] == "lexical"  # there is no vector yet
     say(client, new_chat(client), FACT)
-    assert search(client, QUESTION, until="2000-01-01T00:00:00Z") == {"mode": "hybrid", "results": []}
+    assert search(client, QUESTION, until="2000-01-01T00:00:00Z") == {
+        "mode": "hybrid",
+        "results": [],
+    }
     settings.EMBEDDINGS = "none"
     state = client.get("/api/memory/").json()
     assert (state["mode"], state["embedded"], state["pending"]) == ("lexical", 2, 0)
 
 
-def test_a_user_s_own_switch_hides_all_at_once_and_shows_it_again(client: APIClient, remembering: FakeOpenAI) -> None:
+def test_a_user_s_own_switch_hides_all_at_once_and_shows_it_again(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
     address = new_chat(client)
     say(client, address, FACT)
     state = client.get("/api/memory/").json()
@@ -232,7 +263,9 @@ def test_a_user_s_own_switch_hides_all_at_once_and_shows_it_again(client: APICli
     }  # fmt: skip
     assert client.patch("/api/memory/", {"enabled": False}, format="json").json()["mode"] == "off"
     assert search(client, QUESTION) == {"mode": "off", "results": []}
-    assert client.post(new_chat(client), {"content": QUESTION}, format="json").json()["context"] == []
+    assert (
+        client.post(new_chat(client), {"content": QUESTION}, format="json").json()["context"] == []
+    )
     assert client.patch("/api/memory/", {"enabled": True}, format="json").json()["pending"] == 2
     assert FACT in contents(search(client, QUESTION)["results"])
 
@@ -259,7 +292,7 @@ def test_a_failing_service_leaves_words_and_nothing_wrong(
     assert turn.status_code == 201
     assert FACT in contents(turn.json()["context"])
     assert search(client, QUESTION)["mode"] == "lexical"
-    finish()
+    finish_embedding_jobs()
     assert pending() == StandaloneChatMessage.objects.exclude(content="").count()
 
 
@@ -289,9 +322,9 @@ def test_recall_that_waits_for_a_lock_does_not_hold_up_the_answer(
         # Whoever writes a message waits for that lock too, so the recall alone is asked.
         question = StandaloneChatMessage.objects.get(content=FACT)
         began = time.monotonic()
-        assert recalling.context_for(question, sent=[]) == []
+        assert recall.recall_for_answer(question, sent=[]) == []
         assert time.monotonic() - began < 4
-    finish()
+    finish_embedding_jobs()
 
 
 def test_a_vector_that_comes_too_late_for_its_turn_is_stored_all_the_same(
@@ -313,7 +346,7 @@ def test_without_a_key_nothing_is_embedded_or_recalled_and_the_chat_goes_on(
     client.post(new_chat(client), {"content": FACT}, format="json")
     turn = client.post(new_chat(client), {"content": QUESTION}, format="json")
     assert (turn.status_code, turn.json()["context"]) == (201, [])
-    finish()
+    finish_embedding_jobs()
     assert remembering.embeddings.requests == []
     assert search(client, QUESTION) == {"mode": "off", "results": []}
     assert client.get("/api/memory/").json()["mode"] == "off"
@@ -344,15 +377,19 @@ def test_another_model_s_vectors_are_never_compared_or_mixed_in(
 ) -> None:
     say(client, new_chat(client), FACT)
     settings.EMBEDDING_MODEL = "text-embedding-3-large"
-    embeddings.reset()
+    embedding_service.reset()
     calls = len(remembering.embeddings.requests)
     for _ in range(2):
         turn = client.post(new_chat(client), {"content": QUESTION}, format="json").json()
     assert FACT in contents(turn["context"])
     assert search(client, QUESTION)["mode"] == "lexical"
-    finish()
+    finish_embedding_jobs()
     assert len(remembering.embeddings.requests) == calls
-    said = [one for one in caplog.messages if "text-embedding-3-small" in one and "text-embedding-3-large" in one]
+    said = [
+        one
+        for one in caplog.messages
+        if "text-embedding-3-small" in one and "text-embedding-3-large" in one
+    ]
     assert len(said) == 1
 
 
@@ -367,13 +404,21 @@ def test_another_model_s_vectors_are_never_compared_or_mixed_in(
     ids=str,
 )
 def test_a_search_can_be_narrowed(
-    filters: dict[str, Any], expected: list[str], client: APIClient, alice: User, remembering: FakeOpenAI
+    filters: dict[str, Any],
+    expected: list[str],
+    client: APIClient,
+    alice: User,
+    remembering: FakeOpenAI,
 ) -> None:
     remembering.chat.script(Answer("Biscuit is a dog."), Answer("Yes."))
     say(client, new_chat(client), FACT)
     passage = Passage.objects.create(user=alice, reference="Tobit 6", text="And the dog followed.")
-    client.post(f"/api/passages/{passage.pk}/messages/", {"content": "Is Biscuit a good dog?"}, format="json")
-    finish()
+    client.post(
+        f"/api/passages/{passage.pk}/messages/",
+        {"content": "Is Biscuit a good dog?"},
+        format="json",
+    )
+    finish_embedding_jobs()
     found = contents(search(client, "dog Biscuit", **filters)["results"])
     assert [one for one in found if "Biscuit" in one] == expected
     assert len(search(client, "dog Biscuit", limit=1)["results"]) == 1

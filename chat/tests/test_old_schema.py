@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from rest_framework.test import APIClient
 
-from chat.remembering import finish
+from chat.memory.embed import finish_embedding_jobs
 from conftest import look_again
 from fake_openai import FakeOpenAI
 
@@ -43,17 +43,31 @@ def use_every_route(client: APIClient) -> None:
     """Each address of both kinds of conversation, each method."""
     for kind, fields in (("chats", {"title": "A"}), ("passages", {"reference": "A", "text": "B"})):
         one = f"/api/{kind}/{client.post(f'/api/{kind}/', fields, format='json').json()['id']}/"
-        turn = client.post(f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k")
-        assert turn.status_code == 201, turn.content
-        again = client.post(f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k")
-        assert again.status_code == 201
-        streamed = client.post(f"{one}messages/", {"content": "More"}, format="json", HTTP_ACCEPT="text/event-stream")
-        assert streamed.status_code == 200
-        finish()
-        question, answer = (
-            f"{one}messages/{turn.json()[name]['id']}/" for name in ("user_message", "assistant_message")
+        turn = client.post(
+            f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k"
         )
-        for address in (f"/api/{kind}/", one, f"{one}messages/", question, answer, f"{answer}events/"):
+        assert turn.status_code == 201, turn.content
+        again = client.post(
+            f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k"
+        )
+        assert again.status_code == 201
+        streamed = client.post(
+            f"{one}messages/", {"content": "More"}, format="json", HTTP_ACCEPT="text/event-stream"
+        )
+        assert streamed.status_code == 200
+        finish_embedding_jobs()
+        question, answer = (
+            f"{one}messages/{turn.json()[name]['id']}/"
+            for name in ("user_message", "assistant_message")
+        )
+        for address in (
+            f"/api/{kind}/",
+            one,
+            f"{one}messages/",
+            question,
+            answer,
+            f"{answer}events/",
+        ):
             assert client.get(address).status_code == 200
         last = client.get(f"{one}messages/").json()["results"][-1]["id"]
         wait_until_complete(client, f"{one}messages/{last}/")
@@ -77,21 +91,27 @@ def test_no_chat_route_names_what_memory_added(
     alice: User, api: Callable[[User], APIClient], remembering: FakeOpenAI, statements: list[str]
 ) -> None:
     use_every_route(api(alice))
-    finish()
+    finish_embedding_jobs()
     assert len([one for one in statements if "chat_messages" in one]) > 40
     assert [one for one in statements if YOUNGER.search(one)] == []
 
 
 def test_every_chat_route_works_on_the_first_migration_s_schema(
-    alice: User, api: Callable[[User], APIClient], remembering: FakeOpenAI, caplog: pytest.LogCaptureFixture
+    alice: User,
+    api: Callable[[User], APIClient],
+    remembering: FakeOpenAI,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     try:
         look_again()
         use_every_route(api(alice))
-        finish()
+        finish_embedding_jobs()
         assert api(alice).get("/api/memory/").json()["mode"] == "off"
-        assert api(alice).get("/api/memory/search/", {"q": "Hello"}).json() == {"mode": "off", "results": []}
+        assert api(alice).get("/api/memory/search/", {"q": "Hello"}).json() == {
+            "mode": "off",
+            "results": [],
+        }
         assert [one for one in caplog.records if one.levelname == "ERROR"] == []
         assert remembering.embeddings.requests == []
     finally:
@@ -99,12 +119,15 @@ def test_every_chat_route_works_on_the_first_migration_s_schema(
 
 
 def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
-    alice: User, api: Callable[[User], APIClient], remembering: FakeOpenAI, caplog: pytest.LogCaptureFixture
+    alice: User,
+    api: Callable[[User], APIClient],
+    remembering: FakeOpenAI,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = api(alice)
     use_every_route(client)
     assert client.get("/api/memory/").json()["mode"] != "off"
-    finish()
+    finish_embedding_jobs()
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     try:
         use_every_route(client)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.answers.prompt import MESSAGE_OVERHEAD_TOKENS, build_prompt, fence
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
-from chat.prompt import MESSAGE_OVERHEAD_TOKENS, build_prompt, fence
-from retrieval.tokens import count_tokens, cut_middle
+from retrieval.token_count import count_tokens, cut_middle
 
 
 def said(content: str, role: str = "user") -> StandaloneChatMessage:
@@ -28,7 +28,9 @@ def cost(parts: list[dict[str, str]]) -> int:
     reference=st.text(max_size=200),
     budget=st.integers(256, 3000),
 )
-def test_a_prompt_is_never_over_its_budget(text: str, history: list[str], reference: str, budget: int) -> None:
+def test_a_prompt_is_never_over_its_budget(
+    text: str, history: list[str], reference: str, budget: int
+) -> None:
     passage = Passage(reference=reference, text=text)
     prompt = build_prompt(passage, said(text), [said(one) for one in history], budget_tokens=budget)
     assert cost(prompt.parts) <= budget
@@ -41,7 +43,9 @@ def test_history_is_sent_from_the_newest_without_a_gap() -> None:
     assert [part["content"] for part in prompt.parts][1:] == ["newest", "Hello"]
 
 
-@pytest.mark.parametrize("text", ["word " * 5000, "好" * 9000, "😀" * 5000, "a" * 32_000, "<|endoftext|>" * 999])
+@pytest.mark.parametrize(
+    "text", ["word " * 5000, "好" * 9000, "😀" * 5000, "a" * 32_000, "<|endoftext|>" * 999]
+)
 def test_a_cut_text_keeps_its_two_ends_and_says_how_much_is_missing(text: Any) -> None:
     cut = cut_middle(text, most=200)
     assert count_tokens(cut) <= 200

@@ -9,7 +9,7 @@ from django.db import connection
 
 from chat.models import StandaloneChat
 from chat.tests.plan_support import MEMORIES, MESSAGES, plan_of, rows_read
-from retrieval import recall
+from retrieval.recall import candidates
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 FEW, MANY, OTHERS = 200, 20_000, 30_000
@@ -36,7 +36,11 @@ def people(alice: User, bob: User) -> tuple[User, User]:
     """Alice, who has said little, and Bob, who has said much; the signs of vectors are enough here."""
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO embedding_models (name, current) VALUES ('a model', true)")
-        for user, rows in ((alice, FEW), (bob, MANY), (User.objects.create(username="carol"), OTHERS)):
+        for user, rows in (
+            (alice, FEW),
+            (bob, MANY),
+            (User.objects.create(username="carol"), OTHERS),
+        ):
             chat = StandaloneChat.objects.create(user=user)
             cursor.execute(SAY, [user.pk, chat.pk, rows])
         cursor.execute(BITS, [alice.pk, bob.pk])
@@ -46,13 +50,23 @@ def people(alice: User, bob: User) -> tuple[User, User]:
 
 def test_what_is_read_does_not_grow_with_the_user(people: tuple[User, User]) -> None:
     for embedding, plans in product((None, np.ones(1536, dtype=np.float32)), ("custom", "generic")):
-        few, many = (plan_of(user, QUESTION, embedding=embedding, model="a model", plans=plans) for user in people)
+        few, many = (
+            plan_of(user, QUESTION, embedding=embedding, model="a model", plans=plans)
+            for user in people
+        )
         case = f"by meaning: {embedding is not None}, {plans=}"
         for plan in (few, many):
-            assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (recall.WORD_SEEDS + recall.CODES), case
+            assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
+                candidates.WORD_SEEDS + candidates.CODES
+            ), case
         # A term's postings are read up to the cap; each seed and its turns once.
         terms = 3
-        most = terms * (recall.SPREADING_CAP + 1) + 3 * 7 * (recall.WORD_SEEDS_ALONE + recall.CODES)
+        most = terms * (candidates.SPREADING_CAP + 1) + 3 * 7 * (
+            candidates.WORD_SEEDS_ALONE + candidates.CODES
+        )
         assert rows_read(many["Plan"], MEMORIES) <= most, case
         # A hundred times the messages: the user's part of the index of bits is read, 0.25 kB a message.
-        assert many["Plan"]["Shared Hit Blocks"] <= few["Plan"]["Shared Hit Blocks"] + 40 * MANY // 1000 + 9_000, case
+        assert (
+            many["Plan"]["Shared Hit Blocks"]
+            <= few["Plan"]["Shared Hit Blocks"] + 40 * MANY // 1000 + 9_000
+        ), case

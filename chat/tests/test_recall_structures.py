@@ -10,12 +10,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from chat.connections import with_connection
+from chat.db import with_connection
 from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, sql, storage
-from retrieval.models import sources
-from retrieval.recall import Scope, recall
-from retrieval.structures import COLUMNS, CURRENT, ROW
+from retrieval import current_model, db, storage
+from retrieval.models import message_tables
+from retrieval.recall.candidates import Scope, recall
+from retrieval.schema.structures import COLUMNS, CURRENT, ROW
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 STEPS = 2_000
@@ -41,9 +41,13 @@ DIFFERENT = "(({there}) EXCEPT ({made})) UNION ALL (({made}) EXCEPT ({there}))"
 def made_anew() -> str:
     """SQL: the rows of recall's table as its triggers would make them from the messages of today."""
     arms = []
-    for source in sources():
-        row = ROW.replace("{model}", CURRENT).replace("{schema}.", "").replace("{vector}", "{vector}")
-        row = row.replace("{number}", str(source.number)).replace("{conversation}", source.conversation)
+    for source in message_tables():
+        row = (
+            ROW.replace("{model}", CURRENT).replace("{schema}.", "").replace("{vector}", "{vector}")
+        )
+        row = row.replace("{number}", str(source.kind_bit)).replace(
+            "{conversation}", source.conversation
+        )
         arms.append(f"SELECT {row} FROM {source.table} m WHERE m.content <> ''")
     return " UNION ALL ".join(arms)
 
@@ -72,7 +76,9 @@ class Life:
 
     def text(self) -> str:
         """Something said; now and then nothing yet, as of an answer that is being given."""
-        return " ".join(self.luck.choices(WORDS, k=self.luck.choice([0, 3, 5, 9]))) + self.luck.choice(["", "?"])
+        return " ".join(
+            self.luck.choices(WORDS, k=self.luck.choice([0, 3, 5, 9]))
+        ) + self.luck.choice(["", "?"])
 
     def begin(self) -> None:
         """A conversation."""
@@ -88,7 +94,12 @@ class Life:
         if conversation:
             model: Any = ChatMessage if isinstance(conversation, Passage) else StandaloneChatMessage
             model.objects.bulk_create(
-                model(user=conversation.user, conversation=conversation, role="user", content=self.text())
+                model(
+                    user=conversation.user,
+                    conversation=conversation,
+                    role="user",
+                    content=self.text(),
+                )
                 for _ in range(self.luck.randint(1, 3))
             )
 
@@ -123,10 +134,13 @@ class Life:
         rows = self.messages(4)
         for message in rows[1:]:
             vector = self.numbers.standard_normal(1536, dtype=np.float32)
-            storage.store(message.memory_source, message.pk, message.content, vector, model=MODEL)
+            storage.store(message.memory_table, message.pk, message.content, vector, model=MODEL)
         with connection.cursor() as cursor:
             for message in rows[:1]:
-                cursor.execute(f"UPDATE {message._meta.db_table} SET embedding = NULL WHERE id = %s", [message.pk])
+                cursor.execute(
+                    f"UPDATE {message._meta.db_table} SET embedding = NULL WHERE id = %s",
+                    [message.pk],
+                )
 
     def delete(self) -> None:
         """One or two."""
@@ -152,15 +166,17 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_after_whatever_was_done_the_table_is_as_if_made_anew(alice: User, bob: User, seed: int) -> None:
+def test_after_whatever_was_done_the_table_is_as_if_made_anew(
+    alice: User, bob: User, seed: int
+) -> None:
     current_model.forget_checks()
     current_model.check_model(MODEL)
     life = Life([alice, bob], seed)
     for _ in range(STEPS // 2):
         life.step()
     different = DIFFERENT.format(there=f"SELECT {COLUMNS} FROM message_memories", made=made_anew())
-    assert sql.run(f"SELECT count(*) FROM ({different}) x", {}) == [(0,)]
-    ((rows, embedded),) = sql.run("SELECT count(*), count(bits) FROM message_memories", {})
+    assert db.execute(f"SELECT count(*) FROM ({different}) x", {}) == [(0,)]
+    ((rows, embedded),) = db.execute("SELECT count(*), count(bits) FROM message_memories", {})
     assert rows > 200
     assert embedded > 50
 
@@ -168,12 +184,17 @@ def test_after_whatever_was_done_the_table_is_as_if_made_anew(alice: User, bob: 
 def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> None:
     for user, said in ((alice, "Alice keeps bees."), (bob, "Bob keeps goats.")):
         chat = StandaloneChat.objects.create(user=user)
-        StandaloneChatMessage.objects.create(user=user, conversation=chat, role="user", content=said)
+        StandaloneChatMessage.objects.create(
+            user=user, conversation=chat, role="user", content=said
+        )
     # As if every word of everybody had the same hash as those of alice's question.
-    sql.run("UPDATE message_memories SET terms = recall_terms(%(user)s, 'bees goats')", {"user": alice.pk})
+    db.execute(
+        "UPDATE message_memories SET terms = recall_terms(%(user)s, 'bees goats')",
+        {"user": alice.pk},
+    )
     mine = StandaloneChatMessage.objects.get(user=alice)
     found = recall("bees and goats", Scope(alice.pk), embedding=None)
-    assert [one.reference for one in found] == [mine.memory_source.reference(mine.pk)]
+    assert [one.reference for one in found] == [mine.memory_table.pack_ref(mine.pk)]
 
 
 def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: User) -> None:
@@ -183,9 +204,12 @@ def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: U
             user=user, conversation=chat, role=role, content="The goats and the bees."
         )
     # As if all were said in one: the turns around what is found are the other's.
-    sql.run("UPDATE message_memories SET conversation = 0", {})
+    db.execute("UPDATE message_memories SET conversation = 0", {})
     for user in (alice, bob):
-        own = {pk * 2 for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)}
+        own = {
+            pk * 2
+            for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)
+        }
         found = recall("Goats and bees?", Scope(user.pk), embedding=None)
         assert {one.reference for one in found} == own
         assert {one.companion for one in found} == {None}
@@ -193,6 +217,6 @@ def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: U
 
 def test_two_first_looks_at_once_both_find_memory(alice: User) -> None:
     for _ in range(20):
-        sql.forget_schema()
+        db.reset_schema()
         with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(lambda _: with_connection(sql.vector_schema), range(8)))
+            assert all(pool.map(lambda _: with_connection(db.vector_schema), range(8)))

@@ -23,7 +23,10 @@ def messages() -> list[dict[str, str]]:
 
 def conversations() -> list[list[dict[str, str]]]:
     """The messages of each conversation, as they follow each other in the file."""
-    return [list(group) for _, group in groupby(messages(), key=lambda one: (one["kind"], one["conversation"]))]
+    return [
+        list(group)
+        for _, group in groupby(messages(), key=lambda one: (one["kind"], one["conversation"]))
+    ]
 
 
 def read(name: str) -> Any:

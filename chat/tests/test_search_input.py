@@ -9,9 +9,9 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from chat.auth.api_tokens import create_token
+from chat.memory.embed import embed_in_background
 from chat.models import StandaloneChat, StandaloneChatMessage
-from chat.remembering import remember_later
-from chat.tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.support import PATIENCE_S, Server
 
@@ -72,7 +72,7 @@ def told(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
     chat = StandaloneChat.objects.create(user=alice)
     message = StandaloneChatMessage(user=alice, conversation=chat, role="user", content=FACT)
     message.save()
-    remember_later(message).stored.result(PATIENCE_S)
+    embed_in_background(message).stored.result(PATIENCE_S)
     return message
 
 
@@ -83,7 +83,9 @@ def client(alice: User, api: Callable[[User], APIClient]) -> APIClient:
 
 
 @pytest.mark.parametrize("query", UNUSABLE, ids=lambda query: query[:40])
-def test_a_search_that_cannot_be_used_is_a_400_that_names_the_field(query: str, client: APIClient) -> None:
+def test_a_search_that_cannot_be_used_is_a_400_that_names_the_field(
+    query: str, client: APIClient
+) -> None:
     response = client.get(f"{SEARCH}?{query}")
     assert (response.status_code, response.json()["code"]) == (400, "invalid")
     assert set(response.json()) == {"detail", "code", UNUSABLE[query]}

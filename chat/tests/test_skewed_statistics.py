@@ -13,14 +13,14 @@ from django.db import transaction
 from numpy.typing import NDArray
 from rest_framework.test import APIClient
 
-from chat.memory import MODELS, NUMBERS
+from chat.memory.recalled import MODELS, NUMBERS
 from chat.models import Passage, StandaloneChat
 from chat.tests.plan_support import plan_of
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
-from retrieval import current_model, sql
-from retrieval.models import sources
-from retrieval.recall import Scope, recall
+from retrieval import current_model, db
+from retrieval.models import message_tables
+from retrieval.recall.candidates import Scope, recall
 
 # One transaction, undone at the end with all that is done to statistics; no autovacuum sees its rows meanwhile.
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
@@ -51,7 +51,9 @@ OWN = "SELECT id FROM message_memories WHERE user_id = %(user)s"
 TABLES = "SELECT oid FROM pg_class WHERE oid IN ('message_memories'::regclass, {})".format(
     ", ".join(f"'{model._meta.db_table}'::regclass" for model in MODELS.values())
 )
-RELATIONS = f"oid IN ({TABLES} UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN ({TABLES}))"
+RELATIONS = (
+    f"oid IN ({TABLES} UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN ({TABLES}))"
+)
 # ANALYZE changes a row of pg_class in its place, for good; it is undone where the row is this transaction's own.
 COPIED = f"UPDATE pg_class SET reltuples = reltuples WHERE {RELATIONS}"
 FORGOTTEN = f"DELETE FROM pg_statistic WHERE starelid IN ({TABLES})"
@@ -79,10 +81,21 @@ def vector(text: str) -> NDArray[np.float32]:
 
 def say(user: User, text: str, times: int, embedding: NDArray[np.float32] | None) -> None:
     """In a chat, and about a passage."""
-    parents = (StandaloneChat.objects.create(user=user), Passage.objects.create(user=user, reference="Tobit 6"))
-    for source, parent in zip(sources(), parents, strict=True):
-        params = {"user": user.pk, "parent": parent.pk, "text": text, "vector": embedding, "count": times}
-        sql.run(SAY.replace("{table}", source.table).replace("{parent}", source.conversation), params)
+    parents = (
+        StandaloneChat.objects.create(user=user),
+        Passage.objects.create(user=user, reference="Tobit 6"),
+    )
+    for source, parent in zip(message_tables(), parents, strict=True):
+        params = {
+            "user": user.pk,
+            "parent": parent.pk,
+            "text": text,
+            "vector": embedding,
+            "count": times,
+        }
+        db.execute(
+            SAY.replace("{table}", source.table).replace("{parent}", source.conversation), params
+        )
 
 
 @pytest.fixture
@@ -90,14 +103,18 @@ def people(api: Callable[[User], APIClient], remembering: FakeOpenAI) -> list[Pe
     """Each asks for what the next one said; statistics are of the time when the crowd was alone."""
     current_model.check_model(MODEL)
     say(User.objects.create(username="crowd"), "Cheese from a train window", CROWD, None)
-    for statement in (COPIED, FORGOTTEN, "ANALYZE message_memories, standalone_chat_messages, chat_messages"):
-        sql.run(statement, {})
+    for statement in (
+        COPIED,
+        FORGOTTEN,
+        "ANALYZE message_memories, standalone_chat_messages, chat_messages",
+    ):
+        db.execute(statement, {})
     users = [User.objects.create(username=name) for name in NAMES]
     for user in users:
         say(user, said_by(user.username), EACH, vector(said_by(user.username)))
     for statement in (COLLIDE, CROWDS_BITS):
-        sql.run(statement, {})
-    owns = [frozenset(row[0] for row in sql.run(OWN, {"user": user.pk})) for user in users]
+        db.execute(statement, {})
+    owns = [frozenset(row[0] for row in db.execute(OWN, {"user": user.pk})) for user in users]
     questions = map(said_by, (*NAMES[1:], NAMES[0]))
     return [Person(*one) for one in zip(users, questions, owns, map(api, users), strict=True)]
 
@@ -120,8 +137,14 @@ def columns(number: str, change: str = "") -> str:
 MEMORIES = "oid = 'message_memories'::regclass"
 SKEWS = [
     [],  # all is the crowd's
-    [FORGOTTEN, f"UPDATE pg_class SET relpages = 0, reltuples = 0 WHERE {RELATIONS}"],  # from when nothing was there
-    [FORGOTTEN, f"UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE {RELATIONS}"],  # never made
+    [
+        FORGOTTEN,
+        f"UPDATE pg_class SET relpages = 0, reltuples = 0 WHERE {RELATIONS}",
+    ],  # from when nothing was there
+    [
+        FORGOTTEN,
+        f"UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE {RELATIONS}",
+    ],  # never made
     [rows("1e9")],
     [rows("1e-4")],
     [rows("1e6"), rows("0", MEMORIES)],
@@ -134,9 +157,15 @@ SKEWS = [
 
 def drawn(seed: int) -> list[str]:
     """Each table, index and column is wrong in a way of its own."""
-    distinct = ", stadistinct = CASE WHEN random() < 0.5 THEN -random() ELSE 10 ^ (random() * 8) END"
+    distinct = (
+        ", stadistinct = CASE WHEN random() < 0.5 THEN -random() ELSE 10 ^ (random() * 8) END"
+    )
     change = f"{distinct}, stanullfrac = random(), stawidth = 1 + (random() * 5000)::int"
-    return [f"SELECT setseed({seed} / 1000.0)", rows("10 ^ (random() * 12 - 4)"), columns("random()", change)]
+    return [
+        f"SELECT setseed({seed} / 1000.0)",
+        rows("10 ^ (random() * 12 - 4)"),
+        columns("random()", change),
+    ]
 
 
 @contextmanager
@@ -144,7 +173,7 @@ def believed(skew: list[str], plans: str) -> Iterator[None]:
     """The planner believes this meanwhile, and plans for any values (``generic``) or for those asked for."""
     with transaction.atomic():
         for statement in (*skew, f"SET LOCAL plan_cache_mode = force_{plans}_plan"):
-            sql.run(statement, {})
+            db.execute(statement, {})
         yield
         transaction.set_rollback(True)
 
@@ -152,7 +181,11 @@ def believed(skew: list[str], plans: str) -> Iterator[None]:
 def recall_by_all(people: list[Person]) -> int:
     """Everybody, by words, by meaning, and by both; how many recalls that was."""
     for one in people:
-        for asks, embedding in ((one.asks, None), ("Nothing", vector(one.asks)), (one.asks, vector(one.asks))):
+        for asks, embedding in (
+            (one.asks, None),
+            ("Nothing", vector(one.asks)),
+            (one.asks, vector(one.asks)),
+        ):
             found = recall(asks, Scope(one.user.pk), embedding=embedding, model=MODEL)
             assert {row.reference for row in found} == one.own
             assert {row.companion for row in found} <= {None, *one.own}
@@ -163,7 +196,9 @@ def search_by(one: Person) -> int:
     """The same over the API."""
     found = one.client.get("/api/memory/search/", {"q": one.asks, "limit": "50"}).json()
     assert found["mode"] == "hybrid"
-    references = {row["message_id"] * 2 + NUMBERS[row["source"]["kind"]] for row in found["results"]}
+    references = {
+        row["message_id"] * 2 + NUMBERS[row["source"]["kind"]] for row in found["results"]
+    }
     assert references == one.own
     assert all(f"canary{one.user.username} " in row["content"] for row in found["results"])
     return 1
@@ -174,14 +209,24 @@ def shape(node: dict[str, Any]) -> tuple[Any, ...]:
     return (node["Node Type"], node.get("Index Name"), *map(shape, node.get("Plans", [])))
 
 
-@pytest.mark.parametrize(("recalls", "shapes"), [(240, 10), pytest.param(5_000, 100, marks=pytest.mark.soak)])
-def test_no_foreign_row_is_found_whatever_statistics_say(recalls: int, shapes: int, people: list[Person]) -> None:
+@pytest.mark.parametrize(
+    ("recalls", "shapes"), [(240, 10), pytest.param(5_000, 100, marks=pytest.mark.soak)]
+)
+def test_no_foreign_row_is_found_whatever_statistics_say(
+    recalls: int, shapes: int, people: list[Person]
+) -> None:
     done, seen = 0, set()
-    beliefs = ((skew, plans) for skew in chain(SKEWS, map(drawn, count())) for plans in ("custom", "generic"))
+    beliefs = (
+        (skew, plans)
+        for skew in chain(SKEWS, map(drawn, count()))
+        for plans in ("custom", "generic")
+    )
     for one, (skew, plans) in zip(cycle(people), beliefs, strict=False):
         with believed(skew, plans):
             done += recall_by_all(people) + search_by(one)
-            plan = plan_of(one.user, one.asks, embedding=vector(one.asks), model=MODEL, plans=plans, run=False)
+            plan = plan_of(
+                one.user, one.asks, embedding=vector(one.asks), model=MODEL, plans=plans, run=False
+            )
             seen.add(shape(plan["Plan"]))
         if done >= recalls:
             break

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from chat import login
+from chat.auth import login_rate
+from chat.auth.api_tokens import TokenAuthentication, create_token
 from chat.models import ApiToken, RateWindow, StandaloneChat
-from chat.tokens import TokenAuthentication, create_token
 from tests.support import ROOT, clean_environment, database_url
 
 pytestmark = pytest.mark.django_db
@@ -68,7 +68,9 @@ def test_the_right_password_gets_a_token_that_works(alice: User) -> None:
         {"username": "alice", "password": "alice's password", "name": 5},
     ],
 )
-def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(body: dict[str, Any], alice: User) -> None:
+def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(
+    body: dict[str, Any], alice: User
+) -> None:
     answer = ask_token(**body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
     assert not ApiToken.objects.exists()
@@ -81,7 +83,11 @@ def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(body: dic
     [
         (b'{"username": "alice", "password": "\\ud800"}', 400, "invalid"),
         (b'{"username": "\\ud800", "password": "x"}', 400, "invalid"),
-        (b'{"username": "alice", "password": "alice\'s password", "name": "\\udfff"}', 400, "invalid"),
+        (
+            b'{"username": "alice", "password": "alice\'s password", "name": "\\udfff"}',
+            400,
+            "invalid",
+        ),
         (b"[]", 400, "invalid"),
         (b'"alice"', 400, "invalid"),
         (b"null", 400, "invalid"),
@@ -93,7 +99,9 @@ def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(body: dic
         (b"[" * 100_000, 400, "parse_error"),
     ],
 )
-def test_a_body_that_is_no_name_and_password_is_a_400(body: bytes, status: int, code: str, alice: User) -> None:
+def test_a_body_that_is_no_name_and_password_is_a_400(
+    body: bytes, status: int, code: str, alice: User
+) -> None:
     client = Client(raise_request_exception=False)
     answer = client.post("/api/auth/token/", body, content_type="application/json")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -101,7 +109,10 @@ def test_a_body_that_is_no_name_and_password_is_a_400(body: bytes, status: int, 
 
 
 def test_a_wrong_name_and_a_wrong_password_get_the_same_bytes(alice: User) -> None:
-    one, other = ask_token(**ALICE | {"password": "wrong"}), ask_token(**ALICE | {"username": "nobody"})
+    one, other = (
+        ask_token(**ALICE | {"password": "wrong"}),
+        ask_token(**ALICE | {"username": "nobody"}),
+    )
     assert one.content == other.content
 
 
@@ -121,14 +132,20 @@ def test_a_revoked_token_is_refused_at_once(alice: User, api: Api) -> None:
     token = ApiToken.objects.order_by("id").last()
     assert token is not None
     assert revoking.delete(f"/api/auth/tokens/{token.pk}/").status_code == 204
-    assert (revoked.get("/api/chats/").status_code, revoked.get("/api/chats/").content) == (401, NOBODY)
+    assert (revoked.get("/api/chats/").status_code, revoked.get("/api/chats/").content) == (
+        401,
+        NOBODY,
+    )
     assert revoking.get("/api/chats/").status_code == 200
 
 
 def test_the_token_of_a_user_who_is_not_active_is_refused(alice: User, api: Api) -> None:
     client = api(alice)
     User.objects.update(is_active=False)
-    assert (client.get("/api/chats/").status_code, client.get("/api/chats/").content) == (401, NOBODY)
+    assert (client.get("/api/chats/").status_code, client.get("/api/chats/").content) == (
+        401,
+        NOBODY,
+    )
     assert ask_token(**ALICE).status_code == 400
 
 
@@ -138,7 +155,9 @@ def test_a_token_of_a_deleted_user_is_refused(alice: User, api: Api) -> None:
     assert client.get("/api/chats/").content == NOBODY
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
 @example("")
 @example(" ")
@@ -156,14 +175,24 @@ def test_whatever_follows_token_is_one_and_the_same_401(alice: User, key: str) -
 
 def test_no_token_gets_the_same_401(alice: User) -> None:
     answer = Client().get("/api/chats/")
-    assert (answer.status_code, answer.content, answer["WWW-Authenticate"]) == (401, NOBODY, "Token")
+    assert (answer.status_code, answer.content, answer["WWW-Authenticate"]) == (
+        401,
+        NOBODY,
+        "Token",
+    )
 
 
 def test_spaces_around_a_token_are_not_part_of_it(alice: User) -> None:
     key = create_token(alice)[1]
     for header in (f"Token  {key}", f"token {key}", f"TOKEN {key} "):
         assert Client().get("/api/chats/", HTTP_AUTHORIZATION=header).status_code == 200
-    for header in (f"Token {key} {key}", f"Token {key[:-1]}", f"Token {key.swapcase()}", f"Bearer {key}", key):
+    for header in (
+        f"Token {key} {key}",
+        f"Token {key[:-1]}",
+        f"Token {key.swapcase()}",
+        f"Bearer {key}",
+        key,
+    ):
         assert Client().get("/api/chats/", HTTP_AUTHORIZATION=header).content == NOBODY
 
 
@@ -185,27 +214,36 @@ def test_the_time_of_last_use_is_written_once_a_minute(alice: User, api: Api) ->
     assert [writes(), writes()] == [1, 0]
 
 
-def test_guessing_one_accounts_password_is_slowed_from_whatever_address(alice: User, bob: User) -> None:
-    tries = login.TRIES_PER_ACCOUNT
+def test_guessing_one_accounts_password_is_slowed_from_whatever_address(
+    alice: User, bob: User
+) -> None:
+    tries = login_rate.TRIES_PER_ACCOUNT
     for number in range(tries):
         wrong = ALICE | {"password": f"guess {number}"}
         assert ask_token(**wrong, address=f"10.0.0.{number}").status_code == 400
     for username in ("alice", "ALICE", "Alice"):
         answer = ask_token(username=username, password="alice's password", address="10.0.1.1")
         assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
-        assert 0 < int(answer["Retry-After"]) <= login.WINDOW_S
-    assert ask_token(username="bob", password="bob's password", address="10.0.1.1").status_code == 200
-    RateWindow.objects.update(hits=[timezone.now() - timedelta(seconds=login.WINDOW_S + 1)])
+        assert 0 < int(answer["Retry-After"]) <= login_rate.WINDOW_S
+    assert (
+        ask_token(username="bob", password="bob's password", address="10.0.1.1").status_code == 200
+    )
+    RateWindow.objects.update(hits=[timezone.now() - timedelta(seconds=login_rate.WINDOW_S + 1)])
     assert ask_token(**ALICE).status_code == 200
 
 
-def test_guessing_many_accounts_passwords_is_slowed_by_address(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "TRIES_PER_ADDRESS", 5)
+def test_guessing_many_accounts_passwords_is_slowed_by_address(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_rate, "TRIES_PER_ADDRESS", 5)
     for number in range(5):
-        assert ask_token(username=f"nobody{number}", password="x", address="10.0.0.1").status_code == 400
+        assert (
+            ask_token(username=f"nobody{number}", password="x", address="10.0.0.1").status_code
+            == 400
+        )
     answer = ask_token(**ALICE, address="10.0.0.1")
     assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
-    assert 0 < int(answer["Retry-After"]) <= login.WINDOW_S
+    assert 0 < int(answer["Retry-After"]) <= login_rate.WINDOW_S
     assert ask_token(**ALICE, address="10.0.0.2").status_code == 200
 
 
@@ -228,18 +266,25 @@ def test_a_session_may_read_and_needs_a_csrf_token_to_write(alice: User) -> None
         client.post("/api/chats/", headers={"Origin": "https://evil.example"}, **asked),
         client.post("/api/chats/", {"title": "A form"}),
     ]
-    assert {(answer.status_code, answer.json()["code"]) for answer in unsafe} == {(403, "permission_denied")}
+    assert {(answer.status_code, answer.json()["code"]) for answer in unsafe} == {
+        (403, "permission_denied")
+    }
     assert StandaloneChat.objects.get().title == "Mine"
     client.get("/admin/login/")
     csrf = client.cookies["csrftoken"].value
     assert client.post("/api/chats/", headers={"X-CSRFToken": csrf}, **asked).status_code == 201
 
 
-def test_a_token_needs_no_csrf_token_and_a_session_beside_it_takes_nothing_away(alice: User, bob: User) -> None:
+def test_a_token_needs_no_csrf_token_and_a_session_beside_it_takes_nothing_away(
+    alice: User, bob: User
+) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(alice)
     header = {"Authorization": f"Token {create_token(bob)[1]}"}
-    assert client.post("/api/chats/", {}, content_type="application/json", headers=header).status_code == 201
+    assert (
+        client.post("/api/chats/", {}, content_type="application/json", headers=header).status_code
+        == 201
+    )
     assert StandaloneChat.objects.get().user == bob
 
 
@@ -259,7 +304,9 @@ def test_create_token_prints_the_token_and_nothing_else(alice: User) -> None:
     assert (user, token and token.name) == (alice, "cron")
 
 
-@pytest.mark.parametrize(("user", "name"), [("nobody", "x"), ("al\nice", "x"), ("alice", "n" * 101)])
+@pytest.mark.parametrize(
+    ("user", "name"), [("nobody", "x"), ("al\nice", "x"), ("alice", "n" * 101)]
+)
 def test_create_token_refuses_in_one_line(user: str, name: str, alice: User) -> None:
     with pytest.raises(CommandError) as refused:
         call_command("create_token", user, "--name", name)

@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command, execute_from_command_line, load_command_class
+from django.core.management import (
+    CommandError,
+    call_command,
+    execute_from_command_line,
+    load_command_class,
+)
 from django.db import connection
 
 from chat.management.commands import import_messages
@@ -43,9 +48,14 @@ def test_the_command_says_what_it_did_and_what_comes_next(
     then = "They are found by words at once; backfill_embeddings embeds them.\n"
     said = "Imported 1,235 messages in 17 conversations of 2 users; 0 were there already; 2 bad lines skipped\n"
     assert run(name, "--create-users", "--skip-bad") == said + then
-    assert capsys.readouterr().err == "line 1236: role must be user or assistant\nline 1237: content is blank\n"
+    assert (
+        capsys.readouterr().err
+        == "line 1236: role must be user or assistant\nline 1237: content is blank\n"
+    )
     name = file([line(user="bob"), line(user="bob", content="x")])
-    assert run(name) == "Imported 1 message in 1 conversation of 1 user; 1 were there already\n" + then
+    assert (
+        run(name) == "Imported 1 message in 1 conversation of 1 user; 1 were there already\n" + then
+    )
 
 
 def test_the_command_gives_json_for_scripts(alice: User, file: Callable[..., str]) -> None:
@@ -71,11 +81,16 @@ def test_a_hundred_thousand_lines_are_told_of_and_take_little_memory(
 
 
 def test_a_long_import_tells_when_reading_is_over(
-    alice: User, capsys: pytest.CaptureFixture[str], file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    alice: User,
+    capsys: pytest.CaptureFixture[str],
+    file: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(import_messages, "TOLD_EVERY", PROGRESS_EVERY)
     run(file([line()] * PROGRESS_EVERY))
-    assert capsys.readouterr().err == "10,000 lines read\nall lines read, now the database adds them\n"
+    assert (
+        capsys.readouterr().err == "10,000 lines read\nall lines read, now the database adds them\n"
+    )
     run(file([line()]))
     assert not capsys.readouterr().err
 
@@ -90,7 +105,9 @@ def file_with_bad_end(name: str) -> str:
 def test_a_line_without_an_end_is_not_read_into_memory(alice: User) -> None:
     pieces = list(read(io.BytesIO(b"x" * 10_000_000 + b"\n" + line())))
     assert [len(piece) for piece in pieces] == [MAX_LINE_BYTES + 1, len(line())]
-    assert [len(piece) for piece in read(io.BytesIO(b"y" * (2 * MAX_LINE_BYTES + 2)))] == [MAX_LINE_BYTES + 1]
+    assert [len(piece) for piece in read(io.BytesIO(b"y" * (2 * MAX_LINE_BYTES + 2)))] == [
+        MAX_LINE_BYTES + 1
+    ]
     longest = line(extra="x" * (MAX_LINE_BYTES - len(line(extra=""))))
     assert len(longest) == MAX_LINE_BYTES
     assert list(read(io.BytesIO(longest * 2))) == [longest] * 2
@@ -107,10 +124,14 @@ def test_through_pipes_an_export_goes_into_an_import(alice: User) -> None:
     assert exported() == out.stdout
 
 
-def test_what_is_wrong_is_one_line_and_exit_1(alice: User, tmp_path: Path, file: Callable[..., str]) -> None:
+def test_what_is_wrong_is_one_line_and_exit_1(
+    alice: User, tmp_path: Path, file: Callable[..., str]
+) -> None:
     name = file([line(), line(role="system")])
     for argument, reason in {
-        str(tmp_path / "none"): f"{tmp_path / 'none'}: No such file or directory; nothing was imported",
+        str(
+            tmp_path / "none"
+        ): f"{tmp_path / 'none'}: No such file or directory; nothing was imported",
         str(tmp_path): f"{tmp_path}: Is a directory; nothing was imported",
         name: "line 2: role must be user or assistant; nothing was imported",
     }.items():
@@ -124,7 +145,10 @@ def test_what_is_wrong_is_one_line_and_exit_1(alice: User, tmp_path: Path, file:
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, b"", said)
 
 
-EXAMPLES = {"import_messages": "history.jsonl --create-users", "export_messages": "--user alice > alice.jsonl"}
+EXAMPLES = {
+    "import_messages": "history.jsonl --create-users",
+    "export_messages": "--user alice > alice.jsonl",
+}
 
 
 COPYING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY import_lines%' AND datname = current_database()"
@@ -137,9 +161,13 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
 
 
-def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(alice: User, other: Any) -> None:
+def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(
+    alice: User, other: Any
+) -> None:
     environment = clean_environment(
-        DATABASE_URL=database_url(connection), SECRET_KEY="test", DJANGO_SETTINGS_MODULE="verse.settings"
+        DATABASE_URL=database_url(connection),
+        SECRET_KEY="test",
+        DJANGO_SETTINGS_MODULE="verse.settings",
     )
     command = [sys.executable, "-c", INTERRUPTIBLE, "import_messages", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -157,12 +185,17 @@ def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(ali
 
 
 def test_wrong_usage_is_exit_2_and_the_help_teaches_by_an_example() -> None:
-    for arguments in (["import_messages"], ["import_messages", "a", "b"], ["export_messages", "alice"]):
+    for arguments in (
+        ["import_messages"],
+        ["import_messages", "a", "b"],
+        ["export_messages", "alice"],
+    ):
         with pytest.raises(SystemExit) as ended:
             execute_from_command_line(["manage.py", *arguments])
         assert ended.value.code == 2
     helps = {
-        name: load_command_class("chat", name).create_parser("manage.py", name).format_help() for name in EXAMPLES
+        name: load_command_class("chat", name).create_parser("manage.py", name).format_help()
+        for name in EXAMPLES
     }
     assert all(f"\n  manage.py {name} {EXAMPLES[name]}\n" in helps[name] for name in EXAMPLES)
 
@@ -195,14 +228,22 @@ print(int(kilobytes) // 1024, file=sys.stderr)
 
 
 @pytest.mark.soak
-def test_a_million_lines_go_in_and_out_in_less_than_200_mb(alice: User, file: Callable[..., str]) -> None:
+def test_a_million_lines_go_in_and_out_in_less_than_200_mb(
+    alice: User, file: Callable[..., str]
+) -> None:
     environment = clean_environment(
-        DATABASE_URL=database_url(connection), SECRET_KEY="test", DJANGO_SETTINGS_MODULE="verse.settings"
+        DATABASE_URL=database_url(connection),
+        SECRET_KEY="test",
+        DJANGO_SETTINGS_MODULE="verse.settings",
     )
     name = file(many(1_000_000))
     for arguments, lines in ((["import_messages", name], 2), (["export_messages"], 1_000_000)):
         ran = subprocess.run(
-            [sys.executable, "-c", MEASURED, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True
+            [sys.executable, "-c", MEASURED, *arguments],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            capture_output=True,
         )
         assert ran.stdout.count(b"\n") == lines
         assert int(ran.stderr.split()[-1]) < 200

@@ -12,8 +12,15 @@ from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat import keys, running, turns
-from chat.models import IdempotencyKey, Passage, RunningAnswer, StandaloneChat, StandaloneChatMessage, Status
+from chat.answers import idempotency, runner, turns
+from chat.models import (
+    IdempotencyKey,
+    Passage,
+    RunningAnswer,
+    StandaloneChat,
+    StandaloneChatMessage,
+    Status,
+)
 from fake_openai import (
     CONTROLS,
     Answer,
@@ -44,10 +51,14 @@ def chat(alice: User) -> StandaloneChat:
     return StandaloneChat.objects.create(user=alice)
 
 
-def post(client: APIClient, chat: StandaloneChat, content: Any = "Hello", *, key: str | None = None) -> Any:
+def post(
+    client: APIClient, chat: StandaloneChat, content: Any = "Hello", *, key: str | None = None
+) -> Any:
     """POST a message."""
     headers = {"Idempotency-Key": key} if key is not None else None
-    return client.post(f"/api/chats/{chat.pk}/messages/", {"content": content}, format="json", headers=headers)
+    return client.post(
+        f"/api/chats/{chat.pk}/messages/", {"content": content}, format="json", headers=headers
+    )
 
 
 def kept() -> list[tuple[str, str, str]]:
@@ -58,11 +69,16 @@ def kept() -> list[tuple[str, str, str]]:
 def test_an_answer_is_kept_as_the_model_gave_it(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
-    fake_openai.chat.script(Answer("Hello,\n  Alice 🦊.", split_bytes=3, comments=True, line_end="\r\n"))
+    fake_openai.chat.script(
+        Answer("Hello,\n  Alice 🦊.", split_bytes=3, comments=True, line_end="\r\n")
+    )
     response = post(api(alice), chat, " Hello? ")
     assert response.status_code == 201
     assert response.data["assistant_message"]["content"] == "Hello,\n  Alice 🦊."
-    assert kept() == [("user", " Hello? ", "complete"), ("assistant", "Hello,\n  Alice 🦊.", "complete")]
+    assert kept() == [
+        ("user", " Hello? ", "complete"),
+        ("assistant", "Hello,\n  Alice 🦊.", "complete"),
+    ]
     assert fake_openai.chat.requests[0].last_user_text == " Hello? "
     assert not RunningAnswer.objects.exists()
 
@@ -120,7 +136,9 @@ def test_a_silence_between_keep_alive_bytes_is_a_silence(
     assert post(api(alice), chat).status_code == 201  # three seconds in all, but never silent
 
 
-def test_odd_answers_are_kept_safely(alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI) -> None:
+def test_odd_answers_are_kept_safely(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
     client = api(alice)
     fake_openai.chat.script(Empty(), Controls(), Big(1_000_000))
     empty = post(client, chat)
@@ -139,7 +157,10 @@ def test_no_model_is_said_plainly_and_the_message_is_kept(
     for accept in ("application/json", "text/event-stream"):
         client = api(alice)
         response = client.post(
-            f"/api/chats/{chat.pk}/messages/", {"content": "Hello"}, format="json", HTTP_ACCEPT=accept
+            f"/api/chats/{chat.pk}/messages/",
+            {"content": "Hello"},
+            format="json",
+            HTTP_ACCEPT=accept,
         )
         assert (response.status_code, response.json()["code"]) == (503, "llm_not_configured")
     assert [row for row in kept() if row[0] == "user"] == [("user", "Hello", "complete")] * 2
@@ -158,26 +179,37 @@ def test_a_key_finds_the_first_answer_and_refuses_another_content(
     other = post(client, chat, "Something else", key="k")
     assert (other.status_code, other.data["code"]) == (422, "key_reused")
     assert len(fake_openai.chat.requests) == 1
-    assert post(client, StandaloneChat.objects.create(user=alice), "Something else", key="k").status_code == 201
+    assert (
+        post(
+            client, StandaloneChat.objects.create(user=alice), "Something else", key="k"
+        ).status_code
+        == 201
+    )
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_of_no_or_too_many_characters_is_refused(key: str, alice: User, chat: StandaloneChat, api: Api) -> None:
+def test_a_key_of_no_or_too_many_characters_is_refused(
+    key: str, alice: User, chat: StandaloneChat, api: Api
+) -> None:
     response = post(api(alice), chat, key=key)
     assert (response.status_code, response.data["code"]) == (400, "invalid")
     assert kept() == []
 
 
-def test_a_key_is_forgotten_after_a_day(alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI) -> None:
+def test_a_key_is_forgotten_after_a_day(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
     client = api(alice)
     post(client, chat, key="k")
-    IdempotencyKey.objects.update(created_at=timezone.now() - keys.KEY_LIFETIME)
+    IdempotencyKey.objects.update(created_at=timezone.now() - idempotency.KEY_LIFETIME)
     assert "Idempotent-Replayed" not in post(client, chat, "Something else", key="k").headers
-    IdempotencyKey.objects.update(created_at=timezone.now() - keys.KEY_LIFETIME)
-    assert keys.clear() == 1
+    IdempotencyKey.objects.update(created_at=timezone.now() - idempotency.KEY_LIFETIME)
+    assert idempotency.delete_expired_keys() == 1
 
 
-@pytest.mark.parametrize("content", [None, "", "  \n", 5, ["a"], "a\x00b", "x" * 32_001, {"a": 1}, True])
+@pytest.mark.parametrize(
+    "content", [None, "", "  \n", 5, ["a"], "a\x00b", "x" * 32_001, {"a": 1}, True]
+)
 def test_content_that_is_no_text_is_refused_and_nothing_kept(
     content: Any, alice: User, chat: StandaloneChat, api: Api
 ) -> None:
@@ -211,12 +243,19 @@ def test_what_was_said_before_is_sent_along_but_no_failed_answer(
     assert sent[1:] == ["First", "One.", "Second", "Third"]
     settings.CHAT_HISTORY_LIMIT = 1
     post(client, chat, "Fourth")
-    assert [part["content"] for part in fake_openai.chat.requests[3].messages][1:] == ["Three.", "Fourth"]
+    assert [part["content"] for part in fake_openai.chat.requests[3].messages][1:] == [
+        "Three.",
+        "Fourth",
+    ]
 
 
 def test_a_passage_is_part_of_the_prompt(alice: User, api: Api, fake_openai: FakeOpenAI) -> None:
-    passage = Passage.objects.create(user=alice, reference="John 3:16", text="For God so loved the world")
-    response = api(alice).post(f"/api/passages/{passage.pk}/messages/", {"content": "Why?"}, format="json")
+    passage = Passage.objects.create(
+        user=alice, reference="John 3:16", text="For God so loved the world"
+    )
+    response = api(alice).post(
+        f"/api/passages/{passage.pk}/messages/", {"content": "Why?"}, format="json"
+    )
     assert response.status_code == 201
     system = fake_openai.chat.requests[0].messages[0]["content"]
     assert "John 3:16" in system
@@ -253,7 +292,11 @@ def test_regenerate_keeps_the_id_and_replaces_the_text(
         "context": [],
     }  # fmt: skip
     assert anew.data["user_message"]["content"] == "Second"
-    assert [part["content"] for part in fake_openai.chat.requests[2].messages][1:] == ["First", "One.", "Second"]
+    assert [part["content"] for part in fake_openai.chat.requests[2].messages][1:] == [
+        "First",
+        "One.",
+        "Second",
+    ]
     not_last = client.post(f"/api/chats/{chat.pk}/messages/{first}/regenerate/")
     assert (not_last.status_code, not_last.data["code"]) == (400, "not_last")
 
@@ -264,9 +307,13 @@ def test_messages_are_edited_and_deleted_by_their_rules(
     client = api(alice)
     turn = post(client, chat).data
     own, answer = (
-        f"/api/chats/{chat.pk}/messages/{turn[name]['id']}/" for name in ("user_message", "assistant_message")
+        f"/api/chats/{chat.pk}/messages/{turn[name]['id']}/"
+        for name in ("user_message", "assistant_message")
     )
-    assert client.patch(own, {"content": "Hello again"}, format="json").data["content"] == "Hello again"
+    assert (
+        client.patch(own, {"content": "Hello again"}, format="json").data["content"]
+        == "Hello again"
+    )
     assert StandaloneChatMessage.objects.get(role="user").edited_at is not None
     refused = client.patch(answer, {"content": "I never said that"}, format="json")
     assert (refused.status_code, refused.data["code"]) == (403, "permission_denied")
@@ -279,9 +326,11 @@ def test_messages_are_edited_and_deleted_by_their_rules(
 def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
     alice: User, chat: StandaloneChat, api: Api
 ) -> None:
-    turn = turns.begin(chat, "Hello", key=None)
+    turn = turns.start(chat, "Hello", key=None)
     client = api(alice)
-    own, answer = (f"/api/chats/{chat.pk}/messages/{message.pk}/" for message in (turn.question, turn.answer))
+    own, answer = (
+        f"/api/chats/{chat.pk}/messages/{message.pk}/" for message in (turn.question, turn.answer)
+    )
     assert client.patch(own, {"content": "Changed"}, format="json").status_code == 409
     assert client.delete(own).status_code == 409
     assert client.delete(answer).status_code == 409
@@ -293,7 +342,7 @@ def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
 
 
 def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: StandaloneChat) -> None:
-    turn = turns.begin(chat, "Hello", key="k")
+    turn = turns.start(chat, "Hello", key="k")
     RunningAnswer.objects.update(text="So far")
     turns.end_abandoned()
     assert kept()[1] == ("assistant", "", "streaming")
@@ -305,8 +354,10 @@ def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: Stan
     assert late.content == "So far"
 
 
-def test_a_stop_works_when_the_answers_process_is_gone(alice: User, chat: StandaloneChat, api: Api) -> None:
-    turn = turns.begin(chat, "Hello", key="k")
+def test_a_stop_works_when_the_answers_process_is_gone(
+    alice: User, chat: StandaloneChat, api: Api
+) -> None:
+    turn = turns.start(chat, "Hello", key="k")
     RunningAnswer.objects.update(text="So far")
     stopped = api(alice).post(f"/api/chats/{chat.pk}/messages/{turn.answer.pk}/stop/")
     assert (stopped.data["status"], stopped.data["content"]) == ("interrupted", "So far")
@@ -316,18 +367,20 @@ def test_a_stop_works_when_the_answers_process_is_gone(alice: User, chat: Standa
 def test_a_conversation_deleted_meanwhile_is_not_there(chat: StandaloneChat) -> None:
     StandaloneChat.objects.filter(pk=chat.pk).delete()
     with pytest.raises(NotFound):
-        turns.begin(chat, "Hello", key=None)
+        turns.start(chat, "Hello", key=None)
 
 
-def test_whatever_fails_in_a_beat_the_next_one_comes(chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_fails_in_a_beat_the_next_one_comes(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beats: list[float] = []
 
     def broken() -> None:
         beats.append(time.monotonic())
         raise RuntimeError("not a failure of the database's")
 
-    monkeypatch.setattr(running, "CHORES", {broken: 0.0})
-    loop = running.AnswerLoop()
+    monkeypatch.setattr(runner, "CHORES", {broken: 0.0})
+    loop = runner.AnswerLoop()
     until = time.monotonic() + 10
     while len(beats) < 3 and time.monotonic() < until:
         time.sleep(0.05)

@@ -36,13 +36,24 @@ NASTY = [
 
 def line(**changes: Any) -> bytes:
     """A good line of alice's, but for the changes; a field changed to ... is left out."""
-    fields = {"user": "alice", "conversation": "c", "role": "user", "content": "Hello", "created_at": AT} | changes
-    return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode() + b"\n"
+    fields = {
+        "user": "alice",
+        "conversation": "c",
+        "role": "user",
+        "content": "Hello",
+        "created_at": AT,
+    } | changes
+    return (
+        json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+        + b"\n"
+    )
 
 
 def imported(*lines: bytes, create_users: bool = False, skip_bad: bool = False) -> Imported:
     """What came of these lines."""
-    return import_lines(lines, create_users=create_users, skip_bad=skip_bad, progress=lambda _lines: None)
+    return import_lines(
+        lines, create_users=create_users, skip_bad=skip_bad, progress=lambda _lines: None
+    )
 
 
 def streamed(lines: Iterable[bytes]) -> Imported:
@@ -66,14 +77,18 @@ def manage(
     """A command in a process of its own, on the test's database."""
     environment = clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test")
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, input=lines, stdout=stdout, stderr=subprocess.PIPE)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, input=lines, stdout=stdout, stderr=subprocess.PIPE
+    )
 
 
 def many(count: int) -> Iterator[bytes]:
     """Lines in conversations of 80 messages."""
     for number in range(count):
         at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
-        yield line(conversation=f"c{number // 80}", content=f"Message {number}", created_at=at.isoformat())
+        yield line(
+            conversation=f"c{number // 80}", content=f"Message {number}", created_at=at.isoformat()
+        )
 
 
 def run(*arguments: str) -> str:

@@ -7,4 +7,8 @@ def in_one_line(error: Error) -> str:
     """Class and SQLSTATE of a database's refusal. Its own words may quote a row, and so what somebody said."""
     cause = error.__cause__ or error
     state = getattr(cause, "sqlstate", None)
-    return f"{type(cause).__name__}, SQLSTATE {state}" if state else f"{type(cause).__name__}, connection lost"
+    return (
+        f"{type(cause).__name__}, SQLSTATE {state}"
+        if state
+        else f"{type(cause).__name__}, connection lost"
+    )

@@ -45,7 +45,9 @@ def export_lines(user: Any | None) -> Iterator[bytes]:
 
 
 def _users() -> Iterator[tuple[int, str]]:
-    named = get_user_model()._default_manager.annotate(name=Collate("username", "C")).order_by("name")
+    named = (
+        get_user_model()._default_manager.annotate(name=Collate("username", "C")).order_by("name")
+    )
     after = ""
     while page := list(named.filter(name__gt=after).values_list("pk", "name")[:PAGE]):
         yield from page
@@ -55,7 +57,9 @@ def _users() -> Iterator[tuple[int, str]]:
 def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[tuple[int, str]]:
     parents = model._meta.get_field("conversation").related_model._meta.db_table
     after = ""
-    while page := _fetch(CONVERSATIONS.format(kind=kind, parents=parents), user=user_id, after=after, page=PAGE):
+    while page := _fetch(
+        CONVERSATIONS.format(kind=kind, parents=parents), user=user_id, after=after, page=PAGE
+    ):
         yield from page
         if len(page) < PAGE:
             return

@@ -9,12 +9,12 @@ from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
 
 from chat.transfer.lines import KINDS, MAX_LINE_BYTES, BadLineError, parse
-from retrieval import bulk
+from retrieval.schema import bulk
 
 PROGRESS_EVERY = 10_000  # lines; at 100,000 a second ten reports a second
 REASONS_KEPT = 5  # of bad lines that are skipped: enough to see what is wrong with a file
 USERS_AT_ONCE = 1_000  # made by one statement
-IMPORT_LOCK = 0x7665727366  # beside retrieval.locks.MIGRATE_LOCK
+IMPORT_LOCK = 0x7665727366  # beside retrieval.schema.locks.MIGRATE_LOCK
 # The file may come slowly through a pipe, and a million rows are one statement: limits meant for requests do not fit.
 NO_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 STAGE = """
@@ -211,7 +211,7 @@ def _add_messages(cursor: Any, done: Imported) -> None:
     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for kind, (count, first, last) in added.items():
         if count:
-            bulk.learn_added(KINDS[kind].memory_source, first, last)
+            bulk.learn_added(KINDS[kind].memory_table, first, last)
     _for_each_kind(cursor, TOUCH)
 
 
@@ -228,7 +228,11 @@ def _for_each_kind(cursor: Any, statement: str) -> None:
 
 
 def _of_kind(statement: str, kind: str) -> str:
-    source = KINDS[kind].memory_source
+    source = KINDS[kind].memory_table
     parents = KINDS[kind]._meta.get_field("conversation").related_model._meta.db_table
-    names = {"table": source.table, "conversation": source.conversation, "parents": parents} | NAMED[kind]
+    names = {
+        "table": source.table,
+        "conversation": source.conversation,
+        "parents": parents,
+    } | NAMED[kind]
     return statement.format(kind=kind, **names)

@@ -36,7 +36,12 @@ class Line(NamedTuple):
 
     def as_bytes(self) -> bytes:
         """The line, its newline included."""
-        fields = {"user": self.user, "conversation": self.conversation, "kind": self.kind, "role": self.role}
+        fields = {
+            "user": self.user,
+            "conversation": self.conversation,
+            "kind": self.kind,
+            "role": self.role,
+        }
         at = self.created_at.isoformat(timespec="microseconds")
         fields |= {"content": self.content, "created_at": at.replace("+00:00", "Z")}
         return encode(fields).encode() + b"\n"

@@ -16,7 +16,9 @@ TIMEOUT_S = 3.0
 @contextlib.contextmanager
 def client_of(fake: FakeOpenAI, *, api_key: str = "sk-any") -> Iterator[OpenAI]:
     """OpenAI's own client, without its retries."""
-    with OpenAI(base_url=fake.base_url, api_key=api_key, max_retries=0, timeout=TIMEOUT_S) as client:
+    with OpenAI(
+        base_url=fake.base_url, api_key=api_key, max_retries=0, timeout=TIMEOUT_S
+    ) as client:
         yield client
 
 
@@ -31,16 +33,25 @@ def said(client: OpenAI, text: str = "Hello") -> str:
 @contextlib.contextmanager
 def asked(fake: FakeOpenAI, text: str = "Hello", *, stream: bool = True) -> Iterator[socket.socket]:
     """A socket on which a chat completion has been asked for."""
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], "stream": stream}
+    body = {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "user", "content": text}],
+        "stream": stream,
+    }
     with posted(fake, "/v1/chat/completions", json.dumps(body).encode()) as sock:
         yield sock
 
 
 @contextlib.contextmanager
-def posted(fake: FakeOpenAI, path: str, body: bytes, method: str = "POST") -> Iterator[socket.socket]:
+def posted(
+    fake: FakeOpenAI, path: str, body: bytes, method: str = "POST"
+) -> Iterator[socket.socket]:
     """A socket on which a request has been sent."""
     with socket.create_connection(("127.0.0.1", fake.port), TIMEOUT_S) as sock:
-        sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        sock.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
         yield sock
 
 
@@ -83,5 +94,7 @@ def _is_whole(answer: bytes) -> bool:
         return False
     if b"chunked" in head:
         return body.endswith(b"0\r\n\r\n")
-    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    length = next(
+        line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+    )
     return len(body) >= int(length.partition(b":")[2])

@@ -33,7 +33,9 @@ def test_a_stream_is_the_text(answer: Answer) -> None:
 def test_an_answer_not_streamed_is_the_text() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = Answer(ODD, finish_reason="length")
-        answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi there"}])
+        answer = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "Hi there"}]
+        )
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (ODD, "length")
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 3
@@ -115,11 +117,18 @@ def test_requests_are_recorded() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         client.chat.completions.create(
             model="m",
-            messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            messages=[
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi"},
+            ],
         )
         request = fake.chat.requests[0]
     assert (request.prompt_text, request.last_user_text) == ("Be brief.\nHi", "Hi")
     assert request.headers["authorization"] == "Bearer sk-any"
-    assert (request.body["model"], request.messages[0]["role"], request.texts) == ("m", "system", [])
+    assert (request.body["model"], request.messages[0]["role"], request.texts) == (
+        "m",
+        "system",
+        [],
+    )
     assert request.seconds is not None
     assert request.seconds < 1

@@ -8,7 +8,19 @@ from typing import Any, get_args
 import openai
 import pytest
 
-from fake_openai import Behaviour, CutAfter, Empty, FakeOpenAI, Garbled, Hang, Html, Lie, LieKind, Refuse, Vectors
+from fake_openai import (
+    Behaviour,
+    CutAfter,
+    Empty,
+    FakeOpenAI,
+    Garbled,
+    Hang,
+    Html,
+    Lie,
+    LieKind,
+    Refuse,
+    Vectors,
+)
 from fake_openai.tests.support import client_of, everything, json_of, posted
 from fake_openai.vectors import vector_of
 
@@ -32,7 +44,10 @@ def test_base64_and_floats_are_the_same_numbers() -> None:
         texts = ["My dog is called Biscuit.", "¿Qué tal?"]
         by_default = client.embeddings.create(model="m", input=texts)
         floats = client.embeddings.create(model="m", input=texts, encoding_format="float")
-        assert [one.body["encoding_format"] for one in fake.embeddings.requests] == ["base64", "float"]
+        assert [one.body["encoding_format"] for one in fake.embeddings.requests] == [
+            "base64",
+            "float",
+        ]
         assert fake.embeddings.requests[0].texts == texts
     assert [one.embedding for one in by_default.data] == [one.embedding for one in floats.data]
     assert {len(one.embedding) for one in floats.data} == {1_536}
@@ -55,7 +70,10 @@ def test_texts_without_words_have_one_vector_and_any_size_is_given() -> None:
 
 
 def test_a_hundred_texts_are_fast() -> None:
-    texts = [f"Text number {number} about the dog, the boat and {number * 7} biscuits." * 5 for number in range(100)]
+    texts = [
+        f"Text number {number} about the dog, the boat and {number * 7} biscuits." * 5
+        for number in range(100)
+    ]
     with FakeOpenAI() as fake, client_of(fake) as client:
         begun = time.perf_counter()
         client.embeddings.create(model="m", input=texts)
@@ -129,7 +147,10 @@ def test_openais_limits_hold(given: Any, code: str | None) -> None:
 
 def test_just_within_the_limits_is_fine_and_the_counter_can_be_ours() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
-        assert len(client.embeddings.create(model="m", input=["word"] * 2_048, dimensions=8).data) == 2_048
+        assert (
+            len(client.embeddings.create(model="m", input=["word"] * 2_048, dimensions=8).data)
+            == 2_048
+        )
         client.embeddings.create(model="m", input="word " * 6_301)
         client.embeddings.create(model="m", input=[[1, 2, 3], [4]])
         fake.embeddings.count_tokens = len
@@ -149,7 +170,9 @@ def test_just_within_the_limits_is_fine_and_the_counter_can_be_ours() -> None:
         (Empty(), ValueError),
     ],
 )
-def test_the_shared_misbehaviours_work_here_too(behaviour: Behaviour, error: type[Exception]) -> None:
+def test_the_shared_misbehaviours_work_here_too(
+    behaviour: Behaviour, error: type[Exception]
+) -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.embeddings.default = behaviour
         with pytest.raises(error):

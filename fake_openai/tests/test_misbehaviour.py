@@ -52,7 +52,9 @@ def test_an_answer_stops_half_way(behaviour: Behaviour, end: str, stream: bool) 
     assert how == end
 
 
-@pytest.mark.parametrize(("behaviour", "end"), [(Hang(), "silence"), (Drop(), "rst"), (Drop(reset=False), "fin")])
+@pytest.mark.parametrize(
+    ("behaviour", "end"), [(Hang(), "silence"), (Drop(), "rst"), (Drop(reset=False), "fin")]
+)
 def test_no_byte_of_an_answer_comes(behaviour: Behaviour, end: str) -> None:
     assert seen(behaviour) == (b"", end)
 

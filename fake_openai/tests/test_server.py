@@ -11,13 +11,16 @@ import pytest
 from fake_openai import Answer, Behaviour, FakeOpenAI, Hang, HangAfter, Html, Trickle
 from fake_openai.tests.support import asked, client_of, everything, json_of, posted, said
 
-BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+BODY = json.dumps(
+    {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+).encode()
 SLOW = Answer("word " * 500, tokens_per_s=25)
 
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize(
-    "behaviour", [Hang(), HangAfter("Some words"), SLOW, Trickle(every_s=10), Html(page="x" * 20_000_000)]
+    "behaviour",
+    [Hang(), HangAfter("Some words"), SLOW, Trickle(every_s=10), Html(page="x" * 20_000_000)],
 )
 def test_a_client_that_goes_away_is_noticed_at_once(behaviour: Behaviour, reset: bool) -> None:
     with FakeOpenAI() as fake:
@@ -38,7 +41,9 @@ def test_a_client_that_goes_away_is_noticed_at_once(behaviour: Behaviour, reset:
 def test_openais_client_closing_a_stream_is_noticed() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = SLOW
-        stream = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}], stream=True)
+        stream = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
         next(stream)
         closed_at = time.monotonic()
         stream.close()
@@ -70,7 +75,9 @@ def test_two_hundred_streams_keep_their_pace() -> None:
         return await asyncio.gather(*(read_stream(port) for _ in range(200)))
 
     with FakeOpenAI() as fake:
-        fake.chat.default = Answer("word " * 26, tokens_per_s=25)  # the last word and space: 26 pauses of 0.04 s
+        fake.chat.default = Answer(
+            "word " * 26, tokens_per_s=25
+        )  # the last word and space: 26 pauses of 0.04 s
         begun = time.monotonic()
         answers = asyncio.run(read_all(fake.port))
         took_s = time.monotonic() - begun
@@ -154,7 +161,10 @@ def test_what_is_not_a_request_is_refused(request_bytes: bytes, status: bytes) -
 
 
 def test_connections_are_kept_alive_and_large_bodies_come_in() -> None:
-    with FakeOpenAI() as fake, posted(fake, "/v1/embeddings", b'{"a": "' + b"x" * 19_000_000 + b'"}') as sock:
+    with (
+        FakeOpenAI() as fake,
+        posted(fake, "/v1/embeddings", b'{"a": "' + b"x" * 19_000_000 + b'"}') as sock,
+    ):
         assert b"you must provide a model" in everything(sock)[0]
         sock.sendall(b"GET /v1/models HTTP/1.1\r\n\r\nGET /v1/models HTTP/1.1\r\n\r\n")
         fake.wait_for(lambda: len(fake.requests) == 3)

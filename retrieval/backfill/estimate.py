@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import connection, transaction
 
-from retrieval import cost, local_model, sql
+from retrieval import db
 from retrieval.backfill import pending
-from retrieval.models import sources
-from retrieval.packing import fit
+from retrieval.embeddings import cost, local_model
+from retrieval.embeddings.batching import fit
+from retrieval.models import message_tables
 
 PAGE_ROWS = 500  # texts in this process at a time
 # Each text of a user once, as it is bought, and not at all where the user has its vector already. The rows of
@@ -60,9 +61,9 @@ def estimate(*, exact: bool = False) -> Estimate:
     texts of a user once, each cut to what one call takes.
     """
     try:
-        messages = sum(pending.count_pending(one, model=None) for one in sources())
+        messages = sum(pending.count_pending(one, model=None) for one in message_tables())
         seen = SEEN
-    except sql.NoMemory:
+    except db.NoMemory:
         messages, seen = _count_before(), SEEN_BEFORE
     if exact:
         return Estimate(messages, sum(map(_tokens_of, _texts(seen))), exact=True)
@@ -71,7 +72,9 @@ def estimate(*, exact: bool = False) -> Estimate:
 
 def _count_before() -> int:
     with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(pending.of(COUNT_BEFORE, one) for one in sources()))
+        cursor.execute(
+            " UNION ALL ".join(pending.of(COUNT_BEFORE, one) for one in message_tables())
+        )
         return sum(int(count) for (count,) in cursor.fetchall())
 
 
@@ -79,8 +82,8 @@ def _texts(seen: str) -> Iterator[str]:
     """The texts to be bought, by a cursor on the server: inside a transaction that works behind any pooler, whatever
     DISABLE_SERVER_SIDE_CURSORS is, which is about Django's own, held past the end of theirs."""
     parts = {
-        "{seen}": " UNION ALL ".join(pending.of(seen, one) for one in sources()),
-        "{texts}": " UNION ALL ".join(pending.of(TEXT, one) for one in sources()),
+        "{seen}": " UNION ALL ".join(pending.of(seen, one) for one in message_tables()),
+        "{texts}": " UNION ALL ".join(pending.of(TEXT, one) for one in message_tables()),
     }
     statement = TEXTS
     for name, value in parts.items():

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from retrieval.cost import Spending
+from retrieval.embeddings.cost import Spending
 
 OFF, UNREAD = "EMBEDDINGS=none", "output"
 LOOK_S = 0.1  # how often a wait looks whether it is to end

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from retrieval import sql
-from retrieval.sources import Source
+from retrieval import db
+from retrieval.message_tables import MessageTable
 
 # The user's own text is not read into the log or anywhere else: it goes to the model, and its vector comes back.
 # From the index message_memories_pending, in the order of ids: 1 ms among 1,000,000 rows, however few are pending.
@@ -41,7 +41,9 @@ RETRY = """
 """
 RETRY_ROWS = 500  # a transaction
 
-Text: TypeAlias = tuple[int, str]  # (user, content): equal texts of one user are bought once, of two users twice
+Text: TypeAlias = tuple[
+    int, str
+]  # (user, content): equal texts of one user are bought once, of two users twice
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,15 @@ class Counts:
     failed: int
 
 
-def count(source: Source, *, model: str | None) -> Counts:
+def count(source: MessageTable, *, model: str | None) -> Counts:
     """Where the table stands, or would, with the model of this name as the current one; None for the database's.
 
     One statement, which reads the table. Raises NoMemory.
     """
-    return Counts(*map(int, sql.run(of(COUNT, source), {"model": model})[0]))
+    return Counts(*map(int, db.execute(of(COUNT, source), {"model": model})[0]))
 
 
-def count_pending(source: Source, *, model: str | None) -> int:
+def count_pending(source: MessageTable, *, model: str | None) -> int:
     """How many messages of the table wait for ``model``, None for the database's.
 
     One statement, which reads the table. Raises NoMemory.
@@ -89,41 +91,41 @@ def models_before() -> list[int | None]:
 
     One statement.
     """
-    return [None, *(int(row[0]) for row in sql.run(OTHER_MODELS, {}))]
+    return [None, *(int(row[0]) for row in db.execute(OTHER_MODELS, {}))]
 
 
-def next_rows(source: Source, *, model: int | None, after: int, limit: int) -> list[Row]:
+def next_rows(source: MessageTable, *, model: int | None, after: int, limit: int) -> list[Row]:
     """The table's oldest pending rows with an id over ``after`` and a vector by ``model``. One statement."""
-    params = {"after": source.reference(after), "limit": limit, "model": model}
-    return [Row(*row) for row in sql.run(next_statement(source, model), params)]
+    params = {"after": source.pack_ref(after), "limit": limit, "model": model}
+    return [Row(*row) for row in db.execute(next_statement(source, model), params)]
 
 
-def next_statement(source: Source, model: int | None) -> str:
+def next_statement(source: MessageTable, model: int | None) -> str:
     """What ``next_rows`` asks; a test looks at its plan."""
     return of(NEXT.replace("{model}", NO_MODEL if model is None else OF_MODEL), source)
 
 
-def set_aside(source: Source, row: Row, reason: str) -> bool:
+def set_aside(source: MessageTable, row: Row, reason: str) -> bool:
     """Keep the reason with the row, whether it still holds that text; it is not pending any more. One statement."""
     params = {"id": row.pk, "content": row.content, "reason": reason}
-    return bool(sql.run(of(SET_ASIDE, source), params)[0][0])
+    return bool(db.execute(of(SET_ASIDE, source), params)[0][0])
 
 
-def take_up_again(source: Source) -> int:
+def take_up_again(source: MessageTable) -> int:
     """Make the rows that were set aside pending again; how many. One statement for RETRY_ROWS of them."""
     taken = 0
-    while rows := int(sql.run(of(RETRY, source), {"rows": RETRY_ROWS})[0][0]):
+    while rows := int(db.execute(of(RETRY, source), {"rows": RETRY_ROWS})[0][0]):
         taken += rows
     return taken
 
 
-def of(statement: str, source: Source) -> str:
+def of(statement: str, source: MessageTable) -> str:
     """The statement for one table."""
     names = {
         "{pending}": f"({WITHOUT} AND p.embedding_error IS NULL)",
         "{failed}": f"({WITHOUT} AND p.embedding_error IS NOT NULL)",
         "{table}": source.table,
-        "{number}": str(source.number),
+        "{number}": str(source.kind_bit),
         "{remembered}": source.remembered,
     }
     for name, value in names.items():

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from retrieval.backfill.table import Report
+from retrieval.backfill.embed_table import Report
 
 FILLED_EVERY = 10_000  # messages made known to recall by words, between two lines
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from django.apps import apps
 from django.db import connection
 
-from retrieval import extension, structures
-from retrieval.indexes import VectorIndex
-from retrieval.models import Embedded, sources
-from retrieval.operations import schema_of_messages
+from retrieval.models import Embedded, message_tables
+from retrieval.schema import extension, structures
+from retrieval.schema.indexes import VectorIndex
+from retrieval.schema.operations import schema_of_messages
 
-STATEMENT = re.compile(r"\n    (?=CREATE |ALTER |REVOKE |--)")  # a function's body is indented further
+STATEMENT = re.compile(
+    r"\n    (?=CREATE |ALTER |REVOKE |--)"
+)  # a function's body is indented further
 # A function that is made anew can be called by all until that is revoked.
 MADE = re.compile(
     r"(?:CREATE (?:OR REPLACE )?(?:UNIQUE )?)?(?P<kind>TABLE|INDEX|FUNCTION|TRIGGER|REVOKE) (?:IF NOT EXISTS )?"
@@ -53,7 +55,7 @@ def of_tables(kind: str) -> list[Thing]:
     """Of this kind, what each table of messages has. Two queries. VectorUnavailable: there is no extension."""
     schema, vector = schema_of_messages(connection), extension.schema(connection)
     found = []
-    for source in sources():
+    for source in message_tables():
         made = structures.for_source(structures.FOLLOW, source, schema=schema, vector=vector)
         found += [one for one in _things(made, source.table) if one.kind == kind]
     return found
@@ -63,7 +65,7 @@ def vector_indexes() -> list[tuple[str, VectorIndex]]:
     """The HNSW indexes with their tables, in the order of sources."""
     models = sorted(
         (model for model in apps.get_models() if issubclass(model, Embedded)),
-        key=lambda model: model.memory_source.number,
+        key=lambda model: model.memory_table.kind_bit,
     )
     return [
         (model._meta.db_table, index)
@@ -75,4 +77,8 @@ def vector_indexes() -> list[tuple[str, VectorIndex]]:
 
 def _things(statements: str, table: str = "") -> list[Thing]:
     written = [statement.strip() for statement in STATEMENT.split(statements)]
-    return [Thing(made["kind"], made["name"], one, table) for one in written if (made := MADE.match(one))]
+    return [
+        Thing(made["kind"], made["name"], one, table)
+        for one in written
+        if (made := MADE.match(one))
+    ]

@@ -12,7 +12,7 @@ trap   looked at                                           where
 7      whether it is made, and who could                   extension.may_be_made
 8      SHARE locks on our tables now                       indexes.none_is_built_the_hard_way
 9      sequences behind the ids                            messages.sequences_are_ahead
-10     equal keys                                          chat.doctor
+10     equal keys                                          chat.doctor_checks
 11     ACCESS EXCLUSIVE held or waited for now             indexes.nobody_waits_behind_a_change
 12     columns that are gone though their migration stays  here, columns_are_there
 13     columns' types by format_type                       schema.has_columns
@@ -39,14 +39,14 @@ from collections.abc import Callable
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
+from retrieval.doctor.check_indexes import are_valid
+from retrieval.doctor.check_rollback import labels
+from retrieval.doctor.check_schema import COLUMN, has_columns
 from retrieval.doctor.criteria import CHECKLIST, TRAPS
-from retrieval.doctor.database import rows
 from retrieval.doctor.expected import vector_indexes
-from retrieval.doctor.indexes import are_valid
+from retrieval.doctor.queries import rows
 from retrieval.doctor.report import Check, Finding, Status, failed, passed, skipped
-from retrieval.doctor.schema import COLUMN, has_columns
-from retrieval.doctor.wayback import labels
-from retrieval.models import sources
+from retrieval.models import message_tables
 
 BY_HAND = {
     "checklist.10": "pg_dump -Fc --file=verse.dump service=verse\ncreatedb verse_restored\n"
@@ -60,8 +60,10 @@ BY_HAND = {
 
 def columns_are_there() -> Finding:
     """trap.12."""
-    gone = [one.table for one in sources() if not rows(COLUMN, [one.table])]
-    applied = [key for key in MigrationRecorder(connection).applied_migrations() if key[0] in labels()]
+    gone = [one.table for one in message_tables() if not rows(COLUMN, [one.table])]
+    applied = [
+        key for key in MigrationRecorder(connection).applied_migrations() if key[0] in labels()
+    ]
     if gone and len(applied) > len(labels()):
         label = min(labels())
         return failed(
@@ -70,7 +72,7 @@ def columns_are_there() -> Finding:
             f"python manage.py migrate {label} 0001_initial\npython manage.py migrate\n"
             "python manage.py backfill_embeddings",
         )
-    there = [f"{one.table}.embedding" for one in sources() if one.table not in gone]
+    there = [f"{one.table}.embedding" for one in message_tables() if one.table not in gone]
     return passed(f"it would drop {', '.join(there)}: migrate back first, then drop it without CASCADE" if there else
                   "no column depends on the extension")  # fmt: skip
 
@@ -80,7 +82,10 @@ def both_are_seen() -> Finding:
     for found in (has_columns(), are_valid()):
         if found.status is not Status.PASS:
             return found
-    tables, indexes = ", ".join(one.table for one in sources()), ", ".join(one.name for _, one in vector_indexes())
+    tables, indexes = (
+        ", ".join(one.table for one in message_tables()),
+        ", ".join(one.name for _, one in vector_indexes()),
+    )
     return passed(f"looked at {tables}; {indexes}")
 
 

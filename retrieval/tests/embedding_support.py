@@ -8,8 +8,8 @@ from pytest_django import Settings
 
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
-from retrieval import embeddings
-from retrieval.vectors import DIMENSIONS, Vector
+from retrieval.embeddings import embedding_service
+from retrieval.embeddings.vectors import DIMENSIONS, Vector
 
 KEY = "sk-test-0123456789abcdefghij"
 
@@ -37,9 +37,9 @@ def lead_to(fake: FakeOpenAI, settings: Settings) -> None:
 def fresh(fake: FakeOpenAI) -> Iterator[FakeOpenAI]:
     """The fake well-behaved and the product without a past, before and after."""
     fake.reset()
-    embeddings.reset()
+    embedding_service.reset()
     yield fake
-    embeddings.reset()
+    embedding_service.reset()
     fake.reset()
 
 

@@ -12,9 +12,9 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Lie, Refuse, Vectors
-from retrieval import embeddings
+from retrieval.embeddings import embedding_service
 from retrieval.tests.embedding_support import KEY, asked, expected, fresh, lead_to
-from retrieval.tokens import count_tokens
+from retrieval.token_count import count_tokens
 
 LINE = "Error generating embeddings: "
 
@@ -37,7 +37,7 @@ def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
 def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(
     fake: FakeOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vector = embeddings.get_embedding("My dog is called Biscuit.")
+    vector = embedding_service.get_embedding("My dog is called Biscuit.")
     assert vector.shape == (1536,)
     assert vector.dtype == np.float32
     assert np.array_equal(vector, expected("My dog is called Biscuit."))
@@ -50,7 +50,7 @@ def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(
 
 def test_a_batch_keeps_its_order_and_length_in_one_call(fake: FakeOpenAI) -> None:
     texts = ["one dog", "two cats", "one dog", "three birds"]
-    vectors = embeddings.get_embeddings_batch(texts)
+    vectors = embedding_service.get_embeddings_batch(texts)
     assert np.array_equal(vectors, [expected(text) for text in texts])
     assert asked(fake) == [texts]
 
@@ -58,24 +58,30 @@ def test_a_batch_keeps_its_order_and_length_in_one_call(fake: FakeOpenAI) -> Non
 def test_vectors_that_come_in_another_order_are_put_in_their_places(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Lie("reordered")
     texts = ["one dog", "two cats", "three birds"]
-    assert np.array_equal(embeddings.get_embeddings_batch(texts), [expected(text) for text in texts])
+    assert np.array_equal(
+        embedding_service.get_embeddings_batch(texts), [expected(text) for text in texts]
+    )
 
 
 def test_no_texts_are_no_call(fake: FakeOpenAI) -> None:
-    assert embeddings.get_embeddings_batch([]) == []
-    assert embeddings.begin([]).result(0) == []
+    assert embedding_service.get_embeddings_batch([]) == []
+    assert embedding_service.begin([]).result(0) == []
     assert asked(fake) == []
 
 
-def test_a_lone_surrogate_and_a_blank_text_are_sent_as_the_service_can_take_them(fake: FakeOpenAI) -> None:
-    embeddings.get_embeddings_batch(["a \ud800 dog", "", " \n", "🦊"])
+def test_a_lone_surrogate_and_a_blank_text_are_sent_as_the_service_can_take_them(
+    fake: FakeOpenAI,
+) -> None:
+    embedding_service.get_embeddings_batch(["a \ud800 dog", "", " \n", "🦊"])
     assert asked(fake) == [["a \N{REPLACEMENT CHARACTER} dog", " ", " ", "🦊"]]
 
 
 @pytest.mark.parametrize("text", ["word " * 9_000, "🦊" * 9_000, "<|endoftext|>" * 3_000])
-def test_a_text_that_is_too_long_is_embedded_from_its_beginning(fake: FakeOpenAI, text: str) -> None:
+def test_a_text_that_is_too_long_is_embedded_from_its_beginning(
+    fake: FakeOpenAI, text: str
+) -> None:
     fake.embeddings.count_tokens = count_tokens
-    embeddings.get_embedding(text)
+    embedding_service.get_embedding(text)
     ((sent,),) = asked(fake)
     assert text.startswith(sent)
     assert 8_185 <= count_tokens(sent) <= 8_191
@@ -84,48 +90,54 @@ def test_a_text_that_is_too_long_is_embedded_from_its_beginning(fake: FakeOpenAI
 def test_many_texts_are_packed_below_the_limits_of_a_call(fake: FakeOpenAI) -> None:
     fake.embeddings.count_tokens = count_tokens
     long = ["word " * 5_000] * 70
-    vectors = embeddings.get_embeddings_batch(["dog", *long, "cat"])
+    vectors = embedding_service.get_embeddings_batch(["dog", *long, "cat"])
     assert [len(texts) for texts in asked(fake)] == [58, 14]
     assert np.array_equal([vectors[0], vectors[71]], [expected("dog"), expected("cat")])
 
 
 def test_no_call_has_more_than_2048_texts(fake: FakeOpenAI) -> None:
     texts = [f"{number}" for number in range(2_050)]
-    assert np.array_equal(embeddings.get_embeddings_batch(texts)[2_047:], [expected(text) for text in texts[2_047:]])
+    assert np.array_equal(
+        embedding_service.get_embeddings_batch(texts)[2_047:],
+        [expected(text) for text in texts[2_047:]],
+    )
     assert [len(texts) for texts in asked(fake)] == [2_048, 2]
 
 
 def test_without_a_model_nothing_is_asked_and_nothing_logged(
     fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert embeddings.model_name() == "text-embedding-3-small"
+    assert embedding_service.model_name() == "text-embedding-3-small"
     for name, value in (("OPENAI_API_KEY", ""), ("EMBEDDINGS", "none")):
         setattr(settings, name, value)
-        assert embeddings.model_name() is None
-        assert embeddings.get_embeddings_batch([]) == []
-        with pytest.raises(embeddings.NotConfigured):
-            embeddings.begin(["hello"])
-        with pytest.raises(embeddings.NotConfigured):
-            embeddings.get_embedding("hello")
+        assert embedding_service.model_name() is None
+        assert embedding_service.get_embeddings_batch([]) == []
+        with pytest.raises(embedding_service.NotConfigured):
+            embedding_service.begin(["hello"])
+        with pytest.raises(embedding_service.NotConfigured):
+            embedding_service.get_embedding("hello")
     assert (asked(fake), caplog.records) == ([], [])
 
 
 def test_changed_settings_are_used_by_the_next_call(fake: FakeOpenAI, settings: Settings) -> None:
-    embeddings.get_embedding("hello")
+    embedding_service.get_embedding("hello")
     settings.OPENAI_API_KEY = "sk-other"
-    embeddings.get_embedding("hello")
+    embedding_service.get_embedding("hello")
     with FakeOpenAI() as other:
         settings.OPENAI_BASE_URL = other.base_url
-        embeddings.get_embedding("hello")
+        embedding_service.get_embedding("hello")
         assert len(other.requests) == 1
-    assert [one.headers["authorization"] for one in fake.requests] == [f"Bearer {KEY}", "Bearer sk-other"]
+    assert [one.headers["authorization"] for one in fake.requests] == [
+        f"Bearer {KEY}",
+        "Bearer sk-other",
+    ]
 
 
 def test_it_works_again_after_a_reset_and_leaves_no_thread() -> None:
-    embeddings.get_embedding("hello")
-    embeddings.reset()
+    embedding_service.get_embedding("hello")
+    embedding_service.reset()
     assert "embeddings" not in [thread.name for thread in threading.enumerate()]
-    assert np.array_equal(embeddings.get_embedding("hello"), expected("hello"))
+    assert np.array_equal(embedding_service.get_embedding("hello"), expected("hello"))
 
 
 def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: FakeOpenAI) -> None:
@@ -133,7 +145,7 @@ def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: Fa
     texts = [f"number{number}" for number in range(20)]
     began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
-        vectors = list(pool.map(embeddings.get_embedding, texts))
+        vectors = list(pool.map(embedding_service.get_embedding, texts))
     assert time.monotonic() - began < 2  # one after another it would be 4 s
     assert np.array_equal(vectors, [expected(text) for text in texts])
     assert [thread.name for thread in threading.enumerate()].count("embeddings") == 1
@@ -141,7 +153,7 @@ def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: Fa
 
 def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=0.3)
-    call = embeddings.begin(["hello"])
+    call = embedding_service.begin(["hello"])
 
     async def wait_a_little() -> None:
         await asyncio.wait_for(asyncio.wrap_future(call), 0.1)  # which cancels what it waits for
@@ -155,10 +167,10 @@ def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
 
 def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=30)
-    call = embeddings.begin(["hello"])
+    call = embedding_service.begin(["hello"])
     request = fake.wait_for(lambda: fake.requests)[0]
-    embeddings.reset()
-    with pytest.raises(embeddings.EmbeddingError, match="the process is ending"):
+    embedding_service.reset()
+    with pytest.raises(embedding_service.EmbeddingError, match="the process is ending"):
         call.result(1)
     fake.wait_for(lambda: request.outcome == "client_gone")
 
@@ -168,8 +180,10 @@ def test_a_failure_is_one_line_whether_somebody_waits_or_not(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5
     fake.embeddings.default = Refuse(500)
-    with pytest.raises(embeddings.Unavailable):
-        embeddings.get_embedding("hello")
-    assert caplog.record_tuples == [("retrieval.embeddings", logging.ERROR, f"{LINE}the service failed: status 500")]
-    embeddings.begin(["hello"])
+    with pytest.raises(embedding_service.Unavailable):
+        embedding_service.get_embedding("hello")
+    assert caplog.record_tuples == [
+        ("retrieval.embeddings.embedding_service", logging.ERROR, f"{LINE}the service failed: status 500")
+    ]
+    embedding_service.begin(["hello"])
     fake.wait_for(lambda: len(caplog.records) == 2)

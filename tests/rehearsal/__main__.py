@@ -34,17 +34,26 @@ def main() -> None:
     with old_code() as folder, scratch_database(options.rows) as database, FakeOpenAI() as model:
         model.chat.default = Answer("I see, and I shall remember the bread.")
         options.model = model.base_url
-        with servers(folder, database, model.base_url) as both, balancer([one.port for one in both]) as port:
+        with (
+            servers(folder, database, model.base_url) as both,
+            balancer([one.port for one in both]) as port,
+        ):
             traffic, told = asyncio.run(rehearse(port, database, both[1], options))
     report(traffic, told, options)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000, help="messages in each table at the start")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, default=20_000, help="messages in each table at the start"
+    )
     parser.add_argument("--rate", type=int, default=20, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=10, help="of calm traffic before, between and after")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="of calm traffic before, between and after"
+    )
     parser.add_argument("--json", action="store_true", help="print one object")
     return parser.parse_args()
 
@@ -59,7 +68,9 @@ def report(traffic: Traffic, told: list[str], options: argparse.Namespace) -> No
         "failed": len(traffic.failures) - len(lost),
         "lost": len(lost),
         "longest_request_ms": round(traffic.longest_ms),
-        "longest_request_ms_by_phase": {name: round(value) for name, value in traffic.by_phase.items()},
+        "longest_request_ms_by_phase": {
+            name: round(value) for name, value in traffic.by_phase.items()
+        },
         "longest_lock_wait_ms": round(traffic.longest_lock_ms),
         "a_table_was_in_use": len(traffic.waits),
     }

@@ -48,9 +48,13 @@ def old_code() -> Iterator[Path]:
         [*git, "log", "--diff-filter=A", "--format=%H", "--", SECOND_MIGRATION], text=True
     ).split()
     if not added:
-        sys.exit("The chat's second migration is not committed yet: there is no old code to rehearse with.")
+        sys.exit(
+            "The chat's second migration is not committed yet: there is no old code to rehearse with."
+        )
     folder = Path(tempfile.mkdtemp(prefix="verse-old-"))
-    subprocess.run([*git, "worktree", "add", "--quiet", "--detach", folder, f"{added[-1]}^"], check=True)
+    subprocess.run(
+        [*git, "worktree", "add", "--quiet", "--detach", folder, f"{added[-1]}^"], check=True
+    )
     try:
         yield folder
     finally:

@@ -18,7 +18,9 @@ OTHER_MODEL = "text-embedding-3-large"
 OTHER_ROWS = "500"  # embedded by the other model before it goes back
 
 
-async def rehearse(port: int, database: str, new: Server, options: argparse.Namespace) -> tuple[Traffic, list[str]]:
+async def rehearse(
+    port: int, database: str, new: Server, options: argparse.Namespace
+) -> tuple[Traffic, list[str]]:
     """Forward to the latest migration, filled, rebuilt, another model and back, back to 0001. What was seen."""
     traffic = Traffic()
     tokens = await asyncio.to_thread(tokens_of, database)
@@ -51,7 +53,9 @@ def is_fault(line: str) -> bool:
 class Rollout:
     """The steps; ``told`` are lines about them."""
 
-    def __init__(self, database: str, new: Server, tokens: list[Any], traffic: Traffic, service: str) -> None:
+    def __init__(
+        self, database: str, new: Server, tokens: list[Any], traffic: Traffic, service: str
+    ) -> None:
         self.database = database
         self.new = new
         self.tokens = tokens
@@ -82,7 +86,14 @@ class Rollout:
         """To another model, which the running server does not have: it recalls by words; and back."""
         async with self.phase("another model"):
             await self.run("rag_model", "use", "--yes", EMBEDDING_MODEL=OTHER_MODEL)
-            await self.run("backfill_embeddings", "--limit", OTHER_ROWS, "--sleep", "0", EMBEDDING_MODEL=OTHER_MODEL)
+            await self.run(
+                "backfill_embeddings",
+                "--limit",
+                OTHER_ROWS,
+                "--sleep",
+                "0",
+                EMBEDDING_MODEL=OTHER_MODEL,
+            )
             await self.recall_is({"lexical"})
         async with self.phase("the first model"):
             await self.run("rag_model", "use", "--yes")
@@ -107,7 +118,9 @@ class Rollout:
 
     async def run(self, *arguments: str, **settings: str) -> None:
         """A command of the new code; what it had to wait for is kept."""
-        said = await asyncio.to_thread(manage, self.database, *arguments, **self.settings | settings)
+        said = await asyncio.to_thread(
+            manage, self.database, *arguments, **self.settings | settings
+        )
         self.traffic.waits += [line.strip() for line in said.splitlines() if "trying again" in line]
 
     async def recall_is(self, modes: set[str]) -> None:
@@ -117,9 +130,13 @@ class Rollout:
         headers = {"Authorization": f"Token {self.tokens[0][0]}"}
         async with httpx2.AsyncClient(base_url=self.new.url, timeout=20) as client:
             while time.monotonic() - began < WITHIN_S:
-                found = await client.get("/api/memory/search/", params={"q": "bread"}, headers=headers)
+                found = await client.get(
+                    "/api/memory/search/", params={"q": "bread"}, headers=headers
+                )
                 mode = found.json().get("mode", "")
                 if mode in modes:
                     return
                 await asyncio.sleep(0.5)
-        self.traffic.failures.append(f"recall is {mode} after {WITHIN_S} s, not {' or '.join(sorted(modes))}")
+        self.traffic.failures.append(
+            f"recall is {mode} after {WITHIN_S} s, not {' or '.join(sorted(modes))}"
+        )

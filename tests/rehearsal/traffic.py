@@ -40,24 +40,32 @@ class Traffic:
         self.by_phase[self.phase] = max(self.by_phase.get(self.phase, 0.0), milliseconds)
 
 
-async def ask(port: int, tokens: list[Any], traffic: Traffic, stop: asyncio.Event, rate: int) -> None:
+async def ask(
+    port: int, tokens: list[Any], traffic: Traffic, stop: asyncio.Event, rate: int
+) -> None:
     """So many requests a second, each on a connection of its own: so old and new code take turns."""
     running: set[asyncio.Task[None]] = set()
     number = 0
     limits = httpx2.Limits(max_keepalive_connections=0)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits) as client:
+    async with httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits
+    ) as client:
         while not stop.is_set():
             number += 1
             token, chats, passages = tokens[number % len(tokens)]
             kind, ids = (("chats", chats), ("passages", passages))[number // 3 % 2]
             address = f"/api/{kind}/{ids[number // len(tokens) % len(ids)]}/messages/"
-            running.add(task := asyncio.create_task(one_request(client, traffic, token, address, number)))
+            running.add(
+                task := asyncio.create_task(one_request(client, traffic, token, address, number))
+            )
             task.add_done_callback(running.discard)
             await asyncio.sleep(1 / rate)
         await asyncio.gather(*running)
 
 
-async def one_request(client: httpx2.AsyncClient, traffic: Traffic, token: str, address: str, number: int) -> None:
+async def one_request(
+    client: httpx2.AsyncClient, traffic: Traffic, token: str, address: str, number: int
+) -> None:
     """A turn, a list, a new turn's edit or deletion: whatever comes next."""
     headers = {"Authorization": f"Token {token}", "Connection": "close"}
     began = time.monotonic()
@@ -65,14 +73,21 @@ async def one_request(client: httpx2.AsyncClient, traffic: Traffic, token: str, 
         if number % 3:
             response = await client.get(address, headers=headers)
         else:
-            response = await client.post(address, json={"content": f"Bread number {number}"}, headers=headers)
+            response = await client.post(
+                address, json={"content": f"Bread number {number}"}, headers=headers
+            )
             # 409: another question of this conversation is being answered, an answer as good as any
             if response.status_code == 201:
                 table = "chat_messages" if "passages" in address else "standalone_chat_messages"
-                for message in (response.json()["user_message"], response.json()["assistant_message"]):
+                for message in (
+                    response.json()["user_message"],
+                    response.json()["assistant_message"],
+                ):
                     traffic.written[table, message["id"]] = message["content"]
         if response.status_code not in (200, 201, 409):
-            traffic.failures.append(f"{traffic.phase}: {response.status_code} {response.text[:200]}")
+            traffic.failures.append(
+                f"{traffic.phase}: {response.status_code} {response.text[:200]}"
+            )
     except httpx2.HTTPError as error:
         traffic.failures.append(f"{traffic.phase}: {type(error).__name__}")
     traffic.note((time.monotonic() - began) * 1000)

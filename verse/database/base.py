@@ -31,7 +31,9 @@ def has_ended(connection: psycopg.Connection[Any]) -> bool:
     if not news.poll(0):
         return False
     try:
-        ConnectionPool.check_connection(connection)  # it may be a notice, such as of a changed setting
+        ConnectionPool.check_connection(
+            connection
+        )  # it may be a notice, such as of a changed setting
     except psycopg.Error:
         connection.close()
         return True

@@ -37,21 +37,30 @@ def take_and_give_back(pooled: list[BaseDatabaseWrapper]) -> list[int]:
     return processes
 
 
-def test_connections_that_the_server_has_ended_are_replaced(pooled: list[BaseDatabaseWrapper]) -> None:
+def test_connections_that_the_server_has_ended_are_replaced(
+    pooled: list[BaseDatabaseWrapper],
+) -> None:
     before = take_and_give_back(pooled)
     assert len(set(before)) == SIZE
     ask(connection, f"SELECT count(pg_terminate_backend(pid, 5000)) FROM unnest(ARRAY{before}) pid")
     assert set(take_and_give_back(pooled)).isdisjoint(before)
 
 
-def test_a_connection_at_rest_is_handed_out_without_a_query(pooled: list[BaseDatabaseWrapper]) -> None:
+def test_a_connection_at_rest_is_handed_out_without_a_query(
+    pooled: list[BaseDatabaseWrapper],
+) -> None:
     (process,) = take_and_give_back(pooled[:1])
     pooled[0].ensure_connection()
-    assert ask(connection, f"SELECT query FROM pg_stat_activity WHERE pid = {process}") == "SELECT pg_backend_pid()"
+    assert (
+        ask(connection, f"SELECT query FROM pg_stat_activity WHERE pid = {process}")
+        == "SELECT pg_backend_pid()"
+    )
     assert ask(pooled[0]) == process
 
 
-def test_one_that_was_told_something_meanwhile_is_no_dead_one(pooled: list[BaseDatabaseWrapper]) -> None:
+def test_one_that_was_told_something_meanwhile_is_no_dead_one(
+    pooled: list[BaseDatabaseWrapper],
+) -> None:
     ask(pooled[0], "LISTEN told")
     (process,) = take_and_give_back(pooled[:1])
     ask(connection, "NOTIFY told")

@@ -24,7 +24,12 @@ GOOD: list[tuple[str, dict[str, Any], str | None, Any]] = [
     ("secret", {}, None, ""),
     ("secret", {}, " sk-abc!~ ", "sk-abc!~"),
     ("hosts", {"default": "localhost,127.0.0.1"}, None, ["localhost", "127.0.0.1"]),
-    ("hosts", {"default": ""}, "a.example, .b.example,,*,[::1]", ["a.example", ".b.example", "*", "[::1]"]),
+    (
+        "hosts",
+        {"default": ""},
+        "a.example, .b.example,,*,[::1]",
+        ["a.example", ".b.example", "*", "[::1]"],
+    ),
     ("origins", {}, None, []),
     ("origins", {}, "https://a.example,http://b:8000", ["https://a.example", "http://b:8000"]),
     ("choice", {"default": "openai", "allowed": ("openai", "local")}, None, "openai"),
@@ -58,10 +63,30 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "https://chat.example.com",
         "host names without scheme or port, such as chat.example.com",
     ),
-    ("hosts", {"default": ""}, "a.example b.example", "host names without scheme or port, such as chat.example.com"),
-    ("origins", {}, "chat.example.com", "origins with their scheme, such as https://chat.example.com"),
-    ("origins", {}, "https://a.example/path", "origins with their scheme, such as https://chat.example.com"),
-    ("choice", {"default": "openai", "allowed": ("openai", "local", "none")}, "opnai", "openai or local or none"),
+    (
+        "hosts",
+        {"default": ""},
+        "a.example b.example",
+        "host names without scheme or port, such as chat.example.com",
+    ),
+    (
+        "origins",
+        {},
+        "chat.example.com",
+        "origins with their scheme, such as https://chat.example.com",
+    ),
+    (
+        "origins",
+        {},
+        "https://a.example/path",
+        "origins with their scheme, such as https://chat.example.com",
+    ),
+    (
+        "choice",
+        {"default": "openai", "allowed": ("openai", "local", "none")},
+        "opnai",
+        "openai or local or none",
+    ),
     ("switch", {"default": True}, "maybe", "true or false"),
     ("integer", {"default": 5}, "many", "a whole number from 1 to 1000000000"),
     ("integer", {"default": 5}, "1.5", "a whole number from 1 to 1000000000"),
@@ -83,7 +108,12 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "60/fortnight",
         "off, or a rate such as 60/min (s, min, hour or day; at most 99999)",
     ),
-    ("rate", {"default": "60/min"}, "0/min", "off, or a rate such as 60/min (s, min, hour or day; at most 99999)"),
+    (
+        "rate",
+        {"default": "60/min"},
+        "0/min",
+        "off, or a rate such as 60/min (s, min, hour or day; at most 99999)",
+    ),
     ("url", {}, "api.openai.com/v1", ADDRESS),
     ("url", {}, "ftp://api.openai.com/v1", ADDRESS),
     ("url", {}, "https://", ADDRESS),
@@ -135,7 +165,9 @@ def test_a_bad_value_is_refused_with_one_line_of_name_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize(("reader", "value", "allowed"), HIDDEN)
-def test_a_bad_value_that_may_be_secret_is_refused_without_being_shown(reader: str, value: str, allowed: str) -> None:
+def test_a_bad_value_that_may_be_secret_is_refused_without_being_shown(
+    reader: str, value: str, allowed: str
+) -> None:
     line = refusal(reader, value)
     assert line == f"Verse cannot start: NAME cannot be used; allowed: {allowed}"
 
@@ -180,11 +212,16 @@ def test_a_missing_secret_key_is_made_once_and_kept_for_its_owner_alone(tmp_path
     assert len(first) >= 50
     assert Environment({}).secret_key("SECRET_KEY", kept_in, may_generate=True) == first
     assert kept_in.stat().st_mode & 0o777 == 0o600
-    assert Environment({"SECRET_KEY": "mine"}).secret_key("SECRET_KEY", kept_in, may_generate=True) == "mine"
+    assert (
+        Environment({"SECRET_KEY": "mine"}).secret_key("SECRET_KEY", kept_in, may_generate=True)
+        == "mine"
+    )
 
 
 def test_a_missing_secret_key_is_refused_where_none_may_be_made(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"SECRET_KEY cannot be used; allowed: .*it must be set where DEBUG is off"):
+    with pytest.raises(
+        SystemExit, match=r"SECRET_KEY cannot be used; allowed: .*it must be set where DEBUG is off"
+    ):
         Environment({}).secret_key("SECRET_KEY", tmp_path / "secret_key", may_generate=False)
     assert not list(tmp_path.iterdir())
 
@@ -210,7 +247,8 @@ def test_processes_that_start_at_once_keep_the_same_secret(tmp_path: Path) -> No
 def test_a_secret_that_cannot_be_kept_stops_the_start_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        SystemExit, match=r"^Verse cannot start: \S+/file/kept, made where it is missing: File exists$"
+        SystemExit,
+        match=r"^Verse cannot start: \S+/file/kept, made where it is missing: File exists$",
     ):
         kept_secret(tmp_path / "file" / "kept")
 
@@ -221,20 +259,28 @@ def test_a_file_of_settings_is_read_and_a_missing_one_is_none(tmp_path: Path) ->
     assert read_file(tmp_path / "none") == {}
 
 
-def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(tmp_path: Path) -> None:
+def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".env").write_bytes(b"SECRET_KEY=canary\xff\n")
-    with pytest.raises(SystemExit, match=r"^Verse cannot start: \S+/.env cannot be read \(UnicodeDecodeError\)$"):
+    with pytest.raises(
+        SystemExit, match=r"^Verse cannot start: \S+/.env cannot be read \(UnicodeDecodeError\)$"
+    ):
         read_file(tmp_path / ".env")
 
 
 def names_in_the_example() -> dict[str, str]:
     """The variables of .env.example, and their defaults."""
-    return dict(re.findall(r"^#([A-Z][A-Z0-9_]*)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    return dict(
+        re.findall(r"^#([A-Z][A-Z0-9_]*)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    )
 
 
 def names_in_the_settings() -> set[str]:
     """The variables that verse/settings.py reads."""
-    return set(re.findall(r'\benv\.(?!refuse)\w+\(\s*"(\w+)"', (ROOT / "verse/settings.py").read_text()))
+    return set(
+        re.findall(r'\benv\.(?!refuse)\w+\(\s*"(\w+)"', (ROOT / "verse/settings.py").read_text())
+    )
 
 
 def test_the_example_names_each_variable_that_the_settings_read() -> None:
@@ -255,6 +301,7 @@ def test_only_the_settings_and_the_demo_s_supervisor_read_the_environment() -> N
         str(path.relative_to(ROOT))
         for folder in ("verse", "chat", "retrieval")
         for path in (ROOT / folder).rglob("*.py")
-        if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text()) and "tests" not in path.parts
+        if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text())
+        and "tests" not in path.parts
     }
-    assert readers == {"verse/settings.py", "verse/embedded/server.py"}
+    assert readers == {"verse/settings.py", "embedded_postgres/server.py"}

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
+from embedded_postgres.server import SUPERUSER
 from tests.support import Server
-from verse.embedded.server import SUPERUSER
 from verse.tests.test_startup import AWAY, copy_project
 
 
@@ -81,14 +81,19 @@ def test_a_server_starts_before_its_database_and_is_ready_as_soon_as_that_is_the
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_a_server_that_is_about_to_stop_is_not_ready_and_healthy(ready: dict[str, str], place: Place) -> None:
+def test_a_server_that_is_about_to_stop_is_not_ready_and_healthy(
+    ready: dict[str, str], place: Place
+) -> None:
     place.lead_to_the_database()
     server = place.start(connection.settings_dict["NAME"])
     draining = place.tree / ".verse/draining"
     draining.parent.mkdir(exist_ok=True)
     try:
         draining.touch()
-        assert ask(server, "/readyz") == (503, {"status": "failing", "failing": {"draining": "stop is announced"}})
+        assert ask(server, "/readyz") == (
+            503,
+            {"status": "failing", "failing": {"draining": "stop is announced"}},
+        )
         assert ask(server, "/healthz") == (200, {"status": "ok"})
         draining.unlink()
         assert ask(server, "/readyz") == (200, ready)

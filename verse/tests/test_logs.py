@@ -78,7 +78,9 @@ def fail_in_a_group() -> None:
 def break_a_row() -> None:
     """PostgreSQL's own refusal, which quotes the row."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("CREATE TEMP TABLE said (word text CONSTRAINT short CHECK (length(word) < 5))")
+        cursor.execute(
+            "CREATE TEMP TABLE said (word text CONSTRAINT short CHECK (length(word) < 5))"
+        )
         cursor.execute("INSERT INTO said VALUES (%s)", [CANARY])
 
 
@@ -108,7 +110,11 @@ def logged(log: Log, fails: Callable[[], None]) -> str:
     [
         (fail, ["ValueError"], ["fail"]),
         (fail_with_a_cause, ["KeyError", "ValueError"], ["fail_with_a_cause", "fail"]),
-        (fail_while_failing, ["RuntimeError", "KeyError", "ValueError"], ["fail_while_failing", "fail"]),
+        (
+            fail_while_failing,
+            ["RuntimeError", "KeyError", "ValueError"],
+            ["fail_while_failing", "fail"],
+        ),
         (fail_in_a_group, ["ExceptionGroup"], ["fail_in_a_group"]),
     ],
 )
@@ -135,7 +141,9 @@ def test_a_row_that_postgresql_quotes_is_not_logged_but_the_sqlstate_is(log: Log
 
 
 @pytest.mark.usefixtures("db")
-def test_a_view_that_fails_is_logged_without_the_words_of_any_exception(log: Log, settings: Settings) -> None:
+def test_a_view_that_fails_is_logged_without_the_words_of_any_exception(
+    log: Log, settings: Settings
+) -> None:
     settings.ROOT_URLCONF = sys.modules[__name__]
     assert Client(raise_request_exception=False).get("/break/").status_code == 500
     assert CANARY not in log.text
@@ -178,7 +186,9 @@ def test_a_callback_that_fails_is_logged_without_its_arguments(log: Log) -> None
     assert "Exception in callback" in log.text
 
 
-def test_a_thread_that_fails_is_logged_without_words(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_fails_is_logged_without_words(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(threading, "excepthook", log_failed_thread)
     thread = threading.Thread(target=fail)
     thread.start()

@@ -17,9 +17,13 @@ from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
 CHECK = ("python", "manage.py", "check")
 GUNICORN = ("gunicorn", "verse.asgi:application")
-AWAY = "postgresql://verse:password@127.0.0.1:1/verse"  # nobody listens there: it is refused at once
+AWAY = (
+    "postgresql://verse:password@127.0.0.1:1/verse"  # nobody listens there: it is refused at once
+)
 # What a fresh checkout would not have; .venv is linked instead.
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".verse", ".env", ".hypothesis", ".*_cache", "__pycache__")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", ".verse", ".env", ".hypothesis", ".*_cache", "__pycache__"
+)
 NO_KEY = "WARNING: No OpenAI API key configured - RAG functionality will be disabled"
 STARTED = "INFO: Application startup complete."
 # None of these may ever be printed; only the first looks like a key.
@@ -112,9 +116,13 @@ def the_line_of(refused: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD_SETTINGS)
-def test_a_command_with_a_bad_setting_ends_with_one_line(tree: Path, name: str, value: str, allowed: str) -> None:
+def test_a_command_with_a_bad_setting_ends_with_one_line(
+    tree: Path, name: str, value: str, allowed: str
+) -> None:
     line = the_line_of(run(tree, *CHECK, **SECRETS | {name: value}))
-    assert line.startswith(f"Verse cannot start: {name}={value!r} cannot be used; allowed: {allowed}")
+    assert line.startswith(
+        f"Verse cannot start: {name}={value!r} cannot be used; allowed: {allowed}"
+    )
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), HIDDEN_SETTINGS)
@@ -130,7 +138,9 @@ def test_a_command_with_a_bad_secret_ends_with_one_line_without_it(
     ("name", "value"),
     [("PORT", "99999"), ("EMBEDDINGS", "opnai"), ("LLM_TIMEOUT", "nan"), ("WEB_CONCURRENCY", "0")],
 )
-def test_the_server_with_a_bad_setting_ends_with_one_line(tree: Path, name: str, value: str) -> None:
+def test_the_server_with_a_bad_setting_ends_with_one_line(
+    tree: Path, name: str, value: str
+) -> None:
     line = the_line_of(run(tree, *GUNICORN, **SECRETS | {name: value}))
     assert line.startswith(f"Verse cannot start: {name}={value!r} cannot be used; allowed: ")
 
@@ -150,14 +160,18 @@ def test_a_database_of_one_s_own_needs_a_secret_key(tree: Path, command: tuple[s
     assert not (tree / ".verse").exists()
 
 
-@pytest.mark.parametrize("values", [{}, {"DEBUG": "true", "DATABASE_URL": AWAY}], ids=["embedded", "debug"])
+@pytest.mark.parametrize(
+    "values", [{}, {"DEBUG": "true", "DATABASE_URL": AWAY}], ids=["embedded", "debug"]
+)
 def test_elsewhere_a_secret_key_is_made_and_kept(tmp_path: Path, values: dict[str, str]) -> None:
     tree = copy_project(tmp_path / "verse")
     assert run(tree, *CHECK, **values).returncode == 0
     made = (tree / ".verse/secret_key").read_text()
     assert run(tree, *CHECK, **values).returncode == 0
     assert (tree / ".verse/secret_key").read_text() == made
-    assert [path.name for path in (tree / ".verse").iterdir()] == ["secret_key"]  # no database was started
+    assert [path.name for path in (tree / ".verse").iterdir()] == [
+        "secret_key"
+    ]  # no database was started
 
 
 def test_the_file_env_is_read_and_the_environment_wins(tmp_path: Path) -> None:
@@ -167,12 +181,17 @@ def test_the_file_env_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert line.startswith("Verse cannot start: LLM_TIMEOUT='soon' cannot be used")
     assert run(tree, *CHECK, LLM_TIMEOUT="5").returncode == 0
     (tree / ".env").write_bytes(b"SECRET_KEY=canary\xff\n")
-    assert the_line_of(run(tree, *GUNICORN)) == f"Verse cannot start: {tree}/.env cannot be read (UnicodeDecodeError)"
+    assert (
+        the_line_of(run(tree, *GUNICORN))
+        == f"Verse cannot start: {tree}/.env cannot be read (UnicodeDecodeError)"
+    )
 
 
 def settings_of(tree: Path) -> dict[str, str]:
     """What the settings of a process with an empty environment are."""
-    show = "from verse import settings as s; print({n: v for n, v in vars(s).items() if n.isupper()})"
+    show = (
+        "from verse import settings as s; print({n: v for n, v in vars(s).items() if n.isupper()})"
+    )
     shown = run(tree, "python", "-c", show)
     assert shown.returncode == 0, shown.stdout
     return dict(re.findall(r"'([A-Z_0-9]+)': ([^,]+)", shown.stdout))
@@ -184,7 +203,12 @@ def test_the_example_of_the_file_env_shows_the_defaults(tmp_path: Path) -> None:
     example = (ROOT / ".env.example").read_text()
     (tree / ".env").write_text(re.sub(r"^#(?=[A-Z][A-Z0-9_]*=)", "", example, flags=re.MULTILINE))
     assert settings_of(tree) == defaults
-    contract = {"PORT": "8000", "LLM_TIMEOUT_S": "60.0", "RAG_CONTEXT_TOKENS": "1500", "LLM_MODEL": "'gpt-4o-mini'"}
+    contract = {
+        "PORT": "8000",
+        "LLM_TIMEOUT_S": "60.0",
+        "RAG_CONTEXT_TOKENS": "1500",
+        "LLM_MODEL": "'gpt-4o-mini'",
+    }
     assert contract.items() <= defaults.items()
     assert defaults["WEB_CONCURRENCY"] == str(os.cpu_count())
 
@@ -194,14 +218,20 @@ def test_the_local_model_has_token_limits_of_its_own(tree: Path) -> None:
     assert run(tree, "python", "-c", show, LLM="local", **SECRETS).stdout == "2048 512\n"
 
 
-def test_a_server_without_a_key_warns_once_and_says_that_it_started_once_in_each_worker(start: StartServer) -> None:
+def test_a_server_without_a_key_warns_once_and_says_that_it_started_once_in_each_worker(
+    start: StartServer,
+) -> None:
     server = start(WEB_CONCURRENCY="2")
     assert server.log.splitlines().count(STARTED) == 2
     assert server.log.splitlines().count(NO_KEY) == 2
 
 
-@pytest.mark.parametrize("values", [{"OPENAI_API_KEY": "sk-canary"}, {"EMBEDDINGS": "none"}, {"EMBEDDINGS": "local"}])
-def test_a_server_with_a_key_or_no_need_of_one_does_not_warn(start: StartServer, values: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "values", [{"OPENAI_API_KEY": "sk-canary"}, {"EMBEDDINGS": "none"}, {"EMBEDDINGS": "local"}]
+)
+def test_a_server_with_a_key_or_no_need_of_one_does_not_warn(
+    start: StartServer, values: dict[str, str]
+) -> None:
     server = start(**values)
     assert server.log.splitlines().count(STARTED) == 1
     assert "API key" not in server.log
@@ -220,7 +250,9 @@ def test_each_line_of_a_server_that_logs_json_is_an_object(start: StartServer) -
     server = start(LOG_FORMAT="json", WEB_CONCURRENCY="2")
     with server.client() as client:
         assert client.get("/readyz").status_code == 503
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    )
     os.kill(int(children[0]), signal.SIGKILL)  # gunicorn has to say something itself
     server.wait_until_ready(3)
     lines = [json.loads(line) for line in server.log.splitlines()]
@@ -232,7 +264,9 @@ def test_each_line_of_a_server_that_logs_json_is_an_object(start: StartServer) -
 def test_a_port_that_is_taken_is_told_in_the_log_s_own_format(tree: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = run(tree, *GUNICORN, PORT=port, LOG_FORMAT="json", DATABASE_URL=AWAY, SECRET_KEY="test")
+        ended = run(
+            tree, *GUNICORN, PORT=port, LOG_FORMAT="json", DATABASE_URL=AWAY, SECRET_KEY="test"
+        )
     assert ended.returncode == 1
     messages = [json.loads(line)["message"] for line in ended.stdout.splitlines()]
     assert f"Connection in use: ('0.0.0.0', {port})" in messages
@@ -247,7 +281,10 @@ def test_a_probe_is_answered_whatever_host_it_names_and_nothing_else_is(start: S
 def test_an_unknown_address_is_a_404_in_the_api_s_form(start: StartServer) -> None:
     with start().client() as client:
         unknown = client.get("/nowhere")
-    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not found.", "code": "not_found"})
+    assert (unknown.status_code, unknown.json()) == (
+        404,
+        {"detail": "Not found.", "code": "not_found"},
+    )
 
 
 LIMIT = 1_000_000  # bytes, docs/api.md
@@ -264,16 +301,22 @@ def test_a_body_over_a_megabyte_is_a_413_with_a_code_announced_or_not(start: Sta
     with server.client() as client:
         for size in (LIMIT + 1, 5 * LIMIT):
             for body in (b"x" * size, in_pieces(size)):
-                answer = client.post("/api/auth/token/", content=body, headers={"Content-Type": "application/json"})
+                answer = client.post(
+                    "/api/auth/token/", content=body, headers={"Content-Type": "application/json"}
+                )
                 assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         for body in (b"x" * LIMIT, in_pieces(LIMIT)):
-            answer = client.post("/api/auth/token/", content=body, headers={"Content-Type": "application/json"})
+            answer = client.post(
+                "/api/auth/token/", content=body, headers={"Content-Type": "application/json"}
+            )
             assert answer.status_code == 400  # read, and no JSON
         assert client.get("/healthz").status_code == 200
     assert "ERROR" not in server.log
 
 
-def test_another_working_folder_makes_no_difference_to_a_command(tree: Path, tmp_path: Path) -> None:
+def test_another_working_folder_makes_no_difference_to_a_command(
+    tree: Path, tmp_path: Path
+) -> None:
     values = clean_environment(DATABASE_URL=AWAY, SECRET_KEY="test", PORT="none")
     command = [sys.executable, str(tree / "manage.py"), "check"]
     refused = subprocess.run(command, cwd=tmp_path, env=values, capture_output=True, text=True)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from chat import keys
-from chat.throttle import clear_windows
-from retrieval.management.command import OperatorCommand
+from chat.answers import idempotency
+from chat.rate_limit import delete_expired_windows
+from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
 Delete idempotency keys older than 24 hours and counts of past messages. Safe at any time; run it daily:
@@ -21,8 +21,13 @@ class Command(OperatorCommand):
 
     def run(self, **options: Any) -> None:
         """What was deleted."""
-        counts = {"idempotency_keys": keys.clear(), "rate_windows": clear_windows()}
+        counts = {
+            "idempotency_keys": idempotency.delete_expired_keys(),
+            "rate_windows": delete_expired_windows(),
+        }
         if options["json"]:
             self.write_json(counts)
         else:
-            self.stdout.write("Deleted " + ", ".join(f"{count} {table}" for table, count in counts.items()))
+            self.stdout.write(
+                "Deleted " + ", ".join(f"{count} {table}" for table, count in counts.items())
+            )

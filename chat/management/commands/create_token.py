@@ -7,8 +7,8 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from chat.tokens import create_token
-from retrieval.management.command import in_one_line
+from chat.auth.api_tokens import create_token
+from retrieval.management.operator_command import summarise_db_error
 
 
 class Command(BaseCommand):
@@ -26,14 +26,16 @@ class Command(BaseCommand):
         try:
             return make(user, name)
         except Error as error:
-            raise CommandError(in_one_line(error)) from error
+            raise CommandError(summarise_db_error(error)) from error
 
 
 def make(user: str, name: str) -> str:
     """A new token of the user's. CommandError: there is no such user, or the name is too long."""
     found = get_user_model()._default_manager.filter(username=user).first()
     if found is None:
-        raise CommandError(f"No user is called {user!r}; make one: manage.py createsuperuser --username NAME")
+        raise CommandError(
+            f"No user is called {user!r}; make one: manage.py createsuperuser --username NAME"
+        )
     if len(name) > 100:
         raise CommandError("--name has at most 100 characters")
     return create_token(found, name=name)[1]

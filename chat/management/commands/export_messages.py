@@ -34,20 +34,26 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Whose messages."""
-        parser.add_argument("--user", metavar="NAME", help="only this user's messages; without it everybody's")
+        parser.add_argument(
+            "--user", metavar="NAME", help="only this user's messages; without it everybody's"
+        )
 
     def handle(self, *, user: str | None, **options: Any) -> None:
         """The lines. CommandError: there is no such user, or the export is not whole, and why."""
         try:
             write(export_lines(None if user is None else find(user)))
         except BrokenPipeError:
-            raise SystemExit(1) from None  # whoever read, such as head, has had enough: nothing to say
+            raise SystemExit(
+                1
+            ) from None  # whoever read, such as head, has had enough: nothing to say
         except OSError as error:
             raise CommandError(f"the export is not whole: {error.strerror}") from error
         except CommandError:
             raise
         except Error as error:
-            raise CommandError(f"the export is not whole: the database failed ({in_one_line(error)})") from error
+            raise CommandError(
+                f"the export is not whole: the database failed ({in_one_line(error)})"
+            ) from error
 
 
 def find(name: str) -> Any:

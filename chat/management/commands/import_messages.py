@@ -45,11 +45,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The file, and what to do about what is wrong in it."""
         parser.add_argument("file", metavar="FILE", help="the file, or - for standard input")
-        parser.add_argument("--create-users", action="store_true", help="make missing users, without a password")
-        parser.add_argument("--skip-bad", action="store_true", help="leave out bad lines, and say how many")
-        parser.add_argument("--json", action="store_true", help="one JSON object instead of a sentence")
+        parser.add_argument(
+            "--create-users", action="store_true", help="make missing users, without a password"
+        )
+        parser.add_argument(
+            "--skip-bad", action="store_true", help="leave out bad lines, and say how many"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="one JSON object instead of a sentence"
+        )
 
-    def handle(self, *, file: str, create_users: bool, skip_bad: bool, json: bool, **options: Any) -> str:
+    def handle(
+        self, *, file: str, create_users: bool, skip_bad: bool, json: bool, **options: Any
+    ) -> str:
         """What was imported. CommandError: nothing was, and why."""
         try:
             with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
@@ -63,11 +71,15 @@ class Command(BaseCommand):
         except CommandError:
             raise
         except Error as error:
-            raise CommandError(f"the database failed ({in_one_line(error)}); nothing was imported") from error
+            raise CommandError(
+                f"the database failed ({in_one_line(error)}); nothing was imported"
+            ) from error
         return as_json(done) if json else say(done)
 
     def _import(self, file: BinaryIO, *, create_users: bool, skip_bad: bool) -> Imported:
-        done = import_lines(self._lines(file), create_users=create_users, skip_bad=skip_bad, progress=self._tell)
+        done = import_lines(
+            self._lines(file), create_users=create_users, skip_bad=skip_bad, progress=self._tell
+        )
         for reason in done.reasons:
             self.stderr.write(reason, str)
         if done.skipped > len(done.reasons):

@@ -13,11 +13,14 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval import cost, current_model, embeddings, locks, similarity, storage
+from retrieval import current_model, storage
 from retrieval.backfill import OFF, UNREAD, Backfill, Limits, Stopped, pending
 from retrieval.backfill.progress import Told
-from retrieval.management.command import OperatorCommand, add_table, number, say_no_more
-from retrieval.models import sources
+from retrieval.embeddings import cost, embedding_service
+from retrieval.management.operator_command import OperatorCommand, add_table, discard_output, number
+from retrieval.models import message_tables
+from retrieval.recall import min_similarity
+from retrieval.schema import locks
 
 HELP = """\
 Embed pending messages, oldest first, and make all of them known to recall by words. Safe under traffic; every
@@ -31,9 +34,7 @@ finished batch is kept, so it may be stopped at any time and run again. What it 
 Locks: some of a table's messages at a time, 0.1 s; an edit of one of them waits for that.
 With EMBEDDINGS=none words are filled, nothing is embedded, and that is said.
 Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages set aside; 130, 143 interrupted."""
-NOTHING = (
-    f"{OFF}: recall goes by words, nothing is embedded. To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
-)
+NOTHING = f"{OFF}: recall goes by words, nothing is embedded. To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
 GO_ON = "run backfill_embeddings again to go on"
 STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # contract section 5
 
@@ -76,35 +77,53 @@ class Command(OperatorCommand):
         """How much, how fast, how dear."""
         whole = number(1, int, "a whole number, 1 or more")
         dollars = number(0, float, "an amount in US dollars, 0 or more")
-        parser.add_argument("--batch-size", type=whole, default=100, help="messages a batch, one call (default 100)")
         parser.add_argument(
-            "--sleep", type=number(0, float, "seconds, 0 or more"), default=1.0, help="seconds between batches (1.0)"
+            "--batch-size", type=whole, default=100, help="messages a batch, one call (default 100)"
+        )
+        parser.add_argument(
+            "--sleep",
+            type=number(0, float, "seconds, 0 or more"),
+            default=1.0,
+            help="seconds between batches (1.0)",
         )
         add_table(parser)
-        parser.add_argument("--limit", type=whole, help="at most so many messages, over both tables")
+        parser.add_argument(
+            "--limit", type=whole, help="at most so many messages, over both tables"
+        )
         parser.add_argument("--max-cost", type=dollars, help="US dollars that are never exceeded")
         parser.add_argument("--workers", type=whole, default=1, help="calls at once (default 1)")
-        parser.add_argument("--retry-failed", action="store_true", help="also those set aside earlier")
-        parser.add_argument("--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end")
-        parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
+        parser.add_argument(
+            "--retry-failed", action="store_true", help="also those set aside earlier"
+        )
+        parser.add_argument(
+            "--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what there is to do, and do nothing"
+        )
 
     def run(self, **options: Any) -> None:
         """Fill, embed, sum up."""
         limits = Limits(options["limit"], cost.Spending(options["max_cost"]))
         work = Backfill(
-            tables=[one for one in sources() if options["table"] in (None, one.table)],
+            tables=[one for one in message_tables() if options["table"] in (None, one.table)],
             batch_size=options["batch_size"],
             sleep_s=options["sleep"],
             workers=options["workers"],
             limits=limits,
         )
         if options["dry_run"]:
-            current_model.refuse_other(embeddings.configured_name())
+            current_model.refuse_other(embedding_service.configured_name())
             self._say_plan(work, as_json=options["json"])
             return
-        with locks.alone(connection, locks.BACKFILL_LOCK) as alone, stopping(limits) as caught:
+        with (
+            locks.try_advisory_lock(connection, locks.BACKFILL_LOCK) as alone,
+            stopping(limits) as caught,
+        ):
             if not alone:
-                raise CommandError("another backfill_embeddings is running: let it finish, or stop it first")
+                raise CommandError(
+                    "another backfill_embeddings is running: let it finish, or stop it first"
+                )
             self._work(work, options)
             self._sum_up(work, caught, options)
 
@@ -112,14 +131,18 @@ class Command(OperatorCommand):
         if options["retry_failed"]:
             for source in work.tables:
                 pending.take_up_again(source)
-        with suppress(Stopped), said_once(), self._told(work.limits, as_json=options["json"]) as told:
+        with (
+            suppress(Stopped),
+            said_once(),
+            self._told(work.limits, as_json=options["json"]) as told,
+        ):
             work.tell = told.say
             for source, filled in work.fill_words():
                 told.filled(source.table, filled)
             for report in work.embed():
                 told.batch(report, work.limits.spending.usd)
         if work.embedded:
-            similarity.measure()
+            min_similarity.measure()
         if options["vacuum"] and not work.limits.stop:
             storage.vacuum(work.tables)
 
@@ -134,17 +157,21 @@ class Command(OperatorCommand):
             try:
                 out.write(line)
             except BrokenPipeError:
-                say_no_more(stream)
+                discard_output(stream)
                 limits.stop, limits.reached = True, UNREAD
 
         return Told(say, stream if out.isatty() else None)
 
     def _say_plan(self, work: Backfill, *, as_json: bool) -> None:
         """What a run would find; nothing is changed, and messages that recall does not know yet count too."""
-        counts = [pending.count(one, model=embeddings.configured_name()) for one in work.tables]
+        counts = [
+            pending.count(one, model=embedding_service.configured_name()) for one in work.tables
+        ]
         tokens = sum(one.pending for one in counts) * cost.TOKENS_PER_MESSAGE
         plan: dict[str, Any] = {
-            "pending": {one.table: count.pending for one, count in zip(work.tables, counts, strict=True)},
+            "pending": {
+                one.table: count.pending for one, count in zip(work.tables, counts, strict=True)
+            },
             "failed": sum(one.failed for one in counts),
             "estimated_cost_usd": round(cost.cost_usd(tokens), 6),
         }
@@ -157,7 +184,10 @@ class Command(OperatorCommand):
         self.stdout.write(NOTHING if settings.EMBEDDINGS == "none" else about)
 
     def _sum_up(self, work: Backfill, caught: list[int], options: dict[str, Any]) -> None:
-        left = {one.table: pending.count(one, model=embeddings.configured_name()) for one in work.tables}
+        left = {
+            one.table: pending.count(one, model=embedding_service.configured_name())
+            for one in work.tables
+        }
         waiting = sum(one.pending for one in left.values())
         failed = sum(one.failed for one in left.values())
         stopped_by = stop_of(work.limits, caught, waiting)
@@ -176,18 +206,26 @@ class Command(OperatorCommand):
             self.stdout.write(NOTHING)
         else:
             spent = f"{work.limits.spending.tokens:,} tokens, ${work.limits.spending.usd:,.4f}"
-            self.stdout.write(f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside")
+            self.stdout.write(
+                f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside"
+            )
             self._say_next(work, waiting, stopped_by, options)
         if caught:
             raise CommandError(f"interrupted; {GO_ON}", returncode=STOPS[caught[0]])
         if stopped_by == UNREAD:
             raise CommandError(f"stopped, since nobody reads its output; {GO_ON}")
         if failed and not stopped_by:
-            raise CommandError(f"{failed:,} messages were refused by the service; --retry-failed tries them again")
+            raise CommandError(
+                f"{failed:,} messages were refused by the service; --retry-failed tries them again"
+            )
 
-    def _say_next(self, work: Backfill, waiting: int, stopped_by: str | None, options: dict[str, Any]) -> None:
+    def _say_next(
+        self, work: Backfill, waiting: int, stopped_by: str | None, options: dict[str, Any]
+    ) -> None:
         if stopped_by in ("limit", "max-cost"):
-            self.stdout.write(f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending")
+            self.stdout.write(
+                f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending"
+            )
         elif work.embedded and not waiting and not options["vacuum"]:
             tables = ", ".join([*(one.table for one in work.tables), "message_memories"])
             self.stdout.write(f"Next: VACUUM (ANALYZE) {tables}; or --vacuum. Then rag_doctor")

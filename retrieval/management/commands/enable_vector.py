@@ -5,8 +5,8 @@ from typing import Any
 
 from django.db import connection
 
-from retrieval import extension
-from retrieval.management.command import OperatorCommand
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.schema import extension
 
 HELP = """\
 Make the PostgreSQL extension vector (pgvector) in this database. Safe to run again and under traffic.
@@ -25,7 +25,9 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """--check."""
-        parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where it is missing")
+        parser.add_argument(
+            "--check", action="store_true", help="change nothing; exit with 1 where it is missing"
+        )
 
     def run(self, **options: Any) -> None:
         """Print the version."""

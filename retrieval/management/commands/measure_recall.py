@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from retrieval import sql
-from retrieval.doctor.recall import AT, LEAST_RECALL, Measurement
-from retrieval.management.command import OperatorCommand
+from retrieval import db
+from retrieval.doctor.check_recall import AT, LEAST_RECALL, Measurement
+from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
 Measure recall on users drawn from the database: which share of the five nearest messages, by an exact search, it
@@ -31,7 +31,9 @@ class Command(OperatorCommand):
         """CommandError: nothing is embedded yet."""
         results = Measurement().results
         if not results.shares:
-            raise CommandError("no user has embedded messages to measure on: run backfill_embeddings first")
+            raise CommandError(
+                "no user has embedded messages to measure on: run backfill_embeddings first"
+            )
         found = {
             "questions": len(results.shares),
             "users": len(results.users),
@@ -39,7 +41,7 @@ class Command(OperatorCommand):
             "p50_ms": round(results.quantile_ms(0.5), 2),
             "p95_ms": round(results.quantile_ms(0.95), 2),
         }
-        sql.run(KEEP, found)
+        db.execute(KEEP, found)
         if options["json"]:
             self.write_json(found)
         else:
@@ -48,4 +50,6 @@ class Command(OperatorCommand):
                 f"p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms"
             )
         if results.recall < LEAST_RECALL:
-            self.stderr.write(f"WARNING: recall is below {LEAST_RECALL}: rag_doctor says what to do")
+            self.stderr.write(
+                f"WARNING: recall is below {LEAST_RECALL}: rag_doctor says what to do"
+            )

@@ -6,8 +6,8 @@ from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
-from retrieval.locks import one_at_a_time
-from retrieval.management.command import in_one_line
+from retrieval.management.operator_command import summarise_db_error
+from retrieval.schema.locks import wait_for_advisory_lock
 
 
 class Command(migrate.Command):
@@ -19,6 +19,6 @@ class Command(migrate.Command):
         try:
             connection.ensure_connection()
         except Error as error:
-            raise CommandError(in_one_line(error)) from error
-        with one_at_a_time(connection):
+            raise CommandError(summarise_db_error(error)) from error
+        with wait_for_advisory_lock(connection):
             super().handle(*args, **options)

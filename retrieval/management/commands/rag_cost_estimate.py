@@ -4,10 +4,11 @@ from argparse import ArgumentParser
 from contextlib import suppress
 from typing import Any
 
-from retrieval import current_model, embeddings
+from retrieval import current_model
 from retrieval.backfill.estimate import Estimate, estimate
-from retrieval.management.command import OperatorCommand
-from retrieval.sql import NoMemory
+from retrieval.db import NoMemory
+from retrieval.embeddings import embedding_service
+from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
 What backfill_embeddings would cost: pending messages, their tokens, US dollars. Changes nothing and calls nobody.
@@ -19,7 +20,7 @@ Works before migrate too, where every message that may be remembered counts.
 
 Pending, as in rag_status: no vector of the database's model, not set aside, not switched off. Where the settings name
 another model, nothing is embedded before rag_model use, which tells what that switch costs. The price:
-EMBEDDING_PRICE_PER_1K, else OpenAI's of the day that stands in retrieval/cost.py; nothing with EMBEDDINGS=local or
+EMBEDDING_PRICE_PER_1K, else OpenAI's of the day that stands in retrieval/embeddings/cost.py; nothing with EMBEDDINGS=local or
 none.
 --exact counts equal texts of one user once, as they are bought, and a text's first 8,191 tokens.
 Locks: none; --exact keeps a transaction open meanwhile, for which migrate and index builds wait."""
@@ -36,7 +37,9 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """--exact."""
-        parser.add_argument("--exact", action="store_true", help="read the texts and count their tokens")
+        parser.add_argument(
+            "--exact", action="store_true", help="read the texts and count their tokens"
+        )
 
     def run(self, **options: Any) -> None:
         """Three lines."""
@@ -51,7 +54,7 @@ class Command(OperatorCommand):
 
     def _warn_of_another_model(self) -> None:
         """Beside the three lines: what is counted cannot be embedded with these settings."""
-        name = embeddings.configured_name()
+        name = embedding_service.configured_name()
         with suppress(NoMemory):
             if name and (other := current_model.other_than(name)):
                 self.stderr.write(OTHER_MODEL.format(other=other, name=name))
@@ -60,4 +63,9 @@ class Command(OperatorCommand):
 def as_json(found: Estimate) -> dict[str, object]:
     """For scripts; the cost not rounded to cents."""
     cost_usd = round(found.cost_usd, 6)
-    return {"messages": found.messages, "tokens": found.tokens, "cost_usd": cost_usd, "exact": found.exact}
+    return {
+        "messages": found.messages,
+        "tokens": found.tokens,
+        "cost_usd": cost_usd,
+        "exact": found.exact,
+    }

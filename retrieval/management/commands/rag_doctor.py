@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from retrieval.doctor.examine import examine_all
 from retrieval.doctor.report import Check, Finding, Status
-from retrieval.doctor.run import examine_all
-from retrieval.management.command import OperatorCommand
+from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
 Look at every success criterion, every item of the checklist and every trap of the deployment guide, at the settings
@@ -27,7 +27,12 @@ OPTIONS = {
     "isolation": "also try to recall one user's messages for another",
 }
 HEADINGS = {"criterion": "Success criteria", "checklist": "Checklist", "trap": "Traps"}
-STYLES = {Status.PASS: "SUCCESS", Status.WARN: "WARNING", Status.FAIL: "ERROR", Status.SKIP: "NOTICE"}
+STYLES = {
+    Status.PASS: "SUCCESS",
+    Status.WARN: "WARNING",
+    Status.FAIL: "ERROR",
+    Status.SKIP: "NOTICE",
+}
 NAME_WIDTH = 24
 
 
@@ -51,7 +56,9 @@ class Command(OperatorCommand):
                 heading = self._say_heading(check, heading)
                 self._say(check, finding)
         if options["json"]:
-            self.write_json({"checks": [{"name": check.name, **asdict(finding)} for check, finding in found]})
+            self.write_json(
+                {"checks": [{"name": check.name, **asdict(finding)} for check, finding in found]}
+            )
         self._sum_up(Counter(finding.status for _, finding in found), quiet=options["json"])
 
     def _say_heading(self, check: Check, before: str) -> str:

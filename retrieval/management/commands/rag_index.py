@@ -12,10 +12,11 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval import building, locks, rebuild
-from retrieval.building import Told
-from retrieval.management.command import OperatorCommand, add_table, number
-from retrieval.rebuild import LEAST_EF, LEAST_M, MOST_EF, MOST_M, Shape, Target
+from retrieval.management.operator_command import OperatorCommand, add_table, number
+from retrieval.reindex import build_progress, rebuild
+from retrieval.reindex.build_progress import Told
+from retrieval.reindex.rebuild import LEAST_EF, LEAST_M, MOST_EF, MOST_M, Shape, Target
+from retrieval.schema import locks
 
 HELP = """\
 Build the HNSW indexes anew, or do without them during a bulk fill. Safe under traffic.
@@ -53,10 +54,17 @@ class Command(OperatorCommand):
         m = number(LEAST_M, int, f"a whole number from {LEAST_M} to {MOST_M}", most=MOST_M)
         ef = number(LEAST_EF, int, f"a whole number from {LEAST_EF} to {MOST_EF}", most=MOST_EF)
         parser.add_argument("action", choices=WORK, help="what to do")
-        parser.add_argument("what", nargs="?", choices=["hnsw"], help="with drop and create: the HNSW indexes")
-        parser.add_argument("--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (16)")
         parser.add_argument(
-            "--ef-construction", type=ef, default=64, help="candidates for them, 4 to 1000, at least twice m (64)"
+            "what", nargs="?", choices=["hnsw"], help="with drop and create: the HNSW indexes"
+        )
+        parser.add_argument(
+            "--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (16)"
+        )
+        parser.add_argument(
+            "--ef-construction",
+            type=ef,
+            default=64,
+            help="candidates for them, 4 to 1000, at least twice m (64)",
         )
         add_table(parser)
 
@@ -66,10 +74,16 @@ class Command(OperatorCommand):
         if problem := _problem(options, shape):
             raise CommandError(f"{problem}; see rag_index --help", returncode=2)
         told = Told(self._say_to(options), as_bar=sys.stdout.isatty() and not options["json"])
-        with locks.alone(connection, locks.MIGRATE_LOCK, patience_s=PATIENCE_S) as alone, _stopping(action):
+        with (
+            locks.try_advisory_lock(connection, locks.MIGRATE_LOCK, patience_s=PATIENCE_S) as alone,
+            _stopping(action),
+        ):
             if not alone:
                 raise CommandError(BUSY)
-            done = [self._work(target, action, shape, told) for target in rebuild.targets(options["table"])]
+            done = [
+                self._work(target, action, shape, told)
+                for target in rebuild.targets(options["table"])
+            ]
         if options["json"]:
             self.write_json({"indexes": done})
 
@@ -84,21 +98,29 @@ class Command(OperatorCommand):
         return say
 
     def _work(self, target: Target, action: str, shape: Shape, told: Told) -> dict[str, Any]:
-        if building.look(target.table):
-            raise CommandError(f"an index of {target.table} is being built: let it finish, or stop it first")
+        if build_progress.look(target.table):
+            raise CommandError(
+                f"an index of {target.table} is being built: let it finish, or stop it first"
+            )
         began = time.monotonic()
         if action == "create" and target.valid:
             told.say(f"{target.name} is there and valid; rag_index rebuild builds it anew")
         elif action == "drop":
             WORK[action](target, shape)
-            told.say(f"{target.name} is dropped" if target.valid is not None else f"{target.name} was not there")
+            told.say(
+                f"{target.name} is dropped"
+                if target.valid is not None
+                else f"{target.name} was not there"
+            )
         else:
             announce(target, shape, told.say)
             with told.building(target.name, target.table, target.rows):
                 WORK[action](target, shape)
             seconds, after = time.monotonic() - began, rebuild.look(target.source, target.name)
             size = f"{after.size_bytes / 1e6:,.1f} MB"
-            told.say(f"{target.name}: built in {seconds:,.1f} s, {size}, {', '.join(after.options)}")
+            told.say(
+                f"{target.name}: built in {seconds:,.1f} s, {size}, {', '.join(after.options)}"
+            )
         return self._report(target, time.monotonic() - began)
 
     def _report(self, before: Target, seconds: float) -> dict[str, Any]:
@@ -115,7 +137,11 @@ class Command(OperatorCommand):
 
 def announce(target: Target, shape: Shape, say: Callable[[str], Any]) -> None:
     """What the build needs, before it begins."""
-    present = f"beside the present {target.size_bytes / 1e6:,.0f} MB until it is done, " if target.size_bytes else ""
+    present = (
+        f"beside the present {target.size_bytes / 1e6:,.0f} MB until it is done, "
+        if target.size_bytes
+        else ""
+    )
     say(
         f"{target.name}: {target.rows:,} rows; about {target.needed_bytes / 1e6:,.0f} MB of disk, {present}"
         "and as much of WAL. What is free cannot be seen from here: look on the server"
@@ -148,7 +174,9 @@ def _stopping(action: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        words = f"interrupted; run rag_index {action} again, it removes what may be left of an index"
+        words = (
+            f"interrupted; run rag_index {action} again, it removes what may be left of an index"
+        )
         raise CommandError(words, returncode=STOPS[caught[-1]]) from None
     finally:
         for one, handler in before.items():

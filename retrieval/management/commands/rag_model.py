@@ -7,10 +7,11 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from retrieval import cost, current_model, embeddings, usage
+from retrieval import current_model
 from retrieval.backfill import pending
-from retrieval.management.command import OperatorCommand, number
-from retrieval.models import sources
+from retrieval.embeddings import cost, embedding_service, usage
+from retrieval.management.operator_command import OperatorCommand, number
+from retrieval.models import message_tables
 
 HELP = """\
 Show which embedding model the stored vectors come from, and how many messages have one by which model.
@@ -26,7 +27,9 @@ back is the same command with the earlier settings: it pays for what was embedde
 
 Locks: ACCESS EXCLUSIVE on embedding_models for some milliseconds, asked for 300 ms at a time, with pauses.
 Exit code: 0 shown, switched, or nothing to switch; 1 failed, or not confirmed."""
-GREETING = "Good morning."  # one call, before anything is changed: does the new model answer as it should?
+GREETING = (
+    "Good morning."  # one call, before anything is changed: does the new model answer as it should?
+)
 NO_MODEL = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
 
 
@@ -50,7 +53,11 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
-        estimate = {"messages": self.messages, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
+        estimate = {
+            "messages": self.messages,
+            "tokens": self.tokens,
+            "cost_usd": round(self.cost_usd, 6),
+        }
         return {"from": self.before, "to": self.after} | estimate
 
 
@@ -62,9 +69,13 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """What to do, and what to ask."""
         dollars = number(0, float, "an amount in US dollars, 0 or more")
-        parser.add_argument("action", nargs="?", choices=["use"], help="use: switch to the configured model")
+        parser.add_argument(
+            "action", nargs="?", choices=["use"], help="use: switch to the configured model"
+        )
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument("--max-cost", type=dollars, help="US dollars; switch only where the estimate is within")
+        parser.add_argument(
+            "--max-cost", type=dollars, help="US dollars; switch only where the estimate is within"
+        )
 
     def run(self, **options: Any) -> None:
         """Look, or switch."""
@@ -75,18 +86,29 @@ class Command(OperatorCommand):
 
     def _show(self, *, as_json: bool) -> None:
         found, without = current_model.models(), current_model.count_without()
-        configured, current = embeddings.model_name(), next((one.name for one in found if one.current), None)
+        configured, current = (
+            embedding_service.model_name(),
+            next((one.name for one in found if one.current), None),
+        )
         if as_json:
             listed = [{"name": one.name, "current": one.current, "rows": one.rows} for one in found]
-            self.write_json({"current": current, "configured": configured, "models": listed, "without": without})
+            self.write_json(
+                {"current": current, "configured": configured, "models": listed, "without": without}
+            )
             return
         for one in found:
-            self.stdout.write(f"{one.name}: {one.rows:,} messages{', current' if one.current else ''}")
+            self.stdout.write(
+                f"{one.name}: {one.rows:,} messages{', current' if one.current else ''}"
+            )
         self.stdout.write(f"without a vector: {without:,} messages")
         if current is None:
-            self.stdout.write("No vectors yet: the model of the first one stored becomes the current one")
+            self.stdout.write(
+                "No vectors yet: the model of the first one stored becomes the current one"
+            )
         elif configured not in (None, current):
-            self.stdout.write(f"The settings name {configured}. To switch to it: manage.py rag_model use")
+            self.stdout.write(
+                f"The settings name {configured}. To switch to it: manage.py rag_model use"
+            )
 
     def _use(self, options: dict[str, Any]) -> None:
         plan = plan_of_switch()
@@ -95,10 +117,10 @@ class Command(OperatorCommand):
             return
         self._say_plan(plan, to=self.stderr if options["json"] else self.stdout)
         self._confirm(plan, options)
-        embeddings.get_embedding(GREETING)
+        embedding_service.get_embedding(GREETING)
         usage.flush()
         current_model.switch(plan.after)
-        again = sum(pending.take_up_again(one) for one in sources())
+        again = sum(pending.take_up_again(one) for one in message_tables())
         if options["json"]:
             self.write_json({"switched": True, "taken_up_again": again} | plan.as_json())
             return
@@ -123,7 +145,9 @@ class Command(OperatorCommand):
         """Raises CommandError where the switch is not wanted."""
         most = options["max_cost"]
         if most is not None and plan.cost_usd > most:
-            raise CommandError(f"not switched: the estimate, ${plan.cost_usd:,.4f}, is over --max-cost {most:g}")
+            raise CommandError(
+                f"not switched: the estimate, ${plan.cost_usd:,.4f}, is over --max-cost {most:g}"
+            )
         if options["yes"]:
             return
         if not sys.stdin.isatty():
@@ -139,8 +163,10 @@ def plan_of_switch() -> Plan:
 
     Counted are messages without a vector of the new model, also those that the old one refused.
     """
-    name = embeddings.model_name()
+    name = embedding_service.model_name()
     if name is None:
         raise CommandError(NO_MODEL)
-    counts = [pending.count(one, model=name) for one in sources()]
-    return Plan(current_model.current_model(), name, sum(one.pending + one.failed for one in counts))
+    counts = [pending.count(one, model=name) for one in message_tables()]
+    return Plan(
+        current_model.current_model(), name, sum(one.pending + one.failed for one in counts)
+    )

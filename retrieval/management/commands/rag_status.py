@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from retrieval import status
-from retrieval.management.command import OperatorCommand, number, say_no_more
+from retrieval.management.operator_command import OperatorCommand, discard_output, number
 
 HELP = """\
 How far memory is: messages with a vector, without, and set aside, by table; indexes; the model. Changes nothing.
@@ -31,7 +31,12 @@ class Command(OperatorCommand):
         """--watch."""
         seconds = number(0.1, float, "seconds, 0.1 or more")
         parser.add_argument(
-            "--watch", nargs="?", type=seconds, const=EVERY_S, metavar="SECONDS", help="again every so often (5)"
+            "--watch",
+            nargs="?",
+            type=seconds,
+            const=EVERY_S,
+            metavar="SECONDS",
+            help="again every so often (5)",
         )
 
     def run(self, **options: Any) -> None:
@@ -47,7 +52,7 @@ class Command(OperatorCommand):
         except KeyboardInterrupt:
             return
         except BrokenPipeError:
-            say_no_more(sys.stdout)
+            discard_output(sys.stdout)
 
     def _say(self, options: dict[str, Any]) -> None:
         found = status.collect()
@@ -56,4 +61,6 @@ class Command(OperatorCommand):
         else:
             watched_at = f"{time.strftime('%H:%M:%S')}\n" if options["watch"] else ""
             clear = CLEAR if watched_at and sys.stdout.isatty() else ""
-            self.stdout.write(clear + watched_at + "\n".join(status.lines(found)) + "\n" * bool(watched_at))
+            self.stdout.write(
+                clear + watched_at + "\n".join(status.lines(found)) + "\n" * bool(watched_at)
+            )

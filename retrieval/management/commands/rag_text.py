@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from retrieval import texts
-from retrieval.management.command import OperatorCommand
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.recall import search_config
 
 HELP = """\
 Show, or change, the text search configuration by which messages are found by words (stemming, stop words, the names
@@ -28,7 +28,12 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """``use CONFIG``."""
         parser.add_argument("action", nargs="?", choices=["use"], help="change it")
-        parser.add_argument("config", nargs="?", metavar="CONFIG", help="a text search configuration of PostgreSQL's")
+        parser.add_argument(
+            "config",
+            nargs="?",
+            metavar="CONFIG",
+            help="a text search configuration of PostgreSQL's",
+        )
 
     def run(self, **options: Any) -> None:
         """Say what is in force."""
@@ -36,13 +41,15 @@ class Command(OperatorCommand):
             raise CommandError("name a configuration, such as: rag_text use german", returncode=2)
         if options["action"]:
             try:
-                texts.use(options["config"])
-            except texts.UnknownText as error:
+                search_config.use(options["config"])
+            except search_config.UnknownText as error:
                 raise CommandError(str(error)) from error
-        found = texts.state()
+        found = search_config.state()
         if options["json"]:
             self.write_json({"config": found.config, "current": found.made, "other": found.other})
             return
-        self.stdout.write(f"{found.config}: {found.made:,} messages, {found.other:,} made by another configuration")
+        self.stdout.write(
+            f"{found.config}: {found.made:,} messages, {found.other:,} made by another configuration"
+        )
         if found.other:
             self.stdout.write("Run backfill_embeddings: it makes their words anew, at no cost")

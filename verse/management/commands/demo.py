@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from chat.samples.loading import load, questions
 from retrieval.backfill import Backfill, count_pending
-from retrieval.embeddings import EmbeddingError, model_name
+from retrieval.embeddings.embedding_service import EmbeddingError, model_name
 from verse.environment import kept_secret
 
 MOST_WORKERS = 2  # each holds a model of its own
@@ -45,17 +45,28 @@ class Command(BaseCommand):
         self.embed()
         connection.close()
         self.stdout.write(f"Sign in as demo, password {password}")
-        model = "the bundled model, a very small one" if settings.LLM == "local" else settings.LLM_MODEL
-        self.stdout.write(f"Answers come from {model}; data lies in {settings.HOME.name}/, delete it to begin anew")
+        model = (
+            "the bundled model, a very small one" if settings.LLM == "local" else settings.LLM_MODEL
+        )
+        self.stdout.write(
+            f"Answers come from {model}; data lies in {settings.HOME.name}/, delete it to begin anew"
+        )
         url = f"http://127.0.0.1:{settings.PORT}"
         asked = "\n".join(
-            f"  api chats/$CHAT/messages/ '{json.dumps({'content': one.question})}'" for one in questions()
+            f"  api chats/$CHAT/messages/ '{json.dumps({'content': one.question})}'"
+            for one in questions()
         )
         self.stdout.write(TRY.format(url=url, asked=asked))
         self.stdout.write(f"Serving {url} (the API: /api/docs/); Ctrl-C stops it")
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
-        server = [sys.executable, "-m", "gunicorn", "verse.asgi:application", *self.server_options()]
+        server = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "verse.asgi:application",
+            *self.server_options(),
+        ]
         os.execv(sys.executable, server)  # noqa: S606 - no shell is what we want
 
     def refuse_taken_port(self) -> None:
@@ -65,12 +76,16 @@ class Command(BaseCommand):
             try:
                 probe.bind(("127.0.0.1", settings.PORT))
             except OSError as error:
-                raise CommandError(f"port {settings.PORT} is in use: PORT=9000 make demo takes another") from error
+                raise CommandError(
+                    f"port {settings.PORT} is in use: PORT=9000 make demo takes another"
+                ) from error
 
     def make_user(self, password: str) -> AbstractBaseUser:
         """The user demo, who may look at the admin; a changed password is set back to the one that is printed."""
         users = get_user_model()._default_manager
-        user, _ = users.get_or_create(username="demo", defaults={"is_staff": True, "is_superuser": True})
+        user, _ = users.get_or_create(
+            username="demo", defaults={"is_staff": True, "is_superuser": True}
+        )
         if not user.check_password(password):
             user.set_password(password)
             user.save()
@@ -82,7 +97,9 @@ class Command(BaseCommand):
         for _ in run.fill_words():
             pass
         pending = sum(count_pending(source, model=model_name()) for source in run.tables)
-        with tqdm(total=pending, desc="Embedding", unit=" messages", disable=None if pending else True) as bar:
+        with tqdm(
+            total=pending, desc="Embedding", unit=" messages", disable=None if pending else True
+        ) as bar:
             try:
                 for report in run.embed():
                     bar.update(report.embedded)

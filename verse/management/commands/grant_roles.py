@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connection, transaction
 
-from retrieval.management.command import OperatorCommand
+from retrieval.management.operator_command import OperatorCommand
 from verse import roles
 
 HELP = """\
@@ -31,8 +31,14 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The two roles."""
         parser.add_argument("--web", required=True, metavar="ROLE", help="the servers' role")
-        parser.add_argument("--backfill", required=True, metavar="ROLE", help="the role of the memory's commands")
-        parser.add_argument("--print", action="store_true", help="print the statements, for psql, and change nothing")
+        parser.add_argument(
+            "--backfill", required=True, metavar="ROLE", help="the role of the memory's commands"
+        )
+        parser.add_argument(
+            "--print",
+            action="store_true",
+            help="print the statements, for psql, and change nothing",
+        )
 
     def run(self, **options: Any) -> None:
         """In one transaction, or as text."""
@@ -49,7 +55,9 @@ class Command(OperatorCommand):
             self._print(missing, made, as_json=options["json"])
             return
         if missing:
-            raise CommandError(f"a role is missing: let an administrator run {' '.join(missing)} Then run this again")
+            raise CommandError(
+                f"a role is missing: let an administrator run {' '.join(missing)} Then run this again"
+            )
         with transaction.atomic(), connection.cursor() as cursor:
             for statement in made:
                 cursor.execute(statement)
@@ -59,11 +67,17 @@ class Command(OperatorCommand):
         if as_json:
             self.write_json({"missing": missing, "statements": made})
             return
-        lines = [*(f"-- as an administrator: {one}" for one in missing), "BEGIN;", *(f"{one};" for one in made)]
+        lines = [
+            *(f"-- as an administrator: {one}" for one in missing),
+            "BEGIN;",
+            *(f"{one};" for one in made),
+        ]
         self.stdout.write("\n".join([*lines, "COMMIT;"]))
 
     def _say(self, made: list[str], both: list[str], *, as_json: bool) -> None:
         if as_json:
             self.write_json({"web": both[0], "backfill": both[1], "statements": len(made)})
         else:
-            self.stdout.write(f"Granted to {both[0]} and {both[1]}: {len(made)} statements. Again after each migrate")
+            self.stdout.write(
+                f"Granted to {both[0]} and {both[1]}: {len(made)} statements. Again after each migrate"
+            )

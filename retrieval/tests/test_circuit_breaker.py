@@ -1,0 +1,146 @@
+"""The pause: when a failing service is left alone, and how it is tried again."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pytest_django import Settings
+
+from fake_openai import FakeOpenAI, Refuse, Vectors
+from retrieval.embeddings import embedding_service
+from retrieval.tests.embedding_support import Clock, fresh, lead_to
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[FakeOpenAI]:
+    """One fake for the module."""
+    with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture(autouse=True)
+def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
+    """The fake, well-behaved, and the settings that lead to it."""
+    lead_to(service, settings)
+    with fresh(service):
+        yield service
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The pause's clock."""
+    clock = Clock()
+    embedding_service.reset(clock=clock)
+    return clock
+
+
+def fail_three_times(fake: FakeOpenAI) -> None:
+    fake.embeddings.script(*[Refuse(401)] * 3)
+    for _ in range(3):
+        with pytest.raises(embedding_service.KeyRefused):
+            embedding_service.get_embedding("hello")
+
+
+def test_after_three_failures_no_call_is_made_for_15_s_and_then_one(
+    fake: FakeOpenAI, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_three_times(fake)
+    assert (len(fake.requests), len(caplog.records)) == (3, 3)
+    for now_s in (1000.0, 1014.9):
+        clock.now_s = now_s
+        assert embedding_service.is_paused()
+        with pytest.raises(embedding_service.CircuitOpen) as refused:
+            embedding_service.begin(["hello"])
+    assert refused.value.retry_after_s == pytest.approx(0.1)
+    assert (len(fake.requests), len(caplog.records)) == (3, 3)
+
+    clock.now_s = 1015.0
+    assert not embedding_service.is_paused()
+    fake.embeddings.default = Vectors(delay_s=0.3)
+    first = embedding_service.begin(["hello"])
+    with pytest.raises(embedding_service.CircuitOpen):
+        embedding_service.begin(["hello"])
+    first.result()
+    assert not embedding_service.is_paused()
+    embedding_service.get_embedding("hello")
+    assert len(fake.requests) == 5
+
+
+def test_a_call_that_is_tried_after_the_pause_and_fails_begins_another(
+    fake: FakeOpenAI, clock: Clock
+) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.script(Refuse(403))
+    with pytest.raises(embedding_service.KeyRefused):
+        embedding_service.get_embedding("hello")
+    assert embedding_service.is_paused()
+    clock.now_s += 15
+    embedding_service.get_embedding("hello")
+    assert not embedding_service.is_paused()
+
+
+def test_of_many_callers_after_the_pause_one_asks(fake: FakeOpenAI, clock: Clock) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.default = Vectors(delay_s=0.3)
+
+    def try_one(number: int) -> bool:
+        try:
+            embedding_service.get_embedding(f"{number}")
+        except embedding_service.CircuitOpen:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(try_one, range(8))).count(True) == 1
+    assert len(fake.requests) == 4
+
+
+def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
+    fake.embeddings.script(*(Refuse(401), Refuse(401), Vectors()) * 3)
+    for _ in range(3):
+        for _ in range(2):
+            with pytest.raises(embedding_service.KeyRefused):
+                embedding_service.get_embedding("hello")
+        embedding_service.get_embedding("hello")
+    assert not embedding_service.is_paused()
+
+
+def test_a_refused_text_says_nothing_about_the_service(fake: FakeOpenAI) -> None:
+    fake.embeddings.refuse_text("poison")
+    for _ in range(4):
+        with pytest.raises(embedding_service.InputRefused):
+            embedding_service.get_embedding("poison")
+    assert not embedding_service.is_paused()
+
+
+def test_a_refused_text_after_the_pause_leaves_the_try_to_the_next(
+    fake: FakeOpenAI, clock: Clock
+) -> None:
+    fail_three_times(fake)
+    clock.now_s += 15
+    fake.embeddings.refuse_text("poison")
+    with pytest.raises(embedding_service.InputRefused):
+        embedding_service.get_embedding("poison")
+    embedding_service.get_embedding("hello")
+    assert not embedding_service.is_paused()
+
+
+def test_callers_who_stop_waiting_count_as_failures() -> None:
+    for _ in range(3):
+        assert not embedding_service.is_paused()
+        embedding_service.record_cut_off()
+    assert embedding_service.is_paused()
+    embedding_service.reset()
+    assert not embedding_service.is_paused()
+
+
+def test_failures_of_calls_under_way_do_not_make_the_pause_longer(
+    fake: FakeOpenAI, clock: Clock
+) -> None:
+    fail_three_times(fake)
+    clock.now_s += 10
+    embedding_service.record_cut_off()
+    clock.now_s += 5
+    assert not embedding_service.is_paused()

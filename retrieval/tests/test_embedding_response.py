@@ -1,0 +1,116 @@
+"""Answers that the fake service does not give, and the forms of Retry-After."""
+
+import json
+import math
+import time
+from email.utils import formatdate
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrieval.embeddings.response import error_in, retry_after_s, vectors_in
+
+GOOD = [0.0] * 1535 + [1.0]
+
+
+def answer(*vectors: Any, indexes: list[Any] | None = None) -> bytes:
+    items = [
+        {"index": index, "embedding": vector}
+        for index, vector in zip(indexes or range(9), vectors, strict=False)
+    ]
+    return json.dumps({"data": items}).encode()
+
+
+def test_plain_numbers_are_read_like_base64() -> None:
+    (vector,) = vectors_in(answer(GOOD), count=1)
+    assert vector.dtype == np.float32
+    assert np.array_equal(vector, GOOD)
+    assert vectors_in(answer([1] * 1536), count=1)[0].sum() == 1536
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [
+        ([*GOOD[1:], True, "1"][-1536:], "a vector holds what is no number"),
+        ([True] * 1536, "a vector holds what is no number"),
+        ([None] * 1536, "a vector holds what is no number"),
+        ([10**400, *GOOD[1:]], "a vector holds what is no number"),
+        ([[1.0], *GOOD[1:]], "a vector cannot be read"),
+        ([GOOD], "a vector has not 1536 numbers"),
+        ([], "a vector has not 1536 numbers"),
+        ("AAAAAAA", "a vector cannot be read"),
+        ("é", "a vector cannot be read"),
+        ("AAAA", "a vector cannot be read"),
+        ("AAAAAA==", "a vector has not 1536 numbers"),
+        (None, "a vector holds what is no number"),
+        ([math.nan, *GOOD[1:]], "a vector is all zero or not finite"),
+        ([1e39, *GOOD[1:]], "a vector is all zero or not finite"),
+        ([1e-30] * 1536, "a vector is all zero or not finite"),
+        ([1e30] * 1536, "a vector is all zero or not finite"),
+    ],
+    ids=str,
+)
+def test_a_vector_that_cosine_could_not_use_is_refused(vector: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        vectors_in(answer(GOOD, vector), count=2)
+
+
+@pytest.mark.parametrize(
+    ("indexes", "words"),
+    [
+        ([0, None], "a vector has no index"),
+        ([0, True], "a vector has no index"),
+        ([0, 1.0], "a vector has no index"),
+        ([0, 2], "its indexes are not those of the texts"),
+        ([-1, 0], "its indexes are not those of the texts"),
+        ([1, 1], "its indexes are not those of the texts"),
+    ],
+)
+def test_each_index_comes_once(indexes: list[Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        vectors_in(answer(GOOD, GOOD, indexes=indexes), count=2)
+
+
+def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
+    with pytest.raises(ValueError, match=r"^2 vectors for 1 texts$"):
+        vectors_in(answer(GOOD, GOOD, indexes=[0, 0]), count=1)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"[" * 100_000, b"{", b"null", b"[]", b'{"data":{}}', b'{"data":[1]}']
+)
+def test_what_is_no_list_of_vectors_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^it (is not JSON|holds no list of vectors)$"):
+        vectors_in(body, count=1)
+
+
+def test_retry_after_is_read_in_all_its_forms() -> None:
+    assert retry_after_s({"retry-after": "2"}) == 2
+    assert retry_after_s({"retry-after": "0.5"}) == 0.5
+    assert retry_after_s({"retry-after-ms": "1500", "retry-after": "2"}) == 1.5
+    assert retry_after_s(
+        {"retry-after": formatdate(time.time() + 60, usegmt=True)}
+    ) == pytest.approx(60, abs=2)
+    assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
+    for value in ("", "soon", "nan", "inf", "-"):
+        assert retry_after_s({"retry-after": value}) is None
+    assert retry_after_s({"retry-after": "-3"}) == 0
+    assert retry_after_s({}) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error": {"code": "invalid_api_key", "type": "auth"}}', ("invalid_api_key", "auth")),
+        (b'{"error": {"code": null}}', ("", "")),
+        (b'{"error": "no"}', ("", "")),
+        (b'{"error": null}', ("", "")),
+        (b"[]", ("", "")),
+        (b"<html>", ("", "")),
+        (b"[" * 100_000, ("", "")),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_refusal_says_is_read_where_it_can_be(body: bytes, found: tuple[str, str]) -> None:
+    assert error_in(body) == found

@@ -1,0 +1,214 @@
+"""How far memory is, as numbers and as JSON; again and again until Ctrl-C."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command, execute_from_command_line
+from django.db import connection
+from pytest_django import Settings
+
+from chat.models import ChatMessage, MemorySwitch, Passage, StandaloneChat, StandaloneChatMessage
+from fake_openai import FakeOpenAI
+from retrieval.backfill import backfill
+from retrieval.status import percent
+from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+HNSW = ("idx_chat_messages_embedding_user", "idx_standalone_messages_embedding")
+NOTHING = {"with": 0, "without": 0, "failed": 0, "percent": 100.0}
+
+
+def status() -> dict[str, Any]:
+    """What ``rag_status --json`` prints."""
+    found: dict[str, Any] = json.loads(printed("--json"))
+    return found
+
+
+def printed(*options: str) -> str:
+    """What the command says."""
+    out = StringIO()
+    call_command("rag_status", *options, stdout=out)
+    return out.getvalue()
+
+
+def say(user: User, *contents: str) -> StandaloneChat:
+    """Messages in a chat."""
+    chat = StandaloneChat.objects.create(user=user)
+    for content in contents:
+        StandaloneChatMessage.objects.create(
+            user=user, conversation=chat, role="user", content=content
+        )
+    return chat
+
+
+def run(sql: str) -> None:
+    """A statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def test_nothing_at_all_is_a_hundred_percent(db: None) -> None:
+    found = status()
+    assert found["tables"] == {"chat_messages": NOTHING, "standalone_chat_messages": NOTHING}
+    assert found["model"] is None
+    assert {one["name"] for one in found["indexes"] if one["valid"]} >= set(HNSW)
+
+
+def test_each_message_is_with_or_without_or_failed(alice: User, remembering: FakeOpenAI) -> None:
+    say(alice, "One", "Two", "Three")
+    passage = Passage.objects.create(user=alice, reference="Tobit 6", text="And the dog followed.")
+    ChatMessage.objects.create(user=alice, conversation=passage, role="user", content="Four")
+    backfill(batch_size=10)
+    say(alice, "Five", "Six", "Seven")
+    run(
+        "UPDATE message_memories SET embedding_error = 'refused' WHERE id = (SELECT max(id) FROM message_memories)"
+    )
+    found = status()
+    standalone = {"with": 3, "without": 2, "failed": 1, "percent": 50.0}
+    assert found["tables"]["standalone_chat_messages"] == standalone
+    assert found["tables"]["chat_messages"] == {
+        "with": 1,
+        "without": 0,
+        "failed": 0,
+        "percent": 100.0,
+    }
+    assert (found["model"], found["configured_model"]) == ("text-embedding-3-small",) * 2
+
+
+def test_what_is_switched_off_failed_or_empty_counts_nowhere(alice: User, bob: User) -> None:
+    StandaloneChat.objects.filter(pk=say(alice, "Off").pk).update(memory=False)
+    say(bob, "Off as well")
+    MemorySwitch.objects.create(user=bob, enabled=False)
+    chat = say(alice, "On")
+    StandaloneChatMessage.objects.create(
+        user=alice, conversation=chat, role="assistant", content="", status="failed"
+    )
+    assert status()["tables"]["standalone_chat_messages"] == {
+        "with": 0,
+        "without": 1,
+        "failed": 0,
+        "percent": 0.0,
+    }
+
+
+def test_a_message_from_before_the_triggers_is_without(alice: User) -> None:
+    say(alice, "Old")
+    run("DELETE FROM message_memories")
+    assert status()["tables"]["standalone_chat_messages"]["without"] == 1
+
+
+def test_vectors_of_another_model_are_without(
+    alice: User, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    say(alice, "One")
+    backfill(batch_size=10)
+    run(
+        "UPDATE embedding_models SET current = false; INSERT INTO embedding_models (name, current) VALUES ('x', true)"
+    )
+    assert status()["tables"]["standalone_chat_messages"]["without"] == 1
+    assert (
+        "Model: x; EMBEDDING_MODEL is text-embedding-3-small: run manage.py rag_model\n"
+        in printed()
+    )
+
+
+def test_indexes_have_size_validity_and_times_used(alice: User, remembering: FakeOpenAI) -> None:
+    say(alice, "One")
+    backfill(batch_size=10)
+    run(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
+    )
+    try:
+        found = {one["name"]: one for one in status()["indexes"]}
+        assert set(found["idx_standalone_messages_embedding"]) == {
+            "name", "table", "size_bytes", "valid", "scans", "missing",
+        }  # fmt: skip
+        assert found["idx_standalone_messages_embedding"]["table"] == "standalone_chat_messages"
+        assert found["idx_standalone_messages_embedding"]["size_bytes"] > 0
+        assert [found[name]["valid"] for name in HNSW] == [False, True]
+        assert found["message_memories_pending"]["scans"] >= 0
+        assert "  INVALID: manage.py rag_index rebuild, or migrate" in printed()
+    finally:
+        run(
+            "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
+        )
+
+
+def test_for_people_it_is_a_table(alice: User, settings: Settings) -> None:
+    settings.RAG_MIN_SIMILARITY = 0.25
+    say(alice, "One")
+    lines = printed().splitlines()
+    assert lines[:2] == ["Model: none yet", "RAG_MIN_SIMILARITY: 0.25"]
+    row = next(line for line in lines if line.startswith("standalone_chat_messages"))
+    assert row.split() == ["standalone_chat_messages", "0", "1", "0", "0.00%"]
+    settings.RAG_MIN_SIMILARITY = -1
+    assert printed().splitlines()[1] == "RAG_MIN_SIMILARITY: -1.00 (nothing is left out)"
+    settings.RAG_MIN_SIMILARITY, settings.EMBEDDINGS = None, "local"
+    assert status()["min_similarity"] == 0.4  # measured for the bundled model
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [(0, 0, 100.0), (1, 3, 33.33), (999_999, 1_000_000, 99.99), (5, 5, 100.0)],
+)
+def test_it_is_a_hundred_only_where_nothing_is_missing(
+    part: int, whole: int, expected: float
+) -> None:
+    assert percent(part, whole) == expected
+
+
+def watching(*options: str, **streams: Any) -> "subprocess.Popen[bytes]":
+    """``rag_status --watch`` in a process of its own, which hears SIGINT."""
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'manage.py'; "
+    code += "from django.core.management import execute_from_command_line as run; run(sys.argv)"
+    values = {"DATABASE_URL": database_url(connection), "SECRET_KEY": "test", "TERM": "xterm"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "rag_status", "--watch", *options], cwd=ROOT, **streams,
+        env=clean_environment(DJANGO_SETTINGS_MODULE="verse.settings", **values),
+    )  # fmt: skip
+
+
+def test_watch_goes_on_until_ctrl_c_which_is_no_failure(alice: User) -> None:
+    process = watching("0.2", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    seen = [json.loads(process.stdout.readline())]
+    say(alice, "One")
+    until = time.monotonic() + PATIENCE_S
+    while (
+        seen[-1]["tables"]["standalone_chat_messages"]["without"] == 0 and time.monotonic() < until
+    ):
+        seen.append(json.loads(process.stdout.readline()))
+    assert seen[-1]["tables"]["standalone_chat_messages"]["without"] == 1
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_watch_clears_the_screen_of_a_terminal(db: None) -> None:
+    ours, theirs = pty.openpty()
+    process = watching("0.2", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\x1b[2J\x1b[H") < 2:
+        shown += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    process.wait(PATIENCE_S)
+    os.close(ours)
+    assert b"chat_messages" in shown
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "often", "inf", "nan"])
+def test_wrong_usage_is_exit_2(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", "rag_status", f"--watch={seconds}"])
+    assert ended.value.code == 2
+    assert "is not seconds, 0.1 or more" in capsys.readouterr().err
