@@ -22,12 +22,12 @@ WHO_HOLDS = (
 
 
 def checks() -> list[Check]:
-    """Those of every installed app that has a module ``doctor`` with a function ``checks``, in the report's order."""
-    found: list[Check] = []
+    """Ours, and those of each installed app's module ``doctor_checks``, in the report's order."""
+    listed: list[Check] = import_module("retrieval.doctor").checks()
     for app in apps.get_app_configs():
-        if app.module and module_has_submodule(app.module, "doctor"):
-            found += import_module(f"{app.name}.doctor").checks()
-    return sorted(found, key=_place)
+        if app.module and module_has_submodule(app.module, "doctor_checks"):
+            listed = listed + import_module(f"{app.name}.doctor_checks").checks()
+    return sorted(listed, key=_place)
 
 
 def examine_all(options: set[str]) -> Iterator[tuple[Check, Finding]]:

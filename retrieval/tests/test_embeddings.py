@@ -183,7 +183,11 @@ def test_a_failure_is_one_line_whether_somebody_waits_or_not(
     with pytest.raises(embedding_service.Unavailable):
         embedding_service.get_embedding("hello")
     assert caplog.record_tuples == [
-        ("retrieval.embeddings.embedding_service", logging.ERROR, f"{LINE}the service failed: status 500")
+        (
+            "retrieval.embeddings.embedding_service",
+            logging.ERROR,
+            f"{LINE}the service failed: status 500",
+        )
     ]
     embedding_service.begin(["hello"])
     fake.wait_for(lambda: len(caplog.records) == 2)
