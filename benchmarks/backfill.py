@@ -52,9 +52,9 @@ FILL = """
 """
 WORDS = " || ' said of bread and dogs ' || (n * 7919 %% 1000) || ' ' || md5(n::text)"
 NARROW = """
-    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, traits, text_id)
-    SELECT id * 2, user_id, chat_id * 2, created_at, true, ARRAY[id], 10,
-        (SELECT id FROM recall_texts WHERE current) FROM standalone_chat_messages
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars, is_question, search_config_id)
+    SELECT id * 2, user_id, chat_id * 2, created_at, true, ARRAY[id], 10, false,
+        (SELECT id FROM search_configs WHERE current) FROM standalone_chat_messages
 """
 EMBED = "UPDATE message_memories SET model = %(model)s WHERE {which}"
 MOMENTS = {"start": 0.0, "middle": 0.5, "end": 0.999}

@@ -40,14 +40,15 @@ BARE = """
 """
 COLUMNS = """
     CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean, terms bigint[],
-        traits smallint, bits bit(1536), model smallint);
+        chars smallint, is_question boolean, bits bit(1536), model smallint);
     CREATE FUNCTION columns_fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF TG_OP = 'INSERT' OR NEW.content IS DISTINCT FROM OLD.content THEN
             NEW.conversation := NEW.chat_id * 2;
             NEW.by_user := NEW.role = 'user';
-            NEW.terms := recall_terms(NEW.user_id, NEW.content, NEW.created_at)
-                || recall_content_term(NEW.user_id, NEW.content);
-            NEW.traits := recall_traits(NEW.content);
+            NEW.terms := message_terms(NEW.user_id, NEW.content, NEW.created_at)
+                || content_term(NEW.user_id, NEW.content);
+            NEW.chars := least(length(NEW.content), 300);
+            NEW.is_question := right(rtrim(NEW.content), 1) IN ('?', '？', '؟');
         END IF;
         NEW.bits := binary_quantize(NEW.embedding)::bit(1536);
         NEW.model := CASE WHEN NEW.bits IS NOT NULL THEN (SELECT id FROM embedding_models WHERE current) END;

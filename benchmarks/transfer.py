@@ -93,7 +93,7 @@ def leave_recall_out() -> None:
     with connection.cursor() as cursor:
         for model in KINDS.values():
             cursor.execute(f"ALTER TABLE {model._meta.db_table} DISABLE TRIGGER USER")
-            cursor.execute(f"DROP FUNCTION {model.memory_table.table}_learn_added")
+            cursor.execute(f"DROP FUNCTION {model.memory_table.table}_insert_memories")
 
 
 def report(name: str, made: list[bytes]) -> None:

@@ -4,7 +4,7 @@ An answer keeps the id of the message it replies to and the ids of what it was g
 id that leads nowhere, or to a later edit, tells. What it was given may be an answer itself, and so on: to follow that
 back at each recall would read all that a user ever said. So it is followed forward, once for each forgetting:
 triggers note in ``forgotten_messages`` what was changed or deleted, by whomever, and the user's next recall marks
-there (``spread``) every answer that it reached. docs/decisions/0013-forgetting.md
+there (``tainted``) every answer that it reached. docs/decisions/0013-forgetting.md
 """
 
 from collections import defaultdict
@@ -50,7 +50,7 @@ LOST = """
 # A mark is of one text of the message: a text that was given later is another.
 MARKED = """
     EXISTS (SELECT FROM forgotten_messages f
-        WHERE f.spread AND f.id = {reference} AND f.said_at >= coalesce({m}.edited_at, {m}.created_at))
+        WHERE f.tainted AND f.id = {reference} AND f.message_at >= coalesce({m}.edited_at, {m}.created_at))
 """
 
 
@@ -70,7 +70,7 @@ FORGOTTEN = f"""
     WHERE {MARKED.replace("{reference}", "root").replace("{m}", "m")}
         OR {lost("m.number", or_marked="OR " + MARKED.replace("{reference}", "source").replace("{m}", "s"))}
     UNION ALL
-    SELECT NULL WHERE EXISTS (SELECT FROM forgotten_messages WHERE user_id = %(user)s AND NOT spread)
+    SELECT NULL WHERE EXISTS (SELECT FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted)
 """  # noqa: S608 # of our own constants
 # What was forgotten (id, when, NULL; for good: NULL, NULL), and what each answer since the earliest of it was given
 # (id, when, references). An answer made anew may be older than what it was given. One that is being given has no row
@@ -78,9 +78,9 @@ FORGOTTEN = f"""
 # noted, against a second recall of the same user, which waits and then finds them marked.
 EDGES = f"""
     WITH gone AS (
-        DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT spread RETURNING id, said_at, forgotten_at
+        DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted RETURNING id, message_at, forgotten_at
     ), unmarked AS (
-        DELETE FROM forgotten_messages f USING gone WHERE f.spread AND f.id = gone.id
+        DELETE FROM forgotten_messages f USING gone WHERE f.tainted AND f.id = gone.id
     )
     SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM gone
     UNION ALL
@@ -91,11 +91,11 @@ EDGES = f"""
         SELECT message_id << 1 | (passage_id IS NOT NULL)::int FROM running_answers WHERE user_id = %(user)s
     ) p CROSS JOIN LATERAL ({MESSAGE.replace("{reference}", "p.id")}) m
     WHERE m.role = 'assistant'
-        AND coalesce(m.edited_at, m.created_at) >= (SELECT min(said_at) FROM gone)
+        AND coalesce(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM gone)
 """  # noqa: S608 # of our own constants
 # In the order of ids, as every other recall's: two at once wait for each other once.
 MARK = """
-    INSERT INTO forgotten_messages (id, user_id, said_at, spread)
+    INSERT INTO forgotten_messages (id, user_id, message_at, tainted)
     SELECT id, %(user)s, given_at, true FROM unnest(%(ids)s::bigint[], %(given_at)s::timestamptz[]) m (id, given_at)
     ORDER BY id ON CONFLICT DO NOTHING
 """

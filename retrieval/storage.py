@@ -43,7 +43,7 @@ SLICE_S = 0.1  # how long one transaction of ``store_all`` should hold its rows;
 # whole table looks cheap, which took half a minute for a hundred texts among a million.
 KNOWN = """
     WITH asked AS MATERIALIZED (
-        SELECT ord, a.user_id, a.content, recall_content_term(a.user_id, a.content) AS term
+        SELECT ord, a.user_id, a.content, content_term(a.user_id, a.content) AS term
         FROM unnest(%(users)s::bigint[], %(contents)s::text[]) WITH ORDINALITY a(user_id, content, ord)
     ), model AS MATERIALIZED (SELECT id FROM embedding_models WHERE current AND name = %(model)s)
     SELECT asked.ord, found.embedding::real[] FROM asked CROSS JOIN LATERAL (

@@ -213,8 +213,8 @@ NOT_THE_WEBS = [
     "DROP TABLE chat_messages",
     "TRUNCATE chat_messages",
     "DROP INDEX idx_chat_messages_embedding_user",
-    "ALTER FUNCTION chat_messages_learn() SECURITY INVOKER",
-    "CREATE TRIGGER mine AFTER INSERT ON chat_messages EXECUTE FUNCTION chat_messages_learn()",
+    "ALTER FUNCTION chat_messages_memory_insert() SECURITY INVOKER",
+    "CREATE TRIGGER mine AFTER INSERT ON chat_messages EXECUTE FUNCTION chat_messages_memory_insert()",
     "UPDATE message_memories SET user_id = 1",
     "INSERT INTO message_memories SELECT * FROM message_memories",
     "DELETE FROM message_memories",
@@ -270,7 +270,16 @@ def test_the_backfill_may_not(statement: str, database: Roles) -> None:
         database.run_as(database.backfill, statement.format(owner=database.owner, web=database.web))
 
 
-@pytest.mark.parametrize("function", ["learn", "relearn", "embed", "forget", "pend"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        "memory_insert",
+        "memory_update",
+        "memory_embedding",
+        "memory_delete",
+        "clear_stale_embedding",
+    ],
+)
 @pytest.mark.parametrize("table", ["chat_messages", "standalone_chat_messages"])
 def test_nobody_puts_the_triggers_functions_on_a_table_of_their_own(
     table: str, function: str, database: Roles

@@ -21,7 +21,7 @@ WEB_LESS = {
     "forgotten_messages": "SELECT, INSERT, DELETE",
     "embedding_models": "SELECT, INSERT, UPDATE (min_similarity, measured_at)",
     "embedding_usage": "SELECT, INSERT, UPDATE",
-    "recall_texts": READ,
+    "search_configs": READ,
     "recall_measurements": READ,
 }
 # Of the backfill beside the tables of messages; columns where it needs no more: whether a message may be embedded.
@@ -30,7 +30,7 @@ BACKFILL = {
     "forgotten_messages": "INSERT",
     "embedding_models": "SELECT, INSERT, UPDATE",
     "embedding_usage": "SELECT, INSERT, UPDATE",
-    "recall_texts": READ,
+    "search_configs": READ,
     "recall_measurements": "SELECT, INSERT",
     "standalone_chats": "SELECT (id, memory)",
     "passages": "SELECT (id, memory)",
@@ -38,9 +38,8 @@ BACKFILL = {
 }
 BACKFILL_OF_MESSAGES = "SELECT", "UPDATE (embedding)"
 FUNCTIONS = (
-    "recall_terms(bigint, text, timestamptz)",
-    "recall_content_term(bigint, text)",
-    "recall_traits(text)",
+    "message_terms(bigint, text, timestamptz)",
+    "content_term(bigint, text)",
 )
 SCHEMA = """
     SELECT n.nspname, pg_catalog.pg_get_userbyid(c.relowner), current_user,

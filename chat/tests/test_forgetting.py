@@ -186,7 +186,7 @@ def test_a_forgetting_among_much_that_was_said_is_followed_once(chat: Standalone
         len(tainted(chat.user_id, [2 * pk for pk in range(1_003_902, 1_004_001, 2)])) > 25
     )  # it has reached most of them
     assert those_forgotten(before) == []
-    assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT spread") == [(0,)]
+    assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT tainted") == [(0,)]
 
 
 def test_an_answer_older_than_what_it_was_given_when_made_anew_passes_the_forgetting_on(
@@ -247,14 +247,14 @@ def test_an_answer_made_anew_while_its_old_text_was_marked_is_recalled(
     told.delete()
     assert len(those_forgotten(*answers)) == 4
     mark = sql(
-        "SELECT id, user_id, said_at, spread FROM forgotten_messages WHERE id = %s",
+        "SELECT id, user_id, message_at, tainted FROM forgotten_messages WHERE id = %s",
         answers[1].pk * 2,
     )[0]
     anew = answers[1]
     anew.content, anew.context, anew.edited_at = "Good morning.", None, timezone.now()
     anew.save()
     sql(
-        "INSERT INTO forgotten_messages (id, user_id, said_at, spread) VALUES (%s, %s, %s, %s)",
+        "INSERT INTO forgotten_messages (id, user_id, message_at, tainted) VALUES (%s, %s, %s, %s)",
         *mark,
     )  # just then
     assert "Good morning." not in those_forgotten(*answers)

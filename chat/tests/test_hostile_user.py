@@ -54,7 +54,7 @@ def say(users: list[User], text: str, count: int) -> None:
     StandaloneChat.objects.bulk_create(StandaloneChat(user=user) for user in users)
     params = {"users": [user.pk for user in users], "text": text, "count": count, "vector": VECTOR}
     with transaction.atomic():
-        bulk.learn_later()
+        bulk.defer_memory_insert()
         db.execute(SAY, params)
         db.execute(LEARN, params)
 

@@ -27,7 +27,7 @@ from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 SOURCE = StandaloneChatMessage.memory_table
-MEMORIES = "SELECT id, user_id, conversation, created_at, by_user, terms, traits, bits, model FROM message_memories"
+MEMORIES = "SELECT id, user_id, conversation, created_at, by_user, terms, chars, is_question, bits, model FROM message_memories"
 WORKERS = """
     SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND datname = current_database()
 """
@@ -90,7 +90,7 @@ def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(
 ) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     with transaction.atomic():
-        bulk.learn_later()
+        bulk.defer_memory_insert()
         first = rows(INSERT, alice.pk, chat.pk, "First")[0][0]
         theirs = other.execute(INSERT, [alice.pk, chat.pk, "Theirs"]).fetchone()[0]
         other.execute("DELETE FROM message_memories WHERE id = %s", [SOURCE.pack_ref(theirs)])
@@ -98,7 +98,7 @@ def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(
         last = rows(INSERT, alice.pk, chat.pk, "Last")[0][0]
         assert first < theirs < last
         assert not known()
-        bulk.learn_added(SOURCE, first, last)
+        bulk.insert_memories(SOURCE, first, last)
     assert known() == {first, last}
 
 
@@ -201,10 +201,10 @@ def make_as_before() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER INDEX message_memories_terms SET (fastupdate = off)")
         for table in ("standalone_chat_messages", "chat_messages"):
-            cursor.execute(f"DROP FUNCTION {table}_added, {table}_learn_added")
-            cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [f"{table}_learn"])
+            cursor.execute(f"DROP FUNCTION {table}_new_memories, {table}_insert_memories")
+            cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [f"{table}_memory_insert"])
             cursor.execute(cursor.fetchone()[0].replace("= 'on'", "= 'never'"))
-            cursor.execute(f"ALTER FUNCTION {table}_learn RESET gin_pending_list_limit")
+            cursor.execute(f"ALTER FUNCTION {table}_memory_insert RESET gin_pending_list_limit")
 
 
 def schema() -> list[Any]:

@@ -115,7 +115,7 @@ def test_a_language_that_is_not_there_changes_nothing(alice: User) -> None:
     with pytest.raises(CommandError, match="no text search configuration klingon; it has"):
         call_command("rag_text", "use", "klingon", stdout=io.StringIO())
     with connection.cursor() as cursor:
-        cursor.execute("SELECT config FROM recall_texts WHERE current")
+        cursor.execute("SELECT config FROM search_configs WHERE current")
         assert cursor.fetchall() == [("pg_catalog.english",)]
 
 

@@ -16,7 +16,9 @@ from conftest import look_again
 from fake_openai import FakeOpenAI
 
 pytestmark = pytest.mark.django_db(transaction=True)
-YOUNGER = re.compile(r"embedding|message_memories|recall_|vector", re.IGNORECASE)
+YOUNGER = re.compile(
+    r"embedding|message_memories|message_terms|search_configs|recall_|vector", re.IGNORECASE
+)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> N
         )
     # As if every word of everybody had the same hash as those of alice's question.
     db.execute(
-        "UPDATE message_memories SET terms = recall_terms(%(user)s, 'bees goats')",
+        "UPDATE message_memories SET terms = message_terms(%(user)s, 'bees goats')",
         {"user": alice.pk},
     )
     mine = StandaloneChatMessage.objects.get(user=alice)

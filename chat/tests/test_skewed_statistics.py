@@ -36,7 +36,7 @@ SAY = """
 # As if a word had the same hash whoever says it: but for the condition on the user each would find the others'.
 COLLIDE = """
     UPDATE message_memories p SET terms = p.terms || ARRAY(
-        SELECT h FROM auth_user u, unnest(recall_terms(u.id, m.content)) h)
+        SELECT h FROM auth_user u, unnest(message_terms(u.id, m.content)) h)
     FROM (SELECT id * 2 AS id, content FROM standalone_chat_messages
         UNION ALL SELECT id * 2 + 1, content FROM chat_messages) m
     WHERE m.id = p.id AND p.bits IS NOT NULL

@@ -203,7 +203,7 @@ def _add_conversations(cursor: Any, done: Imported) -> None:
 
 
 def _add_messages(cursor: Any, done: Imported) -> None:
-    bulk.learn_later()
+    bulk.defer_memory_insert()
     added = {kind: _add_messages_of(cursor, kind) for kind in KINDS}
     done.messages = sum(count for count, _, _ in added.values())
     done.already -= done.messages
@@ -211,7 +211,7 @@ def _add_messages(cursor: Any, done: Imported) -> None:
     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for kind, (count, first, last) in added.items():
         if count:
-            bulk.learn_added(KINDS[kind].memory_table, first, last)
+            bulk.insert_memories(KINDS[kind].memory_table, first, last)
     _for_each_kind(cursor, TOUCH)
 
 

@@ -21,14 +21,15 @@ WITH short AS MATERIALIZED (
 ), missing AS MATERIALIZED (
     SELECT m.* FROM {table} m WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM seen) AND m.content <> ''
         AND NOT EXISTS (SELECT FROM message_memories p WHERE p.id = m.id * 2 + {number}
-            AND p.text_id = (SELECT id FROM recall_texts WHERE current))
+            AND p.search_config_id = (SELECT id FROM search_configs WHERE current))
     FOR SHARE SKIP LOCKED
 ), filled AS (
     INSERT INTO message_memories ({columns}) SELECT {row} FROM short CROSS JOIN missing m
-    ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, traits = excluded.traits, text_id = excluded.text_id
+    ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, chars = excluded.chars,
+        is_question = excluded.is_question, search_config_id = excluded.search_config_id
     RETURNING 1
 ), noted AS (
-    INSERT INTO forgotten_messages (id, user_id, said_at) SELECT m.id * 2 + {number}, m.user_id, m.created_at
+    INSERT INTO forgotten_messages (id, user_id, message_at) SELECT m.id * 2 + {number}, m.user_id, m.created_at
     FROM missing m WHERE {lost} ON CONFLICT DO NOTHING
 )
 SELECT (SELECT max(id) FROM seen), (SELECT count(*) FROM filled)

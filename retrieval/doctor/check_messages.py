@@ -45,8 +45,8 @@ STRAYED = """
 """
 MENDED = """
     UPDATE message_memories p SET user_id = m.user_id, conversation = m.{conversation} * 2 + {number},
-    by_user = m.role = 'user', terms = recall_terms(m.user_id, m.content, m.created_at)
-    || recall_content_term(m.user_id, m.content)"""
+    by_user = m.role = 'user', terms = message_terms(m.user_id, m.content, m.created_at)
+    || content_term(m.user_id, m.content)"""
 # A dump's setval() that is run on a live database takes its sequences back: trap.9.
 SEQUENCE = (
     "SELECT pg_catalog.pg_get_serial_sequence(%s, 'id'), (SELECT coalesce(max(id), 0) FROM {table})"

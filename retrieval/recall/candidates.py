@@ -27,7 +27,7 @@ SPREADING_SHARE = (
 # tables' sizes; else it reads a whole table of 20,000 to join a hundred rows of it.
 ROWS = """
 WITH q AS MATERIALIZED (
-    SELECT ord::int AS ord, h FROM unnest(recall_terms(%(user)s, %(question)s)) WITH ORDINALITY u(h, ord)
+    SELECT ord::int AS ord, h FROM unnest(message_terms(%(user)s, %(question)s)) WITH ORDINALITY u(h, ord)
 ), total AS MATERIALIZED (
     SELECT count(*)::float AS n FROM (SELECT FROM message_memories WHERE user_id = %(user)s LIMIT 10000) x
 ), post AS MATERIALIZED (
@@ -62,7 +62,7 @@ WITH q AS MATERIALIZED (
         ) w
     ) x GROUP BY id
 )
-SELECT near.id, near.prev, p.by_user, abs(p.traits), p.traits < 0,
+SELECT near.id, near.prev, p.by_user, abs(p.chars), coalesce(p.is_question, p.chars < 0),
     (SELECT array_agg(q.ord) FROM q WHERE q.h = ANY (p.terms)), {similarity}, {shown}
 FROM near CROSS JOIN LATERAL (SELECT * FROM message_memories WHERE id = near.id LIMIT 1) p {texts}
 WHERE p.user_id + 0 = %(user)s

@@ -35,13 +35,13 @@ QUALIFIED = """
 """
 KNOWN = "SELECT cfgname FROM pg_catalog.pg_ts_config c WHERE pg_catalog.pg_ts_config_is_visible(c.oid) ORDER BY cfgname"
 ADD = """
-    INSERT INTO recall_texts (config, months) VALUES (%(config)s, %(months)s)
+    INSERT INTO search_configs (config, months) VALUES (%(config)s, %(months)s)
     ON CONFLICT (config) DO UPDATE SET months = excluded.months
 """
-CURRENT = "SELECT id, config FROM recall_texts WHERE current"
+CURRENT = "SELECT id, config FROM search_configs WHERE current"
 COUNT = """
-    SELECT count(*) FILTER (WHERE p.text_id = t.id), count(*) FILTER (WHERE p.text_id IS DISTINCT FROM t.id)
-    FROM message_memories p, recall_texts t WHERE t.current
+    SELECT count(*) FILTER (WHERE p.search_config_id = t.id), count(*) FILTER (WHERE p.search_config_id IS DISTINCT FROM t.id)
+    FROM message_memories p, search_configs t WHERE t.current
 """
 
 
@@ -74,11 +74,11 @@ def use(name: str) -> None:
     with transaction.atomic():
         db.execute(ADD, {"config": config, "months": months_of(name)})
         db.execute(
-            "UPDATE recall_texts SET current = false WHERE current AND config <> %(config)s",
+            "UPDATE search_configs SET current = false WHERE current AND config <> %(config)s",
             {"config": config},
         )
         db.execute(
-            "UPDATE recall_texts SET current = true WHERE config = %(config)s", {"config": config}
+            "UPDATE search_configs SET current = true WHERE config = %(config)s", {"config": config}
         )
 
 

@@ -300,7 +300,7 @@ def test_from_the_first_schema_it_says_to_migrate_then_fills_and_embeds_what_was
     done = run_there(OPENAI_API_KEY="")
     assert (done.code, one_line(done.err)) == (1, NO_KEY)
     owner = "(SELECT min(id) FROM auth_user)::bigint"
-    found = f"SELECT count(*) FROM message_memories WHERE terms && recall_terms({owner}, 'barking dogs')"
+    found = f"SELECT count(*) FROM message_memories WHERE terms && message_terms({owner}, 'barking dogs')"
     assert database.run(found) == [(6,)]
     assert run_there().code == 0
     assert database.run("SELECT count(*), count(bits), count(model) FROM message_memories") == [

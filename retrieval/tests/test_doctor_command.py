@@ -58,13 +58,13 @@ def test_each_id_of_the_guide_has_its_words_and_its_check() -> None:
 
 def test_for_people_it_is_a_list_with_a_sum(patient: Patient, settings: Settings) -> None:
     out, said = StringIO(), pytest.raises(CommandError)
-    patient.run("ALTER TABLE chat_messages DISABLE TRIGGER forget")
+    patient.run("ALTER TABLE chat_messages DISABLE TRIGGER memory_delete")
     with said as error:
         call_command("rag_doctor", stdout=out)
     lines = out.getvalue().splitlines()
     assert lines[0] == "Success criteria:"
     place = next(n for n, line in enumerate(lines) if line.startswith("  FAIL  checklist.6"))
-    assert lines[place + 2].strip() == "ALTER TABLE chat_messages ENABLE TRIGGER forget;"
+    assert lines[place + 2].strip() == "ALTER TABLE chat_messages ENABLE TRIGGER memory_delete;"
     assert lines[-1].endswith("SKIP")
     assert " 1 FAIL, " in lines[-1]
     assert str(error.value).startswith("1 of ")

@@ -13,7 +13,7 @@ COUNTS = """
         (SELECT count(*) FROM standalone_chat_messages), (SELECT count(*) FROM message_memories)
 """
 # The function by which recall's table follows, as a careless hand might change it.
-DEFINITION = "SELECT pg_get_functiondef('standalone_chat_messages_learn'::regproc)"
+DEFINITION = "SELECT pg_get_functiondef('standalone_chat_messages_memory_insert'::regproc)"
 
 
 def test_on_a_healthy_database_none_is_seen_and_nothing_is_left(patient: Patient) -> None:

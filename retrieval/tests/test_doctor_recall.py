@@ -13,7 +13,7 @@ from retrieval.tests.doctor_support import TABLES, Patient, check_that_it_is_men
 
 pytestmark = [pytest.mark.newest_schema]
 MANY_ROWS = """
-    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, traits)
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars)
     SELECT -2 * n, 0, -n, now(), true, '{}'::bigint[], 1 FROM generate_series(1, 40000) n
 """
 

@@ -14,8 +14,8 @@ BY_HAND = "ALTER TABLE {table} DROP COLUMN embedding CASCADE; ALTER TABLE {table
 PASSAGES = BY_HAND.format(table="chat_messages", kind="vector(768)")
 CHATS = BY_HAND.format(table="standalone_chat_messages", kind="vector")
 OTHER_FUNCTION = """
-    CREATE OR REPLACE FUNCTION recall_traits(body text) RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT 1::smallint $$
+    CREATE OR REPLACE FUNCTION content_term(owner bigint, body text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT 1::bigint $$
 """
 VERSION = "UPDATE pg_extension SET extversion = '{}' WHERE extname = 'vector'"
 PRELOAD = "ALTER SYSTEM SET shared_preload_libraries = {}"
@@ -41,19 +41,19 @@ FAULTS = {
         "FAIL",
         "ALTER TABLE chat_messages ALTER embedding SET NOT NULL",
     ),
-    "a function is gone": ("checklist.5", "FAIL", "DROP FUNCTION recall_traits(text)"),
+    "a function is gone": ("checklist.5", "FAIL", "DROP FUNCTION content_term(bigint, text)"),
     "a function is another": ("checklist.5", "FAIL", OTHER_FUNCTION),
     "a table is gone": ("checklist.5", "FAIL", "DROP TABLE embedding_usage"),
-    "a trigger is gone": ("checklist.6", "FAIL", "DROP TRIGGER forget ON chat_messages"),
+    "a trigger is gone": ("checklist.6", "FAIL", "DROP TRIGGER memory_delete ON chat_messages"),
     "a trigger is disabled": (
         "checklist.6",
         "FAIL",
-        "ALTER TABLE chat_messages DISABLE TRIGGER learn",
+        "ALTER TABLE chat_messages DISABLE TRIGGER memory_insert",
     ),
     "a trigger fires on replicas only": (
         "checklist.6",
         "FAIL",
-        "ALTER TABLE chat_messages ENABLE REPLICA TRIGGER pend",
+        "ALTER TABLE chat_messages ENABLE REPLICA TRIGGER clear_stale_embedding",
     ),
     "no trigger fires": (
         "checklist.6",
