@@ -379,7 +379,7 @@ def test_whatever_fails_in_a_beat_the_next_one_comes(
         beats.append(time.monotonic())
         raise RuntimeError("not a failure of the database's")
 
-    monkeypatch.setattr(runner, "CHORES", {broken: 0.0})
+    monkeypatch.setattr(runner, "PERIODIC_TASKS", {broken: 0.0})
     loop = runner.AnswerLoop()
     until = time.monotonic() + 10
     while len(beats) < 3 and time.monotonic() < until:

@@ -20,8 +20,8 @@ TEXTS = [
 ]
 BEGIN_AND_END = """
 import time
-from retrieval import embeddings
-call = embeddings.begin(["hello there " * 30] * 8000)  # two minutes' work
+from retrieval.embeddings import embedding_service
+call = embedding_service.begin(["hello there " * 30] * 8000)  # two minutes' work
 time.sleep(0.6)
 assert not call.done()
 """

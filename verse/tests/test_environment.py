@@ -299,7 +299,7 @@ def test_the_example_sets_nothing_and_says_a_line_about_each_variable() -> None:
 def test_only_the_settings_and_the_demo_s_supervisor_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
-        for folder in ("verse", "chat", "retrieval")
+        for folder in ("verse", "chat", "retrieval", "embedded_postgres")
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text())
         and "tests" not in path.parts
