@@ -25,7 +25,7 @@ COPY --chmod=755 . .
 # running account may write nowhere but in .verse.
 RUN SECRET_KEY=not-used python manage.py collectstatic --no-input --ignore "*.map" --ignore redoc \
     && find static -size +1k "(" -name "*.js" -o -name "*.css" ")" -exec gzip --keep --best --no-name {} + \
-    && python -m compileall -q chat retrieval verse gunicorn.conf.py manage.py \
+    && python -m compileall -q chat retrieval pooled_postgres embedded_postgres verse gunicorn.conf.py manage.py \
     && install -d -m 0700 -o 10001 -g 10001 .verse
 # A number, so that Kubernetes can see that it is not root; the account needs no name.
 USER 10001:10001

@@ -1,4 +1,7 @@
-"""gunicorn finds this file by itself: `gunicorn verse.asgi:application`. Wrong settings end the start here."""
+"""Settings of `gunicorn verse.asgi:application`, which reads this file by itself.
+
+A setting of Verse that cannot be used ends the start here, with one line.
+"""
 
 import os
 import signal
@@ -17,11 +20,10 @@ worker_class = "asgi"
 asgi_lifespan = "on"
 control_socket_disable = True
 limit_request_line = 400_000  # a search for 32,000 characters of 4 bytes each, percent-encoded
-graceful_timeout = (
-    int(settings.SHUTDOWN_GRACE_S) + 5
-)  # running answers first, then the connections that read them
+# Running answers get SHUTDOWN_GRACE, then the connections that read them get 5 s.
+graceful_timeout = int(settings.SHUTDOWN_GRACE_S) + 5
 timeout = 60
-keepalive = 75  # longer than the balancers' usual 60 s, so that none meets a connection just closed
+keepalive = 75  # more than the usual 60 s of load balancers, so that they close connections first
 logconfig_dict = settings.LOGGING | {
     "loggers": settings.LOGGING["loggers"]  # type: ignore[operator]
     | {"gunicorn.error": {"handlers": [], "propagate": True, "level": "WARNING"}}
@@ -29,10 +31,11 @@ logconfig_dict = settings.LOGGING | {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let running answers know of a stop at once: the worker tells the application only after its connections.
+    """Start to drain running answers as soon as a signal arrives.
 
-    Ctrl-C reaches the workers too, and the master's answer to it is SIGQUIT: all of them mean the same here. Without
-    this an answer that somebody listens to would be cut by graceful_timeout instead of ended and saved.
+    gunicorn's worker tells the application only after its connections have ended, so an answer
+    that a client reads would be cut off by graceful_timeout. Ctrl-C also reaches the workers, and
+    the master then sends SIGQUIT, so all three signals mean the same.
     """
 
     def stop_gracefully() -> None:
@@ -46,6 +49,6 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
-    """The bundled model's threads first end what they compute, half a minute perhaps, for nobody: not waited for."""
+    """Do not wait for the bundled model's threads: they may compute for another half a minute."""
     if settings.LLM == "local":
         os._exit(0)

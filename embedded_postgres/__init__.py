@@ -1,1 +1,1 @@
-"""PostgreSQL out of a package, started by whoever needs it first, stopped when nobody does."""
+"""A PostgreSQL server from a Python package: started by its first user, stopped after its last."""

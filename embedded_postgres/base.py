@@ -1,7 +1,7 @@
-"""Django's PostgreSQL backend, which first sees to it that the embedded server runs.
+"""Django's database backend that starts the embedded server before its first connection.
 
-``DATABASES["default"]`` has ``EMBEDDED``: ``{"home": Path, "version": 16}``. Nothing starts before the first
-connection, so ``manage.py --help`` and mypy start no server.
+``DATABASES["default"]`` has ``EMBEDDED``: ``{"home": Path, "version": 16}``. A command that does
+not connect, such as ``manage.py --help``, starts no server.
 """
 
 from collections.abc import Iterable
@@ -12,22 +12,20 @@ from django.core.management import CommandError
 from django.db import OperationalError
 from django.db.backends.postgresql import client
 
-from embedded_postgres.server import (
-    PORT,
-    SUPERUSER,
-    EmbeddedServerError,
-    bin_folder,
-    ensure_running,
-)
-from verse.database import base
+from embedded_postgres.create import SUPERUSER
+from embedded_postgres.files import EmbeddedServerError
+from embedded_postgres.process import PORT
+from embedded_postgres.programs import bin_folder
+from embedded_postgres.server import ensure_running
+from pooled_postgres import base
 
 
 class NoEmbeddedServerError(OperationalError, CommandError):
-    """No embedded server: the web treats it as any lost database, a command shows it as one line."""
+    """The server cannot run: a lost database for the web, a one-line error for a command."""
 
 
 def running_server(settings: dict[str, Any]) -> Path:
-    """The socket folder of the server these database settings name. NoEmbeddedServerError: there is none."""
+    """The socket folder of the server of these settings. Raises NoEmbeddedServerError."""
     try:
         return ensure_running(settings["EMBEDDED"]["home"], settings["EMBEDDED"]["version"])
     except EmbeddedServerError as error:
@@ -35,27 +33,26 @@ def running_server(settings: dict[str, Any]) -> Path:
 
 
 class DatabaseClient(client.DatabaseClient):
-    """``manage.py dbshell``: the psql of the package, on the embedded server."""
+    """``manage.py dbshell``: the package's psql, connected to the embedded server."""
 
     @classmethod
     def settings_to_cmd_args_env(
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str] | None]:
-        """Django's arguments, with our server in them. NoEmbeddedServerError: there is none."""
-        place = {"HOST": str(running_server(settings_dict)), "PORT": PORT, "USER": SUPERUSER}
-        args, env = super().settings_to_cmd_args_env(settings_dict | place, parameters)
+        address = {"HOST": str(running_server(settings_dict)), "PORT": PORT, "USER": SUPERUSER}
+        args, env = super().settings_to_cmd_args_env(settings_dict | address, parameters)
         return [str(bin_folder(settings_dict["EMBEDDED"]["version"]) / args[0]), *args[1:]], env
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Connects to the embedded server; also for test databases and their clones."""
+    """Connects to the embedded server, for test databases and their clones too."""
 
     client_class = DatabaseClient
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Django's parameters and the socket; called for each new connection, pooled ones included."""
+        """Adds the socket. Django calls this for each new connection, pooled or not."""
         params: dict[str, Any] = super().get_connection_params()
-        # The port too, or PGPORT in the environment would win.
+        # The port too, because otherwise PGPORT in the environment decides.
         return params | {
             "host": str(running_server(self.settings_dict)),
             "port": PORT,

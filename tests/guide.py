@@ -19,7 +19,8 @@ from typing import Any
 import httpx2
 import psycopg
 
-from embedded_postgres.server import bin_folder, ensure_running
+from embedded_postgres.programs import bin_folder
+from embedded_postgres.server import ensure_running
 from tests.pages import Block
 from tests.support import clean_environment, free_port
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("verse", "chat", "retrieval", "embedded_postgres", "fake_openai")
+PACKAGES = ("verse", "chat", "retrieval", "pooled_postgres", "embedded_postgres", "fake_openai")
 MAX_LINE_CHARS = 100
 MAX_FUNCTION_LINES = 40
 MAX_FILE_LINES = 250
@@ -42,7 +42,8 @@ SQL = re.compile(
 
 
 VAGUE_WORDS = re.compile(
-    r"\b(whoever|somebody|nobody|anew|mend|mends|mended|beside|wherever|whatever it|gone|told|untold)\b",
+    r"\b(whoever|somebody|(?<![`'])nobody(?![`'])|anew|mend|mends|mended|beside|wherever"
+    r"|whatever it|gone|told|untold)\b",
     re.IGNORECASE,
 )
 VAGUE_NAMES = {

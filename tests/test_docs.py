@@ -20,7 +20,7 @@ from rest_framework import exceptions
 from chat import errors
 from chat.samples.loading import load
 from conftest import look_again
-from embedded_postgres.server import bin_folder
+from embedded_postgres.programs import bin_folder
 from retrieval.backfill import backfill
 from tests.pages import BLOCK, Block, blocks_of
 from tests.support import ROOT, Server, clean_environment, database_url

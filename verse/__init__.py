@@ -1,1 +1,1 @@
-"""The project: settings, addresses, start and stop of the server, its embedded database."""
+"""The project: settings, URLs, server start and stop, health probes, logs, database roles."""

@@ -146,7 +146,7 @@ class Environment:
             self._refuse_database(name)
         self.secrets.add(str(parts.get("password") or ""))
         return {
-            "ENGINE": "verse.database",
+            "ENGINE": "pooled_postgres",
             "NAME": parts.pop("dbname"),
             "USER": parts.pop("user", ""),
             "PASSWORD": parts.pop("password", ""),

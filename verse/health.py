@@ -1,4 +1,4 @@
-"""Probes: /healthz (the process answers) and /readyz (it can serve). docs/operations.md"""
+"""Health probes: /healthz (the process answers) and /readyz (it can serve). docs/operations.md"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 from django.utils.log import log_response
 
-OLDEST_SCHEMA = ("chat", "0001_initial")  # this code serves from here on
-DRAINING = (
-    settings.HOME / "draining"
-)  # made before SIGTERM, so that a balancer sends nobody here any more
+OLDEST_SCHEMA = ("chat", "0001_initial")  # the oldest that this code can serve
+# Created before SIGTERM, so that a load balancer sends no new requests to this server.
+DRAINING = settings.HOME / "draining"
+CONNECT_TIMEOUT_S = 2  # libpq's minimum: orchestrators wait only a few seconds for a probe
 
 Response = HttpResponseBase
 GetResponse = Callable[[HttpRequest], Any]
@@ -24,29 +24,29 @@ GetResponse = Callable[[HttpRequest], Any]
 
 @sync_and_async_middleware
 def answer_probes(get_response: GetResponse) -> Callable[[HttpRequest], Any]:
-    """Answer the two probes before ALLOWED_HOSTS is looked at: an orchestrator names the pod's own address."""
+    """Answer the probes before ALLOWED_HOSTS is checked: an orchestrator uses the pod's address."""
     if iscoroutinefunction(get_response):
 
-        async def ask_async(request: HttpRequest) -> Response:
+        async def answer_async(request: HttpRequest) -> Response:
             probe = PROBES.get(request.path)
             return await (sync_to_async(probe)() if probe else get_response(request))
 
-        return markcoroutinefunction(ask_async)
+        return markcoroutinefunction(answer_async)
 
-    def ask(request: HttpRequest) -> Response:
+    def answer(request: HttpRequest) -> Response:
         probe = PROBES.get(request.path)
         return probe() if probe else get_response(request)
 
-    return ask
+    return answer
 
 
 def healthz() -> JsonResponse:
-    """200 as long as the process answers; asks nothing of the database."""
+    """200 while the process answers. No query."""
     return JsonResponse({"status": "ok"})
 
 
 def readyz() -> JsonResponse:
-    """200 where requests can be served, else 503 with the parts that fail, and an INFO line.
+    """200 if requests can be served, else 503 with the failing parts and an INFO line.
 
     One connection, two queries.
     """
@@ -60,14 +60,14 @@ def readyz() -> JsonResponse:
         failing["migrations"] = "run manage.py migrate"
     if failing:
         response = JsonResponse({"status": "failing", "failing": failing}, status=503)
-        # A probe's answer, not an error: said here, the response counts as logged, and Django says no ERROR of it.
+        # Logged as INFO; Django skips a response that is already logged, and would say ERROR.
         log_response("Not ready: %s", ", ".join(failing), response=response, level="info")
         return response
     return JsonResponse({"status": "ok"} | ({"migrations": "pending"} if pending else {}))
 
 
 def pending_migrations() -> set[tuple[str, str]]:
-    """The migrations of this code that the database has not had. Errors: those of the database."""
+    """Migrations in the code that are not applied. Raises DatabaseError, InterfaceError."""
     with direct_connection() as direct:
         loader = MigrationLoader(direct)
     return set(loader.disk_migrations or {}) - set(loader.applied_migrations or {})
@@ -75,11 +75,11 @@ def pending_migrations() -> set[tuple[str, str]]:
 
 @contextmanager
 def direct_connection() -> Iterator[BaseDatabaseWrapper]:
-    """A connection beside the pool, which would take 5 s to say that the database is away, or that it is busy."""
+    """A connection outside the pool, whose time limit of 5 s is too long for a probe."""
     direct = connection.copy()
-    direct.settings_dict["OPTIONS"] = {
-        name: value for name, value in direct.settings_dict["OPTIONS"].items() if name != "pool"
-    } | {"connect_timeout": 2}  # seconds, libpq's least: who probes has no more patience
+    options = {**direct.settings_dict["OPTIONS"], "connect_timeout": CONNECT_TIMEOUT_S}
+    options.pop("pool", None)
+    direct.settings_dict["OPTIONS"] = options
     try:
         yield direct
     finally:

@@ -1,7 +1,7 @@
 """Log lines without secrets: text (``LEVEL: message``) or JSON, one object a line.
 
-What an exception says is left out, since it can quote a row, a password or what somebody wrote ("Failing row
-contains …"). Its class, its SQLSTATE and the place in the code tell what went wrong.
+Exception messages are left out, because they can quote a row ("Failing row contains …"), a
+password or a user's text. The class, the SQLSTATE and the place in the code are logged instead.
 """
 
 import json
@@ -17,43 +17,42 @@ logger = logging.getLogger(__name__)
 
 
 def describe(error: BaseException) -> str:
-    """The error's class, with the SQLSTATE where PostgreSQL gave one; never its words."""
+    """The error's class, and the SQLSTATE if PostgreSQL gave one. Never its message."""
     sqlstate = getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
     return type(error).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
 
 
 class TextFormatter(logging.Formatter):
-    """``LEVEL: message``, then for an exception its class and the places it came through."""
+    """``LEVEL: message``, and for an exception its class and its stack."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s: %(message)s")
 
-    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - logging's own name
-        """Frames and class of the exception and of its causes, without their words."""
+    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 # logging's own name
+        """Classes and stack frames of the exception and of its causes, without messages."""
         lines: list[str] = []
         for error in chain(ei[1]):
-            lines += [
-                describe(error),
-                *(f"  {at.filename}:{at.lineno} {at.name}" for at in frames(error)),
-            ]
+            stack = traceback.extract_tb(error.__traceback__)
+            frames = (f"  {frame.filename}:{frame.lineno} {frame.name}" for frame in stack)
+            lines += [describe(error), *frames]
         return "\n".join(lines)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, then the exception: as this class tells it, whatever another handler made of it before."""
+        """Drops the text that another handler may have cached in the record."""
         record.exc_text = None
-        return super().format(quiet(record))
+        return super().format(without_values(record))
 
 
 class JsonFormatter(TextFormatter):
     """``{"time", "level", "logger", "message", "error"?}``, times ISO 8601 UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds."""
+        """One line, even if the message has several."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": quiet(record).getMessage(),
+            "message": without_values(record).getMessage(),
         }
         if record.exc_info and record.exc_info[0]:
             line["error"] = self.formatException(record.exc_info)
@@ -61,27 +60,22 @@ class JsonFormatter(TextFormatter):
 
 
 def log_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    """In the place of Python's own words on stderr, for threading.excepthook."""
+    """For threading.excepthook: logs instead of printing the exception's message to stderr."""
     logger.error("A thread failed", exc_info=failed.exc_value)
 
 
-def quiet(record: logging.LogRecord) -> logging.LogRecord:
-    """The record; asyncio's ends before the values it shows, such as a failed task's exception."""
+def without_values(record: logging.LogRecord) -> logging.LogRecord:
+    """The record. asyncio's messages are cut before the values they show."""
     if record.name != "asyncio":
         return record
-    first = re.split(r"[\n(<]", record.getMessage())[0].strip()
-    return logging.makeLogRecord(record.__dict__ | {"msg": first, "args": None})
+    message = re.split(r"[\n(<]", record.getMessage())[0].strip()
+    return logging.makeLogRecord(record.__dict__ | {"msg": message, "args": None})
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """The exception, then what caused it or was being handled, as Python's own traceback would show."""
+    """The exception, then its causes and contexts, as Python's traceback shows them."""
     errors: list[BaseException] = []
     while error is not None and error not in errors:
         errors.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return errors
-
-
-def frames(error: BaseException) -> traceback.StackSummary:
-    """Where the exception came through, outermost first."""
-    return traceback.extract_tb(error.__traceback__)

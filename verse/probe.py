@@ -1,24 +1,25 @@
-"""Ask this machine's server: ``python -m verse.probe /readyz``. For images, which have no curl. docs/containers.md"""
+"""Requests a page of this machine's server: ``python -m verse.probe /readyz``.
+
+For container images, which have no curl. docs/containers.md
+"""
 
 import http.client
 import sys
 
 from verse import settings
 
-PATIENCE_S = 4  # less than the 5 s that whoever runs this gives it, so that the reason is told
+TIMEOUT_S = 4  # less than the 5 s that orchestrators allow, so that the reason is printed
 
 
 def failure_of(path: str) -> str | None:
-    """Why GET ``path`` on 127.0.0.1 is no 200; None where it is. One request, past any proxy, no database."""
-    server = http.client.HTTPConnection("127.0.0.1", settings.PORT, timeout=PATIENCE_S)
+    """Why GET ``path`` on 127.0.0.1 does not answer 200, or None. One request, no proxy."""
+    server = http.client.HTTPConnection("127.0.0.1", settings.PORT, timeout=TIMEOUT_S)
     try:
         server.request("GET", path)
-        answer = server.getresponse()
-        return (
-            None
-            if answer.status == 200
-            else f"{answer.status} {answer.read(1000).decode(errors='replace')}"
-        )
+        response = server.getresponse()
+        if response.status == 200:
+            return None
+        return f"{response.status} {response.read(1000).decode(errors='replace')}"
     except (OSError, http.client.HTTPException) as error:
         return f"no answer: {error!r}"
     finally:
@@ -27,6 +28,6 @@ def failure_of(path: str) -> str | None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        print("usage: python -m verse.probe PATH", file=sys.stderr)  # noqa: T201 - its only output
+        print("usage: python -m verse.probe PATH", file=sys.stderr)  # noqa: T201 # a command
         sys.exit(2)
     sys.exit(failure_of(sys.argv[1]))

@@ -56,7 +56,7 @@ def database(parts: dict[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-# Commands and tests connect directly; verse/asgi.py puts SERVER_DATABASE in its place.
+# Commands and tests connect directly; the server uses SERVER_DATABASE (verse/server_settings.py).
 DATABASES = {"default": database(_direct or _embedded)}
 SERVER_DATABASE = database(
     _server or _embedded,
@@ -112,7 +112,7 @@ INSTALLED_APPS = [
     "verse",
 ]
 MIDDLEWARE = [
-    # These two are asynchronous; behind them all is synchronous, in one thread a request (verse/asgi.py).
+    # These two are asynchronous; behind them all is synchronous, in one thread a request (asgi_handler.py).
     "verse.health.answer_probes",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.middleware.security.SecurityMiddleware",

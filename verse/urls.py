@@ -1,4 +1,4 @@
-"""Every address: the admin, the API, its description."""
+"""URLs: the admin, the API, its OpenAPI schema and docs."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def _error(status: int, code: str, detail: str) -> Any:
     return handler
 
 
-# What DRF does not see answers in the API's form too; its own 404 has the same bytes.
+# Errors outside DRF have the API's form too. DRF's own 404 has the same bytes.
 handler400 = _error(400, "invalid", "The request cannot be understood.")
 handler403 = _error(403, "permission_denied", "You do not have permission to perform this action.")
 handler404 = _error(404, "not_found", "Not found.")

@@ -14,7 +14,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from conftest import look_again
-from embedded_postgres.server import bin_folder
+from embedded_postgres.programs import bin_folder
 from retrieval.doctor.examine import checks, examine
 from retrieval.doctor.report import Finding, Status
 from tests.support import database_url

@@ -187,7 +187,7 @@ def test_a_long_bad_value_is_shown_cut_off() -> None:
 def test_a_database_url_becomes_django_s_settings_and_its_parameters_pass_through() -> None:
     url = "postgresql://verse:p%40ss@db.example:6432/chat%20one?sslmode=verify-full&sslrootcert=/ca.pem"
     assert Environment({"NAME": url}).database("NAME") == {
-        "ENGINE": "verse.database",
+        "ENGINE": "pooled_postgres",
         "NAME": "chat one",
         "USER": "verse",
         "PASSWORD": "p@ss",
@@ -299,9 +299,9 @@ def test_the_example_sets_nothing_and_says_a_line_about_each_variable() -> None:
 def test_only_the_settings_and_the_demo_s_supervisor_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
-        for folder in ("verse", "chat", "retrieval", "embedded_postgres")
+        for folder in ("verse", "chat", "retrieval", "pooled_postgres", "embedded_postgres")
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text())
         and "tests" not in path.parts
     }
-    assert readers == {"verse/settings.py", "embedded_postgres/server.py"}
+    assert readers == {"verse/settings.py", "verse/asgi.py", "embedded_postgres/server.py"}

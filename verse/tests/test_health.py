@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from embedded_postgres.server import SUPERUSER
+from embedded_postgres.create import SUPERUSER
 from tests.support import Server
 from verse.tests.test_startup import AWAY, copy_project
 

@@ -1,4 +1,4 @@
-"""demo: what `make demo` runs: the database, a user with conversations to remember, the server with local models."""
+"""`make demo` runs this: a database with sample conversations, and a server with local models."""
 
 import json
 import os
@@ -19,25 +19,27 @@ from retrieval.backfill import Backfill, count_pending
 from retrieval.embeddings.embedding_service import EmbeddingError, model_name
 from verse.environment import kept_secret
 
-MOST_WORKERS = 2  # each holds a model of its own
-BATCH = 16  # messages between two steps of the progress bar; two runs of the bundled model
-TRY = r"""
+MAX_WORKERS = 2  # each loads the model into its memory
+BATCH_SIZE = 16  # messages for each step of the progress bar; two runs of the bundled model
+EXAMPLES = r"""
 To see what it remembers, ask in a second terminal:
 
   TOKEN=$(.venv/bin/python manage.py create_token demo)
-  api() {{ curl -s "{url}/api/$1" -H "Authorization: Token $TOKEN" -H "Content-Type: application/json" -d "$2"; }}
+  api() {{ curl -s "{url}/api/$1" -H "Authorization: Token $TOKEN" \
+    -H "Content-Type: application/json" -d "$2"; }}
   CHAT=$(api chats/ '{{}}' | sed 's/.*"id":\([0-9]*\).*/\1/')
-{asked}
+{questions}
 """
 
 
 class Command(BaseCommand):
-    """Make ready, then become the server."""
-
-    help = "Migrate, make the user demo and serve http://127.0.0.1:8000 (PORT moves it) with the bundled models."
+    help = (
+        "Migrate, make the user demo and serve http://127.0.0.1:8000 (PORT moves it) "
+        "with the bundled models."
+    )
 
     def handle(self, **options: Any) -> None:
-        """Never returns: this process becomes the server, so that Ctrl-C reaches it."""
+        """Never returns: the server replaces this process, so that Ctrl-C reaches it."""
         self.refuse_taken_port()
         call_command("migrate", verbosity=0)
         password = kept_secret(settings.HOME / "demo_password", length=9)
@@ -45,32 +47,26 @@ class Command(BaseCommand):
         self.embed()
         connection.close()
         self.stdout.write(f"Sign in as demo, password {password}")
-        model = (
-            "the bundled model, a very small one" if settings.LLM == "local" else settings.LLM_MODEL
-        )
-        self.stdout.write(
-            f"Answers come from {model}; data lies in {settings.HOME.name}/, delete it to begin anew"
-        )
-        url = f"http://127.0.0.1:{settings.PORT}"
-        asked = "\n".join(
-            f"  api chats/$CHAT/messages/ '{json.dumps({'content': one.question})}'"
-            for one in questions()
-        )
-        self.stdout.write(TRY.format(url=url, asked=asked))
-        self.stdout.write(f"Serving {url} (the API: /api/docs/); Ctrl-C stops it")
+        self.write_introduction()
         self.stdout.flush()
         os.chdir(settings.BASE_DIR)
-        server = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "verse.asgi:application",
-            *self.server_options(),
-        ]
-        os.execv(sys.executable, server)  # noqa: S606 - no shell is what we want
+        server = ["-m", "gunicorn", "verse.asgi:application", *self.server_options()]
+        os.execv(sys.executable, [sys.executable, *server])  # noqa: S606 # needs no shell
+
+    def write_introduction(self) -> None:
+        """Say which model answers, where the data is, and what to try."""
+        bundled = "the bundled model, a very small one"
+        model = bundled if settings.LLM == "local" else settings.LLM_MODEL
+        home = settings.HOME.name
+        self.stdout.write(f"Answers come from {model}; data is in {home}/, delete it to start over")
+        url = f"http://127.0.0.1:{settings.PORT}"
+        contents = (json.dumps({"content": sample.question}) for sample in questions())
+        commands = "\n".join(f"  api chats/$CHAT/messages/ '{content}'" for content in contents)
+        self.stdout.write(EXAMPLES.format(url=url, questions=commands))
+        self.stdout.write(f"Serving {url} (the API: /api/docs/); Ctrl-C stops it")
 
     def refuse_taken_port(self) -> None:
-        """CommandError where somebody else serves there already."""
+        """Raises CommandError if another process listens on the port."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -81,7 +77,7 @@ class Command(BaseCommand):
                 ) from error
 
     def make_user(self, password: str) -> AbstractBaseUser:
-        """The user demo, who may look at the admin; a changed password is set back to the one that is printed."""
+        """The superuser demo. A changed password is set back to the printed password."""
         users = get_user_model()._default_manager
         user, _ = users.get_or_create(
             username="demo", defaults={"is_staff": True, "is_superuser": True}
@@ -92,8 +88,8 @@ class Command(BaseCommand):
         return user
 
     def embed(self) -> None:
-        """Embed what has no embedding yet, with a bar; where no model is set, words will do."""
-        run = Backfill(batch_size=BATCH)
+        """Embed messages without an embedding, with a progress bar. Without a model: words only."""
+        run = Backfill(batch_size=BATCH_SIZE)
         for _ in run.fill_words():
             pass
         pending = sum(count_pending(source, model=model_name()) for source in run.tables)
@@ -107,6 +103,6 @@ class Command(BaseCommand):
                 self.stderr.write(f"Not embedded: {error}")
 
     def server_options(self) -> list[str]:
-        """Reached from this machine only."""
-        workers = min(settings.WEB_CONCURRENCY, MOST_WORKERS)
+        """Listen on this machine only."""
+        workers = min(settings.WEB_CONCURRENCY, MAX_WORKERS)
         return ["--bind", f"127.0.0.1:{settings.PORT}", "--workers", str(workers)]

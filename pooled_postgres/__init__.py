@@ -1,0 +1,1 @@
+"""Django's PostgreSQL backend with a cheap check of pooled connections."""

@@ -1,0 +1,58 @@
+"""Answers 413 to a request body over MAX_BODY_BYTES."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+# A body over the limit is read to its end, up to this size: a client that still sends when the
+# connection closes gets a reset instead of the 413.
+MAX_DRAINED_BYTES = 16_000_000
+
+
+class BodyTooLarge(Exception):
+    """The request's body is larger than MAX_BODY_BYTES."""
+
+
+def limit_body(application: Application) -> Application:
+    """Wrap an application. Counts the bytes received, with or without a Content-Length."""
+
+    async def limited(scope: Message, receive: Receive, send: Send) -> None:
+        received_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > settings.MAX_BODY_BYTES:
+                await _drain(message, receive)
+                raise BodyTooLarge
+            return message
+
+        try:
+            await application(scope, counted, send)
+        except BodyTooLarge:
+            await _refuse(send)
+
+    return limited
+
+
+async def _drain(message: Message, receive: Receive) -> None:
+    remaining_bytes = MAX_DRAINED_BYTES
+    while message.get("more_body") and remaining_bytes > 0:
+        message = await receive()
+        remaining_bytes -= len(message.get("body", b""))
+
+
+async def _refuse(send: Send) -> None:
+    detail = f"A request holds at most {settings.MAX_BODY_BYTES:,} bytes."
+    body = json.dumps({"detail": detail, "code": "too_large"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,1 +1,0 @@
-"""Django's PostgreSQL backend with a cheaper look at pooled connections."""
