@@ -20,8 +20,7 @@ from chat.answers import runner
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
-from retrieval import current_model, db
-from retrieval.embeddings import embedding_service, usage
+from retrieval import runtime
 from tests.databases import Database
 from tests.support import Server, database_url
 
@@ -140,18 +139,10 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
     settings.OPENAI_BASE_URL = fake_openai.base_url
     settings.OPENAI_API_KEY = "sk-test-0123456789"
     settings.EMBEDDING_TIMEOUT_S = 2
-    usage._tally.counts.clear()  # an earlier test's calls, which a server would have written within 5 s
-    look_again()
+    runtime.reset()
     yield fake_openai
     finish_embedding_jobs()
-    look_again()
-
-
-def look_again() -> None:
-    """Forget what the process knows of the embedding service and of the database's schema and model."""
-    embedding_service.reset()
-    current_model.forget_checks()
-    db.reset_schema()
+    runtime.reset()
 
 
 @cache

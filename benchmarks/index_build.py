@@ -23,7 +23,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from benchmarks.load import scratch_database
-from retrieval import current_model, storage
+from retrieval import current_model, runtime, storage
 from retrieval.embeddings.embedding_service import configured_name
 from retrieval.models import message_tables
 from retrieval.reindex import rebuild
@@ -117,7 +117,7 @@ def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32])
 def make_rows(count: int) -> list[int]:
     """So many messages and no others, without vectors; their ids."""
     run_sql("TRUNCATE auth_user CASCADE; TRUNCATE message_memories, embedding_models")
-    current_model.forget_checks()
+    runtime.reset()
     run_sql(
         "INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active, "
         "date_joined) VALUES ('index', '!', false, '', '', '', false, true, now()); "

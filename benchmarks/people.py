@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.types import TypeInfo
-
-from retrieval.db import VectorDumper
+from pgvector.psycopg import register_vector
 
 SIZES = (20, 200, 700, 2_000, 20_000)  # messages of the users that are asked about: users 1, 2, …
 OTHERS = 120  # messages of everybody else, about
@@ -142,12 +140,7 @@ def reference(row: int) -> int:
 def sign_up(database: psycopg.Connection[Any], people: People) -> None:
     """Accounts, each with a conversation of either kind; the embedding model's name is ``model``."""
     psycopg.ClientCursor(database).execute(ACCOUNTS, {"n": int(people.users.max())})
-    found = TypeInfo.fetch(database, "vector")
-    assert found is not None
-    found.register(database)
-    database.adapters.register_dumper(
-        np.ndarray, type("OfThisDatabase", (VectorDumper,), {"oid": found.oid})
-    )
+    register_vector(database)
     database.commit()
 
 

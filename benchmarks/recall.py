@@ -28,13 +28,12 @@ import numpy as np
 import psycopg
 from django.db import connection
 from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
 
 from benchmarks import peers, results
 from benchmarks.load import scratch_database
 from benchmarks.people import SIZES, People, World, fill, sign_up, write
 from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
-from retrieval import db
-from retrieval.db import VectorDumper
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.ranking import Ranked
 
@@ -226,12 +225,12 @@ def nearest_first(ranked: list[Ranked]) -> list[int]:
 def backend() -> list[int]:
     """The server's process behind Django's connection."""
     connection.ensure_connection()
-    return [db._raw().info.backend_pid]  # noqa: SLF001 - psycopg's own connection, which Django keeps
+    return [connection.connection.info.backend_pid]
 
 
 def scan(database: psycopg.Connection[Any], exact: str) -> Way:
     """A statement over both tables, planned anew each time."""
-    database.adapters.register_dumper(np.ndarray, VectorDumper)
+    register_vector(database)
     arms = [
         ARM.format(number=number, table=table, exact=exact)
         for number, table in enumerate(INDEXES.values())

@@ -7,6 +7,7 @@ the sizes; and the time of the recall statement for a user with 700 and with man
 """
 
 import argparse
+import math
 import os
 import random
 import statistics
@@ -20,9 +21,10 @@ django.setup()
 
 import numpy as np
 import psycopg
+from pgvector.psycopg import register_vector
 
 from benchmarks.load import scratch_database
-from retrieval.db import VectorDumper
+from retrieval import db
 from retrieval.recall import candidates
 from retrieval.schema import structures
 
@@ -79,11 +81,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=50)
     options = parser.parse_args()
     with scratch_database() as url, psycopg.connect(url) as database:
-        database.adapters.register_dumper(np.ndarray, VectorDumper)
         database.execute(BARE)
+        register_vector(database)
         database.execute(COLUMNS)
         database.execute(BESIDE)
-        source = structures.Source(0, "beside", "chat_id")
+        source = structures.MessageTable(0, "beside", "chat_id")
         database.execute(
             structures.for_source(structures.FOLLOW, source, schema="public", vector="public")
         )
@@ -142,10 +144,9 @@ def recall_ms(
     database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random
 ) -> float:
     """The median time of the recall statement."""
-    statement = candidates._statement("true", by_meaning=True)  # noqa: SLF001 - the statement itself is measured
-    statement = statement.replace("{vector}", "public").replace(
-        "coalesce(t0.embedding, t1.embedding)", "t0.embedding"
-    )
+    db._vector_type.set(db.VectorType("public", 0, 0), seconds=math.inf)  # noqa: SLF001 - a database without Django
+    composed = candidates.candidates_statement(("excluded",), by_meaning=True)
+    statement = composed.as_string().replace("coalesce(t0.embedding, t1.embedding)", "t0.embedding")
     begin, end = statement.index("LEFT JOIN"), statement.index("WHERE p.user_id + 0")
     join = f"LEFT JOIN {table} t0 ON t0.id = p.id {'>> 1' if table == 'beside' else ''} AND p.model IS NOT NULL "
     statement = statement[:begin] + join + statement[end:]

@@ -22,7 +22,7 @@ from retrieval.recall.candidates import Scope, recall
 
 LIVE_USERS = 20  # who are asked for the canaries too
 LIVE = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %(users)s"
-EMBED = "UPDATE {table} SET embedding = %(embedding)b::{vector}.vector(1536) WHERE id = %(id)s"
+EMBED = "UPDATE {table} SET embedding = %(embedding)b WHERE id = %(id)s"
 
 
 def keys_are_apart() -> Finding:

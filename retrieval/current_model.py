@@ -5,14 +5,14 @@ statements that name the model and require it to be the current one, so vectors 
 """
 
 import logging
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.db import connection
 
 from retrieval import db
 from retrieval.embeddings import local_model
 from retrieval.embeddings.vectors import EmbeddingError
+from retrieval.runtime import Expiring, on_reset
 from retrieval.schema import locks
 
 logger = logging.getLogger(__name__)
@@ -55,14 +55,9 @@ class Model:
     rows: int
 
 
-@dataclass
-class _Checked:
-    model: str | None = None  # found to be the database's
-    at: float = 0.0
-    told: set[str] = field(default_factory=set)
-
-
-_checked = _Checked()
+_verified: Expiring[str] = Expiring()  # the model that was the database's at the last check
+_logged_mismatches: set[str] = set()
+on_reset(_logged_mismatches.clear)
 
 
 def check_model(name: str, *, again: bool = False) -> None:
@@ -70,17 +65,17 @@ def check_model(name: str, *, again: bool = False) -> None:
 
     Raises ModelMismatch, said once in the log, where the stored vectors came from another; NoMemory.
     """
-    if not again and _checked.model == name and time.monotonic() - _checked.at < CHECK_AGAIN_S:
+    if not again and _verified.get() == name:
         return
     current = current_model()
     if current is None:
         db.execute(CLAIM, {"name": name})
         current = current_model()
     if current != name:
-        _checked.model = None
+        _verified.forget()
         raise _mismatch(str(current), name)
-    _checked.model, _checked.at = name, time.monotonic()
-    _checked.told.clear()
+    _verified.set(name, seconds=CHECK_AGAIN_S)
+    _logged_mismatches.clear()
 
 
 def refuse_other(name: str | None) -> None:
@@ -119,13 +114,8 @@ def switch(name: str) -> None:
     not be had.
     """
     locks.run_with_short_lock(connection, "embedding_models", SWITCH, {"name": name})
-    forget_checks()
-
-
-def forget_checks() -> None:
-    """Ask the database again."""
-    _checked.model = None
-    _checked.told.clear()
+    _verified.forget()
+    _logged_mismatches.clear()
 
 
 def _mismatch(stored: str, configured: str) -> ModelMismatch:
@@ -135,7 +125,7 @@ def _mismatch(stored: str, configured: str) -> ModelMismatch:
         else f"EMBEDDINGS=openai, EMBEDDING_MODEL={stored}"
     )
     words = MISMATCH.format(stored=stored, configured=configured, before=before)
-    if words not in _checked.told:
-        _checked.told.add(words)
+    if words not in _logged_mismatches:
+        _logged_mismatches.add(words)
         logger.error("Error generating embeddings: %s", words)
     return ModelMismatch(words)

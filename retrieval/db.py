@@ -1,33 +1,32 @@
-"""Memory's own statements: apart from the chat's, and never in its way where the schema has no memory (yet)."""
+"""Runs memory's statements. Raises NoMemory if its tables do not exist."""
 
-import struct
+import math
 import threading
-import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import psycopg
 from django.db import ProgrammingError, connection, transaction
-from numpy.typing import NDArray
-from psycopg import errors
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from pgvector.psycopg.vector import register_vector_info
+from psycopg import errors, sql
+from psycopg.abc import QueryNoTemplate
+from psycopg.types import TypeInfo
 
-LOOK_AGAIN_S = (
-    20.0  # contract section 7: a running server turns recall on within 60 s after migrate
-)
-GONE = (
+from retrieval.runtime import Expiring
+
+LOOK_AGAIN_S = 20.0  # a running server notices a migration within 60 s: docs/promises.md
+# A table, column, function, type or operator of memory's does not exist.
+MISSING = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
     errors.UndefinedFunction,
     errors.UndefinedObject,
 )
-SCHEMA = """
-    SELECT pg_catalog.quote_ident(n.nspname), t.oid::int8 FROM pg_catalog.pg_extension e
+FIND_VECTOR_TYPE = """
+    SELECT pg_catalog.quote_ident(n.nspname), t.oid::int8, t.typarray::int8
+    FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
@@ -35,107 +34,95 @@ SCHEMA = """
 
 
 class NoMemory(Exception):
-    """The database's schema has no memory: not migrated yet, or taken away again."""
+    """The database has no tables of memory: not migrated yet, or migrated back."""
 
 
-@dataclass
-class _Seen:
-    vector: str | None = None  # the extension's schema, where memory was there at the last look
-    oid: int = 0  # of its type
-    at: float | None = None
+@dataclass(frozen=True)
+class VectorType:
+    """Where the extension lives (its schema, quoted) and this database's oids of vector, vector[]."""
+
+    schema: str
+    oid: int
+    array_oid: int
 
 
-_seen = _Seen()
-_looking = threading.Lock()
+_vector_type: Expiring[VectorType] = Expiring()
+_is_missing: Expiring[bool] = Expiring()
+_lookup = threading.Lock()
 
 
-def vector_schema() -> str:
-    """The extension's schema, quoted for SQL. At most one query, at times. Raises NoMemory."""
-    if _seen.vector is None:
-        with _looking:  # who comes at the same moment waits for what is found
-            _look()
-    if _seen.vector is None:
+def vector_type() -> VectorType:
+    """No query once memory is there; before, at most one every 20 s. Raises NoMemory."""
+    known = _vector_type.get()
+    if known is None:
+        with _lookup:  # threads that come at the same moment wait for one lookup
+            known = _vector_type.get() or _find_vector_type()
+    return known
+
+
+def _find_vector_type() -> VectorType:
+    if _is_missing.get():
         raise NoMemory
-    return _seen.vector
+    rows = _execute(FIND_VECTOR_TYPE, {})
+    if not rows:
+        _is_missing.set(True, seconds=LOOK_AGAIN_S)
+        raise NoMemory
+    return _vector_type.set(VectorType(*rows[0]), seconds=math.inf)
 
 
-def _look() -> None:
-    if _seen.vector is None and (_seen.at is None or time.monotonic() - _seen.at >= LOOK_AGAIN_S):
-        found = _execute(SCHEMA, {})
-        _seen.at = time.monotonic()
-        for schema, oid in found:
-            _seen.oid, _seen.vector = int(oid), str(schema)
+class _VectorSchema(sql.Composable):
+    """The extension's schema in a composed statement, looked up when the statement runs."""
+
+    def __init__(self) -> None:
+        super().__init__("vector")
+
+    def as_bytes(self, context: Any = None) -> bytes:
+        return vector_type().schema.encode()
 
 
-def reset_schema() -> None:
-    """Look again at the next statement."""
-    _seen.vector = _seen.at = None
+VECTOR_SCHEMA = _VectorSchema()
 
 
-def execute(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The statement's rows, with parameters sent apart from it, a vector in its binary form. Raises NoMemory.
+@contextmanager
+def memory_tables() -> Iterator[None]:
+    """For statements on memory's tables, Django's too: NoMemory if one of them does not exist.
 
-    ``{vector}`` in ``sql`` stands for the extension's schema.
+    Inside a transaction a savepoint keeps the failure from the statements around it.
     """
+    vector_type()
+    savepoint = transaction.atomic() if connection.in_atomic_block else nullcontext()
     try:
-        return _execute(sql.replace("{vector}", vector_schema()), params)
+        with savepoint:
+            yield
     except ProgrammingError as error:
-        if not isinstance(error.__cause__, GONE):
+        if not isinstance(error.__cause__, MISSING):
             raise
-        _seen.vector, _seen.at = None, time.monotonic()
+        _vector_type.forget()
+        _is_missing.set(True, seconds=LOOK_AGAIN_S)
         raise NoMemory from error
 
 
-def _execute(sql: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def execute(statement: QueryNoTemplate, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The statement's rows, or one row with the number of rows changed. Raises NoMemory.
+
+    Parameters are sent apart from the statement, numpy arrays in pgvector's binary form:
+    ``%(name)b``.
+    """
+    with memory_tables():
+        return _execute(statement, params)
+
+
+def _execute(statement: QueryNoTemplate, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     connection.ensure_connection()
-    # Inside a transaction a failure must not take along what else is in it; outside, none is begun.
-    apart = transaction.atomic() if connection.in_atomic_block else nullcontext()
-    with apart, connection.wrap_database_errors, psycopg.Cursor(_raw()) as cursor:
-        cursor.adapters.register_dumper(np.ndarray, VectorDumper)
-        cursor.adapters.register_dumper(Vectors, VectorsDumper)
-        cursor.execute(sql, params)
+    session = cast("psycopg.Connection[Any]", connection.connection)
+    _register_vectors(session)
+    with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
+        cursor.execute(statement, params)
         return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
 
-def _raw() -> psycopg.Connection[Any]:
-    return cast("psycopg.Connection[Any]", connection.connection)
-
-
-class VectorDumper(Dumper):
-    """A numpy array as pgvector's binary form: two 16-bit numbers (length, 0), then big-endian 32-bit floats.
-
-    Without a type's number, which differs between databases: the statement casts it, ``%(v)b::vector``.
-    """
-
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: NDArray[np.float32]) -> Buffer | None:
-        """The bytes."""
-        return binary(obj)
-
-
-class Vectors(tuple[NDArray[np.float32], ...]):
-    """Vectors as one parameter, ``%(v)b::vector[]``."""
-
-    __slots__ = ()
-
-
-class VectorsDumper(Dumper):
-    """An array of one dimension in PostgreSQL's binary form (array_recv in its source).
-
-    Here the elements' type stands in the bytes: its number in this database, known since ``vector_schema`` looked.
-    """
-
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: Vectors) -> Buffer | None:
-        """Dimensions, nulls, type; length and lower bound; then each vector after its size in bytes."""
-        head = struct.pack("!iiIii", 1, 0, _seen.oid, len(obj), 1)
-        return head + b"".join(struct.pack("!i", len(one)) + one for one in map(binary, obj))
-
-
-def binary(vector: NDArray[np.float32]) -> bytes:
-    """A vector as pgvector sends and receives it."""
-    return np.array([vector.size, 0], ">u2").tobytes() + np.asarray(vector, ">f4").tobytes()
+def _register_vectors(session: psycopg.Connection[Any]) -> None:
+    """Once per connection, without a query: how numpy arrays and lists of them are sent."""
+    known = _vector_type.get()
+    if known and session.adapters.types.get(known.oid) is None:
+        register_vector_info(session, TypeInfo("vector", known.oid, known.array_oid))

@@ -19,8 +19,8 @@ from rest_framework import exceptions
 
 from chat import errors
 from chat.samples.loading import load
-from conftest import look_again
 from embedded_postgres.programs import bin_folder
+from retrieval import runtime
 from retrieval.backfill import backfill
 from tests.pages import BLOCK, Block, blocks_of
 from tests.support import ROOT, Server, clean_environment, database_url
@@ -107,7 +107,7 @@ def test_the_commands_of_a_page_print_what_it_shows(
     demo = User.objects.create_superuser("demo", password=password[1])
     if page.name == "README.md":  # it tells of `make demo`, the others of an empty database
         settings.EMBEDDINGS = "local"
-        look_again()
+        runtime.reset()
         load(demo)
         backfill(batch_size=32)
     blocks = commands_of(page)

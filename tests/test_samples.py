@@ -8,7 +8,7 @@ from pytest_django import Settings
 
 from chat.auth.api_tokens import create_token
 from chat.samples.loading import load, questions
-from conftest import look_again
+from retrieval import runtime
 from retrieval.backfill import backfill
 from tests.support import Server
 
@@ -22,7 +22,7 @@ def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
     alice: User, server: Callable[..., Server], settings: Settings
 ) -> None:
     settings.EMBEDDINGS = "local"
-    look_again()
+    runtime.reset()
     assert load(alice) >= 150
     assert load(alice) == 0
     backfill(batch_size=32)
@@ -41,4 +41,4 @@ def test_each_of_the_five_questions_is_given_the_message_that_holds_the_answer(
             asked.question
         )
         assert client.delete(f"/api/chats/{chat}/").status_code == 204
-    look_again()
+    runtime.reset()

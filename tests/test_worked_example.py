@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, storage
+from retrieval import current_model, runtime, storage
 from retrieval.embeddings import local_model
 from retrieval.recall.candidates import Scope, recall
 from tests.support import ROOT
@@ -21,7 +21,7 @@ SCORED = re.compile(
 
 
 def test_the_worked_example_is_true(alice: User) -> None:
-    current_model.forget_checks()
+    runtime.reset()
     current_model.check_model(local_model.NAME)
     texts = {}
     at = datetime(2024, 5, 3, 9, tzinfo=UTC)

@@ -19,7 +19,7 @@ from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.memory.recalled import MODELS, Memory, messages_of
 from chat.models import Message, Role
 from retrieval import current_model, storage
-from retrieval.db import NoMemory, vector_schema
+from retrieval.db import NoMemory, vector_type
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import EmbeddingError, Vector
 from retrieval.message_tables import unpack_ref
@@ -51,7 +51,7 @@ def can_recall() -> bool:
     ):
         return False
     try:
-        vector_schema()
+        vector_type()
     except NoMemory:
         return False
     return True

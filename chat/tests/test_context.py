@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 from chat.tests.test_memory import Api, contents, new_chat, say, search, wait_until_embedded
 from fake_openai import Answer, FakeOpenAI
-from retrieval import current_model
+from retrieval import current_model, runtime
 from retrieval.recall import min_similarity
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,7 +23,7 @@ QUESTION = "Where did we move the piano?"
 def client(alice: User, api: Api, remembering: FakeOpenAI) -> APIClient:
     """Alice's; the model's usual answer repeats nothing that would be found."""
     remembering.chat.default = Answer("Quite so.")
-    min_similarity.reset()
+    runtime.reset()
     return api(alice)
 
 
@@ -144,7 +144,7 @@ def test_the_least_similarity_of_an_unknown_model_is_measured_from_its_vectors(
             say(person, address, " ".join(luck.sample(words, 4)))
     wait_until_embedded()
     min_similarity.measure()
-    min_similarity.reset()
+    runtime.reset()
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT user_id, embedding::real[] FROM standalone_chat_messages WHERE embedding IS NOT NULL"

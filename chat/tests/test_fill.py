@@ -16,7 +16,7 @@ from chat.models import Passage, StandaloneChat
 from chat.tests.test_recall_structures import WORDS
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
-from retrieval import db
+from retrieval import runtime
 from retrieval.backfill import Backfill, fill_words
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, recall
@@ -95,7 +95,7 @@ def schema() -> Iterator[None]:
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     yield
     call_command("migrate", "chat", verbosity=0)
-    db.reset_schema()
+    runtime.reset()
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def test_what_is_filled_is_recalled_as_if_nothing_else_had_been_said(
     moments = []
     for migration in MIGRATIONS:
         call_command("migrate", "chat", migration, verbosity=0)
-        db.reset_schema()
+        runtime.reset()
         life.go_on()
         moments.append(check(life.users))
     work = Backfill(batch_size=batch)

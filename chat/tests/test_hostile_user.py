@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.db import transaction
+from psycopg import sql
 
 from chat.models import StandaloneChat, StandaloneChatMessage
 from chat.tests.plan_support import MEMORIES, MESSAGES, plan_of, rows_read
-from retrieval import current_model, db, storage
+from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
 from retrieval.recall import candidates
 from retrieval.recall.candidates import Scope
@@ -36,7 +37,7 @@ SAY = """
 # As the triggers would have it, had each message this embedding: of so many the signs are enough.
 LEARN = f"""
     INSERT INTO message_memories ({COLUMNS}) SELECT {ROW} FROM (
-        SELECT id, user_id, chat_id, role, content, created_at, %(vector)b::{{vector}}.vector(1536) AS embedding
+        SELECT id, user_id, chat_id, role, content, created_at, %(vector)b AS embedding
         FROM standalone_chat_messages WHERE user_id = ANY (%(users)s)
     ) m
 """
@@ -56,13 +57,13 @@ def say(users: list[User], text: str, count: int) -> None:
     with transaction.atomic():
         bulk.defer_memory_insert()
         db.execute(SAY, params)
-        db.execute(LEARN, params)
+        db.execute(sql.SQL(LEARN).format(vector=db.VECTOR_SCHEMA), params)
 
 
 @pytest.fixture
 def alice_among_others(alice: User) -> User:
     """Alice, with embedded messages of different words."""
-    current_model.forget_checks()
+    runtime.reset()
     current_model.check_model(MODEL)
     say(
         [User.objects.create(username=f"neighbour {n}") for n in range(NEIGHBOURS)],
@@ -138,7 +139,7 @@ def test_their_own_recall_reads_little_and_finds_what_else_they_said(
         signs = by_meaning * (
             many + NEIGHBOURS * EACH + 2 * 7 * (candidates.WORD_SEEDS + candidates.CODES)
         )
-        assert rows_read(plan["Plan"], MEMORIES) <= candidates.SPREADING_CAP + 100 + signs
+        assert rows_read(plan["Plan"], MEMORIES) <= candidates.MAX_TERM_MESSAGES + 100 + signs
         assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
             candidates.WORD_SEEDS + candidates.CODES
         )

@@ -12,8 +12,8 @@ from django.db.backends.signals import connection_created
 from rest_framework.test import APIClient
 
 from chat.memory.embed import finish_embedding_jobs
-from conftest import look_again
 from fake_openai import FakeOpenAI
+from retrieval import runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
 YOUNGER = re.compile(
@@ -106,7 +106,7 @@ def test_every_chat_route_works_on_the_first_migration_s_schema(
 ) -> None:
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     try:
-        look_again()
+        runtime.reset()
         use_every_route(api(alice))
         finish_embedding_jobs()
         assert api(alice).get("/api/memory/").json()["mode"] == "off"
@@ -137,5 +137,5 @@ def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
         assert [one for one in caplog.records if one.levelname == "ERROR"] == []
     finally:
         call_command("migrate", "chat", verbosity=0)
-        look_again()
+        runtime.reset()
     assert client.get("/api/memory/").json()["mode"] == "lexical"

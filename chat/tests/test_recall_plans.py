@@ -61,7 +61,7 @@ def test_what_is_read_does_not_grow_with_the_user(people: tuple[User, User]) -> 
             ), case
         # A term's postings are read up to the cap; each seed and its turns once.
         terms = 3
-        most = terms * (candidates.SPREADING_CAP + 1) + 3 * 7 * (
+        most = terms * (candidates.MAX_TERM_MESSAGES + 1) + 3 * 7 * (
             candidates.WORD_SEEDS_ALONE + candidates.CODES
         )
         assert rows_read(many["Plan"], MEMORIES) <= most, case

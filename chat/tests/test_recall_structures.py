@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from psycopg import sql
 
 from chat.db import with_connection
 from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, db, storage
+from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, recall
 from retrieval.schema.structures import COLUMNS, CURRENT, ROW
@@ -42,9 +43,7 @@ def made_anew() -> str:
     """SQL: the rows of recall's table as its triggers would make them from the messages of today."""
     arms = []
     for source in message_tables():
-        row = (
-            ROW.replace("{model}", CURRENT).replace("{schema}.", "").replace("{vector}", "{vector}")
-        )
+        row = ROW.replace("{model}", CURRENT).replace("{schema}.", "")
         row = row.replace("{number}", str(source.kind_bit)).replace(
             "{conversation}", source.conversation
         )
@@ -169,13 +168,14 @@ class Life:
 def test_after_whatever_was_done_the_table_is_as_if_made_anew(
     alice: User, bob: User, seed: int
 ) -> None:
-    current_model.forget_checks()
+    runtime.reset()
     current_model.check_model(MODEL)
     life = Life([alice, bob], seed)
     for _ in range(STEPS // 2):
         life.step()
     different = DIFFERENT.format(there=f"SELECT {COLUMNS} FROM message_memories", made=made_anew())
-    assert db.execute(f"SELECT count(*) FROM ({different}) x", {}) == [(0,)]
+    counted = sql.SQL(f"SELECT count(*) FROM ({different}) x").format(vector=db.VECTOR_SCHEMA)
+    assert db.execute(counted, {}) == [(0,)]
     ((rows, embedded),) = db.execute("SELECT count(*), count(bits) FROM message_memories", {})
     assert rows > 200
     assert embedded > 50
@@ -217,6 +217,6 @@ def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: U
 
 def test_two_first_looks_at_once_both_find_memory(alice: User) -> None:
     for _ in range(20):
-        db.reset_schema()
+        runtime.reset()
         with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(lambda _: with_connection(db.vector_schema), range(8)))
+            assert all(pool.map(lambda _: with_connection(db.vector_type), range(8)))

@@ -30,7 +30,7 @@ EACH = 12  # messages of each in either table: fewer than recall takes by meanin
 CROWD = 1_000  # messages of one more
 SAY = """
     INSERT INTO {table} (user_id, {parent}, role, content, embedding, created_at)
-    SELECT %(user)s, %(parent)s, 'user', %(text)s || ' ' || n, %(vector)b::{vector}.vector(1536),
+    SELECT %(user)s, %(parent)s, 'user', %(text)s || ' ' || n, %(vector)b::vector,
         now() - n * interval '1 minute' FROM generate_series(1, %(count)s) n
 """
 # As if a word had the same hash whoever says it: but for the condition on the user each would find the others'.

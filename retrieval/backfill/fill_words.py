@@ -41,7 +41,7 @@ def fill(source: MessageTable) -> Iterator[int]:
 
     Lock: SHARE on the rows that are added, for their transaction. May be ended and run again. Raises sql.NoMemory.
     """
-    statement = _of(source)
+    statement = _of(source).replace("{vector}", db.vector_type().schema)
     after = 0
     while True:
         ((until, filled),) = db.execute(statement, {"after": after, "rows": WINDOW_ROWS})

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pgvector
+from psycopg import sql
 
 from retrieval import db
 from retrieval.doctor.check_indexes import missing_of_recall
@@ -185,12 +187,13 @@ def _distances(scope: Scope, embedding: Vector, among: list[int] | None) -> list
         "among": among,
         "at": AT,
     }
-    return [row[0] for row in db.execute(statement, params)]
+    composed = sql.SQL(statement).format(vector=db.VECTOR_SCHEMA)
+    return [row[0] for row in db.execute(composed, params)]
 
 
 def _bits(source: MessageTable) -> str:
     """SQL that makes the signs anew where they are not those of the vector."""
-    signs = f"{db.vector_schema()}.binary_quantize(m.embedding)::bit(1536)"
+    signs = f"{db.vector_type().schema}.binary_quantize(m.embedding)::bit(1536)"
     return (
         f"UPDATE message_memories p SET bits = {signs} FROM {source.table} m "
         f"WHERE p.id = m.id * 2 + {source.kind_bit} AND p.bits IS DISTINCT FROM {signs};"
@@ -200,9 +203,11 @@ def _bits(source: MessageTable) -> str:
 def vectors_are_sent_as_bytes() -> Finding:
     """trap.4: what is sent comes back, to the last bit."""
     sent = np.random.default_rng(4).standard_normal(1536).astype(np.float32)
-    came = db.execute("SELECT (%(v)b::{vector}.vector(1536))::real[]", {"v": sent})[0][0]
+    came = db.execute("SELECT %(v)b::real[]", {"v": sent})[0][0]
     if np.array_equal(np.array(came, np.float32), sent):
-        return passed(f"a vector is sent in {len(db.binary(sent)):,} bytes and comes back the same")
+        return passed(
+            f"a vector is sent in {len(pgvector.Vector(sent).to_binary()):,} bytes and comes back the same"
+        )
     return failed(
         "a vector comes back other than it was sent", "python manage.py enable_vector --check"
     )

@@ -9,7 +9,7 @@ from django.db import Error, connection
 from django.utils.module_loading import module_has_submodule
 from psycopg import errors
 
-from retrieval.db import GONE, NoMemory
+from retrieval.db import MISSING, NoMemory
 from retrieval.doctor.queries import LOCK_TIMEOUT, STATEMENT_TIMEOUT, limits
 from retrieval.doctor.report import Check, Finding, failed, skipped, warning
 from retrieval.schema.extension import VectorUnavailable
@@ -75,7 +75,7 @@ def _in_the_way(error: Error) -> Finding:
         return warning(
             f"somebody held a table for longer than {LOCK_TIMEOUT}: not known", WHO_HOLDS
         )
-    if isinstance(cause, GONE):
+    if isinstance(cause, MISSING):
         return _without_memory()
     if isinstance(cause, errors.InsufficientPrivilege):
         return skipped("this role may not read what it takes: run rag_doctor as the tables' owner")

@@ -26,6 +26,7 @@ from retrieval.embeddings.vectors import (
     Unusable,
     Vector,
 )
+from retrieval.runtime import on_reset
 
 __all__ = [
     "DIMENSIONS",
@@ -132,6 +133,9 @@ def is_paused() -> bool:
 def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
     """For tests: end calls, forget the client, failures and pause. The pause goes by ``clock``, in seconds."""
     _process.reset(clock)
+
+
+on_reset(reset)
 
 
 def _begin_openai(texts: Sequence[str]) -> Future[list[Vector]]:

@@ -1,101 +1,101 @@
-"""How similar two texts must be to have to do with each other: a number that belongs to the embedding model.
+"""How similar two texts must be to be related: a number that belongs to the embedding model.
 
-Only for messages found by meaning alone (``RAG_MIN_SIMILARITY``). For the bundled model it was measured; for others
-it is taken from the stored vectors: hardly any pair of messages of different people is as similar.
+Only for messages that share no word with the question (``RAG_MIN_SIMILARITY``). It was measured
+for the bundled model. For others it is computed from stored vectors: the similarity that hardly
+any two messages of different users reach.
 """
 
-import time
-from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import pgvector
 from django.conf import settings
+from psycopg import sql
 
 from retrieval import db
 from retrieval.embeddings import local_model
+from retrieval.message_tables import select_message
 from retrieval.models import message_tables
+from retrieval.runtime import Expiring
 
-# Of 100 questions about somebody else's life, 4 found a message by meaning alone at 0.40, 17 at 0.35; of the evidence
-# of questions about one's own nothing was lost up to 0.6. docs/decisions/0010-hybrid-recall.md
+# Of 100 questions about another person's life, 4 recalled a message by meaning alone at 0.40, 17
+# at 0.35; of the evidence for questions about one's own nothing was lost up to 0.6.
+# docs/decisions/0010-hybrid-recall.md
 MEASURED = {local_model.NAME: 0.40}
 QUANTILE = 0.95  # of the bundled model's unrelated pairs that is 0.43
-SAMPLE, LEAST_SAMPLE = 400, 40  # messages
+SAMPLE_MESSAGES, MIN_SAMPLE_MESSAGES = 400, 40
 MEASURE_AGAIN_S = 86_400
 LOOK_AGAIN_S = 60.0
-FOUND = "SELECT min_similarity FROM embedding_models WHERE current AND name = %(model)s"
-# Whoever comes first measures, for all processes.
-CLAIM = """
-    UPDATE embedding_models SET measured_at = now() WHERE current
-        AND (min_similarity IS NULL OR measured_at < now() - make_interval(secs => %(seconds)s)) RETURNING id
-"""
-DRAWN = """
+STORED = sql.SQL("SELECT min_similarity FROM embedding_models WHERE current AND name = %(model)s")
+# The first process to get here measures for all. Locks the model's row.
+CLAIM = sql.SQL("""
+    UPDATE embedding_models SET measured_at = now()
+    WHERE current AND (min_similarity IS NULL
+        OR measured_at < now() - make_interval(secs => %(seconds)s))
+    RETURNING id
+""")
+SAMPLE = sql.SQL("""
     WITH drawn AS MATERIALIZED (
         SELECT id FROM message_memories WHERE model = %(model)s ORDER BY random() LIMIT %(rows)s
     )
-    SELECT m.user_id, {vector}.vector_send(m.embedding) FROM drawn CROSS JOIN LATERAL ({texts}) m
-    WHERE m.embedding IS NOT NULL
-"""
-TEXT = "SELECT user_id, embedding FROM {table} WHERE id = CASE WHEN (drawn.id & 1) = {number} THEN drawn.id >> 1 END"
-KEEP = "UPDATE embedding_models SET min_similarity = %(found)s WHERE id = %(model)s"
+    SELECT m.user_id, {vector}.vector_send(m.embedding)
+    FROM drawn CROSS JOIN LATERAL ({message}) m WHERE m.embedding IS NOT NULL
+""")
+# Locks the model's row.
+SAVE = sql.SQL("UPDATE embedding_models SET min_similarity = %(value)s WHERE id = %(model)s")
 
-
-@dataclass
-class _Seen:
-    model: str = ""
-    value: float = -1.0
-    at: float = -LOOK_AGAIN_S
-
-
-_seen = _Seen()
+_stored: Expiring[tuple[str, float]] = Expiring()  # model and value
 
 
 def min_similarity(model: str) -> float:
-    """The similarity in force for vectors of this model; -1 leaves none out. At most one query, at times.
+    """The similarity required of vectors of this model; -1 leaves none out. Raises NoMemory.
 
-    RAG_MIN_SIMILARITY stands above all, then what was measured. Raises NoMemory.
+    RAG_MIN_SIMILARITY if set, else what was measured. At most one query every LOOK_AGAIN_S.
     """
     if settings.RAG_MIN_SIMILARITY is not None:
         return float(settings.RAG_MIN_SIMILARITY)
     if model in MEASURED:
         return MEASURED[model]
-    if model != _seen.model or time.monotonic() - _seen.at > LOOK_AGAIN_S:
-        rows = db.execute(FOUND, {"model": model})
-        _seen.model, _seen.at = model, time.monotonic()
-        _seen.value = rows[0][0] if rows and rows[0][0] is not None else -1.0
-    return _seen.value
+    stored = _stored.get()
+    if stored is None or stored[0] != model:
+        rows = db.execute(STORED, {"model": model})
+        value = rows[0][0] if rows and rows[0][0] is not None else -1.0
+        stored = _stored.set((model, value), seconds=LOOK_AGAIN_S)
+    return stored[1]
 
 
 def measure(*, seconds: float = MEASURE_AGAIN_S) -> None:
-    """Take the current model's number from a sample, where nobody has for so many seconds. Nothing without memory.
+    """Compute the current model's number from a sample, unless it is younger than ``seconds``.
 
-    Four statements; the sample is drawn from an index of recall's table, 0.3 s for a million messages.
+    Three statements; the sample is drawn from an index of memory's table, 0.3 s for a million
+    messages. Does nothing without memory.
     """
     try:
         for (model,) in db.execute(CLAIM, {"seconds": seconds}):
-            found = _of_sample(model)
-            if found is not None:
-                db.execute(KEEP, {"model": model, "found": found})
+            value = _of_sample(model)
+            if value is not None:
+                db.execute(SAVE, {"model": model, "value": value})
     except db.NoMemory:
         return
 
 
 def _of_sample(model: int) -> float | None:
-    """The QUANTILE of the similarities of pairs of different users; of all pairs where there is one user alone."""
-    texts = " UNION ALL ".join(
-        TEXT.format(table=one.table, number=one.kind_bit) for one in message_tables()
-    )
-    rows = db.execute(DRAWN.replace("{texts}", texts), {"model": model, "rows": SAMPLE})
-    if len(rows) < LEAST_SAMPLE:
+    """The QUANTILE of the similarities of pairs of different users; of all pairs if few are."""
+    rows = db.execute(_sample_statement(), {"model": model, "rows": SAMPLE_MESSAGES})
+    if len(rows) < MIN_SAMPLE_MESSAGES:
         return None
-    users = np.array([row[0] for row in rows])
+    users = np.array([user for user, _ in rows])
     # Binary: as numbers of Python's they would leave the process 20 MB larger.
-    vectors = np.array([np.frombuffer(row[1], ">f4", offset=4) for row in rows], dtype=np.float32)
+    vectors = np.array([pgvector.Vector.from_binary(vector).to_numpy() for _, vector in rows])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pairs = np.triu(np.ones((len(rows), len(rows)), dtype=bool), 1)
-    strangers = pairs & (users[:, None] != users[None, :])
-    chosen = strangers if strangers.sum() >= LEAST_SAMPLE else pairs
+    unrelated = pairs & (users[:, None] != users[None, :])
+    chosen = unrelated if unrelated.sum() >= MIN_SAMPLE_MESSAGES else pairs
     return float(np.quantile((vectors @ vectors.T)[chosen], QUANTILE))
 
 
-def reset() -> None:
-    """Look again at the next question."""
-    _seen.at = -LOOK_AGAIN_S
+@cache
+def _sample_statement() -> sql.Composed:
+    columns, ref = sql.SQL("user_id, embedding"), sql.SQL("drawn.id")
+    message = select_message(message_tables(), columns, ref=ref)
+    return SAMPLE.format(message=message, vector=db.VECTOR_SCHEMA)

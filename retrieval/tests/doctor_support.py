@@ -13,8 +13,8 @@ from django.core.management import call_command
 from django.db import connection
 from pytest_django import Settings
 
-from conftest import look_again
 from embedded_postgres.programs import bin_folder
+from retrieval import runtime
 from retrieval.doctor.examine import checks, examine
 from retrieval.doctor.report import Finding, Status
 from tests.support import database_url
@@ -60,7 +60,7 @@ class Patient:
         self._server(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
         self.enter()
         call_command("migrate", verbosity=0)
-        look_again()
+        runtime.reset()
         self.run(PEOPLE)
         self.say(10)
         self.embed()
@@ -69,13 +69,13 @@ class Patient:
         """Django's connection leads here from now on."""
         connection.close()
         connection.settings_dict["NAME"] = self.name
-        look_again()
+        runtime.reset()
 
     def leave(self) -> None:
         """And back."""
         connection.close()
         connection.settings_dict["NAME"] = self._before
-        look_again()
+        runtime.reset()
 
     def run(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
         """The statement's rows."""
@@ -128,10 +128,10 @@ class Patient:
                 sql.append(line)
         self.psql("\n".join(sql))
         connection.close()  # what is set for the role or the database is there in a new session only
-        look_again()
+        runtime.reset()
 
     def _step(self, line: str, settings: Settings) -> None:
-        look_again()
+        runtime.reset()
         if found := SETTING.match(line):
             setattr(settings, found["name"], TYPES.get(found["name"], str)(found["value"]))
         else:

@@ -12,8 +12,8 @@ from django.core.management import ManagementUtility
 from django.db import connection
 from pytest_django import Settings
 
-from conftest import look_again
 from fake_openai import FakeOpenAI, Html, Lie, Refuse, Vectors
+from retrieval import runtime
 from retrieval.backfill import embedding_calls
 from retrieval.embeddings import circuit_breaker, embedding_service
 from retrieval.management.operator_command import NOT_MIGRATED
@@ -356,7 +356,7 @@ def test_log_lines_of_embeddings_are_back_after_it(
     remembering.embeddings.script(Refuse(401), Refuse(401))
     run()
     assert "Error generating embeddings" not in caplog.text
-    look_again()
+    runtime.reset()
     with pytest.raises(embedding_service.KeyRefused):
         embedding_service.get_embedding("bread")
     assert "Error generating embeddings" in caplog.text

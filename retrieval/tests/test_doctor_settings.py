@@ -8,9 +8,9 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from conftest import look_again
 from fake_openai import FakeOpenAI
 from fake_openai.behaviours import Refuse
+from retrieval import runtime
 from retrieval.doctor.report import Status
 from retrieval.tests.doctor_support import Patient, check_that_it_is_mended
 
@@ -67,7 +67,7 @@ def test_a_refused_key_is_told_without_being_shown(
     assert found.status is Status.FAIL
     assert found.fix.startswith("OPENAI_API_KEY=")
     assert "sk-test" not in found.detail + found.fix
-    look_again()
+    runtime.reset()
     assert patient.find("embedding.online", "online").status is Status.PASS
 
 

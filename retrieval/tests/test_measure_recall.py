@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, storage
+from retrieval import current_model, runtime, storage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
@@ -27,7 +27,7 @@ def kept() -> list[tuple[float, ...]]:
 @pytest.fixture
 def said(alice: User) -> None:
     """Embedded messages, more than are compared one by one."""
-    current_model.forget_checks()
+    runtime.reset()
     current_model.check_model("a model")
     chat = StandaloneChat.objects.create(user=alice)
     numbers = np.random.default_rng(1)

@@ -24,13 +24,12 @@ from pytest_django import Settings
 
 from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat, StandaloneChatMessage
-from conftest import look_again
 from fake_openai import FakeOpenAI, Refuse
 from fake_openai.embeddings import EmbeddingsJson
 from fake_openai.exchange import Exchange
 from fake_openai.shapes import JSON, Shape
 from fake_openai.vectors import vector_of
-from retrieval import current_model, storage
+from retrieval import current_model, runtime, storage
 from retrieval.backfill import backfill, pending
 from retrieval.backfill.fill_words import fill
 from retrieval.embeddings import get_embedding, local_model
@@ -84,7 +83,7 @@ def remembered(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
 def configure(settings: Settings, model: str) -> None:
     """This process is configured otherwise from here on."""
     settings.EMBEDDING_MODEL = model
-    look_again()
+    runtime.reset()
 
 
 def test_it_shows_the_models_and_how_many_rows_each_has(
