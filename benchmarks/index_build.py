@@ -27,10 +27,16 @@ from retrieval import current_model, runtime, storage
 from retrieval.embeddings.embedding_service import configured_name
 from retrieval.models import message_tables
 from retrieval.reindex import rebuild
-from retrieval.reindex.rebuild import Shape
+from retrieval.reindex.index_state import HnswOptions, IndexState, read_states
 
 MODEL = configured_name() or ""
-SHAPES = [Shape(8, 32), Shape(16, 64), Shape(16, 128), Shape(32, 64), Shape(32, 128)]
+SHAPES = [
+    HnswOptions(8, 32),
+    HnswOptions(16, 64),
+    HnswOptions(16, 128),
+    HnswOptions(32, 64),
+    HnswOptions(32, 128),
+]
 MEMORY = "1GB"  # of maintenance_work_mem, in which the graph fits; by PostgreSQL's own 64 MB there is a row too
 SMALL_MEMORY = "64MB"
 QUESTIONS, NEAREST = 100, 10
@@ -101,7 +107,7 @@ def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32])
         f"| {len(vectors):,} rows, m | ef_construction | memory | build s | MB | recall@10 | search ms |"
     )
     print("|---|---|---|---|---|---|---|")
-    for shape, memory in [*((one, MEMORY) for one in SHAPES), (Shape(), SMALL_MEMORY)]:
+    for shape, memory in [*((one, MEMORY) for one in SHAPES), (HnswOptions(), SMALL_MEMORY)]:
         run_sql(f"SET maintenance_work_mem = '{memory}'")
         began = time.perf_counter()
         rebuild.rebuild(target(), shape)
@@ -156,7 +162,7 @@ def batches(
 def timed_create() -> float:
     """Seconds to build the index."""
     began = time.perf_counter()
-    rebuild.create(target(), Shape())
+    rebuild.create(target(), HnswOptions())
     return time.perf_counter() - began
 
 
@@ -174,9 +180,9 @@ def search(questions: NDArray[np.float32], right: list[set[int]]) -> tuple[float
     return found / (len(questions) * NEAREST), statistics.median(times)
 
 
-def target() -> rebuild.Target:
+def target() -> IndexState:
     """The index of standalone chats."""
-    return rebuild.targets("standalone_chat_messages")[0]
+    return read_states("standalone_chat_messages")[0]
 
 
 def run_sql(statements: str) -> None:

@@ -10,6 +10,8 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+from retrieval.db_errors import error_name, sqlstate
+
 logger = logging.getLogger(__name__)
 
 
@@ -111,16 +113,14 @@ def _known(error: Exception) -> Exception:
             exceptions.ParseError()
         )  # JSON of a hundred thousand brackets: nothing else here goes so deep
     if is_database_away(error):
-        logger.error("Database unavailable: %s", type(error.__cause__ or error).__name__)
+        logger.error("Database unavailable: %s", error_name(error))
         return DatabaseUnavailable()
     return error
 
 
 def is_database_away(error: BaseException) -> bool:
     """Whether the database is out of reach, full or read-only: nothing that the request could mend."""
-    read_only = (
-        isinstance(error, DatabaseError) and getattr(error.__cause__, "sqlstate", None) == "25006"
-    )
+    read_only = isinstance(error, DatabaseError) and sqlstate(error) == "25006"
     return read_only or isinstance(error, (OperationalError, InterfaceError))
 
 

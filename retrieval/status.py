@@ -8,7 +8,7 @@ from retrieval.embeddings import embedding_service
 from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 from retrieval.recall import min_similarity
-from retrieval.reindex.rebuild import declared
+from retrieval.reindex.index_state import declared_indexes
 
 MEMORIES = "message_memories"
 # Neither the texts nor recall's wide rows are carried along: 1,000,000 messages in half the time of pending.COUNT.
@@ -101,7 +101,7 @@ def indexes() -> list[dict[str, Any]]:
             "scans": 0,
             "missing": True,
         }
-        for source, name in declared()
+        for source, name in declared_indexes()
         if name not in there
     ]
 

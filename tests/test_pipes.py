@@ -101,7 +101,7 @@ def test_a_backfill_that_nobody_reads_keeps_what_is_under_way_and_says_how_to_go
     assert done.code == 1
     assert (
         one_line(done.err)
-        == "stopped, since nobody reads its output; run backfill_embeddings again to go on"
+        == "stopped: the reader of the output has ended; run backfill_embeddings again to go on"
     )
     assert done.lines == ["standalone_chat_messages: batch 1, 5 embedded, 0 failed, 5/60 (8.3%)"]
     assert embedded() == asked(remembering)

@@ -19,6 +19,7 @@ from django.db import Error
 django.setup(set_prefix=False)
 
 from chat.answers import runner
+from retrieval.db_errors import error_name
 from retrieval.token_count import encoding
 from verse.asgi_handler import OneThreadHandler
 from verse.body_limit import Message, Receive, Send, limit_body
@@ -58,8 +59,7 @@ def start() -> None:
         with direct_connection() as direct:
             direct.ensure_connection()
     except Error as error:
-        reason = type(error.__cause__ or error).__name__
-        logger.warning("The database cannot be reached yet: %s", reason)
+        logger.warning("The database cannot be reached yet: %s", error_name(error))
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         logger.warning(NO_KEY)
     runner.start()

@@ -12,14 +12,16 @@ import traceback
 from datetime import UTC, datetime
 from types import TracebackType
 
+from retrieval.db_errors import sqlstate
+
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 logger = logging.getLogger(__name__)
 
 
 def describe(error: BaseException) -> str:
     """The error's class, and the SQLSTATE if PostgreSQL gave one. Never its message."""
-    sqlstate = getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
-    return type(error).__qualname__ + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
+    state = sqlstate(error)
+    return type(error).__qualname__ + (f" (SQLSTATE {state})" if state else "")
 
 
 class TextFormatter(logging.Formatter):

@@ -29,6 +29,7 @@ from chat.errors import DatabaseUnavailable
 from chat.memory import embed
 from chat.memory.recalled import Memory
 from chat.models import Message, Status
+from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
 
@@ -226,7 +227,7 @@ class AnswerLoop:
                     turns.finish, running.turn, running.text, ending, truncated=running.truncated
                 )
             except Error as error:
-                reason = type(error.__cause__ or error).__name__
+                reason = error_name(error)
                 logger.error("An answer could not be saved: %s", reason)
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
@@ -255,9 +256,7 @@ class AnswerLoop:
                         chores[chore] = now
                         await self._in_database(chore)
             except Error as error:
-                logger.warning(
-                    "No sign of life could be written: %s", type(error.__cause__ or error).__name__
-                )
+                logger.warning("No sign of life could be written: %s", error_name(error))
             except (
                 Exception
             ):  # whatever it is, the next beat must come: without it answers cannot be stopped

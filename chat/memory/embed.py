@@ -13,6 +13,7 @@ from chat.memory.memory_settings import memory_settings_of
 from chat.models import Message, Role, Status
 from retrieval import current_model, storage
 from retrieval.db import NoMemory
+from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import EmbeddingError, Vector
 from retrieval.recall.question import extract_question
@@ -63,9 +64,7 @@ def embed_message(message: Message, vector: Future[Vector | None], *, allowed: b
     except (EmbeddingError, NoMemory):  # said in the log where it happened
         pass
     except Error as error:
-        logger.error(
-            "Error generating embeddings: not stored, %s", type(error.__cause__ or error).__name__
-        )
+        logger.error("Error generating embeddings: not stored, %s", error_name(error))
     except Exception:
         logger.exception("A message could not be remembered")
     finally:

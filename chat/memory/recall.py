@@ -20,6 +20,7 @@ from chat.memory.recalled import MODELS, Memory, messages_of
 from chat.models import Message, Role
 from retrieval import current_model, storage
 from retrieval.db import NoMemory, vector_type
+from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import EmbeddingError, Vector
 from retrieval.message_tables import unpack_ref
@@ -78,9 +79,7 @@ def recall_for_answer(question: Message, *, sent: Iterable[Message]) -> list[Mem
         wait([work.stored], timeout=max(until - time.monotonic(), 0))
         return found
     except Error as error:
-        logger.error(
-            "Error retrieving relevant context: %s", type(error.__cause__ or error).__name__
-        )
+        logger.error("Error retrieving relevant context: %s", error_name(error))
         return []
 
 

@@ -21,8 +21,8 @@ from chat.tests.transfer_support import (
     streamed,
     watched,
 )
-from chat.transfer import in_one_line
 from chat.transfer.importing import ImportRefusedError
+from retrieval.db_errors import describe_db_error
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,7 +83,7 @@ def test_a_lost_database_is_one_line_and_nothing_is_kept(alice: User, other: Any
     with pytest.raises(Error) as lost:
         streamed(watched(lambda: other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])))
     connection.close()
-    assert in_one_line(lost.value) in {
+    assert describe_db_error(lost.value) in {
         "AdminShutdown, SQLSTATE 57P01",
         "OperationalError, connection lost",
     }

@@ -1,4 +1,4 @@
-"""The run of a backfill over the tables."""
+"""One run of a backfill over the message tables."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from django.conf import settings
 
 from retrieval import current_model
 from retrieval.backfill import fill_words
-from retrieval.backfill.embed_table import Report, Table
-from retrieval.backfill.embedding_calls import Service
-from retrieval.backfill.limits import OFF, Limits
+from retrieval.backfill.embed_table import Report, TableBackfill
+from retrieval.backfill.embedding_calls import RetryingService
+from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import NotConfigured
 from retrieval.message_tables import MessageTable
@@ -18,9 +18,9 @@ from retrieval.models import message_tables
 
 @dataclass
 class Backfill:
-    """One run: ``batch_size`` rows a batch, ``workers`` calls at once, ``sleep_s`` seconds after each batch.
+    """One run: ``batch_size`` rows a batch, ``workers`` calls at once, a pause after each batch.
 
-    ``tell`` is given a line where the run has to wait for the service. ``embedded`` counts rows.
+    ``notify`` is given a line whenever the run waits for the service. ``embedded`` counts rows.
     """
 
     tables: Sequence[MessageTable] = field(default_factory=message_tables)
@@ -28,26 +28,26 @@ class Backfill:
     sleep_s: float = 0.0
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
-    tell: Callable[[str], object] = lambda _line: None
+    notify: Callable[[str], object] = lambda _line: None
     embedded: int = 0
 
     def fill_words(self) -> Iterator[tuple[MessageTable, int]]:
-        """Give every message its row in recall's table: the table and how many it was in each step. Needs no key."""
+        """Give every message its row in message_memories; yields the rows of each step. No key needed."""
         for source in self.tables:
-            for filled in fill_words.fill(source):
-                yield source, filled
-                if self.limits.stop:
+            for rows in fill_words.fill(source):
+                yield source, rows
+                if self.limits.cancelled:
                     return
 
     def embed(self) -> Iterator[Report]:
-        """Embed what is pending; one report a batch, which is committed by then. Nothing with EMBEDDINGS=none.
+        """Embed what is pending; one report for each committed batch. Nothing with EMBEDDINGS=none.
 
-        Raises EmbeddingError and Stopped, with what was paid for kept; NotConfigured and ModelMismatch before any
-        call; sql.NoMemory.
+        Raises NotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError and Cancelled;
+        vectors that were paid for before are stored.
         """
         if settings.EMBEDDINGS == "none":
-            self.limits.reached = OFF
-        if self.limits.stop or self.limits.reached:
+            self.limits.stopped_by = EMBEDDINGS_OFF
+        if self.limits.cancelled or self.limits.stopped_by:
             return
         model = embedding_service.model_name()
         if model is None:
@@ -55,16 +55,16 @@ class Backfill:
                 "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
             )
         current_model.check_model(model, again=True)
-        service = Service(self.limits.wait, self.tell)
+        service = RetryingService(self.limits.wait, self.notify)
         for source in self.tables:
-            table = Table(source, model, service, self.limits, self.batch_size)
+            table = TableBackfill(source, model, service, self.limits, self.batch_size)
             for report in table.embed(workers=self.workers, sleep_s=self.sleep_s):
                 self.embedded += report.embedded
                 yield report
 
 
 def backfill(*, batch_size: int) -> int:
-    """Fill and embed all that is pending, to the end; how many rows got an embedding. Raises as Backfill.embed."""
+    """Fill and embed all that is pending; how many rows were embedded. Raises as ``Backfill.embed``."""
     run = Backfill(batch_size=batch_size)
     for _ in run.fill_words():
         pass

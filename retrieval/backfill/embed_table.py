@@ -1,4 +1,7 @@
-"""One table's part of a run: batches begun, waited for, kept. No transaction is open while the service works."""
+"""Embed the pending rows of one table: start batches, wait for their calls, store the vectors.
+
+No transaction is open while the service works.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,20 +11,20 @@ from dataclasses import dataclass, field, replace
 
 from retrieval import current_model, storage
 from retrieval.backfill import pending
-from retrieval.backfill.embedding_calls import Answer, Refusal, Service, begin
-from retrieval.backfill.limits import Limits, Stopped
+from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService, start_call
+from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Row, Text
 from retrieval.embeddings import usage
 from retrieval.embeddings.batching import MAX_CALL_TEXTS, MAX_CALL_TOKENS, fit
 from retrieval.embeddings.embedding_service import EmbeddingError, Vector
 from retrieval.message_tables import MessageTable
 
-REASON_CHARS = 200
+MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where the run stands in a table after a batch: the numbers of a progress line."""
+    """Progress in a table after a batch, in rows. ``batch`` counts from 1."""
 
     table: str
     total: int
@@ -30,18 +33,29 @@ class Report:
     failed: int = 0
     done: int = 0
 
-    def after(self, rows: int, *, embedded: int, failed: int) -> "Report":
-        """The next one: a batch of so many rows is done."""
+    def next(self, rows: int, *, embedded: int, failed: int) -> "Report":
+        """The report of the next batch, of ``rows`` rows."""
         done = self.done + rows
-        total = max(self.total, done)  # messages have come meanwhile
+        total = max(self.total, done)  # messages were added during the run
         return replace(
             self, total=total, batch=self.batch + 1, embedded=embedded, failed=failed, done=done
+        )
+
+    def __str__(self) -> str:
+        """``chat_messages: batch 3, 100 embedded, 0 failed, 300/12000 (2.5%)``.
+
+        docs/promises.md, Commands.
+        """
+        percent = 100 * self.done / self.total if self.total else 100
+        return (
+            f"{self.table}: batch {self.batch}, {self.embedded} embedded, {self.failed} failed, "
+            f"{self.done}/{self.total} ({percent:.1f}%)"
         )
 
 
 @dataclass
 class Batch:
-    """Pending rows; the answers for their texts, as far as known; the texts that are being bought, in one call."""
+    """Pending rows, and one call for those texts that are bought; ``answers`` come with it."""
 
     rows: list[Row]
     answers: dict[Text, Answer]
@@ -51,113 +65,118 @@ class Batch:
 
     @property
     def contents(self) -> list[str]:
-        """What the call asks for."""
+        """The texts of the call."""
         return [content for _, content in self.bought]
 
 
-class Table:
-    """The pending rows of a table, embedded by ``model`` a batch at a time."""
+class TableBackfill:
+    """Embeds the pending rows of a table by ``model``, a batch at a time."""
 
     def __init__(
-        self, source: MessageTable, model: str, service: Service, limits: Limits, batch_size: int
+        self,
+        source: MessageTable,
+        model: str,
+        service: RetryingService,
+        limits: Limits,
+        batch_size: int,
     ) -> None:
         self._source = source
         self._model = model
         self._service = service
         self._limits = limits
         self._batch_size = min(batch_size, MAX_CALL_TEXTS)
-        self._under_way: deque[Batch] = deque()
+        self._running: deque[Batch] = deque()
         self._report = Report(source.table, pending.count_pending(source, model=model))
 
     def embed(self, *, workers: int, sleep_s: float) -> Iterator[Report]:
-        """Up to ``workers`` calls at once; one report a batch, oldest first. Raises as Backfill.embed."""
+        """Up to ``workers`` calls at once; a report for each batch, oldest first.
+
+        Raises as ``Backfill.embed``.
+        """
         try:
             for batch in self._batches():
-                self._under_way.append(batch)
-                if len(self._under_way) == workers:
-                    yield self._finish()
-                    self._limits.rest(sleep_s)
-            while self._under_way:
-                yield self._finish()
-        except (EmbeddingError, Stopped):
-            self._keep_what_is_under_way()
+                self._running.append(batch)
+                if len(self._running) == workers:
+                    yield self._finish_oldest()
+                    self._limits.pause(sleep_s)
+            while self._running:
+                yield self._finish_oldest()
+        except (EmbeddingError, Cancelled):
+            self._store_running()
             raise
 
     def _batches(self) -> Iterator[Batch]:
-        """Begun one by one, as they are asked for."""
-        for before in pending.models_before():
+        """Each batch is started when the caller asks for it."""
+        for old_model in pending.models_of_pending():
             after = 0
-            while room := self._limits.room(self._batch_size):
-                rows = pending.next_rows(self._source, model=before, after=after, limit=room)
-                batch = self._begin(rows)
+            while limit := self._limits.rows_for_batch(self._batch_size):
+                rows = pending.next_rows(self._source, model=old_model, after=after, limit=limit)
+                batch = self._start(rows)
                 if not batch.rows:
                     break
                 after = batch.rows[-1].pk
                 yield batch
 
-    def _begin(self, rows: list[Row]) -> Batch:
-        """As many of the rows as one call and the budget allow; none where not even the first does."""
-        batch = Batch([], {**storage.known_of([row.text for row in rows], model=self._model)})
-        coming = {text for other in self._under_way for text in other.bought}
+    def _start(self, rows: list[Row]) -> Batch:
+        """As many of the rows as one call and the budget allow; none if not even the first fits."""
+        known = storage.known_of([row.text for row in rows], model=self._model)
+        batch = Batch([], {**known})
+        in_calls = {text for other in self._running for text in other.bought}
         for row in rows:
-            if row.text not in batch.answers and row.text not in coming:
+            if row.text not in batch.answers and row.text not in in_calls:
                 if not self._buy(row.text, batch):
                     break
-                coming.add(row.text)
+                in_calls.add(row.text)
             batch.rows.append(row)
-        self._limits.take(len(batch.rows))
-        batch.call = begin(batch.contents)
+        self._limits.count_rows(len(batch.rows))
+        batch.call = start_call(batch.contents)
         return batch
 
     def _buy(self, text: Text, batch: Batch) -> bool:
-        """Whether the call and the budget have room for the text; if so, it is in both."""
+        """Add the text to the batch's call; False if the call or the budget has no room for it."""
         tokens = fit(text[1])[1]
-        if batch.tokens + tokens > MAX_CALL_TOKENS or not self._limits.buy(tokens):
+        if batch.tokens + tokens > MAX_CALL_TOKENS or not self._limits.spend(tokens):
             return False
         batch.tokens += tokens
         batch.bought.append(text)
         return True
 
-    def _finish(self) -> Report:
-        """Wait for the oldest batch, and keep it."""
-        batch = self._under_way.popleft()
+    def _finish_oldest(self) -> Report:
+        """Wait for the oldest batch and store it."""
+        batch = self._running.popleft()
         try:
             self._wait_for(batch)
-        finally:  # a part of it may be there
-            embedded, failed = self._keep(batch)
-        self._report = self._report.after(len(batch.rows), embedded=embedded, failed=failed)
+        finally:  # some answers may have come before a failure
+            embedded, failed = self._store(batch)
+        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
         return self._report
 
     def _wait_for(self, batch: Batch) -> None:
-        for text, answer in zip(
-            batch.bought, self._service.answers(batch.contents, batch.call), strict=True
-        ):
-            for one in (
-                batch,
-                *self._under_way,
-            ):  # those may have an equal text, which they have not bought again
-                one.answers[text] = answer
+        answers = self._service.answers(batch.contents, batch.call)
+        for text, answer in zip(batch.bought, answers, strict=True):
+            # Later batches may have an equal text, which they have not bought again.
+            for waiting in (batch, *self._running):
+                waiting.answers[text] = answer
 
-    def _keep(self, batch: Batch) -> tuple[int, int]:
-        """Commit what there is an answer for: how many rows were embedded, and how many set aside."""
+    def _store(self, batch: Batch) -> tuple[int, int]:
+        """Commit the answers that came: how many rows were embedded, and how many set aside."""
         usage.flush()
-        # rag_model may have switched: then this is not stored, and nothing more is to be paid for.
+        # rag_model may have switched: then nothing is stored, and no more calls are made.
         current_model.check_model(self._model, again=True)
         vectors: list[tuple[int, str, Vector]] = []
         failed = 0
         for row in batch.rows:
             answer = batch.answers.get(row.text)
             if isinstance(answer, Refusal):
-                failed += pending.set_aside(self._source, row, str(answer)[:REASON_CHARS])
+                failed += pending.set_aside(self._source, row, str(answer)[:MAX_REASON_CHARS])
             elif answer is not None:
                 vectors.append((row.pk, row.content, answer))
         return storage.store_all(self._source, vectors, model=self._model), failed
 
-    def _keep_what_is_under_way(self) -> None:
-        """The run ends, but these calls were made."""
-        for batch in self._under_way:
+    def _store_running(self) -> None:
+        """The run ends with an error, but the calls that still run are paid for: store their vectors."""
+        for batch in self._running:
             with suppress(EmbeddingError):
-                batch.answers |= zip(
-                    batch.bought, batch.call.result() if batch.call else (), strict=False
-                )
-                self._keep(batch)
+                vectors = batch.call.result() if batch.call else ()
+                batch.answers |= zip(batch.bought, vectors, strict=False)
+                self._store(batch)

@@ -1,4 +1,4 @@
-"""Get vectors for texts whatever the service does: wait where it is away, halve where it refuses one of them."""
+"""Embed many texts through failures: wait while the service is away, halve a batch that it refuses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -14,85 +14,84 @@ from retrieval.embeddings.embedding_service import (
     Vector,
 )
 
-TRIES = 6  # in a row without an answer, then it is left to the operator
+TRIES = 6  # in a row without an answer; then the run ends
 FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer time
-LONGEST_PAUSE_S = 600.0  # a service that wants to be left alone for longer ends the run
-HARMLESS = "Hello"  # one token; where this is refused as well, it is not the texts that are refused
-
-MOST_UNUSABLE = (
-    2  # answers to the same texts; then it is taken for the texts' fault and they are halved
-)
+MAX_PAUSE_S = 600.0  # if the service asks for a longer pause, the run ends
+PROBE_TEXT = "Hello"  # one token; if this is refused too, the reason is not the texts
+MAX_UNUSABLE_ANSWERS = 2  # to the same texts; then the texts are the likely reason: halve them
 Refusal = InputRefused | Unusable
 Answer = Vector | Refusal
 
 
-def begin(texts: Sequence[str]) -> Future[list[Vector]] | None:
-    """Begin a call; None where none is made at present: ``Service.answers`` waits until it can be."""
+def start_call(texts: Sequence[str]) -> Future[list[Vector]] | None:
+    """Start a call; None while the circuit breaker is open: ``answers`` then waits and calls."""
     try:
         return embedding_service.begin(texts)
     except CircuitOpen:
         return None
 
 
-class Service:
-    """The embedding service as a long run meets it.
+class RetryingService:
+    """The embedding service, called until it answers.
 
-    ``wait`` waits so many seconds or raises what ends the run; ``tell`` is given a line for the operator before.
+    ``wait`` sleeps for a number of seconds, or raises to end the run. ``notify`` is given a line for
+    the operator before each wait.
     """
 
-    def __init__(self, wait: Callable[[float], None], tell: Callable[[str], object]) -> None:
+    def __init__(self, wait: Callable[[float], None], notify: Callable[[str], object]) -> None:
         self._wait = wait
-        self._tell = tell
-        self._takes_texts = False
+        self._notify = notify
+        self._accepts_texts = False
 
     def answers(self, texts: Sequence[str], call: Future[list[Vector]] | None) -> Iterator[Answer]:
-        """A vector for each text, or its refusal, in order, as they come; ``call`` is under way for all of them.
+        """A vector or a refusal for each text, in order; ``call`` is already running for all of them.
 
-        Those refused are found by halving: 2 log2(n) calls for one among n. Raises EmbeddingError where the service
-        refuses everything, or gives nothing for TRIES tries; what has come before that is paid for.
+        Refused texts are found by halving: 2 log2(n) calls for one of n texts. Raises EmbeddingError
+        if the service refuses everything or fails TRIES times in a row; answers before that were
+        yielded, so the caller can store them.
         """
-        self._takes_texts = False
-        yield from self._halving(texts, call)
+        self._accepts_texts = False
+        yield from self._halve(texts, call)
 
-    def _halving(
+    def _halve(
         self, texts: Sequence[str], call: Future[list[Vector]] | None = None
     ) -> Iterator[Answer]:
-        got = self._ask(texts, call)
-        if not isinstance(got, Refusal):
-            self._takes_texts = True
-            yield from got
+        answer = self._ask(texts, call)
+        if not isinstance(answer, Refusal):
+            self._accepts_texts = True
+            yield from answer
         elif len(texts) == 1:
-            self._prove(got)
-            yield got
+            self._check_service_works(answer)
+            yield answer
         else:
             half = len(texts) // 2
-            yield from self._halving(texts[:half])
-            yield from self._halving(texts[half:])
+            yield from self._halve(texts[:half])
+            yield from self._halve(texts[half:])
 
     def _ask(
         self, texts: Sequence[str], call: Future[list[Vector]] | None = None
     ) -> list[Vector] | Refusal:
-        """Again and again while the service is away."""
-        unusable = 0
+        """One call, repeated while the service is away or its answer is unusable."""
+        unusable_answers = 0
         for tries in count(1):
             try:
                 return (call or embedding_service.begin(texts)).result()
             except InputRefused as refusal:
                 return refusal
             except (Unavailable, CircuitOpen) as failure:
-                unusable += isinstance(failure, Unusable)
-                if isinstance(failure, Unusable) and unusable == MOST_UNUSABLE:
+                unusable_answers += isinstance(failure, Unusable)
+                if isinstance(failure, Unusable) and unusable_answers == MAX_UNUSABLE_ANSWERS:
                     return failure
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))
-                if tries == TRIES or pause_s > LONGEST_PAUSE_S:
+                if tries == TRIES or pause_s > MAX_PAUSE_S:
                     raise
-                self._tell(f"{failure}; trying again in {pause_s:.0f} s")
+                self._notify(f"{failure}; trying again in {pause_s:.0f} s")
             call = None
             self._wait(pause_s)
         raise AssertionError  # count() does not end
 
-    def _prove(self, refusal: Refusal) -> None:
-        """A setting that the service does not take looks like a text that it does not take, for every row."""
-        if not self._takes_texts and isinstance(self._ask([HARMLESS]), Refusal):
+    def _check_service_works(self, refusal: Refusal) -> None:
+        """Raises EmbeddingError if the service refuses any text: a setting is wrong, not the row."""
+        if not self._accepts_texts and isinstance(self._ask([PROBE_TEXT]), Refusal):
             raise EmbeddingError(f"it takes no text at all with these settings; {refusal}")
-        self._takes_texts = True
+        self._accepts_texts = True

@@ -1,62 +1,63 @@
-"""What a run may still do: so many rows, so many dollars, and only until it is asked to stop."""
+"""What a run may still do: a number of rows, a number of dollars, and only until it is cancelled."""
 
 import time
 from dataclasses import dataclass, field
 
 from retrieval.embeddings.cost import Spending
 
-OFF, UNREAD = "EMBEDDINGS=none", "output"
-LOOK_S = 0.1  # how often a wait looks whether it is to end
+# Reasons why a run ended early, besides "limit" and "max-cost".
+EMBEDDINGS_OFF = "EMBEDDINGS=none"
+OUTPUT_CLOSED = "output"
+POLL_S = 0.1  # how often a pause checks whether the run is cancelled
 
 
-class Stopped(Exception):
-    """The run was asked to stop while it waited for the service."""
+class Cancelled(Exception):
+    """The run was cancelled while it waited for the embedding service."""
 
 
 @dataclass
 class Limits:
-    """``rows`` are left over all tables, None for any number; ``reached`` is what ended the run.
+    """``rows`` may still be embedded, over all tables; None for any number.
 
-    That is limit or max-cost, OFF, or UNREAD: nobody reads any more what it says.
-
-    ``stop`` may be set at any time. It is no threading.Event: a signal's handler that sets one can meet the lock
-    that the wait it interrupts has just taken.
+    ``stopped_by`` is what ended the run: "limit", "max-cost", EMBEDDINGS_OFF or OUTPUT_CLOSED.
+    ``cancelled`` may be set at any time. It is no threading.Event: a signal handler that sets one can
+    deadlock on the lock that the interrupted wait has just taken.
     """
 
     rows: int | None = None
     spending: Spending = field(default_factory=Spending)
-    stop: bool = False
-    reached: str | None = None
+    cancelled: bool = False
+    stopped_by: str | None = None
 
-    def room(self, most: int) -> int:
-        """How many rows the next batch may have, at most ``most``; 0: no batch is to be begun."""
+    def rows_for_batch(self, batch_size: int) -> int:
+        """How many rows the next batch may have, at most ``batch_size``; 0: start no batch."""
         if self.rows == 0:
-            self.reached = "limit"
-        if self.stop or self.reached:
+            self.stopped_by = "limit"
+        if self.cancelled or self.stopped_by:
             return 0
-        return most if self.rows is None else min(most, self.rows)
+        return batch_size if self.rows is None else min(batch_size, self.rows)
 
-    def take(self, rows: int) -> None:
-        """So many rows are being worked on."""
+    def count_rows(self, rows: int) -> None:
+        """Subtract the rows of a batch that was started."""
         if self.rows is not None:
             self.rows -= rows
 
-    def buy(self, tokens: int) -> bool:
-        """Whether so many more tokens may be paid for; if so, they count as spent."""
+    def spend(self, tokens: int) -> bool:
+        """Count the tokens as paid for; False, and nothing counted, if that exceeds the budget."""
         if not self.spending.allows(tokens):
-            self.reached = "max-cost"
+            self.stopped_by = "max-cost"
             return False
         self.spending.tokens += tokens
         return True
 
-    def rest(self, seconds: float) -> None:
-        """Do nothing for so long, or until ``stop``."""
-        until = time.monotonic() + seconds
-        while not self.stop and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_S))
+    def pause(self, seconds: float) -> None:
+        """Sleep, at most until the run is cancelled."""
+        until_s = time.monotonic() + seconds
+        while not self.cancelled and (left_s := until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, POLL_S))
 
     def wait(self, seconds: float) -> None:
-        """The same, where the run cannot go on without. Raises Stopped."""
-        self.rest(seconds)
-        if self.stop:
-            raise Stopped
+        """Sleep. Raises Cancelled."""
+        self.pause(seconds)
+        if self.cancelled:
+            raise Cancelled

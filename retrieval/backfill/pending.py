@@ -86,7 +86,7 @@ def count_pending(source: MessageTable, *, model: str | None) -> int:
     return count(source, model=model).pending
 
 
-def models_before() -> list[int | None]:
+def models_of_pending() -> list[int | None]:
     """By which models pending rows may have a vector: None, for those without one, then every model but the current.
 
     One statement.
@@ -111,7 +111,7 @@ def set_aside(source: MessageTable, row: Row, reason: str) -> bool:
     return bool(db.execute(of(SET_ASIDE, source), params)[0][0])
 
 
-def take_up_again(source: MessageTable) -> int:
+def retry_failed(source: MessageTable) -> int:
     """Make the rows that were set aside pending again; how many. One statement for RETRY_ROWS of them."""
     taken = 0
     while rows := int(db.execute(of(RETRY, source), {"rows": RETRY_ROWS})[0][0]):

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from django.core.management import CommandError
 from django.db import IntegrityError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import InternalError, NotSupportedError, OperationalError
+
+from retrieval.db_errors import sqlstate
 
 OLDEST = (0, 7)  # halfvec, bit vectors and binary_quantize came with it
 STATE = """
@@ -29,7 +30,7 @@ TOO_OLD = (
 )
 
 
-class VectorUnavailable(CommandError):
+class VectorUnavailable(Exception):
     """The extension is not there and cannot be made; the message says what to run, and as whom."""
 
 
@@ -107,7 +108,7 @@ def _not_installed(state: dict[str, Any]) -> str:
 
 
 def _refused(connection: BaseDatabaseWrapper, state: dict[str, Any], error: Exception) -> str:
-    if getattr(error.__cause__, "sqlstate", None) != "42501":
+    if sqlstate(error) != "42501":
         return f'the extension "vector" could not be made: {error}'.strip()
     people = {
         "rds.extensions": "a member of rds_superuser",

@@ -9,6 +9,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddIndex
 from django.db.migrations.state import ProjectState
 from pgvector.django import HnswIndex
+from psycopg.sql import Composed
 
 from retrieval.schema import extension
 
@@ -71,7 +72,7 @@ def drop(connection: BaseDatabaseWrapper, name: str) -> None:
     execute(connection, f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
 
 
-def execute(connection: BaseDatabaseWrapper, sql: str) -> None:
+def execute(connection: BaseDatabaseWrapper, sql: str | Composed) -> None:
     """Run what builds or drops an index; it ends soon after its client has gone, where the system can tell that."""
     with connection.cursor() as cursor:
         with suppress(DatabaseError):  # not every system can tell that a client is gone

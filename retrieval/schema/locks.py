@@ -8,6 +8,9 @@ from typing import Any
 
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.sql import Composed
+
+from retrieval.db_errors import sqlstate
 
 LOCK_TIMEOUT_MS = 300  # a writer behind a waiting ALTER stood 249 ms at this; 1,951 ms at 2 s
 PAUSE_S = 1.0  # between tries: those who queued behind the last one get through
@@ -29,7 +32,7 @@ BLOCKERS = """
 def run_with_short_lock(
     connection: BaseDatabaseWrapper,
     table: str,
-    statements: str,
+    statements: str | Composed,
     params: dict[str, Any] | None = None,
 ) -> None:
     """Run the statements, which lock ``table``, in one transaction; again after a pause while somebody else holds it.
@@ -44,10 +47,7 @@ def run_with_short_lock(
                 cursor.execute(statements, params)
             return
         except OperationalError as error:
-            if (
-                getattr(error.__cause__, "sqlstate", None) not in (LOCK_NOT_AVAILABLE, DEADLOCK)
-                or attempt == TRIES
-            ):
+            if sqlstate(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK) or attempt == TRIES:
                 raise
         tell(f"{table} is in use, trying again in {PAUSE_S:g} s{_who(connection, table)}")
         time.sleep(PAUSE_S)

@@ -62,7 +62,7 @@ def test_without_a_key_it_fills_for_words_and_says_what_is_missing(
     done = run()
     assert (done.code, done.err) == (1, NO_KEY)
     assert query("SELECT count(*) FROM message_memories") == [(5,)]
-    assert f"{CHAT}: 5 messages made known to recall by words" in done.lines
+    assert f"{CHAT}: 5 messages indexed for recall by words" in done.lines
 
 
 def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done_its_work(
@@ -82,7 +82,7 @@ def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done
     )
     done = run()
     assert (done.code, done.err) == (0, "")
-    assert done.lines == [f"{CHAT}: 5 messages made known to recall by words", nothing]
+    assert done.lines == [f"{CHAT}: 5 messages indexed for recall by words", nothing]
     query(
         "UPDATE message_memories SET embedding_error = 'refused' WHERE id = (SELECT min(id) FROM message_memories)"
     )

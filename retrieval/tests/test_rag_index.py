@@ -97,9 +97,14 @@ def test_it_says_before_what_it_needs_and_then_how_far_it_is(filled: Database) -
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS="-c maintenance_work_mem=12MB"
     )
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"{NAMES[1]}: 2,000 rows; about 16 MB of disk, beside the present 1")
+    assert lines[0].startswith(
+        f"{NAMES[1]}: 2,000 rows; about 16 MB of disk, besides the present 1"
+    )
     assert lines[0].endswith("What is free cannot be seen from here: look on the server")
-    assert "maintenance_work_mem is 13 MB; faster, where the server has it: PGOPTIONS=" in lines[1]
+    assert (
+        "maintenance_work_mem is 13 MB; faster, if the server has the memory: PGOPTIONS="
+        in lines[1]
+    )
     assert any(
         "building index: loading tuples, " in line and "/2,000 rows (" in line for line in lines[2:]
     ), lines
@@ -198,7 +203,7 @@ def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Databas
     again = filled.command("rag_index", "create", "hnsw")
     assert (
         again.stdout.splitlines()[0]
-        == f"{NAMES[0]} is there and valid; rag_index rebuild builds it anew"
+        == f"{NAMES[0]} exists and is valid; rag_index rebuild builds it again"
     )
 
 

@@ -121,7 +121,7 @@ def test_a_switch_is_estimated_confirmed_and_paid_by_the_backfill(
     assert current_model.current_model() == SMALL
     said = run("rag_model", "use", "--yes", "--max-cost", "1")
     assert said.startswith(
-        f"From {SMALL} to {LARGE}\nMessages to embed anew: 1\nEstimated tokens: 100\nEstimated cost: $0.00\n"
+        f"From {SMALL} to {LARGE}\nMessages to embed again: 1\nEstimated tokens: 100\nEstimated cost: $0.00\n"
     )
     assert query(LABELS) == [(FACT, SMALL)]
     run("backfill_embeddings", "--sleep", "0")

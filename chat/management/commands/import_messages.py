@@ -1,115 +1,116 @@
-"""import_messages FILE: messages from JSON Lines, each once however often it is run."""
+"""Import messages from JSON Lines; a message that is stored already is not added again."""
 
-import json
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
+from django.core.management.base import CommandError
 from django.db import Error
 
-from chat.transfer import in_one_line
 from chat.transfer.importing import Imported, ImportRefusedError, import_lines
 from chat.transfer.lines import read
+from retrieval.db_errors import describe_db_error
+from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.management.progress import Progress
 
-TOLD_EVERY = 100_000  # lines
 HELP = """\
-Import messages from JSON Lines, one message a line, such as:
+Import messages from JSON Lines, one message a line (here in two):
 
-  {"user": "alice", "conversation": "Trip", "role": "user", "content": "Hi", "created_at": "2024-05-03T10:00:00Z"}
+  {"user": "alice", "conversation": "Trip", "role": "user", "content": "Hi",
+   "created_at": "2024-05-03T10:00:00Z"}
 
-"kind" may be "chat" (as without it) or "passage"; "role" is "user" or "assistant". What is there already is not
-added again. A bad line keeps nothing of the file, unless --skip-bad. Safe under traffic. For example:
+"kind" may be "chat" (the default) or "passage"; "role" is "user" or "assistant". Messages that are
+stored already are not added again. If a line is bad, nothing of the file is imported, unless
+--skip-bad. Safe under traffic. For example:
 
-  manage.py import_messages history.jsonl --create-users"""
+  manage.py import_messages history.jsonl --create-users
+
+Locks: only the rows that it adds. All of the file is one transaction, for which migrate and index
+builds wait."""
 
 
-class Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Help in lines as they are written, so that an example can be pasted."""
-
-
-class Command(BaseCommand):
-    """Parse, call, say."""
-
+class Command(OperatorCommand):
     help = HELP
-    told = False  # whether the file is so long that its progress was told
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
-        """With the help's own lines."""
-        return super().create_parser(prog_name, subcommand, formatter_class=Formatter, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """The file, and what to do about what is wrong in it."""
         parser.add_argument("file", metavar="FILE", help="the file, or - for standard input")
         parser.add_argument(
-            "--create-users", action="store_true", help="make missing users, without a password"
+            "--create-users", action="store_true", help="create missing users, without a password"
         )
         parser.add_argument(
             "--skip-bad", action="store_true", help="leave out bad lines, and say how many"
         )
-        parser.add_argument(
-            "--json", action="store_true", help="one JSON object instead of a sentence"
-        )
 
-    def handle(
-        self, *, file: str, create_users: bool, skip_bad: bool, json: bool, **options: Any
-    ) -> str:
-        """What was imported. CommandError: nothing was, and why."""
+    def run(self, **options: Any) -> None:
+        """Raises CommandError: nothing was imported, and why."""
+        name = options["file"]
         try:
-            with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
-                done = self._import(opened, create_users=create_users, skip_bad=skip_bad)
+            with (
+                cancel_on_signal(
+                    raise_keyboard_interrupt, message="interrupted; nothing was imported"
+                ),
+                nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file,
+            ):
+                imported = self._import(file, options)
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise CommandError(f"{file}: {error.strerror}; nothing was imported") from error
+            raise CommandError(f"{name}: {error.strerror}; nothing was imported") from error
         except ImportRefusedError as error:
             raise CommandError(f"{error}; nothing was imported") from error
-        except KeyboardInterrupt:
-            raise CommandError("interrupted; nothing was imported", returncode=130) from None
-        except CommandError:
-            raise
         except Error as error:
             raise CommandError(
-                f"the database failed ({in_one_line(error)}); nothing was imported"
+                f"the database failed ({describe_db_error(error)}); nothing was imported"
             ) from error
-        return as_json(done) if json else say(done)
+        if options["json"]:
+            self.write_json(as_json(imported))
+        else:
+            self.stdout.write(in_words(imported))
 
-    def _import(self, file: BinaryIO, *, create_users: bool, skip_bad: bool) -> Imported:
-        done = import_lines(
-            self._lines(file), create_users=create_users, skip_bad=skip_bad, progress=self._tell
-        )
-        for reason in done.reasons:
+    def _import(self, file: BinaryIO, options: dict[str, Any]) -> Imported:
+        with self.progress(on_stderr=True) as progress:
+
+            def show(lines: int) -> None:
+                text = f"{lines:,} lines read"
+                progress.update("Reading", lines, None, unit="lines", line=text)
+
+            imported = import_lines(
+                lines_of(file, progress),
+                create_users=options["create_users"],
+                skip_bad=options["skip_bad"],
+                progress=show,
+            )
+        for reason in imported.reasons:
             self.stderr.write(reason, str)
-        if done.skipped > len(done.reasons):
-            self.stderr.write(f"and {done.skipped - len(done.reasons):,} more", str)
-        return done
-
-    def _lines(self, file: BinaryIO) -> Iterator[bytes]:
-        yield from read(file)
-        if self.told:
-            self.stderr.write("all lines read, now the database adds them", str)
-
-    def _tell(self, lines: int) -> None:
-        if lines % TOLD_EVERY == 0:
-            self.told = True
-            self.stderr.write(f"{lines:,} lines read", str)
+        if imported.skipped > len(imported.reasons):
+            self.stderr.write(f"and {imported.skipped - len(imported.reasons):,} more", str)
+        return imported
 
 
-def say(done: Imported) -> str:
-    """In a sentence, and what comes next."""
-    skipped = f"; {count(done.skipped, 'bad line')} skipped" if done.skipped else ""
+def lines_of(file: BinaryIO, progress: Progress) -> Iterator[bytes]:
+    """The file's lines; says when all are read, if they were so many that progress was shown."""
+    yield from read(file)
+    if progress.shown:
+        progress.write("all lines read, now the database adds them")
+
+
+def in_words(imported: Imported) -> str:
+    skipped = f"; {count(imported.skipped, 'bad line')} skipped" if imported.skipped else ""
     return (
-        f"Imported {count(done.messages, 'message')} in {count(done.conversations, 'conversation')} of"
-        f" {count(done.users, 'user')}; {done.already:,} were there already{skipped}\n"
+        f"Imported {count(imported.messages, 'message')}"
+        f" in {count(imported.conversations, 'conversation')} of {count(imported.users, 'user')};"
+        f" {imported.already:,} were there already{skipped}\n"
         "They are found by words at once; backfill_embeddings embeds them."
     )
 
 
-def as_json(done: Imported) -> str:
-    """The numbers, for scripts."""
-    return json.dumps({name: value for name, value in asdict(done).items() if name != "reasons"})
+def as_json(imported: Imported) -> dict[str, int]:
+    return {name: value for name, value in asdict(imported).items() if name != "reasons"}
 
 
 def count(number: int, noun: str) -> str:

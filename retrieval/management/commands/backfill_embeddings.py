@@ -1,12 +1,12 @@
-"""Embed the messages that have no embedding yet. Contract section 5."""
+"""Embed the messages that have no embedding yet. docs/promises.md, Commands"""
 
 import logging
-import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
@@ -14,206 +14,190 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from retrieval import current_model, storage
-from retrieval.backfill import OFF, UNREAD, Backfill, Limits, Stopped, pending
-from retrieval.backfill.progress import Told
+from retrieval.backfill import EMBEDDINGS_OFF, OUTPUT_CLOSED, Backfill, Cancelled, Limits, pending
+from retrieval.backfill.pending import Counts
 from retrieval.embeddings import cost, embedding_service
-from retrieval.management.operator_command import OperatorCommand, add_table, discard_output, number
+from retrieval.management.arguments import add_table_argument, seconds, us_dollars, whole_number
+from retrieval.management.cancellation import Cancellation, cancel_on_signal
+from retrieval.management.operator_command import OperatorCommand, discard_output
+from retrieval.management.progress import Progress
+from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 from retrieval.recall import min_similarity
 from retrieval.schema import locks
 
 HELP = """\
-Embed pending messages, oldest first, and make all of them known to recall by words. Safe under traffic; every
-finished batch is kept, so it may be stopped at any time and run again. What it would cost: rag_cost_estimate.
+Embed pending messages, oldest first, and index all messages for recall by words. Safe under
+traffic. Every finished batch is committed: stop the command at any time and run it again. What it
+would cost: rag_cost_estimate.
 
-  manage.py backfill_embeddings --dry-run                  what there is to do
+  manage.py backfill_embeddings --dry-run                  what is pending
   manage.py backfill_embeddings --limit 100 --sleep 0      a first try
   manage.py backfill_embeddings --batch-size 50 --max-cost 5
-  manage.py backfill_embeddings --retry-failed             take up again what the service refused
+  manage.py backfill_embeddings --retry-failed             try again what the service refused
 
-Locks: some of a table's messages at a time, 0.1 s; an edit of one of them waits for that.
-With EMBEDDINGS=none words are filled, nothing is embedded, and that is said.
-Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages set aside; 130, 143 interrupted."""
-NOTHING = f"{OFF}: recall goes by words, nothing is embedded. To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
-GO_ON = "run backfill_embeddings again to go on"
-STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # contract section 5
-
-
-@contextmanager
-def stopping(limits: Limits) -> Iterator[list[int]]:
-    """Let SIGINT and SIGTERM stop the run after its batch; which of them came."""
-    caught: list[int] = []
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        caught.append(signum)
-        limits.stop = True
-
-    before = {one: signal.signal(one, stop) for one in STOPS}
-    try:
-        yield caught
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+With EMBEDDINGS=none it indexes for recall by words and embeds nothing.
+Locks: some rows of a message table at a time, for 0.1 s; an edit of one of them waits for that.
+Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages were set aside;
+130, 143 interrupted."""
+EMBEDS_NOTHING = (
+    f"{EMBEDDINGS_OFF}: recall goes by words, nothing is embedded."
+    " To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
+)
+RUN_AGAIN = "run backfill_embeddings again to go on"
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
-    """The service's failures are told by the command itself, not by log lines as well, one for each try."""
+def silence_logs() -> Iterator[None]:
+    """The command reports the service's failures itself: no log line for each try as well."""
     logger = logging.getLogger("retrieval")
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 class Command(OperatorCommand):
-    """Parse, run, say."""
-
     help = HELP
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How much, how fast, how dear."""
-        whole = number(1, int, "a whole number, 1 or more")
-        dollars = number(0, float, "an amount in US dollars, 0 or more")
         parser.add_argument(
-            "--batch-size", type=whole, default=100, help="messages a batch, one call (default 100)"
+            "--batch-size",
+            type=whole_number,
+            default=100,
+            help="messages a batch, which is one call (default 100)",
         )
         parser.add_argument(
-            "--sleep",
-            type=number(0, float, "seconds, 0 or more"),
-            default=1.0,
-            help="seconds between batches (1.0)",
+            "--sleep", type=seconds, default=1.0, help="seconds between batches (default 1.0)"
         )
-        add_table(parser)
+        add_table_argument(parser)
         parser.add_argument(
-            "--limit", type=whole, help="at most so many messages, over both tables"
+            "--limit", type=whole_number, help="embed at most so many messages, over both tables"
         )
-        parser.add_argument("--max-cost", type=dollars, help="US dollars that are never exceeded")
-        parser.add_argument("--workers", type=whole, default=1, help="calls at once (default 1)")
         parser.add_argument(
-            "--retry-failed", action="store_true", help="also those set aside earlier"
+            "--max-cost", type=us_dollars, help="US dollars that are never exceeded"
+        )
+        parser.add_argument(
+            "--workers", type=whole_number, default=1, help="calls at once (default 1)"
+        )
+        parser.add_argument(
+            "--retry-failed", action="store_true", help="also messages that were set aside"
         )
         parser.add_argument(
             "--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end"
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="say what there is to do, and do nothing"
+            "--dry-run", action="store_true", help="show what is pending; change nothing"
         )
 
     def run(self, **options: Any) -> None:
-        """Fill, embed, sum up."""
-        limits = Limits(options["limit"], cost.Spending(options["max_cost"]))
         work = Backfill(
-            tables=[one for one in message_tables() if options["table"] in (None, one.table)],
+            tables=[
+                source for source in message_tables() if options["table"] in (None, source.table)
+            ],
             batch_size=options["batch_size"],
             sleep_s=options["sleep"],
             workers=options["workers"],
-            limits=limits,
+            limits=Limits(options["limit"], cost.Spending(options["max_cost"])),
         )
         if options["dry_run"]:
             current_model.refuse_other(embedding_service.configured_name())
-            self._say_plan(work, as_json=options["json"])
+            self._report_pending(work, as_json=options["json"])
             return
+
+        def cancel() -> None:
+            work.limits.cancelled = True
+
         with (
-            locks.try_advisory_lock(connection, locks.BACKFILL_LOCK) as alone,
-            stopping(limits) as caught,
+            locks.try_advisory_lock(connection, locks.BACKFILL_LOCK) as acquired,
+            cancel_on_signal(cancel, message=f"interrupted; {RUN_AGAIN}") as cancellation,
         ):
-            if not alone:
+            if not acquired:
                 raise CommandError(
                     "another backfill_embeddings is running: let it finish, or stop it first"
                 )
             self._work(work, options)
-            self._sum_up(work, caught, options)
+            self._report(work, cancellation, options)
 
     def _work(self, work: Backfill, options: dict[str, Any]) -> None:
         if options["retry_failed"]:
             for source in work.tables:
-                pending.take_up_again(source)
+                pending.retry_failed(source)
         with (
-            suppress(Stopped),
-            said_once(),
-            self._told(work.limits, as_json=options["json"]) as told,
+            suppress(Cancelled),
+            silence_logs(),
+            self._progress(work.limits, as_json=options["json"]) as progress,
         ):
-            work.tell = told.say
-            for source, filled in work.fill_words():
-                told.filled(source.table, filled)
-            for report in work.embed():
-                told.batch(report, work.limits.spending.usd)
+            work.notify = progress.write
+            fill_words(work, progress)
+            embed(work, progress)
         if work.embedded:
             min_similarity.measure()
-        if options["vacuum"] and not work.limits.stop:
+        if options["vacuum"] and not work.limits.cancelled:
             storage.vacuum(work.tables)
 
-    def _told(self, limits: Limits, *, as_json: bool) -> Told:
-        """Progress, on standard error where standard output is for one object only.
-
-        Where nobody reads it the run ends as by a signal: what is under way is paid for, and kept.
-        """
+    def _progress(self, limits: Limits, *, as_json: bool) -> Progress:
+        """A closed output cancels the run as a signal does: calls that run are paid for, and stored."""
         out, stream = (self.stderr, sys.stderr) if as_json else (self.stdout, sys.stdout)
 
-        def say(line: str) -> None:
+        def write(line: str) -> None:
             try:
-                out.write(line)
+                out.write(line, str)
             except BrokenPipeError:
                 discard_output(stream)
-                limits.stop, limits.reached = True, UNREAD
+                limits.cancelled, limits.stopped_by = True, OUTPUT_CLOSED
 
-        return Told(say, stream if out.isatty() else None)
+        return self.progress(on_stderr=as_json, write=write)
 
-    def _say_plan(self, work: Backfill, *, as_json: bool) -> None:
-        """What a run would find; nothing is changed, and messages that recall does not know yet count too."""
-        counts = [
-            pending.count(one, model=embedding_service.configured_name()) for one in work.tables
-        ]
-        tokens = sum(one.pending for one in counts) * cost.TOKENS_PER_MESSAGE
-        plan: dict[str, Any] = {
-            "pending": {
-                one.table: count.pending for one, count in zip(work.tables, counts, strict=True)
-            },
-            "failed": sum(one.failed for one in counts),
-            "estimated_cost_usd": round(cost.cost_usd(tokens), 6),
-        }
+    def _report_pending(self, work: Backfill, *, as_json: bool) -> None:
+        """What a run would embed; messages that have no row in message_memories yet count too."""
+        counts = count_all(work)
+        cost_usd = cost.cost_usd(
+            sum(count.pending for count in counts.values()) * cost.TOKENS_PER_MESSAGE
+        )
         if as_json:
-            self.write_json(plan)
+            self.write_json(
+                {
+                    "pending": {source.table: count.pending for source, count in counts.items()},
+                    "failed": sum(count.failed for count in counts.values()),
+                    "estimated_cost_usd": round(cost_usd, 6),
+                }
+            )
             return
-        for table, count in plan["pending"].items():
-            self.stdout.write(f"{table}: {count:,} pending")
-        about = f"about ${cost.cost_usd(tokens):,.2f}; counted exactly by rag_cost_estimate --exact"
-        self.stdout.write(NOTHING if settings.EMBEDDINGS == "none" else about)
+        for source, count in counts.items():
+            self.stdout.write(f"{source.table}: {count.pending:,} pending")
+        estimate = f"about ${cost_usd:,.2f}; counted exactly by rag_cost_estimate --exact"
+        self.stdout.write(EMBEDS_NOTHING if settings.EMBEDDINGS == "none" else estimate)
 
-    def _sum_up(self, work: Backfill, caught: list[int], options: dict[str, Any]) -> None:
-        left = {
-            one.table: pending.count(one, model=embedding_service.configured_name())
-            for one in work.tables
-        }
-        waiting = sum(one.pending for one in left.values())
-        failed = sum(one.failed for one in left.values())
-        stopped_by = stop_of(work.limits, caught, waiting)
+    def _report(self, work: Backfill, cancellation: Cancellation, options: dict[str, Any]) -> None:
+        """Raises CommandError if the run failed; after a signal that is left to cancel_on_signal."""
+        counts = count_all(work).values()
+        waiting, failed = sum(each.pending for each in counts), sum(each.failed for each in counts)
+        spending = work.limits.spending
+        stopped_by = stop_reason(work.limits, cancellation, waiting)
         if options["json"]:
             self.write_json(
                 {
                     "embedded": work.embedded,
                     "failed": failed,
                     "pending": waiting,
-                    "tokens": work.limits.spending.tokens,
-                    "cost_usd": round(work.limits.spending.usd, 6),
+                    "tokens": spending.tokens,
+                    "cost_usd": round(spending.usd, 6),
                     "stopped_by": stopped_by,
                 }
             )
-        elif stopped_by == OFF:
-            self.stdout.write(NOTHING)
+        elif stopped_by == EMBEDDINGS_OFF:
+            self.stdout.write(EMBEDS_NOTHING)
         else:
-            spent = f"{work.limits.spending.tokens:,} tokens, ${work.limits.spending.usd:,.4f}"
             self.stdout.write(
-                f"{work.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside"
+                f"{work.embedded:,} embedded ({spending.tokens:,} tokens, ${spending.usd:,.4f}),"
+                f" {waiting:,} pending, {failed:,} set aside"
             )
             self._say_next(work, waiting, stopped_by, options)
-        if caught:
-            raise CommandError(f"interrupted; {GO_ON}", returncode=STOPS[caught[0]])
-        if stopped_by == UNREAD:
-            raise CommandError(f"stopped, since nobody reads its output; {GO_ON}")
+        if stopped_by == OUTPUT_CLOSED:
+            raise CommandError(f"stopped: the reader of the output has ended; {RUN_AGAIN}")
         if failed and not stopped_by:
             raise CommandError(
                 f"{failed:,} messages were refused by the service; --retry-failed tries them again"
@@ -227,12 +211,46 @@ class Command(OperatorCommand):
                 f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending"
             )
         elif work.embedded and not waiting and not options["vacuum"]:
-            tables = ", ".join([*(one.table for one in work.tables), "message_memories"])
+            tables = ", ".join([*(source.table for source in work.tables), "message_memories"])
             self.stdout.write(f"Next: VACUUM (ANALYZE) {tables}; or --vacuum. Then rag_doctor")
 
 
-def stop_of(limits: Limits, caught: list[int], waiting: int) -> str | None:
-    """What ended the run before its work was done; None where it was."""
-    if caught:
+def fill_words(work: Backfill, progress: Progress) -> None:
+    """Index the messages for recall by words, and show how many."""
+    for source, steps in groupby(work.fill_words(), key=itemgetter(0)):
+        filled = 0
+        for _, rows in steps:
+            filled += rows
+            line = f"{source.table}: {filled:,} messages indexed for recall by words"
+            progress.update(
+                f"{source.table}, words", filled, None, unit="messages", line=f"{line} so far"
+            )
+        if filled:
+            progress.write(line)
+
+
+def embed(work: Backfill, progress: Progress) -> None:
+    """Embed what is pending, and show each batch."""
+    for report in work.embed():
+        progress.update(
+            report.table,
+            report.done,
+            report.total,
+            unit="messages",
+            note=f"${work.limits.spending.usd:.4f}",
+            line=str(report),
+            at_once=True,
+        )
+
+
+def count_all(work: Backfill) -> dict[MessageTable, Counts]:
+    """One statement a table, which reads it."""
+    model = embedding_service.configured_name()
+    return {source: pending.count(source, model=model) for source in work.tables}
+
+
+def stop_reason(limits: Limits, cancellation: Cancellation, waiting: int) -> str | None:
+    """What ended the run before its work was done; None if the work is done."""
+    if cancellation:
         return "signal"
-    return limits.reached if waiting or limits.reached == OFF else None
+    return limits.stopped_by if waiting or limits.stopped_by == EMBEDDINGS_OFF else None

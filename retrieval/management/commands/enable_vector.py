@@ -1,4 +1,4 @@
-"""Make the extension vector, or say what it takes. Contract section 5."""
+"""Create the extension vector, or say what it takes. docs/promises.md, Commands"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -9,28 +9,26 @@ from retrieval.management.operator_command import OperatorCommand
 from retrieval.schema import extension
 
 HELP = """\
-Make the PostgreSQL extension vector (pgvector) in this database. Safe to run again and under traffic.
+Create the PostgreSQL extension vector (pgvector) in this database if it is missing. Safe to run
+again, and under traffic.
 
-  manage.py enable_vector --check      look: does it have to be made?
+  manage.py enable_vector --check      does it have to be created? Changes nothing
   manage.py enable_vector
 
-Locks: none on any table. Exit code: 1 where it cannot be made, with what to run and as whom; with --check, where it
-is missing."""
+Locks: none on any table.
+Exit code: 0 it is enabled; 1 it cannot be created: the message says what to run, and as whom. With
+--check: 1 it is missing."""
 
 
 class Command(OperatorCommand):
-    """Parse, make, say. Idempotent; no restart."""
-
     help = HELP
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """--check."""
         parser.add_argument(
-            "--check", action="store_true", help="change nothing; exit with 1 where it is missing"
+            "--check", action="store_true", help="change nothing; exit code 1 if it is missing"
         )
 
     def run(self, **options: Any) -> None:
-        """Print the version."""
         version = extension.check(connection) if options["check"] else extension.enable(connection)
         if options["json"]:
             self.write_json({"version": version})

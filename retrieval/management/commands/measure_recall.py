@@ -1,4 +1,4 @@
-"""Measure recall on the database as it is, and keep the figures."""
+"""Measure recall on the live database and store the figures."""
 
 from typing import Any
 
@@ -9,45 +9,47 @@ from retrieval.doctor.check_recall import AT, LEAST_RECALL, Measurement
 from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
-Measure recall on users drawn from the database: which share of the five nearest messages, by an exact search, it
-finds, and how long it takes. The figures are kept in the table recall_measurements. For a schedule, once a day:
+Measure recall on users drawn at random: the share of a question's five nearest messages, by an
+exact search, that recall returns, and the time it takes. The figures are stored in the table
+recall_measurements. For a schedule, once a day:
 
   17 4 * * *  cd /srv/verse && .venv/bin/python manage.py measure_recall
 
-Reads only, for ten seconds at the most; no call is made. Exit code 0, also where it warns; rag_doctor tells what
-to do."""
-KEEP = """
+Reads only, for ten seconds at most; makes no call to the embedding service.
+Exit code: 0, also if recall is so low that it warns (rag_doctor says what to do); 1 failed, or
+nothing is embedded yet."""
+# Locks: none but the new row.
+INSERT_MEASUREMENT = """
     INSERT INTO recall_measurements (questions, users, recall, p50_ms, p95_ms)
     VALUES (%(questions)s, %(users)s, %(recall)s, %(p50_ms)s, %(p95_ms)s)
 """
 
 
 class Command(OperatorCommand):
-    """Measure, keep, say."""
-
     help = HELP
 
     def run(self, **options: Any) -> None:
-        """CommandError: nothing is embedded yet."""
+        """Raises CommandError if nothing is embedded yet."""
         results = Measurement().results
         if not results.shares:
             raise CommandError(
                 "no user has embedded messages to measure on: run backfill_embeddings first"
             )
-        found = {
+        figures = {
             "questions": len(results.shares),
             "users": len(results.users),
             "recall": round(results.recall, 4),
             "p50_ms": round(results.quantile_ms(0.5), 2),
             "p95_ms": round(results.quantile_ms(0.95), 2),
         }
-        db.execute(KEEP, found)
+        db.execute(INSERT_MEASUREMENT, figures)
         if options["json"]:
-            self.write_json(found)
+            self.write_json(figures)
         else:
             self.stdout.write(
-                f"recall@{AT} {found['recall']:.3f} over {found['questions']} questions of {found['users']} users, "
-                f"p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms"
+                f"recall@{AT} {figures['recall']:.3f} over {figures['questions']} questions"
+                f" of {figures['users']} users,"
+                f" p50 {figures['p50_ms']:.0f} ms, p95 {figures['p95_ms']:.0f} ms"
             )
         if results.recall < LEAST_RECALL:
             self.stderr.write(

@@ -1,183 +1,200 @@
-"""Build the HNSW indexes anew, drop them, make them again. Contract section 5."""
+"""Rebuild, drop and create the HNSW indexes. docs/promises.md, Commands"""
 
-import signal
-import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval.management.operator_command import OperatorCommand, add_table, number
-from retrieval.reindex import build_progress, rebuild
-from retrieval.reindex.build_progress import Told
-from retrieval.reindex.rebuild import LEAST_EF, LEAST_M, MOST_EF, MOST_M, Shape, Target
+from retrieval.management.arguments import add_table_argument, number
+from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.management.progress import Progress
+from retrieval.reindex import rebuild
+from retrieval.reindex.build_progress import LOADING, Build, follow_build, read_build
+from retrieval.reindex.index_state import (
+    MAX_EF_CONSTRUCTION,
+    MAX_M,
+    MIN_EF_CONSTRUCTION,
+    MIN_M,
+    HnswOptions,
+    IndexState,
+    maintenance_work_mem,
+    read_state,
+    read_states,
+)
 from retrieval.schema import locks
 
 HELP = """\
-Build the HNSW indexes anew, or do without them during a bulk fill. Safe under traffic.
+Rebuild the HNSW indexes, or do without them during a bulk fill. Safe under traffic.
 
-  manage.py rag_index rebuild                              anew under the same names; mends an INVALID one
+  manage.py rag_index rebuild                   again under the same names; repairs an INVALID index
   manage.py rag_index rebuild --m 24 --ef-construction 128 --table chat_messages
-  manage.py rag_index drop hnsw                            before a large backfill, which is then faster;
-  manage.py rag_index create hnsw                          and after it
+  manage.py rag_index drop hnsw                 before a large backfill, which is then faster;
+  manage.py rag_index create hnsw               and after it
 
-Locks: SHARE UPDATE EXCLUSIVE on one table of messages after the other; reads and writes go on. A build waits for
-transactions that are open. Where m or ef_construction change, ACCESS EXCLUSIVE on the index for a moment, asked for
-300 ms at a time. Killed at any moment, it is run again and removes what was left.
-Disk: rebuild needs room for a second index until it is done; it says how much. migrate does not build again what was
-dropped. Processor: max_parallel_maintenance_workers processes beside the first, 2 unless set otherwise; PGOPTIONS="-c
-max_parallel_maintenance_workers=0" spares them. With room for the graph in memory a build is much faster:
+Locks: SHARE UPDATE EXCLUSIVE on one message table after the other; reads and writes go on. A build
+waits for transactions that are open. If m or ef_construction change, ACCESS EXCLUSIVE on the index
+for a moment, asked for 300 ms at a time. If it is killed, run it again: it removes what was left.
 
-  PGOPTIONS="-c maintenance_work_mem=2GB" manage.py rag_index rebuild"""
-STOPS: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
-PATIENCE_S = 3.0  # a build whose client was killed ends within indexes.CLIENT_CHECK
+Disk: rebuild needs room for a second index until it is done; it says how much. migrate does not
+create again what was dropped. Processor: max_parallel_maintenance_workers processes besides the
+first, 2 by default; PGOPTIONS="-c max_parallel_maintenance_workers=0" avoids them. If the graph
+fits in memory, a build is much faster:
+
+  PGOPTIONS="-c maintenance_work_mem=2GB" manage.py rag_index rebuild
+
+Exit code: 0 done; 1 failed; 2 wrong usage; 130, 143 interrupted."""
+LOCK_PATIENCE_S = 3.0  # a build whose client was killed ends within indexes.CLIENT_CHECK
 BUSY = "another rag_index or migrate is running: let it finish, or stop it first"
-WORK: dict[str, Callable[[Target, Shape], None]] = {
+ACTIONS: dict[str, Callable[[IndexState, HnswOptions], None]] = {
     "rebuild": rebuild.rebuild,
     "create": rebuild.create,
-    "drop": lambda target, _shape: rebuild.drop(target),
+    "drop": lambda index, _options: rebuild.drop(index),
 }
 
 
 class Command(OperatorCommand):
-    """Parse, build, say."""
-
     help = HELP
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to do, and how the indexes are to be."""
-        m = number(LEAST_M, int, f"a whole number from {LEAST_M} to {MOST_M}", most=MOST_M)
-        ef = number(LEAST_EF, int, f"a whole number from {LEAST_EF} to {MOST_EF}", most=MOST_EF)
-        parser.add_argument("action", choices=WORK, help="what to do")
+        m = number(MIN_M, int, f"a whole number from {MIN_M} to {MAX_M}", maximum=MAX_M)
+        ef_construction = number(
+            MIN_EF_CONSTRUCTION,
+            int,
+            f"a whole number from {MIN_EF_CONSTRUCTION} to {MAX_EF_CONSTRUCTION}",
+            maximum=MAX_EF_CONSTRUCTION,
+        )
+        parser.add_argument("action", choices=ACTIONS, help="what to do")
         parser.add_argument(
-            "what", nargs="?", choices=["hnsw"], help="with drop and create: the HNSW indexes"
+            "what", nargs="?", choices=["hnsw"], help="after drop and create: the HNSW indexes"
         )
         parser.add_argument(
-            "--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (16)"
+            "--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (default 16)"
         )
         parser.add_argument(
             "--ef-construction",
-            type=ef,
+            type=ef_construction,
             default=64,
-            help="candidates for them, 4 to 1000, at least twice m (64)",
+            help="candidates for the links, 4 to 1000, at least twice m (default 64)",
         )
-        add_table(parser)
+        add_table_argument(parser)
 
     def run(self, **options: Any) -> None:
         """One index after the other."""
-        action, shape = options["action"], Shape(options["m"], options["ef_construction"])
-        if problem := _problem(options, shape):
+        action, hnsw = options["action"], HnswOptions(options["m"], options["ef_construction"])
+        if problem := find_problem(options, hnsw):
             raise CommandError(f"{problem}; see rag_index --help", returncode=2)
-        told = Told(self._say_to(options), as_bar=sys.stdout.isatty() and not options["json"])
+        message = (
+            f"interrupted; run rag_index {action} again, it removes what may be left of an index"
+        )
+        progress = self.progress(on_stderr=options["json"])
         with (
-            locks.try_advisory_lock(connection, locks.MIGRATE_LOCK, patience_s=PATIENCE_S) as alone,
-            _stopping(action),
+            locks.try_advisory_lock(
+                connection, locks.MIGRATE_LOCK, patience_s=LOCK_PATIENCE_S
+            ) as acquired,
+            cancel_on_signal(raise_keyboard_interrupt, message=message),
         ):
-            if not alone:
+            if not acquired:
                 raise CommandError(BUSY)
-            done = [
-                self._work(target, action, shape, told)
-                for target in rebuild.targets(options["table"])
+            reports = [
+                work(index, action, hnsw, progress) for index in read_states(options["table"])
             ]
         if options["json"]:
-            self.write_json({"indexes": done})
-
-    def _say_to(self, options: dict[str, Any]) -> Callable[[str], None]:
-        """Lines that are seen at once through a pipe as well."""
-        out = self.stderr if options["json"] else self.stdout
-
-        def say(line: str) -> None:
-            out.write(line)
-            out.flush()
-
-        return say
-
-    def _work(self, target: Target, action: str, shape: Shape, told: Told) -> dict[str, Any]:
-        if build_progress.look(target.table):
-            raise CommandError(
-                f"an index of {target.table} is being built: let it finish, or stop it first"
-            )
-        began = time.monotonic()
-        if action == "create" and target.valid:
-            told.say(f"{target.name} is there and valid; rag_index rebuild builds it anew")
-        elif action == "drop":
-            WORK[action](target, shape)
-            told.say(
-                f"{target.name} is dropped"
-                if target.valid is not None
-                else f"{target.name} was not there"
-            )
-        else:
-            announce(target, shape, told.say)
-            with told.building(target.name, target.table, target.rows):
-                WORK[action](target, shape)
-            seconds, after = time.monotonic() - began, rebuild.look(target.source, target.name)
-            size = f"{after.size_bytes / 1e6:,.1f} MB"
-            told.say(
-                f"{target.name}: built in {seconds:,.1f} s, {size}, {', '.join(after.options)}"
-            )
-        return self._report(target, time.monotonic() - began)
-
-    def _report(self, before: Target, seconds: float) -> dict[str, Any]:
-        after = rebuild.look(before.source, before.name)
-        return {
-            "name": after.name,
-            "table": after.table,
-            "rows": after.rows,
-            "size_bytes": after.size_bytes,
-            "valid": bool(after.valid),
-            "seconds": round(seconds, 2),
-        }
+            self.write_json({"indexes": reports})
 
 
-def announce(target: Target, shape: Shape, say: Callable[[str], Any]) -> None:
-    """What the build needs, before it begins."""
-    present = (
-        f"beside the present {target.size_bytes / 1e6:,.0f} MB until it is done, "
-        if target.size_bytes
-        else ""
-    )
-    say(
-        f"{target.name}: {target.rows:,} rows; about {target.needed_bytes / 1e6:,.0f} MB of disk, {present}"
-        "and as much of WAL. What is free cannot be seen from here: look on the server"
-    )
-    needed, memory = target.graph_bytes(shape), rebuild.maintenance_work_mem()
-    if needed > memory:
-        say(
-            f"{target.name}: the graph takes about {needed / 1e6:,.0f} MB, maintenance_work_mem is "
-            f"{memory / 1e6:,.0f} MB; faster, where the server has it: "
-            f'PGOPTIONS="-c maintenance_work_mem={needed // 2**20 + 1}MB"'
-        )
-
-
-def _problem(options: dict[str, Any], shape: Shape) -> str | None:
+def find_problem(options: dict[str, Any], hnsw: HnswOptions) -> str | None:
     if (options["action"] == "rebuild") == (options["what"] is not None):
         return "say rebuild, drop hnsw, or create hnsw"
-    return shape.problem
+    return hnsw.problem
+
+
+def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) -> dict[str, Any]:
+    """Do the action on one index and report it. Raises CommandError if someone else builds one."""
+    if read_build(index.table):
+        raise CommandError(
+            f"an index of {index.table} is being built: let it finish, or stop it first"
+        )
+    started_s = time.monotonic()
+    if action == "create" and index.valid:
+        progress.write(f"{index.name} exists and is valid; rag_index rebuild builds it again")
+    elif action == "drop":
+        ACTIONS[action](index, hnsw)
+        existed = index.valid is not None
+        progress.write(f"{index.name} {'is dropped' if existed else 'did not exist'}")
+    else:
+        announce(index, hnsw, progress.write)
+        with show_build(index, progress):
+            ACTIONS[action](index, hnsw)
+    seconds, after = time.monotonic() - started_s, read_state(index.source, index.name)
+    if action == "rebuild" or (action == "create" and not index.valid):
+        size = f"{after.size_bytes / 1e6:,.1f} MB"
+        progress.write(
+            f"{index.name}: built in {seconds:,.1f} s, {size}, {', '.join(after.reloptions)}"
+        )
+    return as_json(after, seconds)
 
 
 @contextmanager
-def _stopping(action: str) -> Iterator[None]:
-    """Let SIGINT and SIGTERM cancel the statement that runs, and say so in one line."""
-    caught: list[int] = []
+def show_build(index: IndexState, progress: Progress) -> Iterator[None]:
+    """Show the progress of the build that runs inside; a line at once for each new phase."""
+    phase, rows = "", 0
 
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        caught.append(signum)
-        raise KeyboardInterrupt  # psycopg cancels what the server is doing
-
-    before = {one: signal.signal(one, stop) for one in STOPS}
-    try:
-        yield
-    except KeyboardInterrupt:
-        words = (
-            f"interrupted; run rag_index {action} again, it removes what may be left of an index"
+    def show(build: Build) -> None:
+        nonlocal phase, rows
+        line = f"{index.name}: {build}"
+        if build.phase == LOADING and index.rows:
+            rows = build.rows
+            percent = min(100 * rows / index.rows, 100)
+            line += f", {rows:,}/{index.rows:,} rows ({percent:.1f}%)"
+        progress.update(
+            index.name,
+            rows,
+            index.rows,
+            unit="rows",
+            note=str(build),
+            line=line,
+            at_once=build.phase != phase,
         )
-        raise CommandError(words, returncode=STOPS[caught[-1]]) from None
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        phase = build.phase
+
+    def on_error() -> None:
+        progress.write(f"{index.name}: its progress cannot be read; the build goes on")
+
+    with progress, follow_build(index.table, show, on_error=on_error):
+        yield
+
+
+def as_json(index: IndexState, seconds: float) -> dict[str, Any]:
+    return {
+        "name": index.name,
+        "table": index.table,
+        "rows": index.rows,
+        "size_bytes": index.size_bytes,
+        "valid": bool(index.valid),
+        "seconds": round(seconds, 2),
+    }
+
+
+def announce(index: IndexState, hnsw: HnswOptions, write: Callable[[str], object]) -> None:
+    """Say what the build needs before it starts."""
+    present = (
+        f"besides the present {index.size_bytes / 1e6:,.0f} MB until it is done, "
+        if index.size_bytes
+        else ""
+    )
+    write(
+        f"{index.name}: {index.rows:,} rows; about {index.disk_bytes / 1e6:,.0f} MB of disk, {present}"
+        "and as much of WAL. What is free cannot be seen from here: look on the server"
+    )
+    graph_bytes, memory_bytes = index.graph_bytes(hnsw), maintenance_work_mem()
+    if graph_bytes > memory_bytes:
+        write(
+            f"{index.name}: the graph takes about {graph_bytes / 1e6:,.0f} MB, maintenance_work_mem is "
+            f"{memory_bytes / 1e6:,.0f} MB; faster, if the server has the memory: "
+            f'PGOPTIONS="-c maintenance_work_mem={graph_bytes // 2**20 + 1}MB"'
+        )

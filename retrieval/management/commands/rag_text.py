@@ -1,4 +1,4 @@
-"""In which language words are recalled. Contract section 5."""
+"""Show or change the language of recall by words. docs/promises.md, Commands"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -9,24 +9,24 @@ from retrieval.management.operator_command import OperatorCommand
 from retrieval.recall import search_config
 
 HELP = """\
-Show, or change, the text search configuration by which messages are found by words (stemming, stop words, the names
-of months). It is a row in the database: every process goes by it at once.
+Show or change PostgreSQL's text search configuration by which messages are found by words: it
+defines stemming, stop words and the names of months. It is a row in the database, so every process
+uses it at once.
 
-  manage.py rag_text                what is in force, and how many messages were made by it
-  manage.py rag_text use german     questions and new messages from now on; then run backfill_embeddings,
-                                    which makes the words of earlier messages anew (no key, no cost)
+  manage.py rag_text                current configuration, and how many messages were indexed by it
+  manage.py rag_text use german     for questions and new messages from now on; then run
+                                    backfill_embeddings, which indexes earlier messages again (no
+                                    key, no cost)
 
-Until then earlier messages are found where both configurations make the same of a word. "simple" stems nothing: for
-many languages at once. The way back is the same command. Locks: none that anybody waits for."""
+Until then an earlier message is found if both configurations reduce a word to the same stem.
+"simple" stems nothing: for several languages at once. The way back is the same command.
+Locks: two rows that only recall reads, for some milliseconds; nothing waits for them."""
 
 
 class Command(OperatorCommand):
-    """Parse, change, say."""
-
     help = HELP
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """``use CONFIG``."""
         parser.add_argument("action", nargs="?", choices=["use"], help="change it")
         parser.add_argument(
             "config",
@@ -36,7 +36,7 @@ class Command(OperatorCommand):
         )
 
     def run(self, **options: Any) -> None:
-        """Say what is in force."""
+        """Raises CommandError: wrong usage (exit code 2), or an unknown configuration."""
         if options["action"] and not options["config"]:
             raise CommandError("name a configuration, such as: rag_text use german", returncode=2)
         if options["action"]:
@@ -44,12 +44,13 @@ class Command(OperatorCommand):
                 search_config.use(options["config"])
             except search_config.UnknownText as error:
                 raise CommandError(str(error)) from error
-        found = search_config.state()
+        state = search_config.state()
         if options["json"]:
-            self.write_json({"config": found.config, "current": found.made, "other": found.other})
+            self.write_json({"config": state.config, "current": state.made, "other": state.other})
             return
         self.stdout.write(
-            f"{found.config}: {found.made:,} messages, {found.other:,} made by another configuration"
+            f"{state.config}: {state.made:,} messages indexed,"
+            f" {state.other:,} by another configuration"
         )
-        if found.other:
-            self.stdout.write("Run backfill_embeddings: it makes their words anew, at no cost")
+        if state.other:
+            self.stdout.write("Run backfill_embeddings: it indexes their words again, at no cost")

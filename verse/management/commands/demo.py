@@ -12,11 +12,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
-from tqdm import tqdm
 
 from chat.samples.loading import load, questions
 from retrieval.backfill import Backfill, count_pending
 from retrieval.embeddings.embedding_service import EmbeddingError, model_name
+from retrieval.management.progress import Progress
 from verse.environment import kept_secret
 
 MAX_WORKERS = 2  # each loads the model into its memory
@@ -93,12 +93,12 @@ class Command(BaseCommand):
         for _ in run.fill_words():
             pass
         pending = sum(count_pending(source, model=model_name()) for source in run.tables)
-        with tqdm(
-            total=pending, desc="Embedding", unit=" messages", disable=None if pending else True
-        ) as bar:
+        terminal = sys.stderr if sys.stderr.isatty() else None
+        with Progress(self.stderr.write, terminal=terminal) as progress:
             try:
-                for report in run.embed():
-                    bar.update(report.embedded)
+                for _ in run.embed():
+                    line = f"{run.embedded:,} of {pending:,} messages embedded"
+                    progress.update("Embedding", run.embedded, pending, unit="messages", line=line)
             except EmbeddingError as error:
                 self.stderr.write(f"Not embedded: {error}")
 

@@ -1,0 +1,118 @@
+"""The HNSW indexes that the models declare: their state, and what building them needs."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from django.apps import apps
+from django.db import connection
+
+from retrieval import db
+from retrieval.message_tables import MessageTable
+from retrieval.models import Embedded
+from retrieval.schema.indexes import VectorIndex
+
+# pgvector's own bounds; https://github.com/pgvector/pgvector#index-options and its hnsw.h
+MIN_M, MAX_M = 2, 100
+MIN_EF_CONSTRUCTION, MAX_EF_CONSTRUCTION = 4, 1000
+# On disk a vector of 1,536 numbers fills one page; measured in docs/benchmarks.md.
+PAGE_BYTES = 8192
+# In memory during the build: the vector and its bookkeeping, then the links.
+GRAPH_BYTES = 6_400
+GRAPH_BYTES_PER_M = 60
+# These read only the catalog, or an index of message_memories. Locks: none.
+READ_INDEX = """
+    SELECT pg_catalog.pg_relation_size(c.oid), i.indisvalid, c.reloptions
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+    WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
+COUNT_VECTORS = """
+    SELECT count(*) FROM message_memories WHERE model IS NOT NULL AND (id & 1) = %(kind_bit)s
+"""
+READ_MEMORY_SETTING = """
+    SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))
+"""
+
+
+@dataclass(frozen=True)
+class HnswOptions:
+    """How an HNSW index is built: links of a node, and candidates that are compared for them."""
+
+    m: int = 16
+    ef_construction: int = 64
+
+    @property
+    def problem(self) -> str | None:
+        """Why pgvector would refuse them; None if it would not."""
+        if self.ef_construction < 2 * self.m:
+            return f"--ef-construction must be at least twice --m: {2 * self.m} or more"
+        return None
+
+    @property
+    def reloptions(self) -> list[str]:
+        """As pg_class.reloptions holds them."""
+        return [f"m={self.m}", f"ef_construction={self.ef_construction}"]
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """A declared HNSW index; ``size_bytes`` is 0 and ``valid`` None if it does not exist.
+
+    ``rows`` counts the table's vectors; ``reloptions`` are as in pg_class.
+    """
+
+    source: MessageTable
+    name: str
+    rows: int
+    size_bytes: int
+    valid: bool | None
+    reloptions: list[str]
+
+    @property
+    def table(self) -> str:
+        return self.source.table
+
+    @property
+    def disk_bytes(self) -> int:
+        """About what a build needs on the server's disk besides the present index, and again as WAL."""
+        return self.rows * PAGE_BYTES
+
+    def graph_bytes(self, options: HnswOptions) -> int:
+        """About the memory of a build; with less maintenance_work_mem it is much slower."""
+        return self.rows * (GRAPH_BYTES + GRAPH_BYTES_PER_M * options.m)
+
+
+def declared_indexes() -> list[tuple[MessageTable, str]]:
+    """The message tables and the names of their HNSW indexes, as the models declare them."""
+    declared = [
+        (model.memory_table, index.name)
+        for model in apps.get_models()
+        if issubclass(model, Embedded)
+        for index in model._meta.indexes
+        if isinstance(index, VectorIndex)
+    ]
+    return sorted(declared, key=lambda pair: pair[0].kind_bit)
+
+
+def read_states(table: str | None = None) -> list[IndexState]:
+    """All declared indexes, or those of one table. Two queries each. Raises NoMemory."""
+    return [
+        read_state(source, name)
+        for source, name in declared_indexes()
+        if table in (None, source.table)
+    ]
+
+
+def read_state(source: MessageTable, name: str) -> IndexState:
+    """Two queries. Raises NoMemory."""
+    ((rows,),) = db.execute(COUNT_VECTORS, {"kind_bit": source.kind_bit})
+    with connection.cursor() as cursor:
+        cursor.execute(READ_INDEX, [name])
+        size_bytes, valid, reloptions = cursor.fetchone() or (0, None, None)
+    return IndexState(source, name, int(rows), int(size_bytes), valid, list(reloptions or []))
+
+
+def maintenance_work_mem() -> int:
+    """Bytes, as set for this session. One query."""
+    with connection.cursor() as cursor:
+        cursor.execute(READ_MEMORY_SETTING)
+        return cast("tuple[int]", cursor.fetchone())[0]
