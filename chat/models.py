@@ -13,7 +13,6 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from chat.forgetting import lost
 from retrieval.message_tables import MessageTable
 from retrieval.models import Embedded, EmbeddedManager
 from retrieval.schema.indexes import VectorIndex
@@ -190,7 +189,6 @@ class ChatMessage(Message):
         "chat_messages",
         "passage_id",
         remembered=REMEMBERED.format(parents="passages", parent="passage_id"),
-        lost=lost(1),
     )
 
     conversation = models.ForeignKey(
@@ -216,7 +214,6 @@ class StandaloneChatMessage(Message):
         "standalone_chat_messages",
         "chat_id",
         remembered=REMEMBERED.format(parents="standalone_chats", parent="chat_id"),
-        lost=lost(0),
     )
 
     conversation = models.ForeignKey(

@@ -11,7 +11,6 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
 from django.utils import timezone
 
-from chat import forgetting
 from chat.answers import turns
 from chat.db import with_connection
 from chat.models import (
@@ -24,7 +23,7 @@ from chat.models import (
     StandaloneChat,
     StandaloneChatMessage,
 )
-from retrieval import storage
+from retrieval import forgetting, storage
 from retrieval.db import NoMemory
 
 PAGE_ROWS = 500

@@ -11,14 +11,13 @@ class MessageTable:
 
     The table has the columns id, user_id, role, content, created_at, edited_at, and
     ``conversation``: its parent. ``remembered`` is SQL: whether the settings of its user and
-    conversation let a row ``m`` be embedded. ``lost``: whether the row is tainted.
+    conversation let a row ``m`` be embedded.
     """
 
     kind_bit: int
     table: str
     conversation: str
     remembered: str = "true"
-    lost: str = "false"
 
     def pack_ref(self, pk: int) -> int:
         """The number that names row ``pk`` (or conversation ``pk``) among those of both tables."""

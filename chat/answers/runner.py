@@ -19,7 +19,6 @@ import uvloop
 from django.conf import settings
 from django.db import Error
 
-from chat import forgetting
 from chat.answers import idempotency, llm, turns
 from chat.answers.llm import CompletionError, complete, llm_address
 from chat.answers.prompt import Prompt
@@ -29,6 +28,7 @@ from chat.errors import DatabaseUnavailable
 from chat.memory import embed
 from chat.memory.recalled import Memory
 from chat.models import Message, Status
+from retrieval import forgetting
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
@@ -48,7 +48,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
     usage.flush: 5.0,
     min_similarity.measure: 600.0,
     idempotency.delete_expired_keys: 3600.0,
-    forgetting.clear: 3600.0,
+    forgetting.purge_deleted_users: 3600.0,
 }
 SAVE_RETRY_PAUSES_S = (
     0.2,

@@ -13,7 +13,6 @@ from django.conf import settings
 from django.db import Error
 
 from chat.db import release_connection, with_connection
-from chat.forgetting import tainted
 from chat.memory.embed import embed_in_background, memory_executor
 from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.memory.recalled import MODELS, Memory, messages_of
@@ -23,6 +22,7 @@ from retrieval.db import NoMemory, vector_type
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import EmbeddingError, Vector
+from retrieval.forgetting import tainted
 from retrieval.message_tables import unpack_ref
 from retrieval.recall import min_similarity
 from retrieval.recall.candidates import Scope, recall

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
+from retrieval.forgetting import was_edited_since
 from retrieval.message_tables import unpack_ref
 
 MODELS: dict[int, type[Message]] = {
@@ -83,7 +84,9 @@ def contexts_of(answers: Sequence[Message]) -> dict[int, list[Memory]]:
 
     def as_given(pk: int, reference: int) -> Message | None:
         message = found.get(reference)
-        return message if message and (message.edited_at or given_at[pk]) <= given_at[pk] else None
+        if message is None or was_edited_since(message.edited_at, given_at[pk]):
+            return None
+        return message
 
     return {
         pk: [

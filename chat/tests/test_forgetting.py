@@ -9,12 +9,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
+from psycopg.sql import SQL
 
-from chat.forgetting import FORGOTTEN, clear, erase, tainted
 from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.tests.plan_support import MESSAGES, rows_read
 from retrieval.backfill import fill_words
+from retrieval.forgetting import erase, purge_deleted_users, tainted, tainted_statement
 from retrieval.schema.operations import NoteLost
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -156,7 +157,7 @@ def test_nothing_is_kept_of_users_who_are_gone(
     his.delete()
     chain(chat)
     alice.delete()
-    clear()
+    purge_deleted_users()
     assert sql("SELECT user_id FROM forgotten_messages") == [(bob.pk,)]
     assert erase(bob.pk) == 1
 
@@ -166,9 +167,9 @@ def test_where_nothing_was_forgotten_what_is_read_does_not_grow(chat: Standalone
     sql("ANALYZE standalone_chat_messages, message_memories, forgotten_messages")
     latest = [2 * pk for pk in range(1_003_992, 1_004_001, 2)]
     assert tainted(chat.user_id, latest) == set()
-    explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {FORGOTTEN}"
+    explained = SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(tainted_statement())
     with connection.cursor() as cursor:
-        cursor.execute(explained, {"references": latest, "user": chat.user_id})
+        cursor.execute(explained, {"refs": latest, "user": chat.user_id})
         (plan,) = cursor.fetchone()
     plan = json.loads(plan) if isinstance(plan, str) else plan
     each = 1 + 1 + 5 * 2  # itself, its question, its memories and their companions

@@ -4,6 +4,7 @@ words from then on, and known to be pending. Words made by another text configur
 from collections.abc import Iterator
 
 from retrieval import db
+from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import MessageTable
 from retrieval.schema.bulk_structures import SHORT_LIST
 from retrieval.schema.structures import COLUMNS, ONLY, ROW
@@ -59,7 +60,7 @@ def _of(source: MessageTable) -> str:
     )
     statement = (
         FILL.replace("{row}", row)
-        .replace("{lost}", source.lost)
+        .replace("{lost}", has_stale_source(source).as_string())
         .replace("{columns}", COLUMNS)
         .replace("{table}", source.table)
     )

@@ -8,6 +8,7 @@ from django.db.migrations.operations import AddField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import MessageTable
 from retrieval.models import DIMENSIONS, message_tables
 from retrieval.schema import extension, indexes, locks, structures
@@ -212,9 +213,9 @@ class NoteLost(OnLiveTables):
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
         """Go through recall's rows, from their beginning; run again after a kill, it notes nothing twice."""
         source = next(one for one in message_tables() if one.table == self.table)
-        statement = structures.NOTE_LOST.replace("{lost}", source.lost).replace(
-            "{table}", source.table
-        )
+        statement = structures.NOTE_LOST.replace(
+            "{lost}", has_stale_source(source).as_string()
+        ).replace("{table}", source.table)
         statement = statement.replace("{number}", str(self.number))
         after: int | None = 0
         while after is not None:

@@ -1,0 +1,160 @@
+"""Answers derived from edited or deleted messages ("tainted" answers) are never recalled again.
+
+Every answer stores the ids of what its prompt held (``reply_to``, ``context``).
+
+1. Triggers record each edit and deletion in ``forgotten_messages``, whichever program makes it.
+2. The user's next recall follows the stored ids forward, once, and marks every answer that was
+   given the message, or was given a marked answer (``propagate_taint``).
+3. Every recall drops the messages that are marked, or were given a message that is missing, was
+   edited later, or is marked (``tainted``).
+
+Forward and once, because to ask backwards at each recall read a user's whole history: 1.7 s at
+20,000 messages. docs/decisions/0013-forgetting.md
+"""
+
+from collections import defaultdict
+from contextlib import suppress
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from psycopg import sql
+
+from retrieval import db
+from retrieval.message_tables import MessageTable, select_message
+from retrieval.models import message_tables
+from retrieval.sql_files import read_statements
+
+SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
+COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, edited_at")
+
+
+class Answer(NamedTuple):
+    """When the text of an answer was written, and the refs of what it was given."""
+
+    written_at: datetime
+    given: list[int]
+
+
+def tainted(user_id: int, refs: list[int]) -> set[int]:
+    """Which of the user's messages must not be recalled.
+
+    One statement; four after an edit or a deletion. Raises NoMemory.
+    """
+    if not refs:
+        return set()
+    is_tainted, has_unpropagated = _query_tainted(user_id, refs)
+    if has_unpropagated:
+        propagate_taint(user_id)
+        is_tainted, _ = _query_tainted(user_id, refs)
+    return is_tainted
+
+
+def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
+    rows = db.execute(tainted_statement(), {"user": user_id, "refs": refs})
+    return set(rows[0][0]), bool(rows[0][1])
+
+
+def propagate_taint(user_id: int) -> None:
+    """Mark the answers that the user's edits and deletions have reached.
+
+    One transaction of two statements. The walk is done here: a recursive query reads every answer
+    again at each step, 20 s for a chain of 10,000.
+    """
+    with transaction.atomic():
+        rows = db.execute(_take_forgotten_statement(), {"user": user_id})
+        forgotten = {ref: at for ref, at, given in rows if given is None}
+        answers = {ref: Answer(at, given) for ref, at, given in rows if given is not None}
+        marks = _reached(forgotten, answers)
+        params = {"user": user_id, "refs": list(marks), "written_at": list(marks.values())}
+        db.execute(SQL["mark"], params)
+
+
+def _reached(
+    forgotten: dict[int, datetime | None], answers: dict[int, Answer]
+) -> dict[int, datetime]:
+    """When each answer was written that was given a forgotten message, or such an answer.
+
+    ``forgotten``: when each message was edited; None after a deletion, which taints every answer.
+    """
+    given_to = defaultdict(list)
+    for ref, answer in answers.items():
+        for source in answer.given:
+            given_to[source].append(ref)
+    waiting = [
+        ref
+        for source, edited_at in forgotten.items()
+        for ref in given_to[source]
+        if edited_at is None or answers[ref].written_at < edited_at
+    ]
+    reached: dict[int, datetime] = {}
+    while waiting:
+        ref = waiting.pop()
+        if ref not in reached:
+            reached[ref] = answers[ref].written_at
+            waiting += given_to[ref]
+    return reached
+
+
+def was_edited_since(edited_at: datetime | None, written_at: datetime) -> bool:
+    """Whether a message changed after an answer was written: has_stale_source without a query."""
+    return edited_at is not None and edited_at > written_at
+
+
+def has_stale_source(table: MessageTable) -> sql.Composed:
+    """SQL: whether the row ``m`` of the table was given a message that is missing or edited later.
+
+    True for answers that no trigger could record, such as those written before there were any.
+    """
+    return _has_stale_source(sql.Literal(table.kind_bit), or_marked=sql.SQL(""))
+
+
+def _has_stale_source(kind_bit: sql.Composable, *, or_marked: sql.Composable) -> sql.Composed:
+    return SQL["has_stale_source"].format(
+        given=SQL["given"].format(kind_bit=kind_bit), source=_message("source"), or_marked=or_marked
+    )
+
+
+@cache
+def tainted_statement() -> sql.Composed:
+    or_marked = sql.SQL("OR {}").format(_is_marked("source", "s"))
+    return SQL["tainted"].format(
+        message=_message("ref"),
+        is_marked=_is_marked("ref", "m"),
+        has_stale_source=_has_stale_source(sql.SQL("m.kind_bit"), or_marked=or_marked),
+    )
+
+
+@cache
+def _take_forgotten_statement() -> sql.Composed:
+    given = SQL["given"].format(kind_bit=sql.SQL("m.kind_bit"))
+    return SQL["take_forgotten"].format(message=_message("answer", "ref"), given=given)
+
+
+def _message(*ref: str) -> sql.Composed:
+    selected = select_message(message_tables(), COLUMNS, ref=sql.Identifier(*ref))
+    return SQL["message"].format(select_message=selected)
+
+
+def _is_marked(ref: str, message: str) -> sql.Composed:
+    return SQL["is_marked"].format(ref=sql.Identifier(ref), message=sql.Identifier(message))
+
+
+def erase(user_id: int) -> int:
+    """Delete what is recorded of the user; how many rows. One statement. Raises NoMemory."""
+    erased = "DELETE FROM forgotten_messages WHERE user_id = %(user)s"
+    return int(db.execute(erased, {"user": user_id})[0][0])
+
+
+def purge_deleted_users() -> None:
+    """Delete what is recorded of users that no longer exist. One statement."""
+    purge = sql.SQL(
+        "DELETE FROM forgotten_messages f"
+        " WHERE NOT EXISTS (SELECT FROM {users} u WHERE u.id = f.user_id)"
+    )
+    users = sql.Identifier(get_user_model()._meta.db_table)
+    with suppress(db.NoMemory):
+        db.execute(purge.format(users=users), {})

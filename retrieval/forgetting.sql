@@ -1,0 +1,79 @@
+-- Fragments and statements of forgetting.py. "m" is a message, "ref" names one: MessageTable.
+
+-- name: message
+-- The message that a ref names. LIMIT 1 keeps the planner from joining whole tables: five answers
+-- took ten seconds among 300,000 messages.
+{select_message} LIMIT 1
+
+-- name: given
+-- The refs of what the answer m was given: its question, the memories with their companions, and
+-- the history, which is of its own conversation. Any SQL may have written "context": entries that
+-- name no message are skipped, they must not fail every recall. A shift drops the bits that do not
+-- fit, where a multiplication would fail.
+CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {kind_bit}] || ARRAY(
+    SELECT CASE WHEN ids.id ~ '^[0-9]{{1,18}}$' THEN ids.id::bigint << 1 | ids.kind_bit END
+    FROM jsonb_array_elements(
+        CASE jsonb_typeof(m.context) WHEN 'array' THEN m.context ELSE '[]' END) entry
+    CROSS JOIN LATERAL (
+        SELECT CASE entry ->> 'kind' WHEN 'passage' THEN 1 ELSE 0 END AS kind_bit) kind
+    CROSS JOIN LATERAL (
+        SELECT entry ->> 'id' AS id, kind.kind_bit
+        UNION ALL SELECT jsonb_array_elements_text(CASE jsonb_typeof(entry -> 'with')
+            WHEN 'array' THEN entry -> 'with' ELSE '[]' END), kind.kind_bit
+        UNION ALL SELECT jsonb_array_elements_text(CASE jsonb_typeof(entry -> 'history')
+            WHEN 'array' THEN entry -> 'history' ELSE '[]' END), {kind_bit}
+    ) ids
+), NULL) END
+
+-- name: has_stale_source
+-- Whether m was given a message that is missing, or was edited after m was written.
+EXISTS (SELECT FROM unnest({given}) source LEFT JOIN LATERAL ({source}) s ON true
+    WHERE s.created_at IS NULL OR s.edited_at > coalesce(m.edited_at, m.created_at) {or_marked})
+
+-- name: is_marked
+-- Whether the message is marked. A mark is of one text: a text that was written later has none.
+EXISTS (SELECT FROM forgotten_messages f WHERE f.tainted AND f.id = {ref}
+    AND f.message_at >= coalesce({message}.edited_at, {message}.created_at))
+
+-- name: tainted
+-- Which of these refs are tainted: marked, or given something that is missing, edited later or
+-- marked. And whether the user has an edit or a deletion that is not propagated yet. Locks nothing.
+SELECT ARRAY(
+    SELECT ref FROM unnest(%(refs)s::bigint[]) ref CROSS JOIN LATERAL ({message}) m
+    WHERE {is_marked} OR {has_stale_source}
+), EXISTS (SELECT FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted)
+
+-- name: take_forgotten
+-- Two kinds of rows. The messages that were edited or deleted since the last time: (ref, when,
+-- NULL); "when" is NULL after a deletion. And the user's answers since the earliest of those
+-- messages: (ref, when, refs of what it was given).
+-- Locks the rows of forgotten_messages that it deletes: a second recall of the same user waits, and
+-- then sees the marks.
+WITH forgotten AS (
+    DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted
+    RETURNING id, message_at, forgotten_at
+),
+-- The mark of an answer that was itself edited or deleted.
+unmarked AS (
+    DELETE FROM forgotten_messages f USING forgotten WHERE f.tainted AND f.id = forgotten.id
+)
+SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
+UNION ALL
+-- By the time of its text: an answer that was regenerated may be older than what it was given.
+SELECT answer.ref, coalesce(m.edited_at, m.created_at), {given}
+FROM (
+    SELECT id AS ref FROM message_memories WHERE user_id = %(user)s AND NOT by_user
+    UNION ALL
+    -- An answer that is still being generated has no row in message_memories yet.
+    SELECT message_id << 1 | (passage_id IS NOT NULL)::int
+    FROM running_answers WHERE user_id = %(user)s
+) answer CROSS JOIN LATERAL ({message}) m
+WHERE m.role = 'assistant'
+    AND coalesce(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM forgotten)
+
+-- name: mark
+-- Locks the rows that it inserts, in the order of ids as every other recall does: no deadlock.
+INSERT INTO forgotten_messages (id, user_id, message_at, tainted)
+SELECT id, %(user)s, written_at, true
+FROM unnest(%(refs)s::bigint[], %(written_at)s::timestamptz[]) m (id, written_at)
+ORDER BY id ON CONFLICT DO NOTHING
