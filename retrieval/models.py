@@ -1,30 +1,35 @@
-"""The base of what has an embedding. Its column may be missing: the chat runs on, without memory."""
+"""Rows with embeddings, and memory's own tables.
+
+Memory can be missing from a database: before its migrations and after the way back the chat runs
+without it. So no statement of the chat names the column ``embedding`` or one of these tables.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.apps import apps
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from pgvector.django import VectorField
+from django.db.models.functions import Now
+from pgvector.django import BitField, VectorField
 
 from retrieval.message_tables import MessageTable
 
-DIMENSIONS = 1536  # of every embedding stored; contract section 6
+DIMENSIONS = 1536  # of every stored embedding; docs/promises.md, "Tables"
 
 
 class EmbeddedManager(models.Manager[Any]):
-    """Never asks for the embedding unless it is named: 6 kB a row, in a column that may not be there."""
+    """Defers the embedding: it is 6 kB a row, in a column that may be missing."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
-        """Rows without their embeddings."""
         return super().get_queryset().defer("embedding")
 
 
 class Embedded(models.Model):
     """A row whose text has an embedding, or waits for one.
 
-    ``memory_table`` names the table for recall. Django's statements never name the column: neither SELECT (the
-    manager defers it; set ``base_manager_name = "objects"`` in Meta) nor INSERT. ``retrieval.storage`` writes it.
+    Django's statements never name the column: not in SELECT (the manager defers it; a subclass sets
+    ``base_manager_name = "objects"`` in Meta), not in INSERT. ``retrieval.storage`` writes it.
     """
 
     memory_table: ClassVar[MessageTable]
@@ -37,12 +42,142 @@ class Embedded(models.Model):
     def _do_insert(
         self, manager: Any, using: str, fields: Iterable[Any], returning_fields: Any, raw: bool
     ) -> Any:
-        """Django's INSERT, without the column."""
         named = [field for field in fields if field.name != "embedding"]
-        return super()._do_insert(manager, using, named, returning_fields, raw)  # type: ignore[misc] # Django's own
+        return super()._do_insert(manager, using, named, returning_fields, raw)  # type: ignore[misc] # private in Django
+
+
+class MemoryModel(models.Model):
+    """A table of memory's own, made by SQL in a migration of the chat (retrieval/schema/sql)."""
+
+    class Meta:
+        abstract = True
+        managed = False
+        default_permissions = ()
+
+
+class EmbeddingModel(MemoryModel):
+    """A model whose vectors are stored. At most one is current: new vectors come from it."""
+
+    id = models.SmallAutoField(primary_key=True)
+    name = models.TextField(unique=True)
+    current = models.BooleanField(default=False)
+    min_similarity = models.FloatField(null=True)  # measured: retrieval/recall/min_similarity.py
+    measured_at = models.DateTimeField(null=True)
+
+    class Meta(MemoryModel.Meta):
+        db_table = "embedding_models"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SearchConfig(MemoryModel):
+    """A text search configuration of PostgreSQL; the current one stems words for recall."""
+
+    id = models.SmallAutoField(primary_key=True)
+    config = models.TextField(unique=True)  # qualified: pg_catalog.english
+    months = ArrayField(models.TextField(), size=12)  # their names, in the configuration's language
+    current = models.BooleanField(default=False)
+
+    class Meta(MemoryModel.Meta):
+        db_table = "search_configs"
+
+    def __str__(self) -> str:
+        return self.config
+
+
+class MessageMemory(MemoryModel):
+    """What recall reads of a message with content: one narrow row, written by triggers.
+
+    ``id`` and ``conversation`` are packed refs (``MessageTable.pack_ref``): one number names a row
+    of either message table. Why a table of its own: docs/decisions/0009-recall-structures.md.
+    """
+
+    id = models.BigIntegerField(primary_key=True)
+    user_id = models.BigIntegerField()
+    conversation = models.BigIntegerField()
+    created_at = models.DateTimeField()
+    by_user = models.BooleanField()
+    # 64-bit hashes of its words, its date and its whole content, mixed with the user's id.
+    terms = ArrayField(models.BigIntegerField())
+    chars = (
+        models.SmallIntegerField()
+    )  # at most 300; negative: a question, in rows from before 0005
+    is_question = models.BooleanField(null=True)  # null in rows from before 0005
+    bits = BitField(length=DIMENSIONS, null=True)  # the signs of its embedding's numbers
+    # Where the embedding came from; null without an embedding, or where that is not known.
+    model = models.ForeignKey(
+        EmbeddingModel,
+        models.DO_NOTHING,
+        null=True,
+        db_column="model",
+        db_constraint=False,
+        related_name="+",
+    )
+    # By which configuration its words were stemmed; null: by an earlier rule.
+    search_config = models.ForeignKey(
+        SearchConfig, models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    embedding_error = models.TextField(null=True)  # why backfill_embeddings has set it aside
+
+    class Meta(MemoryModel.Meta):
+        db_table = "message_memories"
+
+
+class ForgottenMessage(MemoryModel):
+    """An edit or a deletion whose taint is not propagated yet, or (``tainted``) a tainted answer.
+
+    docs/decisions/0013-forgetting.md
+    """
+
+    pk = models.CompositePrimaryKey("id", "tainted")
+    id = models.BigIntegerField()  # the message's packed ref
+    user_id = models.BigIntegerField()
+    message_at = models.DateTimeField()  # when the forgotten text was written
+    # infinity: deleted. psycopg cannot load that value: defer it, or ask PostgreSQL.
+    forgotten_at = models.DateTimeField(db_default=Now())
+    tainted = models.BooleanField(default=False, db_default=False)
+
+    class Meta(MemoryModel.Meta):
+        db_table = "forgotten_messages"
+
+
+class EmbeddingUsage(MemoryModel):
+    """What calls to the embedding service cost on a day."""
+
+    pk = models.CompositePrimaryKey("day", "model", "outcome")
+    day = models.DateField()
+    model = models.TextField()
+    outcome = models.TextField()
+    calls = models.BigIntegerField()
+    texts = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    cost_usd = models.FloatField()
+
+    class Meta(MemoryModel.Meta):
+        db_table = "embedding_usage"
+
+
+class RecallMeasurement(MemoryModel):
+    """A run of ``measure_recall``."""
+
+    measured_at = models.DateTimeField(primary_key=True, db_default=Now())
+    questions = models.IntegerField()
+    users = models.IntegerField()
+    recall = models.FloatField()
+    p50_ms = models.FloatField()
+    p95_ms = models.FloatField()
+
+    class Meta(MemoryModel.Meta):
+        db_table = "recall_measurements"
+
+
+def memory_tables() -> list[str]:
+    """The names of memory's own tables."""
+    return [model._meta.db_table for model in apps.get_models() if issubclass(model, MemoryModel)]
 
 
 def message_tables() -> list[MessageTable]:
-    """Every table of messages, by number."""
-    found = [model.memory_table for model in apps.get_models() if issubclass(model, Embedded)]
-    return sorted(found, key=lambda source: source.kind_bit)
+    """Both message tables, by kind bit."""
+    tables = [model.memory_table for model in apps.get_models() if issubclass(model, Embedded)]
+    return sorted(tables, key=lambda table: table.kind_bit)
