@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from psycopg import sql
+
 from retrieval import current_model, db
 from retrieval.backfill import pending
 from retrieval.embeddings import embedding_service
@@ -12,17 +14,17 @@ from retrieval.reindex.index_state import declared_indexes
 
 MEMORIES = "message_memories"
 # Neither the texts nor recall's wide rows are carried along: 1,000,000 messages in half the time of pending.COUNT.
-COUNT = """
+COUNT = sql.SQL("""
     SELECT count(*), count(p.id), count(f.id)
-    FROM (SELECT m.id * 2 + {number} AS id FROM {table} m WHERE m.content <> '' AND {remembered}) m
+    FROM (SELECT m.id * 2 + {kind_bit} AS id FROM {table} m WHERE m.content <> '' AND {remembered}) m
     LEFT JOIN (
-        SELECT id FROM message_memories WHERE (id & 1) = {number}
+        SELECT id FROM message_memories WHERE (id & 1) = {kind_bit}
             AND model = (SELECT id FROM embedding_models WHERE current)
     ) p USING (id) LEFT JOIN (
         SELECT id FROM message_memories WHERE embedding_error IS NOT NULL
             AND (model IS NULL OR model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
     ) f USING (id)
-"""
+""")
 # Times used since the statistics were reset last.
 INDEXES = """
     SELECT c.relname, t.relname, pg_catalog.pg_relation_size(c.oid), i.indisvalid, coalesce(s.idx_scan, 0)
@@ -55,7 +57,7 @@ def table(source: MessageTable) -> dict[str, Any]:
 
     With: a vector of the database's model; failed: set aside by the backfill; without: all others, which are pending.
     """
-    ((all_of_them, embedded, failed),) = db.execute(pending.of(COUNT, source), {})
+    ((all_of_them, embedded, failed),) = db.execute(pending.for_table(COUNT, source), {})
     without = all_of_them - embedded - failed
     return {
         "with": embedded,

@@ -1,46 +1,52 @@
-"""What a backfill would cost, before it begins; on a schema without memory too."""
+"""What a backfill would cost; also on a database without memory's tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection, transaction
+from psycopg import sql
 
 from retrieval import db
-from retrieval.backfill import pending
+from retrieval.backfill.pending import count_pending, for_table
 from retrieval.embeddings import cost, local_model
 from retrieval.embeddings.batching import fit
 from retrieval.models import message_tables
 
-PAGE_ROWS = 500  # texts in this process at a time
-# Each text of a user once, as it is bought, and not at all where the user has its vector already. The rows of
-# ``seen`` are narrow, 1,000,000 of them 60 MB, sorted or hashed by the server within its work_mem.
-TEXTS = """
-    WITH seen AS ({seen}), once AS MATERIALIZED (
-        SELECT min(reference) FILTER (WHERE waits) AS reference FROM seen
-        GROUP BY user_id, text HAVING bool_or(waits) AND NOT bool_or(known)
-    ) {texts}
-"""
-SEEN = """
-    SELECT m.id * 2 + {number} AS reference, m.user_id, hashtextextended(m.content, 0) AS text,
-        {pending} AND {remembered} AS waits, coalesce(p.model = c.id, false) AS known
-    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
+PAGE_ROWS = 500  # texts in this process's memory at a time
+# Each text of a user once, as it is bought, and not at all if the user has its vector already. The
+# rows of ``all_texts`` are narrow, 60 MB for 1,000,000, sorted or hashed by the server within its
+# work_mem. Locks: none.
+TEXTS_TO_BUY = sql.SQL("""
+    WITH all_texts AS ({all_texts}), to_buy AS MATERIALIZED (
+        SELECT min(ref) FILTER (WHERE is_pending) AS ref FROM all_texts
+        GROUP BY user_id, text_hash HAVING bool_or(is_pending) AND NOT bool_or(is_embedded)
+    ) {contents}
+""")
+ALL_TEXTS = sql.SQL("""
+    SELECT m.id * 2 + {kind_bit} AS ref, m.user_id, hashtextextended(m.content, 0) AS text_hash,
+        {pending} AND {remembered} AS is_pending, coalesce(p.model = c.id, false) AS is_embedded
+    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> ''
-"""
-TEXT = "SELECT m.content FROM once JOIN {table} m ON once.reference = m.id * 2 + {number}"
-# Without memory's tables nothing has a vector and nothing was set aside.
-COUNT_BEFORE = "SELECT count(*) FROM {table} m WHERE m.content <> '' AND {remembered}"
-SEEN_BEFORE = """
-    SELECT m.id * 2 + {number} AS reference, m.user_id, hashtextextended(m.content, 0) AS text,
-        {remembered} AS waits, false AS known
+""")
+CONTENTS = sql.SQL("""
+    SELECT m.content FROM to_buy JOIN {table} m ON to_buy.ref = m.id * 2 + {kind_bit}
+""")
+# Without memory's tables nothing is embedded and nothing is set aside.
+ALL_TEXTS_WITHOUT_MEMORY = sql.SQL("""
+    SELECT m.id * 2 + {kind_bit} AS ref, m.user_id, hashtextextended(m.content, 0) AS text_hash,
+        {remembered} AS is_pending, false AS is_embedded
     FROM {table} m WHERE m.content <> ''
-"""
+""")
+COUNT_WITHOUT_MEMORY = sql.SQL("""
+    SELECT count(*) FROM {table} m WHERE m.content <> '' AND {remembered}
+""")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Pending messages, and the tokens that embedding them would take: counted, or TOKENS_PER_MESSAGE for each."""
+    """Pending messages, and the tokens to embed them: counted, or TOKENS_PER_MESSAGE for each."""
 
     messages: int
     tokens: int
@@ -48,52 +54,54 @@ class Estimate:
 
     @property
     def cost_usd(self) -> float:
-        """At the configured model's price, in US dollars."""
+        """At the configured model's price."""
         return cost.cost_usd(self.tokens)
 
 
 def estimate(*, exact: bool = False) -> Estimate:
-    """What embedding all that is pending would cost, at the configured price. One statement a table.
+    """What embedding all pending messages would cost. One statement a table.
 
-    Pending goes by the database's model, as everywhere, whatever the settings name. On a schema without memory, or
-    with an older form of it, every message that may be embedded is pending. ``exact`` reads the texts, in one
-    transaction that changes nothing, PAGE_ROWS of them in memory at a time, and counts as the backfill does: equal
-    texts of a user once, each cut to what one call takes.
+    "Pending" goes by the database's model, whatever the settings name. Without memory's tables, or
+    with an older form of them, every message that may be embedded is pending. ``exact`` reads the
+    texts in one read-only transaction, PAGE_ROWS in memory at a time, and counts as the backfill
+    does: equal texts of a user once, each cut to what one call takes.
     """
     try:
-        messages = sum(pending.count_pending(one, model=None) for one in message_tables())
-        seen = SEEN
+        messages = sum(count_pending(source, model=None) for source in message_tables())
+        all_texts = ALL_TEXTS
     except db.NoMemory:
-        messages, seen = _count_before(), SEEN_BEFORE
+        messages, all_texts = _count_without_memory(), ALL_TEXTS_WITHOUT_MEMORY
     if exact:
-        return Estimate(messages, sum(map(_tokens_of, _texts(seen))), exact=True)
+        tokens = sum(map(_count_tokens, _read_texts(all_texts)))
+        return Estimate(messages, tokens, exact=True)
     return Estimate(messages, messages * cost.TOKENS_PER_MESSAGE, exact=False)
 
 
-def _count_before() -> int:
+def _count_without_memory() -> int:
     with connection.cursor() as cursor:
-        cursor.execute(
-            " UNION ALL ".join(pending.of(COUNT_BEFORE, one) for one in message_tables())
-        )
+        cursor.execute(_for_all_tables(COUNT_WITHOUT_MEMORY))
         return sum(int(count) for (count,) in cursor.fetchall())
 
 
-def _texts(seen: str) -> Iterator[str]:
-    """The texts to be bought, by a cursor on the server: inside a transaction that works behind any pooler, whatever
-    DISABLE_SERVER_SIDE_CURSORS is, which is about Django's own, held past the end of theirs."""
-    parts = {
-        "{seen}": " UNION ALL ".join(pending.of(seen, one) for one in message_tables()),
-        "{texts}": " UNION ALL ".join(pending.of(TEXT, one) for one in message_tables()),
-    }
-    statement = TEXTS
-    for name, value in parts.items():
-        statement = statement.replace(name, value)
+def _read_texts(all_texts: sql.SQL) -> Iterator[str]:
+    """The texts to buy, read by a cursor on the server.
+
+    In a transaction that works behind any pooler: DISABLE_SERVER_SIDE_CURSORS is about cursors that
+    Django holds past the end of a transaction.
+    """
+    statement = TEXTS_TO_BUY.format(
+        all_texts=_for_all_tables(all_texts), contents=_for_all_tables(CONTENTS)
+    )
     with transaction.atomic(), connection.chunked_cursor() as cursor:
         cursor.execute(statement)
         while page := cursor.fetchmany(PAGE_ROWS):
             yield from (content for (content,) in page)
 
 
-def _tokens_of(text: str) -> int:
-    """By the configured model's tokenizer, of as much of the text as it is given."""
+def _for_all_tables(statement: sql.SQL) -> sql.Composed:
+    return sql.SQL(" UNION ALL ").join(for_table(statement, source) for source in message_tables())
+
+
+def _count_tokens(text: str) -> int:
+    """By the configured model's tokenizer, of as much of the text as a call takes."""
     return local_model.count_tokens(text) if settings.EMBEDDINGS == "local" else fit(text)[1]

@@ -1,54 +1,72 @@
-"""Which messages are pending: no vector of the current model, not set aside, not switched off. All of it is SQL."""
+"""Which messages are pending: no vector of the current model, not set aside, not switched off.
+
+A message without a row in message_memories is pending too: ``fill_words`` inserts the row.
+"""
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from psycopg import sql
+
 from retrieval import db
 from retrieval.message_tables import MessageTable
 
-# The user's own text is not read into the log or anywhere else: it goes to the model, and its vector comes back.
-# From the index message_memories_pending, in the order of ids: 1 ms among 1,000,000 rows, however few are pending.
-# Ordered by all of its columns, and by comparing them together: with an equality for the model the planner may walk
-# the primary key instead, past all that is embedded already, 60 to 140 ms.
-NEXT = """
-    SELECT m.id, m.user_id, m.content FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
-    WHERE {model} AND (p.id & 1) = {number} AND p.id > %(after)s AND p.embedding_error IS NULL AND {remembered}
+RETRY_BATCH_ROWS = 500  # of one transaction
+# ``m`` is the message, ``p`` its row in message_memories or NULL, ``c`` the current model or NULL.
+WITHOUT_VECTOR = sql.SQL("(p.model IS NULL OR p.model IS DISTINCT FROM c.id)")
+PENDING = sql.SQL("({without_vector} AND p.embedding_error IS NULL)").format(
+    without_vector=WITHOUT_VECTOR
+)
+FAILED = sql.SQL("({without_vector} AND p.embedding_error IS NOT NULL)").format(
+    without_vector=WITHOUT_VECTOR
+)
+# From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are pending.
+# The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an equality for
+# the model the planner may scan the primary key past all embedded rows, 60 to 140 ms. Locks: none.
+NEXT_ROWS = sql.SQL("""
+    SELECT m.id, m.user_id, m.content
+    FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
+    WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.embedding_error IS NULL
+        AND {remembered}
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
-"""
-NO_MODEL = "p.model IS NULL"
-OF_MODEL = "(p.model, p.id & 1, p.id) > (%(model)s, {number}, %(after)s) AND p.model <= %(model)s"
-# A message without a row in recall's table is pending too: words.fill gives it one.
-COUNT = """
-    SELECT count(*) FILTER (WHERE {pending}), coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
+""")
+HAS_NO_MODEL = sql.SQL("p.model IS NULL")
+HAS_OLD_MODEL = sql.SQL(
+    "(p.model, p.id & 1, p.id) > (%(model)s, {kind_bit}, %(after)s) AND p.model <= %(model)s"
+)
+# Reads the whole table. Locks: none.
+COUNT = sql.SQL("""
+    SELECT count(*) FILTER (WHERE {pending}),
+        coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
         count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed})
-    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
-    LEFT JOIN embedding_models c ON CASE WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
+    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
+    LEFT JOIN embedding_models c ON CASE
+        WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
     WHERE m.content <> '' AND {remembered}
-"""
-WITHOUT = "(p.model IS NULL OR p.model IS DISTINCT FROM c.id)"  # also where no model is current yet
-OTHER_MODELS = "SELECT id FROM embedding_models WHERE NOT current ORDER BY id"
-SET_ASIDE = """
+""")
+SELECT_OLD_MODELS = "SELECT id FROM embedding_models WHERE NOT current ORDER BY id"
+# Locks: the row of message_memories.
+SET_ASIDE = sql.SQL("""
     UPDATE message_memories p SET embedding_error = %(reason)s FROM {table} m
-    WHERE m.id = %(id)s AND p.id = m.id * 2 + {number} AND m.content = %(content)s
-"""
-# A row that somebody holds is left out: it is getting an embedding, or another text.
-RETRY = """
-    WITH few AS MATERIALIZED (
-        SELECT id FROM message_memories WHERE embedding_error IS NOT NULL AND (id & 1) = {number}
+    WHERE m.id = %(id)s AND p.id = m.id * 2 + {kind_bit} AND m.content = %(content)s
+""")
+# SKIP LOCKED: a locked row is getting an embedding, or another text. Locks: the updated rows.
+RETRY_FAILED = sql.SQL("""
+    WITH batch AS MATERIALIZED (
+        SELECT id FROM message_memories WHERE embedding_error IS NOT NULL AND (id & 1) = {kind_bit}
         ORDER BY id LIMIT %(rows)s FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE message_memories p SET embedding_error = NULL FROM few WHERE p.id = few.id
-"""
-RETRY_ROWS = 500  # a transaction
+    UPDATE message_memories p SET embedding_error = NULL FROM batch WHERE p.id = batch.id
+""")
 
 Text: TypeAlias = tuple[
     int, str
-]  # (user, content): equal texts of one user are bought once, of two users twice
+]  # (user id, content): only a user's own equal texts are bought once
 
 
 @dataclass(frozen=True)
 class Row:
-    """A message that waits for its embedding."""
+    """A pending message."""
 
     pk: int
     user_id: int
@@ -56,13 +74,12 @@ class Row:
 
     @property
     def text(self) -> Text:
-        """What is to be embedded, and whose it is."""
         return self.user_id, self.content
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The messages of a table: pending (and their characters), embedded by the current model, set aside."""
+    """The messages of a table: pending (and their characters), embedded, set aside."""
 
     pending: int
     pending_chars: int
@@ -71,63 +88,62 @@ class Counts:
 
 
 def count(source: MessageTable, *, model: str | None) -> Counts:
-    """Where the table stands, or would, with the model of this name as the current one; None for the database's.
+    """The table's messages as if ``model`` were the current one; None for the database's own.
 
     One statement, which reads the table. Raises NoMemory.
     """
-    return Counts(*map(int, db.execute(of(COUNT, source), {"model": model})[0]))
+    return Counts(*map(int, db.execute(for_table(COUNT, source), {"model": model})[0]))
 
 
 def count_pending(source: MessageTable, *, model: str | None) -> int:
-    """How many messages of the table wait for ``model``, None for the database's.
-
-    One statement, which reads the table. Raises NoMemory.
-    """
+    """``count(...).pending``."""
     return count(source, model=model).pending
 
 
 def models_of_pending() -> list[int | None]:
-    """By which models pending rows may have a vector: None, for those without one, then every model but the current.
+    """The models that pending rows may have vectors of: None, then each but the current one.
 
     One statement.
     """
-    return [None, *(int(row[0]) for row in db.execute(OTHER_MODELS, {}))]
+    return [None, *(int(model) for (model,) in db.execute(SELECT_OLD_MODELS, {}))]
 
 
 def next_rows(source: MessageTable, *, model: int | None, after: int, limit: int) -> list[Row]:
-    """The table's oldest pending rows with an id over ``after`` and a vector by ``model``. One statement."""
+    """The oldest pending rows with an id over ``after`` and a vector by ``model``. One statement."""
     params = {"after": source.pack_ref(after), "limit": limit, "model": model}
-    return [Row(*row) for row in db.execute(next_statement(source, model), params)]
+    return [Row(*row) for row in db.execute(next_rows_statement(source, model), params)]
 
 
-def next_statement(source: MessageTable, model: int | None) -> str:
-    """What ``next_rows`` asks; a test looks at its plan."""
-    return of(NEXT.replace("{model}", NO_MODEL if model is None else OF_MODEL), source)
+def next_rows_statement(source: MessageTable, model: int | None) -> sql.Composed:
+    """The statement of ``next_rows``; a test checks its plan."""
+    condition = HAS_NO_MODEL if model is None else HAS_OLD_MODEL.format(**source.names)
+    return for_table(NEXT_ROWS, source, model=condition)
 
 
 def set_aside(source: MessageTable, row: Row, reason: str) -> bool:
-    """Keep the reason with the row, whether it still holds that text; it is not pending any more. One statement."""
+    """Store why the service refused the row, which is then not pending. One statement.
+
+    False if the row has another text by now.
+    """
     params = {"id": row.pk, "content": row.content, "reason": reason}
-    return bool(db.execute(of(SET_ASIDE, source), params)[0][0])
+    return bool(db.execute(for_table(SET_ASIDE, source), params)[0][0])
 
 
 def retry_failed(source: MessageTable) -> int:
-    """Make the rows that were set aside pending again; how many. One statement for RETRY_ROWS of them."""
-    taken = 0
-    while rows := int(db.execute(of(RETRY, source), {"rows": RETRY_ROWS})[0][0]):
-        taken += rows
-    return taken
+    """Make rows that were set aside pending again; how many. One statement for RETRY_BATCH_ROWS."""
+    retried = 0
+    statement, params = for_table(RETRY_FAILED, source), {"rows": RETRY_BATCH_ROWS}
+    while rows := int(db.execute(statement, params)[0][0]):
+        retried += rows
+    return retried
 
 
-def of(statement: str, source: MessageTable) -> str:
-    """The statement for one table."""
-    names = {
-        "{pending}": f"({WITHOUT} AND p.embedding_error IS NULL)",
-        "{failed}": f"({WITHOUT} AND p.embedding_error IS NOT NULL)",
-        "{table}": source.table,
-        "{number}": str(source.kind_bit),
-        "{remembered}": source.remembered,
-    }
-    for name, value in names.items():
-        statement = statement.replace(name, value)
-    return statement
+def for_table(statement: sql.SQL, source: MessageTable, **parts: sql.Composable) -> sql.Composed:
+    """The statement for one message table, with {pending}, {failed}, {remembered} and its names."""
+    return statement.format(
+        pending=PENDING,
+        failed=FAILED,
+        remembered=sql.SQL(source.remembered),
+        **source.names,
+        **parts,
+    )

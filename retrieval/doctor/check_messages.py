@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from django.db import connection
+from psycopg.sql import SQL
 
 from retrieval.backfill import pending
 from retrieval.doctor.queries import row, rows, value
@@ -17,7 +18,7 @@ from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
 BACKFILL = "python manage.py backfill_embeddings"
 OLD_S = 3600  # criterion.2; a service that was away for minutes is no fault yet
 JOINED = """
-    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {number}
+    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
 """
@@ -32,19 +33,19 @@ SHARE = (
     + JOINED
 )
 LEFT_OVER = """
-    FROM message_memories p WHERE (p.id & 1) = {number} AND NOT EXISTS (SELECT FROM {table} m WHERE m.id = p.id >> 1)
+    FROM message_memories p WHERE (p.id & 1) = {kind_bit} AND NOT EXISTS (SELECT FROM {table} m WHERE m.id = p.id >> 1)
 """
 # As after a column was dropped and made again: recall's table says embedded, and nobody would embed it.
 VECTORLESS = """
-    FROM {table} m WHERE p.id = m.id * 2 + {number} AND p.model IS NOT NULL AND m.embedding IS NULL
+    FROM {table} m WHERE p.id = m.id * 2 + {kind_bit} AND p.model IS NOT NULL AND m.embedding IS NULL
 """
 # Recall goes by these copies: a wrong one is shown to the wrong person, or hidden from the right one.
 STRAYED = """
-    FROM {table} m WHERE p.id = m.id * 2 + {number} AND (p.user_id, p.conversation, p.by_user)
-        IS DISTINCT FROM (m.user_id, m.{conversation} * 2 + {number}, m.role = 'user')
+    FROM {table} m WHERE p.id = m.id * 2 + {kind_bit} AND (p.user_id, p.conversation, p.by_user)
+        IS DISTINCT FROM (m.user_id, m.{conversation} * 2 + {kind_bit}, m.role = 'user')
 """
 MENDED = """
-    UPDATE message_memories p SET user_id = m.user_id, conversation = m.{conversation} * 2 + {number},
+    UPDATE message_memories p SET user_id = m.user_id, conversation = m.{conversation} * 2 + {kind_bit},
     by_user = m.role = 'user', terms = message_terms(m.user_id, m.content, m.created_at)
     || content_term(m.user_id, m.content)"""
 # A dump's setval() that is run on a live database takes its sequences back: trap.9.
@@ -86,13 +87,14 @@ class Standing:
 
 def standing() -> list[Standing]:
     """Of each table: one statement that reads it. Raises what the database raises where there is no memory."""
-    return [Standing(one.table, *row(pending.of(STANDING, one))) for one in message_tables()]
+    return [
+        Standing(one.table, *row(pending.for_table(SQL(STANDING), one).as_string()))
+        for one in message_tables()
+    ]
 
 
 def _of(statement: str, source: MessageTable) -> str:
-    return " ".join(
-        pending.of(statement, source).replace("{conversation}", source.conversation).split()
-    )
+    return " ".join(pending.for_table(SQL(statement), source).as_string().split())
 
 
 def none_is_lost() -> Finding:
@@ -218,7 +220,8 @@ def shares_are_told() -> Finding:
     """trap.2."""
     return passed(
         ", ".join(
-            f"{one.table}: {value(pending.of(SHARE, one))}% embedded" for one in message_tables()
+            f"{one.table}: {value(pending.for_table(SQL(SHARE), one).as_string())}% embedded"
+            for one in message_tables()
         )
     )
 

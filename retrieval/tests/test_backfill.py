@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from psycopg import connect
+from psycopg import connect, sql
 from pytest_django import Settings
 
 from chat.models import MemorySwitch, StandaloneChat, StandaloneChatMessage
@@ -80,7 +80,7 @@ def test_the_next_rows_are_read_from_the_index_though_the_planner_thinks_that_al
     plan = "\n".join(
         row[0]
         for row in db.execute(
-            "EXPLAIN " + pending.next_statement(message_tables()[0], model), params
+            sql.SQL("EXPLAIN ") + pending.next_rows_statement(message_tables()[0], model), params
         )
     )
     assert "Index Scan using message_memories_pending" in plan
