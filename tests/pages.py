@@ -4,6 +4,35 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+# The operators' pages that tests/test_guide.py runs, in this order: the first list adds memory to a live
+# chat and takes it away again, the second runs on a server that has it.
+ROLLOUT = [
+    "howto/connect-with-psql",
+    "howto/start-and-stop",
+    "deployment",
+    "howto/verify-the-schema",
+    "howto/backfill-embeddings",
+    "howto/rebuild-indexes",
+    "howto/roll-out-to-some-users",
+    "howto/monitor-memory",
+    "howto/turn-memory-off",
+    "howto/back-up-and-restore",
+    "howto/enable-the-extension",
+    "howto/adopt-existing-tables",
+]
+OPERATION = [
+    "howto/install-and-start",
+    "settings",
+    "howto/import-and-export-messages",
+    "doctor",
+    "howto/troubleshoot",
+    "howto/control-costs",
+    "howto/health-checks",
+    "howto/size-connection-pools",
+    "howto/use-the-embedded-postgresql",
+    "howto/run-daily-jobs",
+    "howto/create-api-tokens",
+]
 # Before a block may stand, as comments: why it is not run, or with which code it ends.
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.*?) -->\n)?(?:<!-- exit: (?P<exit>\d+) -->\n)?"

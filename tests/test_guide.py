@@ -1,7 +1,8 @@
 """The operators' pages are followed line by line: what is written there works, and prints what is shown.
 
-docs/deployment.md begins as its reader does: a database at 0001_initial with messages in it, a server of the old
-code, somebody who chats all the time. docs/operations.md goes on where it ends, with memory.
+The first pages (ROLLOUT) begin as their reader does: a database at 0001_initial with messages, a server of the
+old code, a user who chats all the time. They add memory and take it away. The others (OPERATION) run on a server
+with memory.
 """
 
 import importlib
@@ -16,13 +17,12 @@ import pytest
 
 from fake_openai import Answer, FakeOpenAI
 from tests.guide import NEW_PORT, OLD_PORT, Place, Shell, Traffic, place_of, same
-from tests.pages import Block, blocks_of
+from tests.pages import OPERATION, ROLLOUT, Block, blocks_of
 from tests.rehearsal import old_code
 from tests.support import ROOT
 
-DEPLOYMENT, OPERATIONS = PAGES = [
-    ROOT / "docs" / name for name in ("deployment.md", "operations.md")
-]
+DOCS = ROOT / "docs"
+PAGES = [DOCS / f"{name}.md" for name in ROLLOUT + OPERATION]
 RUN = {"sh", "sql", "python"}
 REASONS = {
     "cloud console": 1,
@@ -76,7 +76,7 @@ sed -i "s/^OPENAI_API_KEY=.*/OPENAI_API_KEY=sk-embeddings-only/; s/^RAG_ENABLED=
 (PORT=8000 nohup .venv/bin/gunicorn verse.asgi:application --pid /srv/verse/8000.pid >> /srv/verse/8000.log 2>&1 &)
 curl --silent --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:8000/readyz
 """
-# What contract section 8 names, as it would stand in a block; the right form of each is in the pages.
+# The mistakes that docs/doctor.md lists (trap.1 to .26), as they would stand in a block.
 WRONG = {
     1: r"array_length\(",
     2: r"/ *COUNT\(\*\)",
@@ -149,7 +149,8 @@ def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_go
         [f"http://127.0.0.1:{place.ports[port]}" for port in (OLD_PORT, NEW_PORT)], token
     )
     try:
-        follow(DEPLOYMENT, shell)
+        for name in ROLLOUT:
+            follow(DOCS / f"{name}.md", shell)
     finally:
         traffic.end()
     assert traffic.failures == []
@@ -158,7 +159,8 @@ def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_go
     assert all(traffic.served.get(url, 0) > 5 for url in traffic.urls), traffic.served
     adopted_tables_work(place, shell)
     hidden(shell, WITH_MEMORY)
-    follow(OPERATIONS, shell)
+    for name in OPERATION:
+        follow(DOCS / f"{name}.md", shell)
 
 
 def adopted_tables_work(place: Place, shell: Shell) -> None:
@@ -224,16 +226,20 @@ def test_a_block_that_changes_a_table_has_a_short_patience() -> None:
 
 
 def test_the_table_of_locks_has_every_migration() -> None:
-    rows = set(re.findall(r"^\| `(\d{4}_\w+)` \|", DEPLOYMENT.read_text(), re.MULTILINE))
+    rows = set(
+        re.findall(r"^\| `(\d{4}_\w+)` \|", (DOCS / "deployment.md").read_text(), re.MULTILINE)
+    )
     files = {file.stem for file in (ROOT / "chat/migrations").glob("0*.py")} - {"0001_initial"}
     assert files - rows == set()
 
 
 @pytest.mark.parametrize("name", ["CRITERIA", "CHECKLIST", "TRAPS"])
-def test_the_page_of_operations_has_the_doctors_sentences(name: str) -> None:
+def test_the_page_of_the_doctor_has_its_sentences(name: str) -> None:
     sentences: dict[str, str] = getattr(importlib.import_module("retrieval.doctor.criteria"), name)
     kind = next(iter(sentences)).partition(".")[0]
-    rows = re.findall(rf"^\| `({kind}\.\d+)` \| (.*) \|$", OPERATIONS.read_text(), re.MULTILINE)
+    rows = re.findall(
+        rf"^\| `({kind}\.\d+)` \| (.*) \|$", (DOCS / "doctor.md").read_text(), re.MULTILINE
+    )
     assert dict(rows) == sentences
     assert len(rows) == len(sentences)
 
