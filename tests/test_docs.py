@@ -151,7 +151,7 @@ def codes_in_the_code() -> set[str]:
         for kind in kinds
         if isinstance(kind, type) and issubclass(kind, exceptions.APIException)
     } - {exceptions.AuthenticationFailed.default_code}  # chat.errors makes the same 401 of each
-    written = re.findall(r'"code": "(\w+)"', (ROOT / "verse/asgi.py").read_text())
+    written = re.findall(r'"code": "(\w+)"', (ROOT / "verse/body_limit.py").read_text())
     written += re.findall(r'_error\(\d+, "(\w+)"', (ROOT / "verse/urls.py").read_text())
     return raised | set(errors.MODEL_STATUS) | set(written)
 
