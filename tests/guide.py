@@ -24,7 +24,7 @@ from embedded_postgres.server import ensure_running
 from tests.pages import Block
 from tests.support import clean_environment, free_port
 
-RELEASE = ("chat", "retrieval", "verse", "manage.py", "gunicorn.conf.py")
+RELEASE = ("chat", "retrieval", "verse", "pooled_postgres", "manage.py", "gunicorn.conf.py")
 PATIENCE_S = 120
 PAUSE_S = 0.3  # between the turns of the one who chats
 # As the pages write them; the roles' passwords are what the pages say, too.
@@ -86,7 +86,7 @@ class Place:
                 shutil.copytree(
                     source / part, folder / part, ignore=shutil.ignore_patterns("tests")
                 )
-            else:
+            elif (source / part).exists():  # old releases lack pooled_postgres
                 shutil.copy2(source / part, folder / part)
         (folder / ".venv").symlink_to(sys.prefix)
         if settings:
