@@ -16,9 +16,9 @@ from retrieval.doctor.check_messages import stored_model
 from retrieval.doctor.check_schema import has_tables_and_functions
 from retrieval.doctor.queries import limits
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
-from retrieval.embeddings.embedding_service import Vector
 from retrieval.message_tables import unpack_ref
 from retrieval.recall.candidates import Scope, recall
+from retrieval.vectors import Vector
 
 LIVE_USERS = 20  # who are asked for the canaries too
 LIVE = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %(users)s"

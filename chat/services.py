@@ -48,7 +48,7 @@ class ChatService:
         """What the model is sent: instructions, passage, memories, history, the message.
 
         The question's embedding is stored on the way, and the answer keeps the ids of the memories it is given.
-        Raises NotConfigured where there is no model.
+        Raises LLMNotConfigured where there is no model.
         """
         check_configured()
         budget_tokens = settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS

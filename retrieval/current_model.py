@@ -11,7 +11,7 @@ from django.db import connection
 
 from retrieval import db
 from retrieval.embeddings import local_model
-from retrieval.embeddings.vectors import EmbeddingError
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.runtime import Expiring, on_reset
 from retrieval.schema import locks
 

@@ -14,8 +14,7 @@ from django.db.models.functions import Now
 from pgvector.django import BitField, VectorField
 
 from retrieval.message_tables import MessageTable
-
-DIMENSIONS = 1536  # of every stored embedding; docs/promises.md, "Tables"
+from retrieval.vectors import DIMENSIONS
 
 
 class EmbeddedManager(models.Manager[Any]):

@@ -9,10 +9,10 @@ import pgvector
 from psycopg import sql
 
 from retrieval import db
-from retrieval.embeddings.embedding_service import Vector
 from retrieval.message_tables import MessageTable, select_message
 from retrieval.models import message_tables
 from retrieval.sql_files import read_statement
+from retrieval.vectors import Vector
 
 # The text is part of the condition: an edit that came meanwhile wins. So is the model;
 # current_model.switch sees to it that it stays the same until the triggers have run.

@@ -1,107 +1,156 @@
-"""Ask the language model: any OpenAI-compatible chat completions server, or the bundled one in this process."""
+"""Asks the language model: any OpenAI-compatible server, or the bundled model in this process."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from functools import cache
-from typing import Any
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx2
 from django.conf import settings
 
 from chat.answers import local_llm
 
-MAX_ANSWER_CHARS = 2_000_000  # a server that never ends must not fill the memory; docs/api.md
-MAX_LINE_BYTES = 16_000_000  # nor a line that never ends
-END_S = 0.1  # for the end of the body after "[DONE]", mostly in the same packet
-KEEP_S = (
-    4.0  # a connection at rest; uvicorn, and with it many a server of models, closes it after 5 s
+if TYPE_CHECKING:
+    import httpx2
+
+    from retrieval.embeddings.openai_client import OpenAIClient, OpenAIClients
+
+MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api.md
+MAX_LINE_BYTES = 16_000_000  # bounds the memory of an endless line
+END_TIMEOUT_S = 0.1  # for the end of the body after "[DONE]", usually in the same packet
+KEEPALIVE_S = (
+    4.0  # of an idle connection; uvicorn, and many model servers with it, closes after 5 s
 )
-PRINTABLE = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text cannot hold NUL
+REPLACED = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text type cannot store NUL
+
+# One entry: the loop of answers. Connections belong to a loop, and creating them costs 30 to 157 ms.
+_clients: dict[asyncio.AbstractEventLoop, "OpenAIClients"] = {}
 
 
 class CompletionError(Exception):
-    """The model gave no whole answer; ``code`` and the words are fit for the user, without secrets."""
+    """The model gave no complete answer. ``code`` and the message are shown to the user."""
 
     code = "llm_error"
 
 
 class CompletionTimeout(CompletionError):
-    """No token within LLM_TIMEOUT seconds of the request or of the token before it."""
+    """No token within LLM_TIMEOUT seconds of the request or of the token before."""
 
     code = "llm_timeout"
 
 
-class NotConfigured(CompletionError):
-    """No language model is set; nothing was asked."""
+class LLMNotConfigured(CompletionError):
+    """No language model is configured; no call was made."""
 
     code = "llm_not_configured"
 
 
 def check_configured() -> None:
-    """Raise NotConfigured where no model is set. Makes no call."""
+    """Raise LLMNotConfigured if no model is configured. Makes no call."""
     if not settings.LLM_CONFIGURED:
-        raise NotConfigured(
+        raise LLMNotConfigured(
             "No language model is configured: set LLM_BASE_URL, LLM_API_KEY or OPENAI_API_KEY."
         )
 
 
-async def complete(parts: list[dict[str, str]], say: Callable[[str], None]) -> None:
-    """Ask the model, one streaming call, and ``say`` each piece of its answer as it comes. No call is repeated.
+async def complete(messages: list[dict[str, str]], on_text: Callable[[str], None]) -> None:
+    """Make one streaming call; ``on_text`` gets each piece of the answer. Nothing is retried.
 
-    Raises CompletionTimeout, or CompletionError where the model refuses, breaks off or says what is no answer.
-    A cancelled call closes the connection, and so ends the model's work.
+    Raises CompletionTimeout, or CompletionError if the model refuses, stops early or sends an
+    invalid stream. Cancelling the call closes the connection, and so ends the model's work.
     """
+    from retrieval.embeddings.openai_client import CONNECTION_ERRORS
+
     try:
-        async with asyncio.timeout(settings.LLM_TIMEOUT_S) as patience, _ask(parts) as response:
-            if not response.is_success:
-                raise CompletionError(f"The language model refused: status {response.status_code}.")
-            await _listen(response, say, patience)
+        async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
+            async with aclosing(await _request(messages)) as response:
+                await _read_answer(response, on_text, deadline)
     except TimeoutError as error:
         raise CompletionTimeout(
             f"The language model was silent for {settings.LLM_TIMEOUT_S:g} s."
         ) from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+    except (*CONNECTION_ERRORS, ValueError) as error:
         raise CompletionError(
             "The language model could not be reached, or broke off its answer."
         ) from error
 
 
-async def _listen(
-    response: httpx2.Response, say: Callable[[str], None], patience: asyncio.Timeout
+async def _request(messages: list[dict[str, str]]) -> "httpx2.Response":
+    """Send the request; the response's body is not read yet."""
+    body = {
+        "model": settings.LLM_MODEL,
+        "messages": messages,
+        "max_tokens": settings.LLM_MAX_TOKENS,
+        "stream": True,
+    }
+    base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
+    if settings.LLM == "local":
+        _, base_url, key = local_llm.serve()
+    return await _client(base_url, key).send("/chat/completions", body, stream=True)
+
+
+def _client(base_url: str, key: str) -> "OpenAIClient":
+    """A client on the running loop.
+
+    It retries nothing, because a repeated call could be charged twice. It has no timeout: ours is
+    for tokens, and a server that sends other bytes now and then would satisfy one for bytes.
+    """
+    from retrieval.embeddings.openai_client import OpenAIClients
+
+    loop = asyncio.get_running_loop()
+    if loop not in _clients:
+        _clients[loop] = OpenAIClients(keepalive_s=KEEPALIVE_S, on_response=_check_status)
+    return _clients[loop].get(base_url, key)
+
+
+async def close() -> None:
+    """Close the running loop's connections."""
+    if clients := _clients.pop(asyncio.get_running_loop(), None):
+        await clients.close()
+
+
+async def _check_status(response: "httpx2.Response") -> None:
+    """Refuse before OpenAI's client reads the body of a refusal, which may never end."""
+    if not response.is_success:
+        raise CompletionError(f"The language model refused: status {response.status_code}.")
+
+
+async def _read_answer(
+    response: "httpx2.Response", on_text: Callable[[str], None], deadline: asyncio.Timeout
 ) -> None:
     clock = asyncio.get_running_loop().time
-    chars, whole = 0, False
+    chars, complete = 0, False
     lines = lines_of(response)
     async for line in lines:
         text, ends = parse_line(line)
-        whole = whole or ends
+        complete = complete or ends
         if text:
-            patience.reschedule(clock() + settings.LLM_TIMEOUT_S)
+            deadline.reschedule(clock() + settings.LLM_TIMEOUT_S)
             chars += len(text)
-            say(text)
+            on_text(text)
         if line == "data: [DONE]" or chars > MAX_ANSWER_CHARS:
             break
-    if not whole or chars > MAX_ANSWER_CHARS:
+    if not complete or chars > MAX_ANSWER_CHARS:
         raise CompletionError("The language model broke off its answer.")
     await _read_to_end(lines)
 
 
 async def _read_to_end(lines: AsyncIterator[str]) -> None:
-    """Only a connection whose answer was read to its end is used again, and spares the next turn a new one."""
-    with suppress(TimeoutError, httpx2.HTTPError, ValueError):
-        async with asyncio.timeout(END_S):
+    """Read the rest of the body: only then is the connection used again for the next turn."""
+    from retrieval.embeddings.openai_client import CONNECTION_ERRORS
+
+    with suppress(TimeoutError, *CONNECTION_ERRORS, ValueError):
+        async with asyncio.timeout(END_TIMEOUT_S):
             async for _ in lines:
                 pass
 
 
-async def lines_of(response: httpx2.Response) -> AsyncIterator[str]:
-    """The body's lines without their ends, as the standard of event streams has them.
+async def lines_of(response: "httpx2.Response") -> AsyncIterator[str]:
+    """The body's lines without their ends, split as the standard of event streams says.
 
-    The library's own would also split at U+2028 and the like, in the middle of a JSON text. ValueError: a line
-    of more than MAX_LINE_BYTES.
+    httpx2's own iterator would also split at U+2028 and others, inside a JSON text. Raises
+    ValueError for a line of more than MAX_LINE_BYTES.
     """
     rest = b""
     async for chunk in response.aiter_bytes():
@@ -115,49 +164,16 @@ async def lines_of(response: httpx2.Response) -> AsyncIterator[str]:
 
 
 def llm_address() -> str:
-    """Where the model is asked, for a log line: without what a URL may hold of a password."""
-    return (
-        "the bundled model"
-        if settings.LLM == "local"
-        else urlsplit(settings.LLM_BASE_URL).netloc.rpartition("@")[2]
-    )
-
-
-def _ask(parts: list[dict[str, str]]) -> AbstractAsyncContextManager[httpx2.Response]:
-    asked = {
-        "model": settings.LLM_MODEL, "messages": parts, "max_tokens": settings.LLM_MAX_TOKENS, "stream": True
-    }  # fmt: skip
-    base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
+    """The model's host for a log line, without a password that the URL may contain."""
     if settings.LLM == "local":
-        _, base_url, key = local_llm.serve()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    url = f"{base_url}/chat/completions"
-    return client(asyncio.get_running_loop()).stream("POST", url, json=asked, headers=headers)
-
-
-@cache
-def client(loop: asyncio.AbstractEventLoop) -> httpx2.AsyncClient:
-    """The loop's one client: making one costs 30 ms and more, and its connections belong to the loop.
-
-    Plain HTTP and not OpenAI's own client, whose work for a call costs as much as fifty tokens
-    (docs/decisions/0001-stack.md). It repeats nothing (a repeated call could be paid for twice) and has no time
-    limit of its own: ours counts tokens, and a server that sends other bytes now and then would satisfy a limit
-    on bytes.
-    """
-    return httpx2.AsyncClient(
-        timeout=None, limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_S)
-    )
-
-
-async def close() -> None:
-    """Close the running loop's connections at rest."""
-    await client(asyncio.get_running_loop()).aclose()
+        return "the bundled model"
+    return urlsplit(settings.LLM_BASE_URL).netloc.rpartition("@")[2]
 
 
 def parse_line(line: str) -> tuple[str, bool]:
-    """The text that a line of the event stream adds, and whether it tells that the answer is whole.
+    """The text that a line of the event stream adds, and whether it says the answer is complete.
 
-    Raises CompletionError for an error that the server sends inside the stream, ValueError for what is no event.
+    Raises CompletionError for an error event, ValueError for an invalid event.
     """
     name, _, data = line.partition(":")
     if name != "data":
@@ -168,13 +184,12 @@ def parse_line(line: str) -> tuple[str, bool]:
     event = json.loads(data)
     if not isinstance(event, dict) or event.get("error"):
         raise CompletionError("The language model broke off its answer with an error.")
-    choice: dict[str, Any] = next(
-        iter(event.get("choices") or []), {}
-    )  # a last event may hold the usage alone
+    # A last event without choices may hold the usage.
+    choice: dict[str, Any] = next(iter(event.get("choices") or []), {})
     text = (choice.get("delta") or {}).get("content") or ""
     return storable(text), bool(choice.get("finish_reason"))
 
 
 def storable(text: str) -> str:
-    """The text as PostgreSQL can hold it: a NUL or half a surrogate pair becomes U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(PRINTABLE)
+    """The text as PostgreSQL can store it: NUL and lone surrogates become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(REPLACED)

@@ -15,8 +15,9 @@ from retrieval import current_model, storage
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.embedding_service import EmbeddingError, Vector
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.recall.question import extract_question
+from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
 WORKERS = 32  # they wait for the embedding service, without a connection
@@ -88,7 +89,7 @@ def _embed(message: Message, vector: Future[Vector | None], *, allowed: bool) ->
     missing = [text for text in dict.fromkeys((content, asked)) if text not in vectors]
     if missing:
         release_connection()
-        vectors |= zip(missing, embedding_service.begin(missing).result(), strict=True)
+        vectors |= zip(missing, embedding_service.submit(missing).result(), strict=True)
     vector.set_result(vectors[asked])
     storage.store(message.memory_table, message.pk, content, vectors[content], model=model)
 

@@ -21,13 +21,14 @@ from retrieval import current_model, storage
 from retrieval.db import NoMemory, vector_type
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.embedding_service import EmbeddingError, Vector
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.forgetting import tainted
 from retrieval.message_tables import unpack_ref
 from retrieval.recall import min_similarity
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.question import extract_question
 from retrieval.recall.ranking import Ranked
+from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
 OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
@@ -187,7 +188,7 @@ def _embedding_of(text: str) -> Vector | None:
     try:
         current_model.check_model(model)
         release_connection()
-        (vector,) = embedding_service.begin([extract_question(text)]).result(
+        (vector,) = embedding_service.submit([extract_question(text)]).result(
             timeout=settings.RAG_TIMEOUT_S
         )
     except (EmbeddingError, NoMemory):

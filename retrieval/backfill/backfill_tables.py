@@ -11,7 +11,7 @@ from retrieval.backfill.embed_table import Report, TableBackfill
 from retrieval.backfill.embedding_calls import RetryingService
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.embedding_service import NotConfigured
+from retrieval.embeddings.errors import EmbeddingsNotConfigured
 from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 
@@ -42,7 +42,7 @@ class Backfill:
     def embed(self) -> Iterator[Report]:
         """Embed what is pending; one report for each committed batch. Nothing with EMBEDDINGS=none.
 
-        Raises NotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError and Cancelled;
+        Raises EmbeddingsNotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError and Cancelled;
         vectors that were paid for before are stored.
         """
         if settings.EMBEDDINGS == "none":
@@ -51,7 +51,7 @@ class Backfill:
             return
         model = embedding_service.model_name()
         if model is None:
-            raise NotConfigured(
+            raise EmbeddingsNotConfigured(
                 "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
             )
         current_model.check_model(model, again=True)

@@ -15,9 +15,10 @@ from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService,
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Row, Text
 from retrieval.embeddings import usage
-from retrieval.embeddings.batching import MAX_CALL_TEXTS, MAX_CALL_TOKENS, fit
-from retrieval.embeddings.embedding_service import EmbeddingError, Vector
+from retrieval.embeddings.batching import MAX_CALL_TEXTS, MAX_CALL_TOKENS, truncate
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.message_tables import MessageTable
+from retrieval.vectors import Vector
 
 MAX_REASON_CHARS = 200
 
@@ -134,7 +135,7 @@ class TableBackfill:
 
     def _buy(self, text: Text, batch: Batch) -> bool:
         """Add the text to the batch's call; False if the call or the budget has no room for it."""
-        tokens = fit(text[1])[1]
+        tokens = truncate(text[1]).tokens
         if batch.tokens + tokens > MAX_CALL_TOKENS or not self._limits.spend(tokens):
             return False
         batch.tokens += tokens

@@ -5,14 +5,14 @@ from concurrent.futures import Future
 from itertools import count
 
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.embedding_service import (
+from retrieval.embeddings.errors import (
     CircuitOpen,
     EmbeddingError,
     InputRefused,
     Unavailable,
     Unusable,
-    Vector,
 )
+from retrieval.vectors import Vector
 
 TRIES = 6  # in a row without an answer; then the run ends
 FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer time
@@ -26,7 +26,7 @@ Answer = Vector | Refusal
 def start_call(texts: Sequence[str]) -> Future[list[Vector]] | None:
     """Start a call; None while the circuit breaker is open: ``answers`` then waits and calls."""
     try:
-        return embedding_service.begin(texts)
+        return embedding_service.submit(texts)
     except CircuitOpen:
         return None
 
@@ -75,7 +75,7 @@ class RetryingService:
         unusable_answers = 0
         for tries in count(1):
             try:
-                return (call or embedding_service.begin(texts)).result()
+                return (call or embedding_service.submit(texts)).result()
             except InputRefused as refusal:
                 return refusal
             except (Unavailable, CircuitOpen) as failure:

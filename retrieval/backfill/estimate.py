@@ -10,7 +10,7 @@ from psycopg import sql
 from retrieval import db
 from retrieval.backfill.pending import count_pending, for_table
 from retrieval.embeddings import cost, local_model
-from retrieval.embeddings.batching import fit
+from retrieval.embeddings.batching import truncate
 from retrieval.models import message_tables
 
 PAGE_ROWS = 500  # texts in this process's memory at a time
@@ -104,4 +104,6 @@ def _for_all_tables(statement: sql.SQL) -> sql.Composed:
 
 def _count_tokens(text: str) -> int:
     """By the configured model's tokenizer, of as much of the text as a call takes."""
-    return local_model.count_tokens(text) if settings.EMBEDDINGS == "local" else fit(text)[1]
+    return (
+        local_model.count_tokens(text) if settings.EMBEDDINGS == "local" else truncate(text).tokens
+    )

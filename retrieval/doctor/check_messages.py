@@ -11,9 +11,10 @@ from retrieval.doctor.report import Check, Finding, failed, passed, skipped, war
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.cost import TOKENS_PER_MESSAGE, cost_usd
 from retrieval.message_tables import MessageTable
-from retrieval.models import DIMENSIONS, message_tables
+from retrieval.models import message_tables
 from retrieval.schema import extension
 from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
+from retrieval.vectors import DIMENSIONS
 
 BACKFILL = "python manage.py backfill_embeddings"
 OLD_S = 3600  # criterion.2; a service that was away for minutes is no fault yet

@@ -15,10 +15,10 @@ from retrieval import db
 from retrieval.doctor.check_indexes import missing_of_recall
 from retrieval.doctor.check_messages import stored_model
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
-from retrieval.embeddings.embedding_service import Vector
 from retrieval.message_tables import MessageTable, unpack_ref
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, nearest, recall
+from retrieval.vectors import Vector
 
 HEAVY_USERS, OTHER_USERS = (
     10,

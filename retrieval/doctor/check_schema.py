@@ -9,8 +9,9 @@ from retrieval.doctor.examine import MIGRATE
 from retrieval.doctor.expected import Thing, of_tables, shared
 from retrieval.doctor.queries import reset_of, rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped
-from retrieval.models import DIMENSIONS, message_tables
+from retrieval.models import message_tables
 from retrieval.schema import extension
+from retrieval.vectors import DIMENSIONS
 
 # trap.13: information_schema says USER-DEFINED.
 COLUMN = """

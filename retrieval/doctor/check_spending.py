@@ -6,7 +6,7 @@ from django.utils import timezone
 from retrieval.doctor.queries import rows
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.embeddings import embedding_service, usage
-from retrieval.embeddings.embedding_service import EmbeddingError
+from retrieval.embeddings.errors import EmbeddingError
 
 WARN_AT = 0.8  # of the budget; contract section 2
 HEADROOM = 1.5  # a budget that is proposed, of what was spent

@@ -1,63 +1,64 @@
-"""After failures in a row, leave a service alone for a while: it must not slow every turn of the chat."""
+"""Stops calls to a failing service for a while, so that an outage does not slow every chat turn."""
 
 import threading
 from collections.abc import Callable
 
-from retrieval.embeddings.vectors import CircuitOpen
+from retrieval.embeddings.errors import CircuitOpen
 
-MOST_FAILURES = 3  # contract of RAG_TIMEOUT
-PAUSE_S = 15.0  # contract of RAG_TIMEOUT
+MAX_FAILURES = 3  # docs/promises.md, "Settings": circuit breaker
+OPEN_S = 15.0  # docs/promises.md, "Settings": circuit breaker
 
 
 class CircuitBreaker:
-    """Counts failures in a row. From the third, no call for 15 s; then one is tried. Safe from any thread.
+    """Opens for 15 s after three failures in a row; then lets a single call through as a probe.
 
-    ``clock`` gives seconds that only grow.
+    Thread-safe. ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0
-        self._until = 0.0
-        self._trying = False
+        self._open_until = 0.0
+        self._probing = False
 
     @property
-    def is_on(self) -> bool:
+    def is_open(self) -> bool:
         """Whether a call would be refused now."""
         with self._lock:
-            return self._is_on()
+            return self._is_open()
 
-    def enter(self) -> None:
-        """Ask for leave to make a call; one of the three ways to end it must follow. Raises CircuitOpen."""
+    def before_call(self) -> None:
+        """Allow a call, or raise CircuitOpen. Each allowed call must end in a ``record_`` method."""
         with self._lock:
-            if self._is_on():
+            if self._is_open():
                 raise CircuitOpen(
-                    "no call is made for now, the last ones failed", retry_after_s=self._rest_s()
+                    "no call is made for now, the last ones failed",
+                    retry_after_s=self._remaining_s(),
                 )
-            self._trying = self._failures >= MOST_FAILURES
+            self._probing = self._failures >= MAX_FAILURES
 
-    def succeeded(self) -> None:
-        """The call gave vectors: all is well again."""
+    def record_success(self) -> None:
+        """Close the circuit."""
         with self._lock:
-            self._failures, self._trying = 0, False
+            self._failures, self._probing = 0, False
 
-    def failed(self) -> None:
-        """The call failed, or somebody stopped waiting for it."""
+    def record_failure(self) -> None:
+        """Count a failed call, or a caller that stopped waiting."""
         with self._lock:
             self._failures += 1
-            self._trying = False
-            # Calls that were under way when the pause began do not make it longer.
-            if self._failures >= MOST_FAILURES and not self._rest_s():
-                self._until = self._clock() + PAUSE_S
+            self._probing = False
+            # Calls that were already running when the circuit opened do not extend the 15 s.
+            if self._failures >= MAX_FAILURES and not self._remaining_s():
+                self._open_until = self._clock() + OPEN_S
 
-    def told_nothing(self) -> None:
-        """The call ended in a way that says nothing about the service."""
+    def record_neutral(self) -> None:
+        """End a call that shows nothing about the service, such as one with a refused text."""
         with self._lock:
-            self._trying = False
+            self._probing = False
 
-    def _is_on(self) -> bool:
-        return self._failures >= MOST_FAILURES and (self._trying or self._rest_s() > 0)
+    def _is_open(self) -> bool:
+        return self._failures >= MAX_FAILURES and (self._probing or self._remaining_s() > 0)
 
-    def _rest_s(self) -> float:
-        return max(self._until - self._clock(), 0.0)
+    def _remaining_s(self) -> float:
+        return max(self._open_until - self._clock(), 0.0)

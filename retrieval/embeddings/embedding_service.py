@@ -1,4 +1,7 @@
-"""Texts to vectors, by the model that the settings name; calls go on when nobody waits for them any more."""
+"""Embeds texts with the configured model: OpenAI's API, or the bundled model in this process.
+
+A call runs on a background event loop, and goes on if its caller stops waiting.
+"""
 
 import asyncio
 import logging
@@ -10,85 +13,52 @@ from concurrent.futures import Future
 from django.conf import settings
 
 from retrieval.embeddings import local_model, usage
-from retrieval.embeddings.batching import pack
+from retrieval.embeddings.batching import batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
-from retrieval.embeddings.event_loop import Worker
-from retrieval.embeddings.openai_client import embed_calls
-from retrieval.embeddings.vectors import (
-    DIMENSIONS,
-    CircuitOpen,
-    EmbeddingError,
-    InputRefused,
-    KeyRefused,
-    NotConfigured,
-    QuotaExceeded,
-    Unavailable,
-    Unusable,
-    Vector,
-)
+from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured, InputRefused
+from retrieval.embeddings.event_loop import EventLoopThread
 from retrieval.runtime import on_reset
-
-__all__ = [
-    "DIMENSIONS",
-    "CircuitOpen",
-    "EmbeddingError",
-    "InputRefused",
-    "KeyRefused",
-    "NotConfigured",
-    "QuotaExceeded",
-    "Unavailable",
-    "Unusable",
-    "Vector",
-    "begin",
-    "configured_name",
-    "get_embedding",
-    "get_embeddings_batch",
-    "is_paused",
-    "model_name",
-    "record_cut_off",
-    "reset",
-]
+from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
 
 
-class _Process:
-    """What a process has once: the worker, made at the first call, and the pause of OpenAI's calls."""
+class _Runtime:
+    """What each process has once: the circuit breaker, and the loop, started by the first call."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.pause = CircuitBreaker(clock)
+        self.breaker = CircuitBreaker(clock)
         self._lock = threading.Lock()
-        self._worker: Worker | None = None
+        self._loop: EventLoopThread | None = None
 
-    def worker(self) -> Worker:
+    def loop(self) -> EventLoopThread:
         with self._lock:
-            self._worker = self._worker or Worker()
-            return self._worker
+            self._loop = self._loop or EventLoopThread()
+            return self._loop
 
     def reset(self, clock: Callable[[], float]) -> None:
         with self._lock:
-            worker, self._worker = self._worker, None
-            self.pause = CircuitBreaker(clock)
-        if worker:
-            worker.stop()
+            loop, self._loop = self._loop, None
+            self.breaker = CircuitBreaker(clock)
+        if loop:
+            loop.stop()
 
 
-_process = _Process(time.monotonic)
+_runtime = _Runtime(time.monotonic)
 
 
 def model_name() -> str | None:
-    """What the vectors of the present settings come from; None where there will be none. Makes no call."""
-    if settings.EMBEDDINGS == "local":
-        return local_model.NAME
-    usable = settings.EMBEDDINGS == "openai" and settings.OPENAI_API_KEY
-    return str(settings.EMBEDDING_MODEL) if usable else None
+    """The model of new vectors. None if the settings allow no calls. Makes no call."""
+    if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
+        return None
+    return configured_name()
 
 
 def configured_name() -> str | None:
-    """As model_name, but OpenAI's also where its key is missing: for what asks about a call without making one."""
-    return model_name() or (
-        str(settings.EMBEDDING_MODEL) if settings.EMBEDDINGS == "openai" else None
-    )
+    """Like ``model_name``, but also OpenAI's model if its key is missing."""
+    if settings.EMBEDDINGS == "local":
+        return local_model.NAME
+    return str(settings.EMBEDDING_MODEL) if settings.EMBEDDINGS == "openai" else None
 
 
 def get_embedding(text: str) -> Vector:
@@ -97,108 +67,112 @@ def get_embedding(text: str) -> Vector:
 
 
 def get_embeddings_batch(texts: Sequence[str]) -> list[Vector]:
-    """A vector a text, in order: one API call for up to 2,048 texts and 290,000 tokens, [] for none.
+    """A vector for each text, in order: one API call for up to 2,048 texts and 290,000 tokens.
 
-    A text over 8,191 tokens (256 of the local model's) is embedded from its beginning. Each call has
-    EMBEDDING_TIMEOUT seconds, its retries included. Raises EmbeddingError, then with no vectors at all.
+    A text over 8,191 tokens (256 for the bundled model) is embedded from its beginning. Each call
+    has EMBEDDING_TIMEOUT seconds, retries included. Raises EmbeddingError; then no vectors are
+    returned at all.
     """
-    return begin(texts).result()
+    return submit(texts).result()
 
 
-def begin(texts: Sequence[str]) -> Future[list[Vector]]:
-    """The same in the background; the result raises EmbeddingError.
+def submit(texts: Sequence[str]) -> Future[list[Vector]]:
+    """Like ``get_embeddings_batch``, in the background. The result raises EmbeddingError.
 
-    Whoever stops waiting does not end the call: cancelling the future does nothing. Raises CircuitOpen and NotConfigured
-    at once. A failure is logged, once, also where nobody waits.
+    The future cannot be cancelled: the call goes on if its caller stops waiting. A failure is
+    logged once, also without a caller. Raises CircuitOpen and EmbeddingsNotConfigured at once.
     """
     if not texts:
-        return _done([])
+        return _completed([])
     if model_name() is None:
-        raise NotConfigured(
+        raise EmbeddingsNotConfigured(
             "no embedding model is configured: EMBEDDINGS=none, or no OPENAI_API_KEY"
         )
-    return _begin_local(texts) if settings.EMBEDDINGS == "local" else _begin_openai(texts)
+    return _submit_local(texts) if settings.EMBEDDINGS == "local" else _submit_openai(texts)
 
 
 def record_cut_off() -> None:
-    """A caller of OpenAI's has stopped waiting: for the pause, a failure."""
-    _process.pause.failed()
+    """Tell the circuit breaker that a caller stopped waiting: it counts as a failure."""
+    _runtime.breaker.record_failure()
 
 
 def is_paused() -> bool:
-    """Whether ``begin`` would raise CircuitOpen now."""
-    return settings.EMBEDDINGS == "openai" and _process.pause.is_on
+    """Whether ``submit`` would raise CircuitOpen now."""
+    return settings.EMBEDDINGS == "openai" and _runtime.breaker.is_open
 
 
 def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
-    """For tests: end calls, forget the client, failures and pause. The pause goes by ``clock``, in seconds."""
-    _process.reset(clock)
+    """For tests: cancel calls, close clients, and start with a new circuit breaker."""
+    _runtime.reset(clock)
 
 
 on_reset(reset)
 
 
-def _begin_openai(texts: Sequence[str]) -> Future[list[Vector]]:
-    calls = list(pack(texts))  # not in the loop: to count two thousand long texts takes seconds
-    pause, worker = _process.pause, _process.worker()
+def _submit_openai(texts: Sequence[str]) -> Future[list[Vector]]:
+    from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
+
+    # Before the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
+    batches = list(batch_texts(texts))
+    breaker, loop = _runtime.breaker, _runtime.loop()
 
     async def embed() -> list[Vector]:
-        return await embed_calls(worker.client(), [call.texts for call in calls])
+        return await embed_batches(loop.clients(), [batch.texts for batch in batches])
 
-    pause.enter()
-    tokens = sum(call.tokens for call in calls)
-    return _watch(worker.run(embed()), pause, texts=len(texts), tokens=tokens)
+    breaker.before_call()
+    tokens = sum(batch.tokens for batch in batches)
+    return _watch(loop.run(embed()), breaker, texts=len(texts), tokens=tokens)
 
 
-def _begin_local(texts: Sequence[str]) -> Future[list[Vector]]:
+def _submit_local(texts: Sequence[str]) -> Future[list[Vector]]:
     async def embed() -> list[Vector]:
         vectors: dict[int, Vector] = {}
-        for found in local_model.embed_in_runs(
-            texts
-        ):  # keeps the loop busy, as nothing else does with this setting
-            vectors |= found
-            await asyncio.sleep(0)  # here the end of the process can stop it
-        return [vectors[place] for place in range(len(texts))]
+        # Blocks the loop, which has no other work with EMBEDDINGS=local. Between runs the end of
+        # the process can cancel it.
+        for run_vectors in local_model.embed_in_runs(texts):
+            vectors |= run_vectors
+            await asyncio.sleep(0)
+        return [vectors[index] for index in range(len(texts))]
 
-    return _watch(_process.worker().run(embed()), None, texts=len(texts), tokens=0)
+    return _watch(_runtime.loop().run(embed()), None, texts=len(texts), tokens=0)
 
 
 def _watch(
-    call: Future[list[Vector]], pause: CircuitBreaker | None, *, texts: int, tokens: int
+    call: Future[list[Vector]], breaker: CircuitBreaker | None, *, texts: int, tokens: int
 ) -> Future[list[Vector]]:
-    """The call as its caller sees it: cannot be cancelled, and its end is noted and logged before it is seen."""
+    """The caller's future of the call. The outcome is counted and logged before it completes."""
     model = configured_name() or ""
-    seen: Future[list[Vector]] = Future()
-    seen.set_running_or_notify_cancel()
+    result: Future[list[Vector]] = Future()
+    result.set_running_or_notify_cancel()
 
-    def end(call: Future[list[Vector]]) -> None:
+    def complete(call: Future[list[Vector]]) -> None:
         error = EmbeddingError("the process is ending") if call.cancelled() else call.exception()
-        if pause:
-            _note(pause, error)
+        if breaker:
+            _record_outcome(breaker, error)
         usage.record(
             model, usage.OK if error is None else type(error).__name__, texts=texts, tokens=tokens
         )
         if isinstance(error, EmbeddingError):
             logger.error("Error generating embeddings: %s", error)
         if error:
-            seen.set_exception(error)
+            result.set_exception(error)
         else:
-            seen.set_result(call.result())
+            result.set_result(call.result())
 
-    call.add_done_callback(end)
-    return seen
+    call.add_done_callback(complete)
+    return result
 
 
-def _note(pause: CircuitBreaker, error: BaseException | None) -> None:
+def _record_outcome(breaker: CircuitBreaker, error: BaseException | None) -> None:
     if error is None:
-        pause.succeeded()
+        breaker.record_success()
     elif isinstance(error, InputRefused):
-        pause.told_nothing()
+        breaker.record_neutral()
     else:
-        pause.failed()
+        breaker.record_failure()
 
 
-def _done(vectors: list[Vector]) -> Future[list[Vector]]:
+def _completed(vectors: list[Vector]) -> Future[list[Vector]]:
     future: Future[list[Vector]] = Future()
     future.set_result(vectors)
     return future

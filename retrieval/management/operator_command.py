@@ -13,7 +13,7 @@ from django.db import Error
 
 from retrieval.db import NoMemory
 from retrieval.db_errors import sqlstate
-from retrieval.embeddings.vectors import EmbeddingError
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.management.progress import Progress
 from retrieval.schema.extension import VectorUnavailable
 

@@ -10,8 +10,9 @@ from django.db.migrations.state import ProjectState
 
 from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import MessageTable
-from retrieval.models import DIMENSIONS, message_tables
+from retrieval.models import message_tables
 from retrieval.schema import extension, indexes, locks, structures
+from retrieval.vectors import DIMENSIONS
 
 NOTE_ROWS = 2_000  # a transaction
 

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.vectors import DIMENSIONS, Vector
+from retrieval.vectors import DIMENSIONS, Vector
 
 KEY = "sk-test-0123456789abcdefghij"
 

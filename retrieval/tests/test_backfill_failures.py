@@ -15,7 +15,7 @@ from pytest_django import Settings
 from fake_openai import FakeOpenAI, Html, Lie, Refuse, Vectors
 from retrieval import runtime
 from retrieval.backfill import embedding_calls
-from retrieval.embeddings import circuit_breaker, embedding_service
+from retrieval.embeddings import circuit_breaker, embedding_service, errors
 from retrieval.management.operator_command import NOT_MIGRATED
 from retrieval.tests.backfill_support import (
     CHAT,
@@ -45,7 +45,7 @@ NO_KEY = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=lo
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of some milliseconds where the run would wait seconds."""
     monkeypatch.setattr(embedding_calls, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(circuit_breaker, "PAUSE_S", 0.01)
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 0.01)
 
 
 def forget_words() -> None:
@@ -357,6 +357,6 @@ def test_log_lines_of_embeddings_are_back_after_it(
     run()
     assert "Error generating embeddings" not in caplog.text
     runtime.reset()
-    with pytest.raises(embedding_service.KeyRefused):
+    with pytest.raises(errors.KeyRefused):
         embedding_service.get_embedding("bread")
     assert "Error generating embeddings" in caplog.text

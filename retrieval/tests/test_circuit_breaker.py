@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Refuse, Vectors
-from retrieval.embeddings import embedding_service
+from retrieval.embeddings import embedding_service, errors
 from retrieval.tests.embedding_support import Clock, fresh, lead_to
 
 
@@ -37,7 +37,7 @@ def clock() -> Clock:
 def fail_three_times(fake: FakeOpenAI) -> None:
     fake.embeddings.script(*[Refuse(401)] * 3)
     for _ in range(3):
-        with pytest.raises(embedding_service.KeyRefused):
+        with pytest.raises(errors.KeyRefused):
             embedding_service.get_embedding("hello")
 
 
@@ -49,17 +49,17 @@ def test_after_three_failures_no_call_is_made_for_15_s_and_then_one(
     for now_s in (1000.0, 1014.9):
         clock.now_s = now_s
         assert embedding_service.is_paused()
-        with pytest.raises(embedding_service.CircuitOpen) as refused:
-            embedding_service.begin(["hello"])
+        with pytest.raises(errors.CircuitOpen) as refused:
+            embedding_service.submit(["hello"])
     assert refused.value.retry_after_s == pytest.approx(0.1)
     assert (len(fake.requests), len(caplog.records)) == (3, 3)
 
     clock.now_s = 1015.0
     assert not embedding_service.is_paused()
     fake.embeddings.default = Vectors(delay_s=0.3)
-    first = embedding_service.begin(["hello"])
-    with pytest.raises(embedding_service.CircuitOpen):
-        embedding_service.begin(["hello"])
+    first = embedding_service.submit(["hello"])
+    with pytest.raises(errors.CircuitOpen):
+        embedding_service.submit(["hello"])
     first.result()
     assert not embedding_service.is_paused()
     embedding_service.get_embedding("hello")
@@ -72,7 +72,7 @@ def test_a_call_that_is_tried_after_the_pause_and_fails_begins_another(
     fail_three_times(fake)
     clock.now_s += 15
     fake.embeddings.script(Refuse(403))
-    with pytest.raises(embedding_service.KeyRefused):
+    with pytest.raises(errors.KeyRefused):
         embedding_service.get_embedding("hello")
     assert embedding_service.is_paused()
     clock.now_s += 15
@@ -88,7 +88,7 @@ def test_of_many_callers_after_the_pause_one_asks(fake: FakeOpenAI, clock: Clock
     def try_one(number: int) -> bool:
         try:
             embedding_service.get_embedding(f"{number}")
-        except embedding_service.CircuitOpen:
+        except errors.CircuitOpen:
             return False
         return True
 
@@ -101,7 +101,7 @@ def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
     fake.embeddings.script(*(Refuse(401), Refuse(401), Vectors()) * 3)
     for _ in range(3):
         for _ in range(2):
-            with pytest.raises(embedding_service.KeyRefused):
+            with pytest.raises(errors.KeyRefused):
                 embedding_service.get_embedding("hello")
         embedding_service.get_embedding("hello")
     assert not embedding_service.is_paused()
@@ -110,7 +110,7 @@ def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
 def test_a_refused_text_says_nothing_about_the_service(fake: FakeOpenAI) -> None:
     fake.embeddings.refuse_text("poison")
     for _ in range(4):
-        with pytest.raises(embedding_service.InputRefused):
+        with pytest.raises(errors.InputRefused):
             embedding_service.get_embedding("poison")
     assert not embedding_service.is_paused()
 
@@ -121,7 +121,7 @@ def test_a_refused_text_after_the_pause_leaves_the_try_to_the_next(
     fail_three_times(fake)
     clock.now_s += 15
     fake.embeddings.refuse_text("poison")
-    with pytest.raises(embedding_service.InputRefused):
+    with pytest.raises(errors.InputRefused):
         embedding_service.get_embedding("poison")
     embedding_service.get_embedding("hello")
     assert not embedding_service.is_paused()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.embeddings.response import error_in, retry_after_s, vectors_in
+from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
 
 GOOD = [0.0] * 1535 + [1.0]
 
@@ -23,10 +23,10 @@ def answer(*vectors: Any, indexes: list[Any] | None = None) -> bytes:
 
 
 def test_plain_numbers_are_read_like_base64() -> None:
-    (vector,) = vectors_in(answer(GOOD), count=1)
+    (vector,) = parse_vectors(answer(GOOD), count=1)
     assert vector.dtype == np.float32
     assert np.array_equal(vector, GOOD)
-    assert vectors_in(answer([1] * 1536), count=1)[0].sum() == 1536
+    assert parse_vectors(answer([1] * 1536), count=1)[0].sum() == 1536
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_plain_numbers_are_read_like_base64() -> None:
 )
 def test_a_vector_that_cosine_could_not_use_is_refused(vector: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
-        vectors_in(answer(GOOD, vector), count=2)
+        parse_vectors(answer(GOOD, vector), count=2)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_a_vector_that_cosine_could_not_use_is_refused(vector: Any, words: str) 
 )
 def test_each_index_comes_once(indexes: list[Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
-        vectors_in(answer(GOOD, GOOD, indexes=indexes), count=2)
+        parse_vectors(answer(GOOD, GOOD, indexes=indexes), count=2)
 
 
 def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
     with pytest.raises(ValueError, match=r"^2 vectors for 1 texts$"):
-        vectors_in(answer(GOOD, GOOD, indexes=[0, 0]), count=1)
+        parse_vectors(answer(GOOD, GOOD, indexes=[0, 0]), count=1)
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
 )
 def test_what_is_no_list_of_vectors_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"^it (is not JSON|holds no list of vectors)$"):
-        vectors_in(body, count=1)
+        parse_vectors(body, count=1)
 
 
 def test_retry_after_is_read_in_all_its_forms() -> None:
-    assert retry_after_s({"retry-after": "2"}) == 2
-    assert retry_after_s({"retry-after": "0.5"}) == 0.5
-    assert retry_after_s({"retry-after-ms": "1500", "retry-after": "2"}) == 1.5
-    assert retry_after_s(
+    assert parse_retry_after_s({"retry-after": "2"}) == 2
+    assert parse_retry_after_s({"retry-after": "0.5"}) == 0.5
+    assert parse_retry_after_s({"retry-after-ms": "1500", "retry-after": "2"}) == 1.5
+    assert parse_retry_after_s(
         {"retry-after": formatdate(time.time() + 60, usegmt=True)}
     ) == pytest.approx(60, abs=2)
-    assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
+    assert parse_retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
     for value in ("", "soon", "nan", "inf", "-"):
-        assert retry_after_s({"retry-after": value}) is None
-    assert retry_after_s({"retry-after": "-3"}) == 0
-    assert retry_after_s({}) is None
+        assert parse_retry_after_s({"retry-after": value}) is None
+    assert parse_retry_after_s({"retry-after": "-3"}) == 0
+    assert parse_retry_after_s({}) is None
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_what_a_refusal_says_is_read_where_it_can_be(body: bytes, found: tuple[str, str]) -> None:
-    assert error_in(body) == found
+    assert parse_error(body) == found

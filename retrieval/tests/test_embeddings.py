@@ -12,7 +12,7 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Lie, Refuse, Vectors
-from retrieval.embeddings import embedding_service
+from retrieval.embeddings import embedding_service, errors
 from retrieval.tests.embedding_support import KEY, asked, expected, fresh, lead_to
 from retrieval.token_count import count_tokens
 
@@ -65,7 +65,7 @@ def test_vectors_that_come_in_another_order_are_put_in_their_places(fake: FakeOp
 
 def test_no_texts_are_no_call(fake: FakeOpenAI) -> None:
     assert embedding_service.get_embeddings_batch([]) == []
-    assert embedding_service.begin([]).result(0) == []
+    assert embedding_service.submit([]).result(0) == []
     assert asked(fake) == []
 
 
@@ -112,9 +112,9 @@ def test_without_a_model_nothing_is_asked_and_nothing_logged(
         setattr(settings, name, value)
         assert embedding_service.model_name() is None
         assert embedding_service.get_embeddings_batch([]) == []
-        with pytest.raises(embedding_service.NotConfigured):
-            embedding_service.begin(["hello"])
-        with pytest.raises(embedding_service.NotConfigured):
+        with pytest.raises(errors.EmbeddingsNotConfigured):
+            embedding_service.submit(["hello"])
+        with pytest.raises(errors.EmbeddingsNotConfigured):
             embedding_service.get_embedding("hello")
     assert (asked(fake), caplog.records) == ([], [])
 
@@ -153,7 +153,7 @@ def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: Fa
 
 def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=0.3)
-    call = embedding_service.begin(["hello"])
+    call = embedding_service.submit(["hello"])
 
     async def wait_a_little() -> None:
         await asyncio.wait_for(asyncio.wrap_future(call), 0.1)  # which cancels what it waits for
@@ -167,10 +167,10 @@ def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
 
 def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=30)
-    call = embedding_service.begin(["hello"])
+    call = embedding_service.submit(["hello"])
     request = fake.wait_for(lambda: fake.requests)[0]
     embedding_service.reset()
-    with pytest.raises(embedding_service.EmbeddingError, match="the process is ending"):
+    with pytest.raises(errors.EmbeddingError, match="the process is ending"):
         call.result(1)
     fake.wait_for(lambda: request.outcome == "client_gone")
 
@@ -180,7 +180,7 @@ def test_a_failure_is_one_line_whether_somebody_waits_or_not(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5
     fake.embeddings.default = Refuse(500)
-    with pytest.raises(embedding_service.Unavailable):
+    with pytest.raises(errors.Unavailable):
         embedding_service.get_embedding("hello")
     assert caplog.record_tuples == [
         (
@@ -189,5 +189,5 @@ def test_a_failure_is_one_line_whether_somebody_waits_or_not(
             f"{LINE}the service failed: status 500",
         )
     ]
-    embedding_service.begin(["hello"])
+    embedding_service.submit(["hello"])
     fake.wait_for(lambda: len(caplog.records) == 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pytest_django import Settings
 
-from retrieval.embeddings import embedding_service, local_model
+from retrieval.embeddings import embedding_service, errors, local_model
 
 TEXTS = [
     "My dog is called Biscuit.",
@@ -20,8 +20,8 @@ TEXTS = [
 ]
 BEGIN_AND_END = """
 import time
-from retrieval.embeddings import embedding_service
-call = embedding_service.begin(["hello there " * 30] * 8000)  # two minutes' work
+from retrieval.embeddings import embedding_service, errors
+call = embedding_service.submit(["hello there " * 30] * 8000)  # two minutes' work
 time.sleep(0.6)
 assert not call.done()
 """
@@ -90,8 +90,8 @@ def test_begin_returns_at_once_and_two_callers_get_each_their_own() -> None:
     embedding_service.get_embedding("warm")
     began = time.monotonic()
     many, one = (
-        embedding_service.begin(["a long walk with a dog " * 20] * 40),
-        embedding_service.begin(["dog"]),
+        embedding_service.submit(["a long walk with a dog " * 20] * 40),
+        embedding_service.submit(["dog"]),
     )
     assert time.monotonic() - began < 0.1
     assert np.array_equal(one.result(), local_model.embed(["dog"]))
@@ -113,7 +113,7 @@ def test_without_its_packages_one_line_says_what_to_do(
     monkeypatch.setitem(
         sys.modules, package, None
     )  # as Python has it for a package that cannot be imported
-    with pytest.raises(embedding_service.EmbeddingError, match="make install"):
+    with pytest.raises(errors.EmbeddingError, match="make install"):
         embedding_service.get_embedding("hello")
     assert [record.getMessage() for record in caplog.records] == [
         "Error generating embeddings: EMBEDDINGS=local needs the packages of requirements.lock: make install"

@@ -27,7 +27,7 @@ from fake_openai import (
     Trickle,
     Vectors,
 )
-from retrieval.embeddings import embedding_service
+from retrieval.embeddings import embedding_service, errors
 from retrieval.tests.embedding_support import KEY, expected, fresh, lead_to
 
 TEXT = "a canary called Zyxwv"
@@ -54,8 +54,8 @@ def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
         yield service
 
 
-def failure(text: str = TEXT) -> embedding_service.EmbeddingError:
-    with pytest.raises(embedding_service.EmbeddingError) as raised:
+def failure(text: str = TEXT) -> errors.EmbeddingError:
+    with pytest.raises(errors.EmbeddingError) as raised:
         embedding_service.get_embedding(text)
     return raised.value
 
@@ -73,9 +73,7 @@ def test_nothing_wrong_is_ever_returned(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.3
     fake.embeddings.default = behaviour
-    with pytest.raises(
-        embedding_service.Unavailable, match="the service's answer was not usable: "
-    ):
+    with pytest.raises(errors.Unavailable, match="the service's answer was not usable: "):
         embedding_service.get_embeddings_batch(["one", "two", TEXT])
 
 
@@ -95,7 +93,7 @@ def test_pauses_grow_and_are_not_all_the_same(fake: FakeOpenAI, settings: Settin
 
 def test_a_service_that_comes_back_is_found_within_the_deadline(fake: FakeOpenAI) -> None:
     fake.stop()
-    call = embedding_service.begin([TEXT])
+    call = embedding_service.submit([TEXT])
     time.sleep(0.3)
     assert not call.done()
     fake.start()
@@ -122,7 +120,7 @@ def test_the_deadline_is_for_the_whole_call_and_closes_the_connection(
     error = failure()
     assert 0.45 < time.monotonic() - began < 1.5
     assert (type(error), str(error)) == (
-        embedding_service.Unavailable,
+        errors.Unavailable,
         "no answer within 0.5 s; before: the service failed: status 500",
     )
     fake.wait_for(lambda: fake.requests[-1].outcome == "client_gone")
@@ -154,7 +152,7 @@ def test_retry_after_past_the_deadline_fails_at_once_and_is_told(
     began = time.monotonic()
     error = failure()
     assert time.monotonic() - began < 1
-    assert (type(error), error.retry_after_s) == (embedding_service.Unavailable, 6.0)
+    assert (type(error), error.retry_after_s) == (errors.Unavailable, 6.0)
     assert len(fake.requests) == 1
 
 
@@ -163,27 +161,27 @@ def test_retry_after_past_the_deadline_fails_at_once_and_is_told(
     [
         (
             Refuse(401),
-            embedding_service.KeyRefused,
+            errors.KeyRefused,
             "the service refused the key: status 401 (invalid_api_key)",
         ),
-        (Refuse(403), embedding_service.KeyRefused, "the service refused the key: status 403"),
+        (Refuse(403), errors.KeyRefused, "the service refused the key: status 403"),
         (
             Refuse(429, "insufficient_quota"),
-            embedding_service.QuotaExceeded,
+            errors.QuotaExceeded,
             "the account's quota is used up: status 429 (insufficient_quota)",
         ),
-        (Refuse(400), embedding_service.InputRefused, "the service refused the text: status 400"),
-        (Refuse(413), embedding_service.InputRefused, "the service refused the text: status 413"),
-        (Refuse(422), embedding_service.InputRefused, "the service refused the text: status 422"),
+        (Refuse(400), errors.InputRefused, "the service refused the text: status 400"),
+        (Refuse(413), errors.InputRefused, "the service refused the text: status 413"),
+        (Refuse(422), errors.InputRefused, "the service refused the text: status 422"),
         (
             Refuse(404, "model_not_found"),
-            embedding_service.EmbeddingError,
+            errors.EmbeddingError,
             "the service refused: status 404 (model_not_found)",
         ),
     ],
 )
 def test_what_will_not_pass_is_asked_once(
-    fake: FakeOpenAI, refusal: Refuse, kind: type[embedding_service.EmbeddingError], words: str
+    fake: FakeOpenAI, refusal: Refuse, kind: type[errors.EmbeddingError], words: str
 ) -> None:
     fake.embeddings.default = refusal
     error = failure()

@@ -15,7 +15,8 @@ from django.db import connection
 
 from chat.samples.loading import load, questions
 from retrieval.backfill import Backfill, count_pending
-from retrieval.embeddings.embedding_service import EmbeddingError, model_name
+from retrieval.embeddings.embedding_service import model_name
+from retrieval.embeddings.errors import EmbeddingError
 from retrieval.management.progress import Progress
 from verse.environment import kept_secret
 

@@ -1,0 +1,119 @@
+"""Asks OpenAI, or a compatible server, for embeddings: retries within a deadline, checks answers."""
+
+import asyncio
+import random
+import re
+from collections.abc import Iterable
+
+import httpx2
+from django.conf import settings
+from openai import APIStatusError
+
+from retrieval.embeddings.errors import (
+    EmbeddingError,
+    InputRefused,
+    KeyRefused,
+    QuotaExceeded,
+    Unavailable,
+    Unusable,
+)
+from retrieval.embeddings.openai_client import CONNECTION_ERRORS, OpenAIClients
+from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
+from retrieval.vectors import DIMENSIONS, Vector
+
+# The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many
+# clients do not return at the same moment:
+# https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+FIRST_PAUSE_S = 0.2
+MAX_PAUSE_S = 2.0
+# These depend on the state of the service, not on the request. OpenAI's client retries the same.
+RETRIED_STATUSES = {408, 409, 429, *range(500, 600)}
+KEY_REFUSED_STATUSES = {401, 403}
+INPUT_REFUSED_STATUSES = {400, 413, 422}
+CODE = re.compile(r"[a-z_]{1,40}")  # such as invalid_api_key; nothing that could be a key
+
+
+async def embed_batches(clients: OpenAIClients, batches: Iterable[list[str]]) -> list[Vector]:
+    """The vectors of all texts, in order: one API call a batch, one after the other.
+
+    Each call has EMBEDDING_TIMEOUT seconds, retries included; then its connection is closed. The
+    first EmbeddingError ends the work.
+    """
+    vectors: list[Vector] = []
+    for texts in batches:
+        vectors += await _embed_in_time(clients, texts)
+    return vectors
+
+
+async def _embed_in_time(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
+    failures: list[Unavailable] = []
+    try:
+        async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
+            return await _retry(clients, texts, failures, deadline_s=deadline.when() or 0.0)
+    except TimeoutError:
+        before = f"; before: {failures[-1]}" if failures else ""
+        raise Unavailable(f"no answer within {settings.EMBEDDING_TIMEOUT_S:g} s{before}") from None
+
+
+async def _retry(
+    clients: OpenAIClients,
+    texts: list[str],
+    failures: list[Unavailable],
+    *,
+    deadline_s: float,
+) -> list[Vector]:
+    """Call until there is an answer. Give up if the pause would outlast the deadline (loop time)."""
+    max_pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await _call(clients, texts)
+        except Unavailable as failure:
+            failures.append(failure)
+            jitter_s = random.uniform(0, max_pause_s)  # noqa: S311 - no secret
+            pause_s = max(jitter_s, failure.retry_after_s or 0)
+            if asyncio.get_running_loop().time() + pause_s >= deadline_s:
+                raise
+        await asyncio.sleep(pause_s)
+        max_pause_s = min(2 * max_pause_s, MAX_PAUSE_S)
+
+
+async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
+    body = {
+        "model": settings.EMBEDDING_MODEL,
+        "input": texts,
+        "dimensions": DIMENSIONS,
+        "encoding_format": "base64",
+    }
+    try:
+        client = clients.get(settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY)
+        response = await client.send("/embeddings", body)
+    except APIStatusError as error:
+        response = error.response
+    except CONNECTION_ERRORS as error:
+        raise Unavailable(f"the service cannot be reached ({type(error).__name__})") from error
+    if not response.is_success:
+        raise _refusal(response)
+    try:
+        return parse_vectors(response.content, count=len(texts))
+    except ValueError as error:
+        raise Unusable(f"the service's answer was not usable: {error}") from error
+
+
+def _refusal(response: httpx2.Response) -> EmbeddingError:
+    """The error for a refusal, without the service's message: it can quote the key or a text."""
+    status, reason = response.status_code, f"status {response.status_code}"
+    error = parse_error(response.content)
+    if CODE.fullmatch(error.code):
+        reason += f" ({error.code})"
+    retry_after_s = parse_retry_after_s(response.headers)
+    if status == 429 and "insufficient_quota" in error:
+        return QuotaExceeded(
+            f"the account's quota is used up: {reason}", retry_after_s=retry_after_s
+        )
+    if status in KEY_REFUSED_STATUSES:
+        return KeyRefused(f"the service refused the key: {reason}")
+    if status in INPUT_REFUSED_STATUSES:
+        return InputRefused(f"the service refused the text: {reason}")
+    if status in RETRIED_STATUSES:
+        return Unavailable(f"the service failed: {reason}", retry_after_s=retry_after_s)
+    return EmbeddingError(f"the service refused: {reason}")
