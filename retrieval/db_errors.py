@@ -5,7 +5,7 @@ Its message may not: it can quote a row, and so what a user wrote.
 
 
 def error_name(error: BaseException) -> str:
-    """The class of the driver's error if Django wraps one (``UndefinedTable``), else the error's own."""
+    """The class of the driver's error that Django wraps (``UndefinedTable``), else the error's."""
     return type(error.__cause__ or error).__name__
 
 

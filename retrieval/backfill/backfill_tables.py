@@ -32,7 +32,7 @@ class Backfill:
     embedded: int = 0
 
     def fill_words(self) -> Iterator[tuple[MessageTable, int]]:
-        """Give every message its row in message_memories; yields the rows of each step. No key needed."""
+        """Give every message its row in message_memories; how many, step by step. Needs no key."""
         for source in self.tables:
             for rows in fill_words.fill(source):
                 yield source, rows
@@ -42,8 +42,8 @@ class Backfill:
     def embed(self) -> Iterator[Report]:
         """Embed what is pending; one report for each committed batch. Nothing with EMBEDDINGS=none.
 
-        Raises EmbeddingsNotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError and Cancelled;
-        vectors that were paid for before are stored.
+        Raises EmbeddingsNotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError,
+        Cancelled. Vectors that were paid for before an error are stored.
         """
         if settings.EMBEDDINGS == "none":
             self.limits.stopped_by = EMBEDDINGS_OFF
@@ -64,7 +64,7 @@ class Backfill:
 
 
 def backfill(*, batch_size: int) -> int:
-    """Fill and embed all that is pending; how many rows were embedded. Raises as ``Backfill.embed``."""
+    """Embed all that is pending; how many rows were embedded. Raises as ``Backfill.embed``."""
     run = Backfill(batch_size=batch_size)
     for _ in run.fill_words():
         pass

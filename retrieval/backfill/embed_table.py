@@ -175,7 +175,7 @@ class TableBackfill:
         return storage.store_all(self._source, vectors, model=self._model), failed
 
     def _store_running(self) -> None:
-        """The run ends with an error, but the calls that still run are paid for: store their vectors."""
+        """The run ends with an error, but running calls are paid for: store their vectors."""
         for batch in self._running:
             with suppress(EmbeddingError):
                 vectors = batch.call.result() if batch.call else ()

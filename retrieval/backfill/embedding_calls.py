@@ -1,4 +1,4 @@
-"""Embed many texts through failures: wait while the service is away, halve a batch that it refuses."""
+"""Embed many texts: wait while the service is away, halve a batch that it refuses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -34,8 +34,8 @@ def start_call(texts: Sequence[str]) -> Future[list[Vector]] | None:
 class RetryingService:
     """The embedding service, called until it answers.
 
-    ``wait`` sleeps for a number of seconds, or raises to end the run. ``notify`` is given a line for
-    the operator before each wait.
+    ``wait`` sleeps for a number of seconds, or raises to end the run. ``notify`` is given a line
+    for the operator before each wait.
     """
 
     def __init__(self, wait: Callable[[float], None], notify: Callable[[str], object]) -> None:
@@ -44,11 +44,11 @@ class RetryingService:
         self._accepts_texts = False
 
     def answers(self, texts: Sequence[str], call: Future[list[Vector]] | None) -> Iterator[Answer]:
-        """A vector or a refusal for each text, in order; ``call`` is already running for all of them.
+        """A vector or a refusal for each text, in order; ``call`` already runs for all of them.
 
-        Refused texts are found by halving: 2 log2(n) calls for one of n texts. Raises EmbeddingError
-        if the service refuses everything or fails TRIES times in a row; answers before that were
-        yielded, so the caller can store them.
+        Refused texts are found by halving: 2 log2(n) calls for one of n texts. Raises
+        EmbeddingError if the service refuses everything or fails TRIES times in a row; answers
+        before that were yielded, so the caller can store them.
         """
         self._accepts_texts = False
         yield from self._halve(texts, call)
@@ -91,7 +91,7 @@ class RetryingService:
         raise AssertionError  # count() does not end
 
     def _check_service_works(self, refusal: Refusal) -> None:
-        """Raises EmbeddingError if the service refuses any text: a setting is wrong, not the row."""
+        """Raises EmbeddingError if the service refuses any text: a setting is wrong, no row is."""
         if not self._accepts_texts and isinstance(self._ask([PROBE_TEXT]), Refusal):
             raise EmbeddingError(f"it takes no text at all with these settings; {refusal}")
         self._accepts_texts = True

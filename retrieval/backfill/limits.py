@@ -1,4 +1,4 @@
-"""What a run may still do: a number of rows, a number of dollars, and only until it is cancelled."""
+"""What a run may still do: so many rows, so many dollars, and only until it is cancelled."""
 
 import time
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ class Limits:
     """``rows`` may still be embedded, over all tables; None for any number.
 
     ``stopped_by`` is what ended the run: "limit", "max-cost", EMBEDDINGS_OFF or OUTPUT_CLOSED.
-    ``cancelled`` may be set at any time. It is no threading.Event: a signal handler that sets one can
-    deadlock on the lock that the interrupted wait has just taken.
+    ``cancelled`` may be set at any time. It is no threading.Event: a signal handler that sets one
+    can deadlock on the lock that the interrupted wait has just taken.
     """
 
     rows: int | None = None

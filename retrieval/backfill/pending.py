@@ -20,9 +20,10 @@ PENDING = sql.SQL("({without_vector} AND p.embedding_error IS NULL)").format(
 FAILED = sql.SQL("({without_vector} AND p.embedding_error IS NOT NULL)").format(
     without_vector=WITHOUT_VECTOR
 )
-# From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are pending.
-# The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an equality for
-# the model the planner may scan the primary key past all embedded rows, 60 to 140 ms. Locks: none.
+# From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are
+# pending. The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an
+# equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
+# Locks: none.
 NEXT_ROWS = sql.SQL("""
     SELECT m.id, m.user_id, m.content
     FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
@@ -109,7 +110,7 @@ def models_of_pending() -> list[int | None]:
 
 
 def next_rows(source: MessageTable, *, model: int | None, after: int, limit: int) -> list[Row]:
-    """The oldest pending rows with an id over ``after`` and a vector by ``model``. One statement."""
+    """The oldest pending rows with ids over ``after`` and vectors by ``model``. One statement."""
     params = {"after": source.pack_ref(after), "limit": limit, "model": model}
     return [Row(*row) for row in db.execute(next_rows_statement(source, model), params)]
 

@@ -23,7 +23,7 @@ class Cancellation:
 
 @contextmanager
 def cancel_on_signal(cancel: Callable[[], object], *, message: str) -> Iterator[Cancellation]:
-    """Call ``cancel`` on each signal; at the end raise CommandError with ``message``, exit 130 or 143.
+    """Call ``cancel`` on each signal; at the end raise CommandError, exit code 130 or 143.
 
     ``cancel`` either asks the work to stop, or raises KeyboardInterrupt in it
     (``raise_keyboard_interrupt``). Only in the main thread: Python handles signals nowhere else.

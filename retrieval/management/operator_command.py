@@ -1,4 +1,4 @@
-"""The base class of the operator's commands: help with examples, ``--json``, one line per failure."""
+"""The base class of the operator's commands: help with examples, ``--json``, one-line errors."""
 
 import json
 import os

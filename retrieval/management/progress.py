@@ -47,8 +47,8 @@ class Progress:
     ) -> None:
         """Show that ``done`` of ``total`` units are done; ``total`` is None if it is not known.
 
-        A bar has the label before it and the note behind it; a new label begins a new bar. Without a
-        terminal ``line`` is written, LINE_EVERY_S after the line before, or ``at_once``.
+        A bar stands between label and note; a new label begins a new bar. Without a terminal
+        ``line`` is written, LINE_EVERY_S after the line before, or ``at_once``.
         """
         if self._terminal is not None:
             self._move_bar(label, done, total, unit=unit, note=note)

@@ -19,7 +19,7 @@ LOADING = "building index: loading tuples"
 
 @dataclass(frozen=True)
 class Build:
-    """A running build: PostgreSQL's name of the phase, rows in the index, the process it waits for."""
+    """A running build: its phase, the rows in the index, the process whose lock it waits for."""
 
     phase: str
     rows: int

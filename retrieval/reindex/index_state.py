@@ -73,7 +73,7 @@ class IndexState:
 
     @property
     def disk_bytes(self) -> int:
-        """About what a build needs on the server's disk besides the present index, and again as WAL."""
+        """About what a build needs on the server's disk, and again as WAL."""
         return self.rows * PAGE_BYTES
 
     def graph_bytes(self, options: HnswOptions) -> int:

@@ -30,8 +30,8 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
     """Build the index again under its name, with these options; afterwards it is valid.
 
     Locks: SHARE UPDATE EXCLUSIVE on the table during the build. If the options change, ACCESS
-    EXCLUSIVE on the index for under a millisecond, by ``locks.run_with_short_lock``. After a kill the
-    next run removes what was left.
+    EXCLUSIVE on the index for under a millisecond, by ``locks.run_with_short_lock``. After a kill
+    the next run removes what was left.
     """
     drop_leftovers(index.table)
     if indexes.state(connection, index.name) is None:
@@ -77,7 +77,7 @@ def drop_leftovers(table: str) -> list[str]:
 
 
 def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
-    """Build with max_parallel_maintenance_workers; if shared memory is too small, by one process."""
+    """Build with max_parallel_maintenance_workers; alone if shared memory is too small."""
     _execute(ALLOW_PARALLEL)
     try:
         build()

@@ -1,12 +1,8 @@
 """Embed the messages that have no embedding yet. docs/promises.md, Commands"""
 
-import logging
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import groupby
-from operator import itemgetter
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -18,6 +14,7 @@ from retrieval.backfill import EMBEDDINGS_OFF, OUTPUT_CLOSED, Backfill, Cancelle
 from retrieval.backfill.pending import Counts
 from retrieval.embeddings import cost, embedding_service
 from retrieval.management.arguments import add_table_argument, seconds, us_dollars, whole_number
+from retrieval.management.backfill_progress import embed, fill_words, silence_logs
 from retrieval.management.cancellation import Cancellation, cancel_on_signal
 from retrieval.management.operator_command import OperatorCommand, discard_output
 from retrieval.management.progress import Progress
@@ -45,18 +42,6 @@ EMBEDS_NOTHING = (
     " To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
 )
 RUN_AGAIN = "run backfill_embeddings again to go on"
-
-
-@contextmanager
-def silence_logs() -> Iterator[None]:
-    """The command reports the service's failures itself: no log line for each try as well."""
-    logger = logging.getLogger("retrieval")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class Command(OperatorCommand):
@@ -139,7 +124,7 @@ class Command(OperatorCommand):
             storage.vacuum(work.tables)
 
     def _progress(self, limits: Limits, *, as_json: bool) -> Progress:
-        """A closed output cancels the run as a signal does: calls that run are paid for, and stored."""
+        """A closed output cancels the run as a signal does: calls that run are still stored."""
         out, stream = (self.stderr, sys.stderr) if as_json else (self.stdout, sys.stdout)
 
         def write(line: str) -> None:
@@ -172,7 +157,7 @@ class Command(OperatorCommand):
         self.stdout.write(EMBEDS_NOTHING if settings.EMBEDDINGS == "none" else estimate)
 
     def _report(self, work: Backfill, cancellation: Cancellation, options: dict[str, Any]) -> None:
-        """Raises CommandError if the run failed; after a signal that is left to cancel_on_signal."""
+        """Raises CommandError if the run failed; after a signal cancel_on_signal does."""
         counts = count_all(work).values()
         waiting, failed = sum(each.pending for each in counts), sum(each.failed for each in counts)
         spending = work.limits.spending
@@ -212,35 +197,9 @@ class Command(OperatorCommand):
             )
         elif work.embedded and not waiting and not options["vacuum"]:
             tables = ", ".join([*(source.table for source in work.tables), "message_memories"])
-            self.stdout.write(f"Next: VACUUM (ANALYZE) {tables}; or --vacuum. Then rag_doctor")
-
-
-def fill_words(work: Backfill, progress: Progress) -> None:
-    """Index the messages for recall by words, and show how many."""
-    for source, steps in groupby(work.fill_words(), key=itemgetter(0)):
-        filled = 0
-        for _, rows in steps:
-            filled += rows
-            line = f"{source.table}: {filled:,} messages indexed for recall by words"
-            progress.update(
-                f"{source.table}, words", filled, None, unit="messages", line=f"{line} so far"
+            self.stdout.write(
+                f"Next: vacuum and analyze {tables}, by SQL or by --vacuum; then run rag_doctor"
             )
-        if filled:
-            progress.write(line)
-
-
-def embed(work: Backfill, progress: Progress) -> None:
-    """Embed what is pending, and show each batch."""
-    for report in work.embed():
-        progress.update(
-            report.table,
-            report.done,
-            report.total,
-            unit="messages",
-            note=f"${work.limits.spending.usd:.4f}",
-            line=str(report),
-            at_once=True,
-        )
 
 
 def count_all(work: Backfill) -> dict[MessageTable, Counts]:

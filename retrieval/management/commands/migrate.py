@@ -1,4 +1,4 @@
-"""Django's migrate, one at a time: a second one waits for the first instead of colliding with it."""
+"""Django's migrate, one at a time: a second one waits for the first."""
 
 from typing import Any
 

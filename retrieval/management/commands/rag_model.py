@@ -1,4 +1,4 @@
-"""Show which model the stored vectors come from, and switch to another. docs/promises.md, Commands"""
+"""Show which model the stored vectors come from; switch to another. docs/promises.md, Commands"""
 
 import sys
 from argparse import ArgumentParser
@@ -19,8 +19,8 @@ Show which embedding model the stored vectors come from, and how many messages e
 
   manage.py rag_model                          show
   manage.py rag_model use                      switch to the configured model: shows the cost, asks
-  manage.py rag_model use --yes --max-cost 5   in a script: no question; no switch if the estimate is
-                                               over 5 US dollars
+  manage.py rag_model use --yes --max-cost 5   in a script: asks nothing; does not switch if the
+                                               estimate is over 5 US dollars
 
 The switch is safe under traffic. New messages are embedded by the new model at once; the others are
 found by words until backfill_embeddings has embedded them again. Vectors of two models are never

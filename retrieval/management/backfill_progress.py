@@ -1,0 +1,50 @@
+"""Run the two parts of a backfill and show how far they are."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+
+from retrieval.backfill import Backfill
+from retrieval.management.progress import Progress
+
+
+def fill_words(work: Backfill, progress: Progress) -> None:
+    """Index the messages for recall by words, and show how many."""
+    for source, steps in groupby(work.fill_words(), key=itemgetter(0)):
+        filled = 0
+        for _, rows in steps:
+            filled += rows
+            line = f"{source.table}: {filled:,} messages indexed for recall by words"
+            progress.update(
+                f"{source.table}, words", filled, None, unit="messages", line=f"{line} so far"
+            )
+        if filled:
+            progress.write(line)
+
+
+def embed(work: Backfill, progress: Progress) -> None:
+    """Embed what is pending, and show each batch."""
+    for report in work.embed():
+        progress.update(
+            report.table,
+            report.done,
+            report.total,
+            unit="messages",
+            note=f"${work.limits.spending.usd:.4f}",
+            line=str(report),
+            at_once=True,
+        )
+
+
+@contextmanager
+def silence_logs() -> Iterator[None]:
+    """The command reports the service's failures itself: no log line for each try as well."""
+    logger = logging.getLogger("retrieval")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
