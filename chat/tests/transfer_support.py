@@ -112,7 +112,7 @@ def during_the_inserts(act: Callable[[], object]) -> Iterator[None]:
 
     def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
         result = run(sql, *arguments)
-        if "both_sides" in sql and not done:
+        if "both_sides" in str(sql) and not done:
             done.append(True)
             act()
         return result

@@ -1,1 +1,1 @@
-"""Conversations in and out of the database as JSON Lines; what a line is: ``lines``."""
+"""Imports and exports conversations as JSON Lines; ``lines`` says what a line is."""

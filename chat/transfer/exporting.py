@@ -1,4 +1,4 @@
-"""The database's conversations as lines, in an order that an import and a second export keep."""
+"""Exports conversations as lines, in an order that an import and a second export keep."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -7,35 +7,39 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.db.models.functions import Collate
+from psycopg import sql
 
 from chat.models import Message
 from chat.transfer.lines import KINDS, Line
 
-PAGE = 2_000  # rows a query; of messages at most 64 MB of text, some 1 MB as people write
+PAGE = 2_000  # rows a query; of messages at most 64 MB of text, typically 1 MB
 BEGINNING = datetime.min.replace(tzinfo=UTC)
-# One without a name of its own is called by its id; where another has that name already, `chat 17 (2)`, and so on.
-CONVERSATIONS = """
+# A conversation without a name is called by its kind and id; if that name is taken, `chat 17 (2)`,
+# and so on. Locks nothing.
+CONVERSATIONS = sql.SQL("""
     SELECT id, name FROM (
         SELECT c.id, coalesce(nullif(c.source, ''), (
             WITH RECURSIVE tried (name, times) AS (
-                SELECT '{kind} ' || c.id, 1
+                SELECT {kind} || ' ' || c.id, 1
                 UNION ALL
-                SELECT '{kind} ' || c.id || ' (' || times + 1 || ')', times + 1 FROM tried
-                WHERE EXISTS (SELECT FROM {parents} t WHERE t.user_id = c.user_id AND t.source = tried.name)
+                SELECT {kind} || ' ' || c.id || ' (' || times + 1 || ')', times + 1
+                FROM tried WHERE EXISTS (
+                    SELECT FROM {conversations} t
+                    WHERE t.user_id = c.user_id AND t.source = tried.name)
             )
             SELECT tried.name FROM tried ORDER BY times DESC LIMIT 1
         )) COLLATE "C" AS name
-        FROM {parents} c WHERE c.user_id = %(user)s
+        FROM {conversations} c WHERE c.user_id = %(user)s
     ) named
     WHERE name > %(after)s ORDER BY name LIMIT %(page)s
-"""
+""")
 
 
 def export_lines(user: Any | None) -> Iterator[bytes]:
-    """One user's messages, or everybody's, as lines; answers failed or still being given are left out.
+    """The messages of one user, or of all, as lines; without failed and unfinished answers.
 
-    Ordered by user, kind, conversation, created_at, id; names by their code points. Pages of 2,000 rows, each a query
-    of its own: no transaction is kept open, and what is written meanwhile may or may not be in it.
+    Ordered by user, kind, conversation, created_at, id; names by their code points. One query for
+    each page of 2,000 rows, no transaction: what is written meanwhile may or may not be exported.
     """
     for owner_id, username in _users() if user is None else [(user.pk, user.get_username())]:
         for kind, model in KINDS.items():
@@ -55,28 +59,29 @@ def _users() -> Iterator[tuple[int, str]]:
 
 
 def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[tuple[int, str]]:
-    parents = model._meta.get_field("conversation").related_model._meta.db_table
+    conversations = model._meta.get_field("conversation").related_model._meta.db_table
+    query = CONVERSATIONS.format(
+        kind=sql.Literal(kind), conversations=sql.Identifier(conversations)
+    )
     after = ""
-    while page := _fetch(
-        CONVERSATIONS.format(kind=kind, parents=parents), user=user_id, after=after, page=PAGE
-    ):
+    while page := _fetch(query, user=user_id, after=after, page=PAGE):
         yield from page
         if len(page) < PAGE:
             return
         after = page[-1][1]
 
 
-def _fetch(sql: str, **values: Any) -> list[Any]:
+def _fetch(query: sql.Composed, **values: Any) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(sql, values)
+        cursor.execute(query, values)
         return list(cursor.fetchall())
 
 
 def _messages(model: type[Message], conversation_id: int) -> Iterator[tuple[str, str, datetime]]:
-    said = model.objects.filter(conversation_id=conversation_id).said().in_order()
+    messages = model.objects.filter(conversation_id=conversation_id).said().in_order()
     at, pk = BEGINNING, 0
     while True:
-        rest = said.filter(created_at__gte=at).exclude(created_at=at, pk__lte=pk)
+        rest = messages.filter(created_at__gte=at).exclude(created_at=at, pk__lte=pk)
         page = list(rest.values_list("role", "content", "created_at", "pk")[:PAGE])
         yield from (row[:3] for row in page)
         if len(page) < PAGE:

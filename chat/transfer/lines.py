@@ -1,6 +1,6 @@
 """A line: one message as a JSON object, and what makes a line bad.
 
-``{"user", "conversation", "kind"?, "role", "content", "created_at"}``; whatever else stands in it is not looked at.
+``{"user", "conversation", "kind"?, "role", "content", "created_at"}``; other keys are ignored.
 ``conversation`` is the conversation's name in the file; a whole number counts as its digits.
 """
 
@@ -21,7 +21,7 @@ encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class BadLineError(Exception):
-    """Why a line cannot be a message: a few words that quote nothing of it but a user's name."""
+    """Why a line is no message, in a few words that quote nothing of it but a user's name."""
 
 
 class Line(NamedTuple):
@@ -35,7 +35,6 @@ class Line(NamedTuple):
     created_at: datetime
 
     def as_bytes(self) -> bytes:
-        """The line, its newline included."""
         fields = {
             "user": self.user,
             "conversation": self.conversation,
@@ -48,7 +47,7 @@ class Line(NamedTuple):
 
 
 def read(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, each with its newline; of one over MAX_LINE_BYTES the beginning, a byte too long."""
+    """The lines of a file, each with its newline; of a longer one MAX_LINE_BYTES + 1 bytes."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         yield line
         while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
@@ -56,7 +55,7 @@ def read(file: BinaryIO) -> Iterator[bytes]:
 
 
 def parse(raw: bytes) -> Line:
-    """The message of a line. BadLineError: it is none."""
+    """Raises BadLineError: the line is no message."""
     fields = _object(raw)
     return Line(
         _one_of(KINDS, fields.get("kind", "chat"), "kind must be chat or passage"),
@@ -71,11 +70,11 @@ def parse(raw: bytes) -> Line:
 def _object(raw: bytes) -> dict[str, Any]:
     _refuse_unless(len(raw) <= MAX_LINE_BYTES, f"longer than {MAX_LINE_BYTES:,} bytes")
     try:
-        found = json.loads(raw.removeprefix(BOM_UTF8).decode())
+        parsed = json.loads(raw.removeprefix(BOM_UTF8).decode())
     except (ValueError, RecursionError) as error:
         raise BadLineError(_why(raw, error)) from None  # the error holds the line
-    _refuse_unless(isinstance(found, dict), "not a JSON object")
-    fields: dict[str, Any] = found
+    _refuse_unless(isinstance(parsed, dict), "not a JSON object")
+    fields: dict[str, Any] = parsed
     if isinstance(fields.get("conversation"), int) and not isinstance(fields["conversation"], bool):
         fields["conversation"] = str(fields["conversation"])
     return fields

@@ -1,0 +1,100 @@
+-- Statements of importing.py: lines are copied into a temporary table, then inserted by sets.
+
+-- name: remove_time_limits
+-- The file may come slowly through a pipe, and a million rows are one statement.
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0
+
+-- name: create_lines
+CREATE TEMPORARY TABLE import_lines (
+    line bigint, kind text, username text, conversation text, role text, content text,
+    created_at timestamptz
+) ON COMMIT DROP
+
+-- name: copy_lines
+COPY import_lines FROM STDIN
+
+-- name: create_users
+-- The users that the file names; id is NULL if there is no such user. Locks nothing.
+ANALYZE import_lines;
+CREATE TEMPORARY TABLE import_users ON COMMIT DROP AS
+    SELECT l.username, min(l.line) AS line, count(*) AS lines, u.id
+    FROM import_lines l LEFT JOIN {users} u ON u.username = l.username GROUP BY l.username, u.id
+
+-- name: unknown_users
+SELECT line, username, (sum(lines) OVER ())::bigint
+FROM import_users WHERE id IS NULL ORDER BY line LIMIT %(limit)s
+
+-- name: unknown_names
+SELECT username FROM import_users
+WHERE id IS NULL AND username > %(after)s ORDER BY username LIMIT %(limit)s
+
+-- name: find_users
+UPDATE import_users i SET id = u.id FROM {users} u WHERE u.username = i.username AND i.id IS NULL
+
+-- name: create_conversations
+-- The conversations that the file names, without ids yet. Locks nothing.
+CREATE TEMPORARY TABLE import_conversations ON COMMIT DROP AS
+    SELECT l.kind, u.id AS user_id, l.username, l.conversation AS name,
+        min(l.created_at) AS first, max(l.created_at) AS last, count(*) AS lines, NULL::bigint AS id
+    FROM import_lines l JOIN import_users u ON u.username = l.username WHERE u.id IS NOT NULL
+    GROUP BY l.kind, u.id, l.username, l.conversation
+
+-- name: insert_conversations
+-- Locks the rows of their users against deletion.
+INSERT INTO {conversations} (user_id, source, created_at, updated_at, {name_columns})
+SELECT user_id, name, first, last, {names}
+FROM import_conversations WHERE kind = {kind} ORDER BY first, name
+ON CONFLICT (user_id, source) DO NOTHING
+
+-- name: find_conversations
+-- One that is deleted meanwhile gets no id: NOT NULL then refuses its messages, and the import
+-- fails as a whole.
+UPDATE import_conversations c SET id = p.id FROM {conversations} p
+WHERE c.kind = {kind} AND p.user_id = c.user_id AND p.source = c.name
+
+-- name: analyze_conversations
+ANALYZE import_conversations
+
+-- name: count_conversations
+SELECT count(*), count(DISTINCT user_id), coalesce(sum(lines), 0)::bigint
+FROM import_conversations
+
+-- name: insert_messages
+-- Equal messages are numbered together, those of the database (line 0) first. If the database has
+-- n of them, the lines up to place 2n are stored already. No join on the text: a thousand equal
+-- lines stay cheap. Locks the rows of their users and conversations against deletion.
+WITH added AS (
+    INSERT INTO {table} (user_id, {conversation}, role, content, created_at)
+    SELECT user_id, conversation_id, role, content, created_at FROM (
+        SELECT *, row_number() OVER equal AS place,
+            count(*) FILTER (WHERE line = 0) OVER equal AS stored
+        FROM (
+            SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at
+            FROM import_lines l JOIN import_conversations c
+                ON (c.kind, c.username, c.name) = (l.kind, l.username, l.conversation)
+            WHERE l.kind = {kind}
+            UNION ALL
+            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at
+            FROM import_conversations c JOIN {table} m ON m.{conversation} = c.id
+            WHERE c.kind = {kind} AND m.created_at BETWEEN c.first AND c.last
+        ) both_sides
+        WINDOW equal AS (
+            PARTITION BY conversation_id, created_at, role, content COLLATE "C" ORDER BY line)
+    ) placed
+    WHERE line > 0 AND place > 2 * stored
+    ORDER BY created_at, line
+    RETURNING id
+)
+SELECT count(*), min(id), max(id) FROM added
+
+-- name: check_foreign_keys
+-- Now, and not after the conversations are locked: a turn in one of them would wait for it.
+SET CONSTRAINTS ALL IMMEDIATE
+
+-- name: touch_conversations
+-- Locks the conversations that it changes (FOR NO KEY UPDATE).
+UPDATE {conversations} p
+SET created_at = least(p.created_at, c.first), updated_at = greatest(p.updated_at, c.last)
+FROM import_conversations c
+WHERE c.kind = {kind} AND p.id = c.id AND (p.created_at > c.first OR p.updated_at < c.last)
