@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 from xdist.scheduler import LoadScopeScheduling
 
-from chat.answers import runner
+from chat.answers import heartbeat, runner
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
@@ -25,7 +25,8 @@ from retrieval.models import SearchConfig
 from tests.databases import Database
 from tests.support import Server, database_url
 
-runner.PERIODIC_TASKS.clear()  # between two tests the database is not to be touched; real servers have their chores
+# Between two tests nothing may touch the database; real servers keep their periodic tasks.
+heartbeat.PERIODIC_TASKS.clear()
 
 
 # Files whose tests run one after the other, by the beginning of their names: the doctor's make faults of the whole

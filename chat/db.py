@@ -1,4 +1,4 @@
-"""A thread of ours and the pool: a connection is taken for a step and given back after it."""
+"""Database connections are taken from a pool for a step and returned before any wait."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function``; this thread keeps no connection: with one kept, 12 answers starve on a pool of 4."""
+    """Call ``function`` in a background thread, and return the thread's connection to the pool.
+
+    If threads kept theirs, 12 answers would starve a pool of 4.
+    """
     try:
         return function(*args, **kwargs)
     finally:
@@ -18,6 +21,6 @@ def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 def release_connection() -> None:
-    """Give the connection back before waiting for somebody else; inside a transaction it stays."""
+    """Return the connection to the pool before a wait. Inside a transaction it is kept."""
     if not connection.in_atomic_block:
         connection.close()

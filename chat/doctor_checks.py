@@ -115,7 +115,7 @@ def _recalled(user_id: int, canary: Canary) -> set[int]:
     question, scope = f"What is the heron {canary.word} called?", Scope(user_id)
     ranked = recall(question, scope, embedding=canary.vector, model=stored_model() or "")
     shown = find_memories(question, scope, canary.vector, limit=settings.RAG_CONTEXT_LIMIT).memories
-    return {one.reference for one in ranked} | {one.reference for one in shown}
+    return {one.reference for one in ranked} | {memory.ref for memory in shown}
 
 
 def _owners(references: set[int]) -> set[int]:

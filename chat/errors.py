@@ -1,4 +1,4 @@
-"""What the API answers when it cannot do what was asked: a status and ``{"detail", "code"}``; docs/api.md."""
+"""The API's errors: a status and ``{"detail", "code"}``. docs/api.md"""
 
 import logging
 from typing import Any
@@ -13,47 +13,46 @@ from rest_framework.views import exception_handler
 from retrieval.db_errors import error_name, sqlstate
 
 logger = logging.getLogger(__name__)
+READ_ONLY = "25006"  # read_only_sql_transaction in PostgreSQL
 
 
 class ApiError(exceptions.APIException):
-    """An answer with a status and a code of our own; ``extra`` is added to the body."""
+    """An error response; ``extra`` is added to the body."""
 
     def __init__(
         self, detail: str | None = None, *, retry_after_s: int | None = None, **extra: Any
     ) -> None:
         super().__init__(detail)
         self.extra = extra
-        self.wait = retry_after_s  # DRF's handler makes Retry-After of it
+        self.wait = retry_after_s  # DRF's handler sends it as Retry-After
 
 
 class InProgress(ApiError):
-    """409: this conversation's answer is still being given."""
+    """409: an answer of this conversation is still running."""
 
     status_code = status.HTTP_409_CONFLICT
-    default_detail = "This conversation's answer is still being given; wait for it, or stop it."
+    default_detail = "This conversation's answer is still running; wait for it or stop it."
     default_code = "in_progress"
 
 
 class KeyReused(ApiError):
-    """422: the Idempotency-Key came with something else before."""
+    """422: the Idempotency-Key was used for another request."""
 
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
-    default_detail = (
-        "This Idempotency-Key was sent with another content; use a new one for each message."
-    )
+    default_detail = "This Idempotency-Key was used with other content; use a new one per message."
     default_code = "key_reused"
 
 
 class NotLast(ApiError):
-    """400: only the conversation's last answer is made anew."""
+    """400: only the last answer can be regenerated."""
 
     status_code = status.HTTP_400_BAD_REQUEST
-    default_detail = "Only the conversation's last answer can be made anew."
+    default_detail = "Only the last answer can be regenerated."
     default_code = "not_last"
 
 
 class Throttled(ApiError):
-    """429: too many messages in the time that THROTTLE_MESSAGES names."""
+    """429: more messages than THROTTLE_MESSAGES allows, or too many login attempts."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
     default_detail = "Too many messages; try again later."
@@ -61,17 +60,15 @@ class Throttled(ApiError):
 
 
 class TooManyStreams(ApiError):
-    """429: STREAMS_PER_USER answers of this user are being given."""
+    """429: STREAMS_PER_USER answers of this user are running."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    default_detail = (
-        "Too many answers are being given to you at once; wait for one to end, or stop it."
-    )
+    default_detail = "Too many of your answers are running; wait for one to end or stop it."
     default_code = "too_many_streams"
 
 
 class ModelError(ApiError):
-    """502, 503 or 504: the language model gave no whole answer; the message is kept."""
+    """502, 503 or 504: the model gave no complete answer; the user's message is saved."""
 
     def __init__(self, code: str, detail: str, **extra: Any) -> None:
         super().__init__(detail, **extra)
@@ -80,10 +77,23 @@ class ModelError(ApiError):
 
 
 MODEL_STATUS = {"llm_error": 502, "interrupted": 502, "llm_not_configured": 503, "llm_timeout": 504}
+MODEL_DETAILS = {
+    "llm_error": "The language model refused, or broke off its answer.",
+    "llm_timeout": "The language model was silent for too long.",
+    "llm_not_configured": "No language model is configured.",
+    "interrupted": "The server stopped before the answer was complete; "
+    "the same Idempotency-Key tries again.",
+}
+
+
+class MessageDeleted(ApiError):
+    """Only as an event: the message was deleted while its answer was streamed."""
+
+    default_detail = "The message was deleted."
 
 
 class DatabaseUnavailable(ApiError):
-    """503: the database cannot be reached, or cannot be written to."""
+    """503: the database cannot be reached or written to."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = "The database cannot be reached at the moment; try again."
@@ -91,7 +101,7 @@ class DatabaseUnavailable(ApiError):
 
 
 def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler: every refusal as ``{"detail", "code"}``, beside the fields that were wrong."""
+    """DRF's exception handler: every error as ``{"detail", "code"}``, plus the wrong fields."""
     known = _known(error)
     response = exception_handler(known, context)
     if response is not None and isinstance(known, exceptions.APIException):
@@ -105,13 +115,9 @@ def _known(error: Exception) -> Exception:
     if isinstance(error, PermissionDenied):
         return exceptions.PermissionDenied()
     if isinstance(error, exceptions.AuthenticationFailed):
-        return (
-            exceptions.NotAuthenticated()
-        )  # one and the same for no token, a wrong and a revoked one
-    if isinstance(error, RecursionError):
-        return (
-            exceptions.ParseError()
-        )  # JSON of a hundred thousand brackets: nothing else here goes so deep
+        return exceptions.NotAuthenticated()  # no, wrong and revoked tokens look the same
+    if isinstance(error, RecursionError):  # only JSON nested 100,000 levels deep goes so far
+        return exceptions.ParseError()
     if is_database_away(error):
         logger.error("Database unavailable: %s", error_name(error))
         return DatabaseUnavailable()
@@ -119,8 +125,8 @@ def _known(error: Exception) -> Exception:
 
 
 def is_database_away(error: BaseException) -> bool:
-    """Whether the database is out of reach, full or read-only: nothing that the request could mend."""
-    read_only = isinstance(error, DatabaseError) and sqlstate(error) == "25006"
+    """Whether the database is unreachable, full or read-only: not the request's fault."""
+    read_only = isinstance(error, DatabaseError) and sqlstate(error) == READ_ONLY
     return read_only or isinstance(error, (OperationalError, InterfaceError))
 
 

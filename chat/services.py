@@ -1,104 +1,111 @@
-"""What can be done in a conversation; views call this and nothing below it."""
+"""What can be done in a conversation, and with a user's memory. Views call only these classes."""
 
 import time
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import Q
+from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
-from chat import errors
+from chat import errors, personal_data
 from chat.answers import runner, turns
-from chat.answers.llm import check_configured
-from chat.answers.prompt import Prompt, build_prompt
-from chat.answers.runner import LiveAnswer
-from chat.answers.turns import AnyConversation, Turn
-from chat.memory import embed, recall
+from chat.answers.live_answer import LiveAnswer
+from chat.answers.turn_statements import AnyConversation
+from chat.answers.turns import Ending, Turn
+from chat.db import release_connection
+from chat.memory import embed, recall, recalled
+from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
-from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
+from chat.memory.state import memory_state
+from chat.models import MemorySwitch, Message, Role, RunningAnswer, Status
 
-STOP_WAIT_S = 0.8  # contract: a stop ends the answer within 1 s, whatever has become of its process
-STOP_LOOK_S = 0.05
+STOP_WAIT_S = 0.8  # docs/promises.md: a stop ends the answer within 1 s, even of a dead process
+STOP_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A turn, and its answer while it is generated; ``live`` is None for a replay."""
+
+    turn: Turn
+    live: LiveAnswer | None
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the turn was finished before: the client repeated its Idempotency-Key."""
+        return self.live is None
 
 
 class ChatService:
-    """One conversation's turns: begun here, given by the running answers, ended in the database."""
+    """The turns and messages of one conversation."""
 
     RAG_CONTEXT_LIMIT = settings.RAG_CONTEXT_LIMIT
 
     def __init__(self, conversation: AnyConversation) -> None:
         self.conversation = conversation
 
-    def reply_to(self, content: str, *, key: str | None = None) -> tuple[Turn, LiveAnswer | None]:
-        """Keep what the user says and begin the answer; Running is None where the key found a finished turn.
+    def reply_to(self, content: str, *, key: str | None = None) -> Reply:
+        """Save the user's message and start to answer it, or replay the turn of the key.
 
         Raises InProgress, KeyReused, TooManyStreams, Throttled.
         """
-        return self._give(turns.start(self.conversation, content, key=key))
+        return self._reply(turns.start(self.conversation, content, key=key))
 
-    def regenerate(
-        self, answer: Message, *, key: str | None = None
-    ) -> tuple[Turn, LiveAnswer | None]:
-        """Begin the conversation's last answer anew. Raises NotLast and what reply_to raises."""
-        return self._give(turns.restart(self.conversation, answer, key=key))
+    def regenerate(self, answer: Message, *, key: str | None = None) -> Reply:
+        """Generate the last answer again. Raises NotLast and what ``reply_to`` raises."""
+        return self._reply(turns.restart(self.conversation, answer, key=key))
 
-    def prompt_for(self, turn: Turn) -> Prompt:
-        """What the model is sent: instructions, passage, memories, history, the message.
+    def live_answer(self, answer: Message) -> LiveAnswer | None:
+        """The answer if this process generates it, else None. No query."""
+        return runner.find_live_answer(answer)
 
-        The question's embedding is stored on the way, and the answer keeps the ids of the memories it is given.
-        Raises LLMNotConfigured where there is no model.
+    def current_text(self, message_id: int) -> tuple[str, Message | None]:
+        """The answer's text so far; with the message once it has ended. One query, or up to four.
+
+        Raises MessageDeleted.
         """
-        check_configured()
-        budget_tokens = settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS
-        history = self.history_before(turn.question)
-        memories = self._get_relevant_context(turn.question, history)
-        prompt = build_prompt(
-            self.conversation,
-            turn.question,
-            history,
-            memories,
-            budget_tokens=budget_tokens,
-            memory_tokens=settings.RAG_CONTEXT_TOKENS,
-        )
-        turns.save_context(turn.answer, prompt.as_kept())
-        return prompt
+        row = turns.running_answer_of(self.conversation)
+        if row is not None and row.message_id == message_id:
+            return row.text, None
+        message: Message | None = self.conversation.messages.filter(pk=message_id).first()
+        if message is None:
+            raise errors.MessageDeleted
+        recalled.attach_memories([message])
+        return message.content, None if message.status == Status.STREAMING else message
 
-    def _get_relevant_context(
-        self, question: Message, sent: Sequence[Message] = ()
-    ) -> list[Memory]:
-        """The user's own earlier messages for the answer, best first, RAG_CONTEXT_LIMIT at most.
+    def fill_in(self, messages: list[Message]) -> list[Message]:
+        """For display: give the running answer its text so far, and each answer its memories.
 
-        None of ``sent``, which the prompt holds anyway, and never the question itself. It does not fail: what goes
-        wrong is one line in the log, and fewer memories.
+        Three queries at most, for all of them. The messages must not be saved afterwards.
         """
-        return recall.recall_for_answer(question, sent=sent)
-
-    def history_before(self, question: Message) -> list[Message]:
-        """The latest CHAT_HISTORY_LIMIT messages before the question, newest first."""
-        earlier = Q(created_at__lt=question.created_at) | Q(
-            created_at=question.created_at, pk__lt=question.pk
-        )
-        messages: MessageQuerySet = self.conversation.messages.filter(earlier)
-        return list(islice(messages.said().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))
+        if any(message.status == Status.STREAMING for message in messages):
+            row = turns.running_answer_of(self.conversation)
+            for message in messages:
+                if row and message.pk == row.message_id:
+                    message.content = row.text
+        recalled.attach_memories(messages)
+        return messages
 
     def stop(self, answer: Message) -> Message:
-        """End the answer, wherever it is being given; a finished one stays as it is. At most a second."""
+        """End a running answer, in whichever process it runs. Waits up to STOP_WAIT_S seconds."""
         RunningAnswer.objects.filter(
-            message_id=answer.pk, **turns.of_conversation(self.conversation)
+            message_id=answer.pk, **{self.conversation.kind: self.conversation}
         ).update(stop_asked=True)
-        until = time.monotonic() + STOP_WAIT_S
-        while self._streams(answer) and time.monotonic() < until:
-            connection.close()
-            time.sleep(STOP_LOOK_S)
-        if self._streams(answer):
-            self._end_without_owner(answer)
+        deadline = time.monotonic() + STOP_WAIT_S
+        while self._is_streaming(answer) and time.monotonic() < deadline:
+            release_connection()
+            time.sleep(STOP_POLL_S)
+        if self._is_streaming(answer):
+            self._end_abandoned(answer)
         answer.refresh_from_db()
         return answer
 
     def edit(self, message: Message, content: str) -> Message:
-        """Change what the user said. Raises InProgress while it is being answered."""
+        """Change the user's message and embed it again. Raises InProgress while it is answered."""
         with transaction.atomic():
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
@@ -107,40 +114,94 @@ class ChatService:
         return message
 
     def delete(self, message: Message) -> None:
-        """Forget a message. Raises InProgress while it is being given or answered."""
+        """Raises InProgress while the message is generated or answered."""
         with transaction.atomic():
             self._refuse_while_streaming(message)
             message.delete()
 
     def delete_conversation(self) -> None:
-        """Forget the conversation and its messages; an answer being given ends with it."""
+        """Delete the conversation and its messages; a running answer ends."""
         with transaction.atomic():
-            turns.lock_user(self.conversation.user_id)  # no turn is begun meanwhile
+            turns.lock_user(self.conversation.user_id)  # so that no turn starts meanwhile
             self.conversation.delete()
 
-    def _give(self, turn: Turn) -> tuple[Turn, LiveAnswer | None]:
-        return turn, runner.start_answer(turn, self.prompt_for) if turn.running_id else None
+    def _get_relevant_context(
+        self, question: Message, sent: Sequence[Message] = ()
+    ) -> list[Memory]:
+        """The user's own earlier messages for the answer, best first; RAG_CONTEXT_LIMIT at most.
 
-    def _streams(self, answer: Message) -> bool:
+        Never the question itself, nor the messages of ``sent``, which are in the prompt anyway.
+        Never fails: an error is one line in the log, and fewer memories.
+        """
+        return recall.recall_for_answer(question, sent=sent, limit=self.RAG_CONTEXT_LIMIT)
+
+    def _reply(self, turn: Turn) -> Reply:
+        if turn.running_id is None:
+            return Reply(turn, None)
+        return Reply(turn, runner.start_answer(turn, context_limit=self.RAG_CONTEXT_LIMIT))
+
+    def _is_streaming(self, answer: Message) -> bool:
         return bool(
             self.conversation.messages.filter(pk=answer.pk, status=Status.STREAMING).exists()
         )
 
-    def _end_without_owner(self, answer: Message) -> None:
+    def _end_abandoned(self, answer: Message) -> None:
         row = turns.running_answer_of(self.conversation)
         if row and row.message_id == answer.pk:
-            turn = Turn(self.conversation, answer, answer, row.pk)
-            turns.finish(turn, row.text, turns.Ending(Status.INTERRUPTED))
+            turns.finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
 
     def _refuse_while_streaming(self, message: Message) -> None:
         turns.lock_user(self.conversation.user_id)
         row = turns.running_answer_of(self.conversation)
         if row is None:
             return
-        answered = (
-            self.conversation.messages.filter(pk=row.message_id)
-            .values_list("reply_to", flat=True)
-            .first()
-        )
-        if message.pk in (row.message_id, answered if message.role == Role.USER else None):
+        answers = self.conversation.messages.filter(pk=row.message_id)
+        question_id = answers.values_list("reply_to", flat=True).first()
+        if message.pk in (row.message_id, question_id if message.role == Role.USER else None):
             raise errors.InProgress
+
+
+class MemoryService:
+    """One user's memory and personal data."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        role: str | None = None,
+        kind: str | None = None,
+    ) -> SearchResult:
+        """The recall that answers use, with nothing excluded, narrowed by the filters.
+
+        ``limit`` is RAG_CONTEXT_LIMIT unless given, at least 1. At most one embedding call.
+        """
+        if limit is None:
+            limit = min(max(settings.RAG_CONTEXT_LIMIT, 1), 50)
+        scope = recall.search_scope(self.user.pk, since=since, until=until, role=role, kind=kind)
+        return recall.search(text, scope, limit=limit)
+
+    def state(self) -> dict[str, Any]:
+        """The user's switch, the numbers of messages, and the mode of recall: docs/api.md."""
+        return memory_state(self.user.pk)
+
+    def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
+        """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
+        if enabled is not None:
+            MemorySwitch.objects.update_or_create(
+                user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}
+            )
+        return self.state()
+
+    def erase(self) -> dict[str, Any]:
+        """Delete the user's conversations and everything that belongs to them; the receipt."""
+        return personal_data.erase(self.user.pk)
+
+    def export(self) -> AsyncIterator[bytes]:
+        """Everything stored about the user, as JSON Lines."""
+        return personal_data.export(self.user)

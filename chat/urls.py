@@ -1,49 +1,31 @@
-"""The addresses of the API."""
+"""The URLs of the API."""
+
+from typing import Any
 
 from django.urls import URLPattern, path
 
-from chat.api import conversation_views, memory_views, token_views
+from chat.api import conversation_views as views
+from chat.api import memory_views, token_views
+from chat.api.serializers import ChatSerializer, PassageSerializer
 from chat.models import Passage, StandaloneChat
 
 
-def conversation_paths(name: str, model: type[Passage | StandaloneChat]) -> list[URLPattern]:
-    """The addresses of one kind of conversation: ``chats`` or ``passages``."""
-    one = f"{name}/<int:conversation_id>/"
-    message = f"{one}messages/<int:message_id>/"
+def conversation_paths(name: str, model: Any, serializer: Any) -> list[URLPattern]:
+    """The URLs of one kind of conversation: ``chats`` or ``passages``."""
+    list_view = views.ConversationsView.as_view(model=model, serializer_class=serializer)
+    view = views.ConversationView.as_view(model=model, serializer_class=serializer)
+    chat = f"{name}/<int:conversation_id>/"
+    message = f"{chat}messages/<int:message_id>/"
     return [
-        path(
-            f"{name}/",
-            conversation_views.of_kind(conversation_views.ConversationsView, model),
-            name=name,
-        ),
-        path(
-            one,
-            conversation_views.of_kind(conversation_views.ConversationView, model),
-            name=f"{name}-one",
-        ),
-        path(
-            f"{one}messages/",
-            conversation_views.of_kind(conversation_views.MessagesView, model),
-            name=f"{name}-messages",
-        ),
-        path(
-            message,
-            conversation_views.of_kind(conversation_views.MessageView, model),
-            name=f"{name}-message",
-        ),
-        path(
-            f"{message}events/",
-            conversation_views.of_kind(conversation_views.EventsView, model),
-            name=f"{name}-events",
-        ),
-        path(
-            f"{message}stop/",
-            conversation_views.of_kind(conversation_views.StopView, model),
-            name=f"{name}-stop",
-        ),
+        path(f"{name}/", list_view, name=name),
+        path(chat, view, name=f"{name}-one"),
+        path(f"{chat}messages/", views.MessagesView.as_view(model=model), name=f"{name}-messages"),
+        path(message, views.MessageView.as_view(model=model), name=f"{name}-message"),
+        path(f"{message}events/", views.EventsView.as_view(model=model), name=f"{name}-events"),
+        path(f"{message}stop/", views.StopView.as_view(model=model), name=f"{name}-stop"),
         path(
             f"{message}regenerate/",
-            conversation_views.of_kind(conversation_views.RegenerateView, model),
+            views.RegenerateView.as_view(model=model),
             name=f"{name}-regenerate",
         ),
     ]
@@ -56,6 +38,6 @@ urlpatterns = [
     path("memory/", memory_views.MemoryView.as_view(), name="memory"),
     path("memory/export/", memory_views.ExportView.as_view(), name="memory-export"),
     path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
-    *conversation_paths("chats", StandaloneChat),
-    *conversation_paths("passages", Passage),
+    *conversation_paths("chats", StandaloneChat, ChatSerializer),
+    *conversation_paths("passages", Passage, PassageSerializer),
 ]

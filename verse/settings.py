@@ -179,7 +179,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "chat.api.openapi_schema.document_refusals",
+        "chat.api.openapi_schema.document_errors",
     ],
 }
 LOGGING = {

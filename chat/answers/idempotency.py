@@ -1,4 +1,4 @@
-"""Which message came with a client's Idempotency-Key: the same key again finds it instead of adding one."""
+"""Idempotency keys: a request that is repeated with the same key finds its first message."""
 
 from datetime import timedelta
 
@@ -7,15 +7,20 @@ from django.utils import timezone
 from chat import errors
 from chat.models import IdempotencyKey, Message, Passage, StandaloneChat
 
-KEY_LIFETIME = timedelta(hours=24)  # contract of Idempotency-Key
+KEY_LIFETIME = timedelta(hours=24)  # docs/promises.md, "Answers and retries"
 
 
 def find_question(
     conversation: Passage | StandaloneChat, key: str | None, digest: bytes
 ) -> Message | None:
-    """The message that came with this key within KEY_LIFETIME. Raises KeyReused where it was another."""
-    named = {conversation.kind: conversation}
-    known = IdempotencyKey.objects.filter(key=key, **named).first() if key else None
+    """The message that was sent with this key within KEY_LIFETIME, None if there is none.
+
+    Raises KeyReused if the key was used for a request with another digest.
+    """
+    if not key:
+        return None
+    keys = IdempotencyKey.objects.filter(key=key, **{conversation.kind: conversation})
+    known = keys.first()
     if known is None:
         return None
     question: Message | None = conversation.messages.filter(pk=known.message_id).first()
@@ -30,7 +35,7 @@ def find_question(
 def save_key(
     conversation: Passage | StandaloneChat, key: str | None, digest: bytes, question: Message
 ) -> None:
-    """Keep with the message the key that it came with, if any. One statement."""
+    """Store the key that the message was sent with, if any. One statement."""
     if key:
         fields = {
             "user_id": conversation.user_id,
@@ -42,5 +47,5 @@ def save_key(
 
 
 def delete_expired_keys() -> int:
-    """Delete the keys that have served their time; how many."""
+    """Delete keys older than KEY_LIFETIME; returns how many."""
     return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()[0]

@@ -1,7 +1,7 @@
-"""A turn in the database: begun, ended, found again by its key. Each function is one short transaction.
+"""A turn (a user's message and its answer) in the database: start, restart, replay, finish.
 
-A turn is a user's message and the answer to it. Its rows are there before the model is asked, and whatever
-happens afterwards (the model refuses, the process dies) ends in a status of the answer.
+Each function is one short transaction. A turn's rows exist before the model is asked; whatever
+fails later (the model refuses, the process dies) ends in a status of the answer.
 """
 
 import hashlib
@@ -16,63 +16,19 @@ from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import idempotency
-from chat.models import (
-    Message,
-    MessageQuerySet,
-    Passage,
-    Role,
-    RunningAnswer,
-    StandaloneChat,
-    Status,
-)
+from chat.answers.turn_statements import ADD_TURN, FINISH, TOUCH, AnyConversation, execute
+from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_hit
 
-AnyConversation = Passage | StandaloneChat
-ABANDONED_S = (
-    10  # an answer whose process has shown no life for so long has none; docs/decisions/0006
-)
-INTERRUPTED = "interrupted"  # error of an answer whose process died or was stopped
-# The message tables by a running answer's column. Locks: the rows named, for the statement.
-END_ABANDONED = """
-    WITH gone AS (
-        DELETE FROM running_answers WHERE alive_at < now() - make_interval(secs => %(seconds)s)
-        RETURNING passage_id, message_id, text
-    ), passages AS (
-        UPDATE chat_messages m SET status = 'interrupted', error = 'interrupted', content = gone.text
-        FROM gone WHERE gone.passage_id IS NOT NULL AND m.id = gone.message_id
-    )
-    UPDATE standalone_chat_messages m SET status = 'interrupted', error = 'interrupted', content = gone.text
-    FROM gone WHERE gone.passage_id IS NULL AND m.id = gone.message_id
-"""
-# Whoever deletes the row of an answer being given writes the answer, and nobody else. Locks: both rows.
-FINISH = """
-    WITH ours AS (DELETE FROM running_answers WHERE id = %(running)s RETURNING id)
-    UPDATE {table} SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s
-    WHERE id = %(id)s AND EXISTS (SELECT FROM ours)
-"""
-LOCK_USER = "SELECT FROM {users} WHERE id = %s FOR NO KEY UPDATE"
-# The conversation's new time, and whatever of the user's is being answered, as it is once the user's row is ours.
-TOUCH = """
-    UPDATE {conversations} SET updated_at = %(now)s WHERE id = %(conversation)s
-    RETURNING ARRAY(SELECT {column} FROM running_answers WHERE user_id = %(user)s)
-"""
-ADD = """
-    WITH question AS (
-        INSERT INTO {messages} (user_id, {column}, role, content, created_at)
-        VALUES (%(user)s, %(conversation)s, 'user', %(content)s, %(now)s) RETURNING id
-    ), answer AS (
-        INSERT INTO {messages} (user_id, {column}, role, content, created_at, status, reply_to)
-        SELECT %(user)s, %(conversation)s, 'assistant', '', %(now)s, 'streaming', id FROM question
-        RETURNING id, reply_to
-    )
-    INSERT INTO running_answers (user_id, {column}, message_id)
-    SELECT %(user)s, %(conversation)s, id FROM answer RETURNING id, message_id, (SELECT reply_to FROM answer)
-"""
+INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
 
 
 @dataclass
 class Turn:
-    """A message, its answer, and the row of the answer being given; ``running_id`` is None where it is over."""
+    """A user's message and its answer.
+
+    ``running_id`` is the id of the answer's row in running_answers; None: the answer has ended.
+    """
 
     conversation: AnyConversation
     question: Message
@@ -82,7 +38,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an answer ended; ``error`` is None where it is an answer, whole or stopped by the user."""
+    """How an answer ended. ``error`` is None if it is complete or the user stopped it."""
 
     status: Status
     error: str | None = None
@@ -90,9 +46,9 @@ class Ending:
 
 
 def start(conversation: AnyConversation, content: str, *, key: str | None) -> Turn:
-    """Keep the user's message and make room for its answer, or find the turn that the key began.
+    """Save the user's message and an empty answer, or return the turn of the idempotency key.
 
-    Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is kept.
+    Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is saved.
     """
     digest = hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
@@ -108,101 +64,67 @@ def start(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
 
 
 def restart(conversation: AnyConversation, answer: Message, *, key: str | None) -> Turn:
-    """Make room for a new text of the conversation's last answer, or find the turn that the key began.
+    """Empty the conversation's last answer, or return the turn of the idempotency key.
 
-    Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled.
+    Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled; then nothing is changed.
     """
     digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
     with transaction.atomic():
         lock_user(conversation.user_id)
-        known = idempotency.find_question(conversation, key, digest)
-        if known is not None:
-            return _replay_or_retry(conversation, known)
+        question = idempotency.find_question(conversation, key, digest)
+        if question is not None:
+            return _replay_or_retry(conversation, question)
         _refuse_if_busy(conversation)
-        question = question_of(conversation, answer)
+        question = _question_of_last(conversation, answer)
         _count_against_rate_limit(conversation)
         idempotency.save_key(conversation, key, digest, question)
         return _start_answer(conversation, question, answer)
 
 
-def question_of(conversation: AnyConversation, answer: Message) -> Message:
-    """The message that the conversation's last answer replies to. Raises NotLast."""
-    messages: MessageQuerySet = conversation.messages.all()
-    last = messages.filter(role=Role.ASSISTANT).order_by("created_at", "id").last()
-    earlier = messages.filter(role=Role.USER, created_at__lte=answer.created_at).order_by(
-        "created_at", "id"
-    )
-    question = messages.filter(pk=answer.reply_to or 0).first() or earlier.last()
-    if last is None or last.pk != answer.pk or question is None:
-        raise errors.NotLast
-    return cast("Message", question)
+def finish(
+    answer: Message, text: str, ending: Ending, *, running_id: int | None, truncated: bool = False
+) -> Message | None:
+    """Save the answer unless another process ended it first. One statement, else two.
 
-
-def finish(turn: Turn, text: str, ending: Ending, *, truncated: bool = False) -> Message | None:
-    """Write the answer, once, unless another process has ended it; the message as it is then, None if it is gone.
-
-    One statement, two where another was quicker.
+    Returns the answer as it is in the database; None if it was deleted.
     """
-    answer = turn.answer
-    written = {
+    values = {
         "content": text,
         "status": ending.status,
         "error": ending.error,
         "truncated": truncated,
     }
-    statement = FINISH.replace("{table}", answer._meta.db_table)
     with connection.cursor() as cursor:
-        cursor.execute(statement, written | {"running": turn.running_id, "id": answer.pk})
-        ours = cursor.rowcount
-    if not ours:
+        ids = {"running_id": running_id, "answer_id": answer.pk}
+        cursor.execute(FINISH[type(answer)], values | ids)
+        claimed = bool(cursor.rowcount)
+    if not claimed:
         return type(answer)._default_manager.filter(pk=answer.pk).first()
-    for name, value in written.items():
+    for name, value in values.items():
         setattr(answer, name, value)
     return answer
 
 
 def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
-    """Keep with the answer the ids of what it is given, before it is given: it counts though the process dies."""
+    """Store the ids of what the prompt holds, before the model sees it: the process may die."""
     answer.context = context or None
     if context:
         type(answer)._default_manager.filter(pk=answer.pk).update(context=context)
 
 
-def heartbeat(texts: dict[int, str]) -> dict[int, bool]:
-    """Write the texts so far of running answers (row id → text); which still run, and which were asked to stop."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE running_answers r SET text = v.text, alive_at = now() "
-            "FROM unnest(%s::bigint[], %s::text[]) v(id, text) WHERE r.id = v.id RETURNING r.id, r.stop_asked",
-            [list(texts), list(texts.values())],
-        )
-        return dict(cursor.fetchall())
-
-
-def poll_stop_flags(ids: list[int]) -> dict[int, bool]:
-    """Which of these running answers still run, and which were asked to stop. Writes nothing."""
-    return dict(RunningAnswer.objects.filter(pk__in=ids).values_list("pk", "stop_asked"))
-
-
-def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
-    """End as interrupted, with the text they have, the answers of processes that are gone."""
-    with connection.cursor() as cursor:
-        cursor.execute(END_ABANDONED, {"seconds": seconds})
-
-
 def running_answer_of(conversation: AnyConversation) -> RunningAnswer | None:
-    """The conversation's answer being given."""
-    return RunningAnswer.objects.filter(**of_conversation(conversation)).first()
+    """The row of the answer that is being generated in the conversation."""
+    return RunningAnswer.objects.filter(**{conversation.kind: conversation}).first()
 
 
 def lock_user(user_id: int) -> None:
-    """Wait for the user's other turn to be begun: limits are counted one after the other. Lock: the user's row."""
-    with connection.cursor() as cursor:
-        cursor.execute(LOCK_USER.replace("{users}", get_user_model()._meta.db_table), [user_id])
+    """Serialise one user's turns: lock the user's row (FOR NO KEY UPDATE) until the commit."""
+    users = get_user_model()._default_manager.select_for_update(no_key=True)
+    list(users.filter(pk=user_id).values_list("pk"))
 
 
 def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:
-    """The turn as it ended; one without an answer runs again, and is not counted: it was, the first time."""
+    """Replay a finished turn. Retry a failed one without counting it against the rate limit again."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
     if answer is not None and answer.status == Status.STREAMING:
         raise errors.InProgress
@@ -212,10 +134,24 @@ def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:
     return _start_answer(conversation, question, answer)
 
 
+def _question_of_last(conversation: AnyConversation, answer: Message) -> Message:
+    """The message that the answer replies to. Raises NotLast if a later answer exists."""
+    messages: MessageQuerySet = conversation.messages.all()
+    last = messages.filter(role=Role.ASSISTANT).in_order().last()
+    earlier = messages.filter(role=Role.USER, created_at__lte=answer.created_at).in_order()
+    question = messages.filter(pk=answer.reply_to or 0).first() or earlier.last()
+    if last is None or last.pk != answer.pk or question is None:
+        raise errors.NotLast
+    return cast("Message", question)
+
+
 def _refuse_if_busy(conversation: AnyConversation) -> None:
-    """One answer at once for a conversation, STREAMS_PER_USER for a user; abandoned ones count until ended."""
-    # It may have been deleted since it was found; whoever deletes it holds the user's row, as we do now.
-    row = _execute(TOUCH, conversation)
+    """One answer at a time per conversation, STREAMS_PER_USER per user.
+
+    The user's row must be locked. Abandoned answers count until they are ended. Raises NotFound
+    if the conversation was deleted meanwhile.
+    """
+    row = execute(TOUCH, conversation, now=timezone.now())
     if row is None:
         raise NotFound
     (busy,) = row
@@ -223,36 +159,6 @@ def _refuse_if_busy(conversation: AnyConversation) -> None:
         raise errors.InProgress
     if len(busy) >= settings.STREAMS_PER_USER:
         raise errors.TooManyStreams(retry_after_s=1)
-
-
-def _execute(
-    statement: str, conversation: AnyConversation, **params: Any
-) -> tuple[Any, ...] | None:
-    """The statement's row; the names of the conversation's tables and its column stand in braces."""
-    source = conversation.messages.model.memory_table
-    names = {
-        "conversations": conversation._meta.db_table,
-        "messages": source.table,
-        "column": source.conversation,
-    }
-    params |= {"user": conversation.user_id, "conversation": conversation.pk}
-    with connection.cursor() as cursor:
-        cursor.execute(statement.format(**names), {"now": timezone.now()} | params)
-        return cast("tuple[Any, ...] | None", cursor.fetchone())
-
-
-def _add_turn(conversation: AnyConversation, content: str) -> Turn:
-    """The user's message, its answer still empty, and the row of the answer being given. One statement."""
-    now = timezone.now()
-    row = _execute(ADD, conversation, content=content, now=now)
-    running_id, answer_id, question_id = row or (None, None, None)
-    fields = {"user_id": conversation.user_id, "conversation": conversation, "created_at": now}
-    new = conversation.messages.model
-    question = new(pk=question_id, role=Role.USER, content=content, **fields)
-    answer = new(
-        pk=answer_id, role=Role.ASSISTANT, status=Status.STREAMING, reply_to=question_id, **fields
-    )
-    return Turn(conversation, question, answer, running_id)
 
 
 def _count_against_rate_limit(conversation: AnyConversation) -> None:
@@ -264,13 +170,23 @@ def _count_against_rate_limit(conversation: AnyConversation) -> None:
         raise errors.Throttled(retry_after_s=wait_s)
 
 
-def _add(conversation: AnyConversation, role: Role, **fields: Any) -> Message:
-    return conversation.messages.create(user_id=conversation.user_id, role=role, **fields)
+def _add_turn(conversation: AnyConversation, content: str) -> Turn:
+    """Insert the user's message, its empty answer and the running_answers row. One statement."""
+    now = timezone.now()
+    row = execute(ADD_TURN, conversation, content=content, now=now)
+    running_id, answer_id, question_id = row or (None, None, None)
+    fields = {"user_id": conversation.user_id, "conversation": conversation, "created_at": now}
+    new = conversation.messages.model
+    question = new(pk=question_id, role=Role.USER, content=content, **fields)
+    answer = new(
+        pk=answer_id, role=Role.ASSISTANT, status=Status.STREAMING, reply_to=question_id, **fields
+    )
+    return Turn(conversation, question, answer, running_id)
 
 
 def _start_answer(conversation: AnyConversation, question: Message, answer: Message | None) -> Turn:
-    """The rows of an answer being given: a new one, or the earlier one emptied."""
-    empty = {
+    """Add an empty answer, or empty the given one, and add the running_answers row."""
+    empty: dict[str, Any] = {
         "content": "",
         "status": Status.STREAMING,
         "error": None,
@@ -278,20 +194,14 @@ def _start_answer(conversation: AnyConversation, question: Message, answer: Mess
         "reply_to": question.pk,
     }
     if answer is None:
-        answer = _add(conversation, Role.ASSISTANT, **empty)
+        new = {"user_id": conversation.user_id, "role": Role.ASSISTANT}
+        answer = cast("Message", conversation.messages.create(**new, **empty))
     else:
-        empty["edited_at"] = (
-            timezone.now()
-        )  # what was said before, and to whom it was given, is no more
+        empty["edited_at"] = timezone.now()  # so that what was given the old text is tainted
         for name, value in empty.items():
             setattr(answer, name, value)
         answer.save(update_fields=list(empty))
     running = RunningAnswer.objects.create(
-        user_id=conversation.user_id, message_id=answer.pk, **of_conversation(conversation)
+        user_id=conversation.user_id, message_id=answer.pk, **{conversation.kind: conversation}
     )
     return Turn(conversation, question, answer, running.pk)
-
-
-def of_conversation(conversation: AnyConversation) -> dict[str, AnyConversation]:
-    """The column that holds the conversation, by its kind."""
-    return {conversation.kind: conversation}

@@ -1,75 +1,46 @@
-"""HTTP in, one call of the service, HTTP out. What belongs to another user is not found, as if it were not there."""
+"""Conversations and messages over HTTP: parse, call the service once, render.
 
-from typing import Any, ClassVar, cast
+Every query starts with the user's own rows: another user's are 404, as if they did not exist.
+"""
 
-from django.db import connection
+from typing import Any, cast
+
 from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, generics, status
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat.answers import runner, turns
-from chat.answers.llm import CompletionError
-from chat.answers.runner import LiveAnswer
-from chat.answers.turns import Turn
 from chat.api import events
 from chat.api.events import EventNegotiation
-from chat.api.serializers import (
-    ChatSerializer,
-    ContentSerializer,
-    ErrorSerializer,
-    MessageSerializer,
-    PassageSerializer,
-    TurnSerializer,
-)
-from chat.errors import ModelError, NotLast
-from chat.memory import recalled
+from chat.api.openapi_schema import ERROR, KEY, REFUSED, UNANSWERED
+from chat.api.pagination import MessagePages, Pages
+from chat.api.responses import idempotency_key, render_events, render_reply
+from chat.api.serializers import ContentSerializer, MessageSerializer, TurnSerializer
+from chat.errors import NotLast
 from chat.models import Message, Passage, Role, StandaloneChat
 from chat.services import ChatService
 
-MAX_KEY_CHARS = 255
-REPLAYED = {"Idempotent-Replayed": "true"}
-ERROR = OpenApiResponse(ErrorSerializer)
-REFUSED = dict.fromkeys((400, 401, 403, 404, 409), ERROR)
-UNANSWERED = REFUSED | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
-KEY = OpenApiParameter(
-    "Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 characters"
-)
-
-
-class Pages(CursorPagination):
-    """Pages by cursor, so that what is added meanwhile moves nothing; ``?page_size=`` up to 100."""
-
-    page_size = 50
-    max_page_size = 100
-    page_size_query_param = "page_size"
-    ordering = ("-created_at", "-id")
-
-
-class MessagePages(Pages):
-    """Messages: oldest first."""
-
-    ordering = ("created_at", "id")
-
 
 class ConversationMixin:
-    """Views of both kinds of conversation, told apart by ``model``; each kind's address names it."""
+    """For both kinds of conversation; the URL configuration sets ``model``."""
 
-    model: ClassVar[type[Passage | StandaloneChat]]
+    model: type[Passage | StandaloneChat] = StandaloneChat
     request: Any
     kwargs: dict[str, Any]
 
     def get_queryset(self) -> QuerySet[Any]:
-        """The user's own conversations."""
-        return cast("QuerySet[Any]", self.model._default_manager.filter(user=self.request.user))
+        return self.model.objects.of(self.request.user)
 
     def get_conversation(self) -> Any:
-        """The conversation of the address. Raises Http404."""
+        """The conversation of the URL. Raises Http404."""
         return get_object_or_404(self.get_queryset(), pk=self.kwargs["conversation_id"])
+
+    def get_service(self) -> ChatService:
+        return ChatService(self.get_conversation())
 
 
 class ConversationsView(ConversationMixin, generics.ListCreateAPIView[Any]):
@@ -78,7 +49,6 @@ class ConversationsView(ConversationMixin, generics.ListCreateAPIView[Any]):
     pagination_class = Pages
 
     def perform_create(self, serializer: Any) -> None:
-        """It belongs to who made it."""
         serializer.save(user=self.request.user)
 
 
@@ -89,7 +59,6 @@ class ConversationView(ConversationMixin, generics.RetrieveUpdateDestroyAPIView[
     http_method_names = ("get", "patch", "delete", "head", "options")
 
     def perform_destroy(self, instance: Any) -> None:
-        """Its messages go with it, and so their memory."""
         ChatService(instance).delete_conversation()
 
 
@@ -102,22 +71,25 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
 
     @extend_schema(responses={200: MessageSerializer(many=True), 401: ERROR, 404: ERROR})
     def get(self, request: Request, conversation_id: int) -> Response:
-        """A page of messages. An answer that is being given shows its text so far."""
-        conversation = self.get_conversation()
-        page = cast("list[Message]", self.paginate_queryset(conversation.messages.all()))
-        return self.get_paginated_response(show(conversation, page))
+        """A page of messages. A running answer shows its text so far."""
+        service = self.get_service()
+        page = cast("list[Message]", self.paginate_queryset(service.conversation.messages.all()))
+        messages = service.fill_in(page)
+        return self.get_paginated_response(MessageSerializer(cast("Any", messages), many=True).data)
 
     @extend_schema(
         parameters=[KEY], request=ContentSerializer, responses={201: TurnSerializer} | UNANSWERED
     )
-    def post(self, request: Request, conversation_id: int) -> Any:
-        """Keep what the user says and answer it: 201; with the same Idempotency-Key the same answer again."""
-        service = ChatService(self.get_conversation())
-        said = ContentSerializer(data=request.data)
-        said.is_valid(raise_exception=True)
-        return respond(
-            request, *service.reply_to(said.validated_data["content"], key=key_of(request))
-        )
+    def post(self, request: Request, conversation_id: int) -> HttpResponseBase:
+        """Save the user's message and answer it: 201, or an event stream.
+
+        The same Idempotency-Key again returns the same answer.
+        """
+        service = self.get_service()
+        body = ContentSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        content = body.validated_data["content"]
+        return render_reply(request, service.reply_to(content, key=idempotency_key(request)))
 
 
 class MessageView(ConversationMixin, APIView):
@@ -125,64 +97,58 @@ class MessageView(ConversationMixin, APIView):
 
     @extend_schema(responses={200: MessageSerializer, 401: ERROR, 404: ERROR})
     def get(self, request: Request, conversation_id: int, message_id: int) -> Response:
-        """The message; an answer that is being given shows its text so far."""
-        conversation = self.get_conversation()
-        return Response(show(conversation, [self.get_message(conversation)])[0])
+        """The message. A running answer shows its text so far."""
+        service = self.get_service()
+        (message,) = service.fill_in([self.get_message(service)])
+        return Response(MessageSerializer(message).data)
 
     @extend_schema(request=ContentSerializer, responses={200: MessageSerializer} | REFUSED)
     def patch(self, request: Request, conversation_id: int, message_id: int) -> Response:
-        """Change what the user said; an answer to it stays as it is. 403 for what Verse said."""
-        conversation = self.get_conversation()
-        message = self.get_message(conversation)
+        """Edit the user's own message; its answer stays as it is. 403 for an assistant's message."""
+        service = self.get_service()
+        message = self.get_message(service)
         if message.role != Role.USER:
             raise exceptions.PermissionDenied("Only your own messages can be edited.")
-        said = ContentSerializer(data=request.data)
-        said.is_valid(raise_exception=True)
-        return Response(
-            MessageSerializer(ChatService(conversation).edit(message, **said.validated_data)).data
-        )
+        body = ContentSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return Response(MessageSerializer(service.edit(message, **body.validated_data)).data)
 
     @extend_schema(responses={204: None} | REFUSED)
     def delete(self, request: Request, conversation_id: int, message_id: int) -> Response:
-        """Forget the message, whoever said it."""
-        conversation = self.get_conversation()
-        ChatService(conversation).delete(self.get_message(conversation))
+        """Delete the message, of either role."""
+        service = self.get_service()
+        service.delete(self.get_message(service))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    def get_message(self, conversation: Any) -> Message:
-        """The message of the address. Raises Http404."""
-        return cast(
-            "Message", get_object_or_404(conversation.messages.all(), pk=self.kwargs["message_id"])
-        )
+    def get_message(self, service: ChatService) -> Message:
+        """The message of the URL. Raises Http404."""
+        messages = service.conversation.messages.all()
+        return cast("Message", get_object_or_404(messages, pk=self.kwargs["message_id"]))
 
 
 class AnswerView(MessageView):
-    """Views of one message of the assistant's."""
+    """Views of one assistant message."""
 
-    def get_message(self, conversation: Any) -> Message:
-        """The answer of the address. Raises Http404, for a user's own message too."""
-        message = super().get_message(conversation)
+    def get_message(self, service: ChatService) -> Message:
+        """The answer of the URL. Raises Http404, for a user's own message too."""
+        message = super().get_message(service)
         if message.role != Role.ASSISTANT:
             raise exceptions.NotFound
         return message
 
 
 class EventsView(AnswerView):
-    """An answer as it is being given."""
+    """The events of one answer."""
 
     http_method_names = ("get", "options")
     content_negotiation_class = EventNegotiation
 
     @extend_schema(responses={(200, events.MEDIA_TYPE): str, 401: ERROR, 404: ERROR})
     def get(self, request: Request, conversation_id: int, message_id: int) -> Any:
-        """Server-sent events: what is there as one ``delta``, the rest as it comes, ``done`` or ``error``."""
-        conversation = self.get_conversation()
-        answer = self.get_message(conversation)
-        here = runner.find_live_answer(answer)
-        connection.close()
-        return events.stream(
-            events.live_events(here) if here else events.stored_events(conversation, answer)
-        )
+        """Server-sent events: the text so far as one ``delta``, the rest as it is generated, then
+        ``done`` or ``error``."""
+        service = self.get_service()
+        return render_events(service, self.get_message(service))
 
 
 class StopView(AnswerView):
@@ -192,101 +158,22 @@ class StopView(AnswerView):
 
     @extend_schema(request=None, responses={200: MessageSerializer, 401: ERROR, 404: ERROR})
     def post(self, request: Request, conversation_id: int, message_id: int) -> Response:
-        """End the answer within a second, whatever process gives it; a finished one stays as it is."""
-        conversation = self.get_conversation()
-        answer = ChatService(conversation).stop(self.get_message(conversation))
-        return Response(MessageSerializer(answer).data)
+        """End the answer within a second, in any process; a finished one stays as it is."""
+        service = self.get_service()
+        return Response(MessageSerializer(service.stop(self.get_message(service))).data)
 
 
 class RegenerateView(MessageView):
-    """Make an answer anew."""
+    """Generate the last answer again."""
 
     http_method_names = ("post", "options")
     content_negotiation_class = EventNegotiation
 
     @extend_schema(parameters=[KEY], request=None, responses={201: TurnSerializer} | UNANSWERED)
-    def post(self, request: Request, conversation_id: int, message_id: int) -> Any:
-        """Answer the same message again under the answer's id: 201 or events; its old text is gone."""
-        conversation = self.get_conversation()
-        answer = self.get_message(conversation)
+    def post(self, request: Request, conversation_id: int, message_id: int) -> HttpResponseBase:
+        """Answer the same message again, under the answer's id: 201 or events."""
+        service = self.get_service()
+        answer = self.get_message(service)
         if answer.role != Role.ASSISTANT:
             raise NotLast
-        return respond(request, *ChatService(conversation).regenerate(answer, key=key_of(request)))
-
-
-def respond(request: Request, turn: Turn, here: LiveAnswer | None) -> Any:
-    """The turn as the client asked for it: 201 with the whole, or events as they come."""
-    if not events.wants_events(request):
-        return answered(turn, here)
-    question = MessageSerializer(turn.question).data
-    if here is None:
-        first = {"user_message": question, "context": context_json(turn.answer)}
-        connection.close()
-        return events.stream(
-            events.with_context_event(first, events.finished_events(turn)), **REPLAYED
-        )
-    connection.close()
-    try:
-        here.prepared.result()
-    except CompletionError:  # nothing was asked: a plain status, not a stream
-        return answered(turn, here)
-    first = {"user_message": question, "context": [one.as_json() for one in here.context]}
-    return events.stream(events.with_context_event(first, events.live_events(here)))
-
-
-def show(conversation: Any, messages: list[Message]) -> list[dict[str, Any]]:
-    """The messages as JSON; one query more where one of them is being given."""
-    streams = any(message.status == "streaming" for message in messages)
-    row = turns.running_answer_of(conversation) if streams else None
-    so_far = {row.message_id: row.text} if row else {}
-    recalled.attach_memories(messages)
-    serializer = MessageSerializer(cast("Any", messages), many=True, context={"so_far": so_far})
-    return cast("list[dict[str, Any]]", serializer.data)
-
-
-def key_of(request: Request) -> str | None:
-    """The Idempotency-Key. ValidationError: it is empty or too long."""
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
-        raise exceptions.ValidationError(
-            {"Idempotency-Key": [f"It has 1 to {MAX_KEY_CHARS} characters."]}
-        )
-    return key
-
-
-def answered(turn: Turn, here: LiveAnswer | None) -> Response:
-    """201 with the whole answer, waited for without a database connection; ModelError where there is none."""
-    if here is None:
-        return Response(turn_json(turn), status=status.HTTP_201_CREATED, headers=REPLAYED)
-    connection.close()
-    answer = here.finished.result()
-    if answer is None:
-        raise exceptions.NotFound  # the conversation was deleted meanwhile
-    turn.answer = answer
-    if answer.error:
-        detail = here.ending.detail if here.ending else ""
-        raise ModelError(answer.error, detail or events.DETAILS[answer.error], **turn_json(turn))
-    return Response(turn_json(turn), status=status.HTTP_201_CREATED)
-
-
-def turn_json(turn: Turn) -> dict[str, Any]:
-    """The turn as the API shows it."""
-    context = context_json(turn.answer)
-    body = {"user_message": turn.question, "assistant_message": turn.answer, "context": context}
-    truncated = {"truncated": True} if turn.answer.truncated else {}
-    return cast("dict[str, Any]", TurnSerializer(body | truncated).data)
-
-
-def context_json(answer: Message) -> list[dict[str, Any]]:
-    """What the answer was given, as the API shows it."""
-    return [one.as_json() for one in recalled.memories_of(answer)]
-
-
-def of_kind(view: type[Any], model: type[Any]) -> Any:
-    """The view for one kind of conversation."""
-    serializers = {Passage: PassageSerializer, StandaloneChat: ChatSerializer}
-    named = {"model": model, "__doc__": view.__doc__}
-    if issubclass(view, ConversationsView | ConversationView):
-        named["serializer_class"] = serializers[model]
-    made: Any = type(f"{model.__name__}{view.__name__}", (view,), named)
-    return made.as_view()
+        return render_reply(request, service.regenerate(answer, key=idempotency_key(request)))

@@ -1,28 +1,38 @@
-"""The OpenAPI description's common part: how any address may refuse."""
+"""The error responses of the OpenAPI schema: per view, and the hook that adds the common ones."""
 
 from typing import Any
 
-# What each operation may answer besides its own: found once by fuzzing, true of all.
-REFUSALS = {
-    "400": "The request is wrong; the fields that are stand beside `detail` and `code`.",
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+
+from chat.api.serializers import ErrorSerializer
+
+ERROR = OpenApiResponse(ErrorSerializer)
+REFUSED = dict.fromkeys((400, 401, 403, 404, 409), ERROR)
+UNANSWERED = REFUSED | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
+KEY = OpenApiParameter(
+    "Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 characters"
+)
+# What every operation may answer besides its own; found by fuzzing.
+COMMON_ERRORS = {
+    "400": "The request is wrong; wrong fields are named next to `detail` and `code`.",
     "401": "No token, or one that is wrong or revoked.",
     "403": "Not permitted.",
-    "404": "Not there, or another user's.",
-    "406": "No form of the answer is acceptable.",
+    "404": "Does not exist, or belongs to another user.",
+    "406": "No acceptable media type.",
     "413": "The body is larger than 1 MB.",
-    "415": "The body is no JSON.",
+    "415": "The body is not JSON.",
     "503": "The database cannot be reached.",
 }
-ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-def document_refusals(result: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: each operation with its refusals added."""
+def document_errors(result: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """drf-spectacular's postprocessing hook: add COMMON_ERRORS to each operation."""
     for path in result["paths"].values():
         for method in METHODS & set(path):
-            for status, description in REFUSALS.items():
+            for status, description in COMMON_ERRORS.items():
                 path[method]["responses"].setdefault(
-                    status, {"description": description, "content": ERROR}
+                    status, {"description": description, "content": CONTENT}
                 )
     return result

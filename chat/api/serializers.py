@@ -1,4 +1,4 @@
-"""The JSON that comes in and goes out. docs/api.md"""
+"""Request and response bodies. docs/api.md"""
 
 from typing import Any
 
@@ -10,13 +10,12 @@ from chat.models import MAX_CONTENT_CHARS, ApiToken, Message, Passage, Role, Sta
 
 
 class Text(serializers.CharField):
-    """Text as it was sent, not blank; a number or a list is no text."""
+    """Text exactly as sent, not blank. Unlike DRF's CharField it refuses numbers."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """The text itself. ValidationError: it is blank or no text."""
         if not isinstance(data, str):
             self.fail("invalid")
         if not data.strip() and not self.allow_blank:
@@ -25,7 +24,7 @@ class Text(serializers.CharField):
 
 
 class CredentialsSerializer(serializers.Serializer[Any]):
-    """Who wants a token, and what to call it."""
+    """A username and a password, and a name for the new token."""
 
     username = serializers.CharField(max_length=150)
     password = Text(max_length=4096, write_only=True)
@@ -33,14 +32,14 @@ class CredentialsSerializer(serializers.Serializer[Any]):
 
 
 class NewTokenSerializer(serializers.Serializer[Any]):
-    """A token, this once."""
+    """The key of a new token, shown only once."""
 
     token = serializers.CharField()
     id = serializers.IntegerField()
 
 
 class TokenSerializer(serializers.ModelSerializer[ApiToken]):
-    """What is known of a token; never the token."""
+    """A token without its key."""
 
     class Meta:
         model = ApiToken
@@ -71,7 +70,7 @@ class PassageSerializer(serializers.ModelSerializer[Passage]):
 
 
 class ContentSerializer(serializers.Serializer[Any]):
-    """What the user says; whatever else stands in the body is not looked at."""
+    """The user's message. Other fields are ignored."""
 
     content = Text(max_length=MAX_CONTENT_CHARS)
 
@@ -85,58 +84,52 @@ class MemorySourceSerializer(serializers.Serializer[Any]):
 
 
 class MemorySerializer(serializers.Serializer[Any]):
-    """A message recalled; ``score`` has no fixed scale: it orders the results of one recall.
+    """A recalled message. ``score`` has no fixed scale: it orders the results of one recall.
 
-    ``with`` is there where the other half of its turn was given to the model along with it: that message's id.
+    ``with`` holds the id of the other message of its turn, if that is in the prompt too.
     """
 
     message_id = serializers.IntegerField()
-    source = MemorySourceSerializer()  # type: ignore[assignment] # the contract's name
+    source = MemorySourceSerializer()  # type: ignore[assignment] # a promised name
     role = serializers.ChoiceField(Role.choices)
     content = serializers.CharField()
     created_at = serializers.DateTimeField()
     score = serializers.FloatField()
 
     def get_fields(self) -> dict[str, Any]:
-        """The fields, and one whose name is a word of Python's."""
+        # "with" is a keyword and cannot be an attribute.
         return super().get_fields() | {
             "with": serializers.ListField(child=serializers.IntegerField(), required=False)
         }
 
 
 class MessageSerializer(serializers.Serializer[Message]):
-    """A message. One being given shows its text so far, which the view passes in ``so_far`` (id → text)."""
+    """A message, and for an answer the memories in its prompt."""
 
     id = serializers.IntegerField(read_only=True)
     role = serializers.ChoiceField(Role.choices, read_only=True)
-    content = serializers.SerializerMethodField()
+    content = serializers.CharField(read_only=True)
     status = serializers.ChoiceField(Status.choices, read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
-    context = serializers.SerializerMethodField()  # type: ignore[assignment] # the contract's name
-
-    def get_content(self, message: Message) -> str:
-        """The text, or as much of it as there is."""
-        if message.status == Status.STREAMING:
-            return str(self._context.get("so_far", {}).get(message.pk, ""))
-        return message.content
+    context = serializers.SerializerMethodField()  # type: ignore[assignment] # a promised name
 
     @extend_schema_field(MemorySerializer(many=True))
     def get_context(self, message: Message) -> list[dict[str, Any]]:
-        """What an answer was given, less what was forgotten since; two queries where nobody has looked yet."""
+        """Two queries, none if the memories are attached already."""
         return [memory.as_json() for memory in memories_of(message)]
 
 
 class TurnSerializer(serializers.Serializer[Any]):
-    """A message and its answer. ``truncated`` is there, and true, where the model was sent the message cut."""
+    """A message and its answer. ``truncated`` is present, and true, if the prompt held it cut."""
 
     user_message = MessageSerializer()
     assistant_message = MessageSerializer()
-    context = MemorySerializer(many=True)  # type: ignore[assignment] # the contract's name
+    context = MemorySerializer(many=True)  # type: ignore[assignment] # a promised name
     truncated = serializers.BooleanField(required=False)
 
 
 class SearchSerializer(serializers.Serializer[Any]):
-    """What to search a memory for, and where."""
+    """A search in a user's memory, and its filters."""
 
     q = Text(max_length=MAX_CONTENT_CHARS)
     limit = serializers.IntegerField(min_value=1, max_value=50, required=False)
@@ -147,20 +140,20 @@ class SearchSerializer(serializers.Serializer[Any]):
 
 
 class FoundSerializer(serializers.Serializer[Any]):
-    """What a search found, best first, and how: ``off``, ``lexical`` or ``hybrid``."""
+    """The results of a search, best first, and the mode of recall."""
 
     mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
     results = MemorySerializer(many=True)
 
 
 class MemorySwitchSerializer(serializers.Serializer[Any]):
-    """A user's own switch."""
+    """Turns a user's memory on or off."""
 
     enabled = serializers.BooleanField()
 
 
 class MemoryStateSerializer(MemorySwitchSerializer):
-    """The switch, and what is in a user's memory; numbers are messages."""
+    """The switch, and how many of the user's messages are in memory."""
 
     messages = serializers.IntegerField()
     embedded = serializers.IntegerField()
@@ -170,20 +163,20 @@ class MemoryStateSerializer(MemorySwitchSerializer):
 
 
 class EraseSerializer(serializers.Serializer[Any]):
-    """The user's own name, so that nothing is erased by mistake."""
+    """The user's own username, so that nothing is erased by mistake."""
 
     confirm = Text(max_length=150)
 
 
 class ErasedSerializer(serializers.Serializer[Any]):
-    """A receipt: how many rows of each table are gone, and when."""
+    """A receipt: how many rows of each table were deleted, and when."""
 
     deleted = serializers.DictField(child=serializers.IntegerField())
     at = serializers.DateTimeField()
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """Why something could not be done; beside these, for a body that was wrong, its fields."""
+    """Why a request failed. For a wrong body, its wrong fields are added."""
 
     detail = serializers.CharField()
     code = serializers.CharField()

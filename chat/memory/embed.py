@@ -1,4 +1,7 @@
-"""Messages are remembered: embedded, by one call outside any transaction, and stored beside their text."""
+"""Embeds messages in the background and stores the vector with the message.
+
+The call to the embedding service is made outside any transaction, without a connection.
+"""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,22 +23,23 @@ from retrieval.recall.question import extract_question
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
-WORKERS = 32  # they wait for the embedding service, without a connection
+THREADS = 32  # they mostly wait for the embedding service, without a connection
 
 
 @dataclass
 class EmbeddingJob:
-    """A message that is being remembered, in a thread of its own."""
+    """A message that is embedded by a background thread.
 
-    vector: Future[Vector | None] = field(
-        default_factory=Future
-    )  # of what it asks; None: there is none
-    stored: Future[None] = field(default_factory=Future)  # the work is over
+    ``vector`` is of what the message asks, None if there is none; ``stored``: the job has ended.
+    """
+
+    vector: Future[Vector | None] = field(default_factory=Future)
+    stored: Future[None] = field(default_factory=Future)
 
     def vector_within(self, seconds: float) -> Vector | None:
-        """The embedding of what the message asks; None where there is none yet.
+        """The vector, None if it is not ready in time.
 
-        A call under way is not cut off: its vector is stored when it comes, and so not bought twice.
+        The call goes on: its vector is stored when it comes, and so not paid for twice.
         """
         try:
             return self.vector.result(timeout=max(seconds, 0))
@@ -49,53 +53,56 @@ class EmbeddingJob:
 
 
 def embed_in_background(message: Message, *, allowed: bool = False) -> EmbeddingJob:
-    """Begin to remember the message; ``allowed``: the caller has looked at the switches."""
-    work = EmbeddingJob()
-    work.stored = memory_executor().submit(
-        with_connection, embed_message, message, work.vector, allowed=allowed
+    """Start to embed the message. ``allowed``: the user's memory settings are checked already."""
+    job = EmbeddingJob()
+    job.stored = memory_executor().submit(
+        with_connection, embed_message, message, job.vector, allowed=allowed
     )
-    return work
+    return job
 
 
 def embed_message(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
-    """Embed the message, tell its ``vector``, then store it. It does not fail: a row without one stays pending."""
+    """Embed the message, resolve ``vector``, then store it. Never fails.
+
+    A message that could not be embedded stays pending.
+    """
     try:
         if message.content and message.status in (Status.COMPLETE, Status.INTERRUPTED):
             _embed(message, vector, allowed=allowed)
-    except (EmbeddingError, NoMemory):  # said in the log where it happened
-        pass
+    except (EmbeddingError, NoMemory):
+        pass  # logged where it was raised
     except Error as error:
         logger.error("Error generating embeddings: not stored, %s", error_name(error))
     except Exception:
-        logger.exception("A message could not be remembered")
+        logger.exception("A message could not be embedded")
     finally:
         if not vector.done():
             vector.set_result(None)
 
 
 def _embed(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
-    """At most one call, outside any transaction; none for a text of the same user that is embedded already.
+    """At most one call; none if an equal text of the same user is embedded already.
 
-    Of a long message two texts are embedded: itself, to be stored, and what it asks.
+    Of a long message two texts are embedded: the whole, to be stored, and the question in it.
     """
     model = embedding_service.model_name()
     if model is None or not (allowed or memory_settings_of(message.user_id).allow(message)):
         return
     current_model.check_model(model)
     content = message.content
-    asked = extract_question(content) if message.role == Role.USER else content
+    question = extract_question(content) if message.role == Role.USER else content
     known = storage.known(message.user_id, content, model=model)
     vectors = {} if known is None else {content: known}
-    missing = [text for text in dict.fromkeys((content, asked)) if text not in vectors]
+    missing = [text for text in dict.fromkeys((content, question)) if text not in vectors]
     if missing:
         release_connection()
         vectors |= zip(missing, embedding_service.submit(missing).result(), strict=True)
-    vector.set_result(vectors[asked])
+    vector.set_result(vectors[question])
     storage.store(message.memory_table, message.pk, content, vectors[content], model=model)
 
 
 def finish_embedding_jobs() -> None:
-    """Wait for the work that is under way; for the end of a process, and of tests."""
+    """Wait for running jobs; for the end of a process, and of tests."""
     if memory_executor.cache_info().currsize:
         memory_executor().shutdown()
         memory_executor.cache_clear()
@@ -103,5 +110,5 @@ def finish_embedding_jobs() -> None:
 
 @cache
 def memory_executor() -> ThreadPoolExecutor:
-    """The threads in which memory's work waits, beside the requests'."""
-    return ThreadPoolExecutor(WORKERS, "memory")
+    """The threads for embedding and recall, apart from those of requests."""
+    return ThreadPoolExecutor(THREADS, "memory")

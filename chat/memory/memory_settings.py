@@ -1,4 +1,4 @@
-"""What a user has turned off: all of memory, or some conversations."""
+"""What a user has excluded from memory: everything, or single conversations."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ from django.db import connection
 
 from chat.models import Message
 
-SWITCHES = """
+# Locks: nothing. The tables exist in a schema without memory, too.
+SELECT_SETTINGS = """
     SELECT coalesce((SELECT enabled FROM memory_switches WHERE user_id = %(user)s), true),
         ARRAY(SELECT id * 2 FROM standalone_chats WHERE user_id = %(user)s AND NOT memory
             UNION ALL SELECT id * 2 + 1 FROM passages WHERE user_id = %(user)s AND NOT memory)
@@ -15,22 +16,20 @@ SWITCHES = """
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """What a user has turned off: all of memory, or the conversations with these references."""
+    """The user's switch, and packed refs of the conversations whose ``memory`` is off."""
 
     enabled: bool
     hidden: list[int]
 
     def allow(self, message: Message) -> bool:
-        """Whether the message may be embedded, and recall for it."""
-        return (
-            self.enabled
-            and message.memory_table.pack_ref(message.conversation_id) not in self.hidden
-        )
+        """Whether the message may be embedded, and memories recalled for it."""
+        conversation = message.memory_table.pack_ref(message.conversation_id)
+        return self.enabled and conversation not in self.hidden
 
 
 def memory_settings_of(user_id: int) -> MemorySettings:
-    """One query, of tables that are there without memory too."""
+    """One query."""
     with connection.cursor() as cursor:
-        cursor.execute(SWITCHES, {"user": user_id})
+        cursor.execute(SELECT_SETTINGS, {"user": user_id})
         enabled, hidden = cursor.fetchone() or (True, [])
     return MemorySettings(enabled, list(hidden))

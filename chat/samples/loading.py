@@ -1,4 +1,4 @@
-"""Load the sample conversations: for `make demo`, and for tests that ask the five questions."""
+"""Loads the sample conversations: for `make demo`, and for tests that ask its five questions."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Question:
-    """Something to ask of the samples, the message that holds the answer, and what it shows."""
+    """A question about the samples, the message that holds its answer, and what it shows."""
 
     question: str
     expected: str
@@ -22,7 +22,7 @@ class Question:
 
 
 def load(user: Any) -> int:
-    """Import the conversations as this user's; how many messages were new. A second time adds nothing."""
+    """Import the conversations as this user's. Returns the number of new messages."""
     lines = _lines(user.get_username())
     imported = import_lines(lines, create_users=False, skip_bad=False, progress=lambda _: None)
     for reference, text in _read("passages.json").items():
@@ -31,8 +31,7 @@ def load(user: Any) -> int:
 
 
 def questions() -> list[Question]:
-    """The five."""
-    return [Question(**one) for one in _read("questions.json")]
+    return [Question(**fields) for fields in _read("questions.json")]
 
 
 def _lines(username: str) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from chat.services import ChatService
 from chat.tests.test_memory import Api, contents, new_chat, say, search, wait_until_embedded
 from fake_openai import Answer, FakeOpenAI
 from retrieval import current_model, runtime
@@ -33,9 +34,11 @@ def system_of(remembering: FakeOpenAI) -> str:
 
 
 def test_a_memory_is_told_with_the_other_half_of_its_turn(
-    client: APIClient, remembering: FakeOpenAI, settings: Settings
+    client: APIClient, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.RAG_CONTEXT_LIMIT = 1  # which the companion does not count towards
+    monkeypatch.setattr(
+        ChatService, "RAG_CONTEXT_LIMIT", 1
+    )  # which the companion does not count towards
     remembering.chat.script(Answer("Very well, noted."))
     turn = say(client, new_chat(client), FACT)
     asked = say(client, new_chat(client), QUESTION)
@@ -63,9 +66,9 @@ def test_a_companion_that_does_not_fit_is_left_out(
 
 
 def test_a_companion_that_was_deleted_is_gone_and_its_answer_forgotten(
-    client: APIClient, settings: Settings
+    client: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.RAG_CONTEXT_LIMIT = 1
+    monkeypatch.setattr(ChatService, "RAG_CONTEXT_LIMIT", 1)
     address = new_chat(client)
     turn = say(client, address, FACT)
     asked = say(client, new_chat(client), QUESTION)
@@ -96,10 +99,10 @@ def test_what_was_said_often_is_told_once(client: APIClient) -> None:
 
 
 def test_a_question_that_is_asked_again_finds_what_it_asks_for_and_not_itself(
-    client: APIClient, remembering: FakeOpenAI, settings: Settings
+    client: APIClient, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(client, new_chat(client), FACT)
-    settings.RAG_CONTEXT_LIMIT = 2
+    monkeypatch.setattr(ChatService, "RAG_CONTEXT_LIMIT", 2)
     for answer in (
         "The piano? We move it where we please.",
         "A piano can be moved anywhere we like.",

@@ -43,7 +43,7 @@ def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(
     )
     assert not remembering.requests
     assert not StandaloneChatMessage.objects.filter(embedding__isnull=False).exists()
-    found = recall.search(alice.pk, "dog", Scope(alice.pk), limit=5)
+    found = recall.search("dog", Scope(alice.pk), limit=5)
     assert {one.message.content for one in found.memories} == {
         "My dog is called Biscuit.",
         "Tobit had a dog.",

@@ -13,7 +13,7 @@ from django.db import transaction
 from numpy.typing import NDArray
 from rest_framework.test import APIClient
 
-from chat.memory.recalled import MODELS, NUMBERS
+from chat.memory.recalled import KIND_BITS, MODELS
 from chat.models import Passage, StandaloneChat
 from chat.tests.plan_support import plan_of
 from fake_openai import FakeOpenAI
@@ -197,7 +197,7 @@ def search_by(one: Person) -> int:
     found = one.client.get("/api/memory/search/", {"q": one.asks, "limit": "50"}).json()
     assert found["mode"] == "hybrid"
     references = {
-        row["message_id"] * 2 + NUMBERS[row["source"]["kind"]] for row in found["results"]
+        row["message_id"] * 2 + KIND_BITS[row["source"]["kind"]] for row in found["results"]
     }
     assert references == one.own
     assert all(f"canary{one.user.username} " in row["content"] for row in found["results"])

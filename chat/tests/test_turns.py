@@ -12,7 +12,7 @@ from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat.answers import idempotency, runner, turns
+from chat.answers import heartbeat, idempotency, runner, turns
 from chat.models import (
     IdempotencyKey,
     Passage,
@@ -344,12 +344,16 @@ def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
 def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: StandaloneChat) -> None:
     turn = turns.start(chat, "Hello", key="k")
     RunningAnswer.objects.update(text="So far")
-    turns.end_abandoned()
+    heartbeat.end_abandoned()
     assert kept()[1] == ("assistant", "", "streaming")
-    RunningAnswer.objects.update(alive_at=timezone.now() - timedelta(seconds=turns.ABANDONED_S + 1))
-    turns.end_abandoned()
+    RunningAnswer.objects.update(
+        alive_at=timezone.now() - timedelta(seconds=heartbeat.ABANDONED_S + 1)
+    )
+    heartbeat.end_abandoned()
     assert kept()[1] == ("assistant", "So far", "interrupted")
-    late = turns.finish(turn, "Too late", turns.Ending(Status.COMPLETE))
+    late = turns.finish(
+        turn.answer, "Too late", turns.Ending(Status.COMPLETE), running_id=turn.running_id
+    )
     assert late is not None
     assert late.content == "So far"
 
@@ -379,7 +383,7 @@ def test_whatever_fails_in_a_beat_the_next_one_comes(
         beats.append(time.monotonic())
         raise RuntimeError("not a failure of the database's")
 
-    monkeypatch.setattr(runner, "PERIODIC_TASKS", {broken: 0.0})
+    monkeypatch.setattr(heartbeat, "PERIODIC_TASKS", {broken: 0.0})
     loop = runner.AnswerLoop()
     until = time.monotonic() + 10
     while len(beats) < 3 and time.monotonic() < until:

@@ -1,0 +1,130 @@
+"""Liveness of running answers: heartbeats, stop requests, and the end of abandoned answers.
+
+Every process writes the text so far of its answers, and the time, into running_answers once a
+second. An answer without a heartbeat for ABANDONED_S seconds has lost its process: the next
+process that looks ends it as interrupted. A user's stop is a flag in the same row, so that any
+process can set it. docs/decisions/0006-running-answers.md
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.db import Error, connection
+
+from chat.answers import idempotency
+from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
+from chat.answers.turns import Ending
+from chat.models import RunningAnswer, Status
+from retrieval import forgetting
+from retrieval.db_errors import error_name
+from retrieval.embeddings import usage
+from retrieval.recall import min_similarity
+
+logger = logging.getLogger(__name__)
+TICK_S = 0.25  # a stop is seen this late; docs/promises.md promises 1 s
+HEARTBEAT_S = 1.0  # text that a dying process loses at most
+ABANDONED_S = 10  # with the 2 s of PERIODIC_TASKS within the 15 s of docs/promises.md
+
+# Locks: the rows of these answers. Rows that are missing in the result have been ended elsewhere.
+HEARTBEAT = """
+    UPDATE running_answers r SET text = v.text, alive_at = now()
+    FROM unnest(%(ids)s::bigint[], %(texts)s::text[]) v(id, text)
+    WHERE r.id = v.id RETURNING r.id, r.stop_asked
+"""
+# Locks: the abandoned rows and their messages.
+END_ABANDONED = """
+    WITH abandoned AS (
+        DELETE FROM running_answers WHERE alive_at < now() - make_interval(secs => %(seconds)s)
+        RETURNING passage_id, message_id, text
+    ), passages AS (
+        UPDATE chat_messages m
+        SET status = 'interrupted', error = 'interrupted', content = abandoned.text
+        FROM abandoned WHERE abandoned.passage_id IS NOT NULL AND m.id = abandoned.message_id
+    )
+    UPDATE standalone_chat_messages m
+    SET status = 'interrupted', error = 'interrupted', content = abandoned.text
+    FROM abandoned WHERE abandoned.passage_id IS NULL AND m.id = abandoned.message_id
+"""
+
+
+def write_heartbeat(texts: dict[int, str]) -> dict[int, bool]:
+    """Save the texts so far (running_answers.id → text); return each id's stop flag."""
+    with connection.cursor() as cursor:
+        cursor.execute(HEARTBEAT, {"ids": list(texts), "texts": list(texts.values())})
+        return dict(cursor.fetchall())
+
+
+def poll_stop_flags(ids: list[int]) -> dict[int, bool]:
+    """Read the stop flag of each running answer. Ids that are missing have been ended elsewhere."""
+    return dict(RunningAnswer.objects.filter(pk__in=ids).values_list("pk", "stop_asked"))
+
+
+def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
+    """End the answers of dead processes as interrupted, with the text they had. One statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(END_ABANDONED, {"seconds": seconds})
+
+
+# What every process runs, and every how many seconds.
+PERIODIC_TASKS: dict[Callable[[], object], float] = {
+    end_abandoned: 2.0,
+    usage.flush: 5.0,
+    min_similarity.measure: 600.0,
+    idempotency.delete_expired_keys: 3600.0,
+    forgetting.purge_deleted_users: 3600.0,
+}
+
+
+class Heartbeat:
+    """Runs on the event loop for all answers of the process. ``in_db`` runs a database step."""
+
+    def __init__(
+        self, answers: dict[int, LiveAnswer], in_db: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._answers = answers  # running_answers.id → answer
+        self._in_db = in_db
+        self._last_keepalive = self._last_write = 0.0
+        self._last_runs = dict.fromkeys(PERIODIC_TASKS, 0.0)
+
+    async def run(self) -> None:
+        """Tick until cancelled, whatever fails: without ticks no answer could be stopped."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self._tick(asyncio.get_running_loop().time())
+            except Error as error:
+                logger.warning("Heartbeat could not be written: %s", error_name(error))
+            except Exception:
+                logger.exception("Heartbeat failed")
+
+    async def _tick(self, now: float) -> None:
+        if now - self._last_keepalive >= SSE_KEEPALIVE_S:
+            self._last_keepalive = now
+            for answer in list(self._answers.values()):
+                answer.add("")
+        if self._answers:
+            await self._write_or_poll(now)
+        for task, last_run in self._last_runs.items():
+            if now - last_run >= PERIODIC_TASKS[task]:
+                self._last_runs[task] = now
+                await self._in_db(task)
+
+    async def _write_or_poll(self, now: float) -> None:
+        """Write the heartbeat if it is due, else read the stop flags; stop what must stop."""
+        ids = list(self._answers)
+        if now - self._last_write >= HEARTBEAT_S:
+            self._last_write = now
+            stop_flags = await self._in_db(self._write, ids)
+        else:
+            stop_flags = await self._in_db(poll_stop_flags, ids)
+        for pk in ids:
+            answer = self._answers.get(pk)
+            if answer and stop_flags.get(pk, True):  # asked to stop, or ended elsewhere
+                answer.cancel(Ending(Status.INTERRUPTED))
+
+    def _write(self, ids: list[int]) -> dict[int, bool]:
+        # In a database thread: joining long texts would hold up the loop.
+        answers = ((pk, self._answers.get(pk)) for pk in ids)
+        return write_heartbeat({pk: answer.text for pk, answer in answers if answer})

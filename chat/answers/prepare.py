@@ -1,0 +1,42 @@
+"""Prepares a turn for the model: its history and its memories, fitted into one prompt."""
+
+from itertools import islice
+
+from django.conf import settings
+from django.db.models import Q
+
+from chat.answers import turns
+from chat.answers.llm import check_configured
+from chat.answers.prompt import Prompt, build_prompt
+from chat.answers.turns import Turn
+from chat.memory import recall
+from chat.models import Message, MessageQuerySet
+
+
+def prepare_prompt(turn: Turn, *, context_limit: int) -> Prompt:
+    """The prompt of the turn: instructions, passage, memories, history, the user's message.
+
+    Embeds and stores the question, and stores in the answer the ids of what its prompt holds.
+    Raises LLMNotConfigured if no language model is set.
+    """
+    check_configured()
+    history = history_before(turn)
+    memories = recall.recall_for_answer(turn.question, sent=history, limit=context_limit)
+    prompt = build_prompt(
+        turn.conversation,
+        turn.question,
+        history,
+        memories,
+        budget_tokens=settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS,
+        memory_tokens=settings.RAG_CONTEXT_TOKENS,
+    )
+    turns.save_context(turn.answer, prompt.stored_context())
+    return prompt
+
+
+def history_before(turn: Turn) -> list[Message]:
+    """The latest CHAT_HISTORY_LIMIT messages before the question, newest first. One query."""
+    asked_at = turn.question.created_at
+    earlier = Q(created_at__lt=asked_at) | Q(created_at=asked_at, pk__lt=turn.question.pk)
+    messages: MessageQuerySet = turn.conversation.messages.filter(earlier)
+    return list(islice(messages.said().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))
