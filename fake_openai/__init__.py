@@ -1,4 +1,4 @@
-"""A real server that speaks OpenAI's protocol and misbehaves on command; knows nothing of Django or Verse."""
+"""A real HTTP server for OpenAI's protocol that can misbehave. Independent of Django and Verse."""
 
 from fake_openai.behaviours import (
     Behaviour,

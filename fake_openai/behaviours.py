@@ -1,4 +1,4 @@
-"""The ways to answer badly that chat and embeddings share. A behaviour is a value: use it as often as needed."""
+"""Bad answers that chat and embeddings share. A behaviour is a value and can be used repeatedly."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,14 +8,14 @@ from fake_openai.shapes import JSON, Shape
 
 KINDS = {429: "requests", 500: "server_error", 502: "server_error", 503: "server_error"}
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
-LET_THE_CLIENT_READ_S = 0.02  # before a RST, which may overtake bytes that still wait in our socket
+READ_DELAY_S = 0.02  # before a RST, which can overtake bytes that wait in our socket
 
 
 class Behaviour(Protocol):
-    """One way to answer one request."""
+    """A way to answer one request."""
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
-        """Answer; return after the last byte. Cancelled when the client goes away."""
+        """Answer; return after the last byte. Cancelled when the client disconnects."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Refuse:
     code: str | None = None
     message: str = "The fake OpenAI refuses this request."
     headers: dict[str, str] = field(default_factory=dict)
-    kind: str | None = None  # OpenAI's error.type; None: what OpenAI sends with this status
+    kind: str | None = None  # OpenAI's error.type; None: the usual type of this status
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         await self.send(exchange)
 
     async def send(self, exchange: Exchange) -> None:
-        """The same without a shape: for requests that no endpoint takes."""
+        """Answer without a shape, for requests that belong to no endpoint."""
         body = error_body(self.message, self._kind(), self.code or CODES.get(self.status))
         await exchange.send_whole(body, status=self.status, content_type=JSON, headers=self.headers)
 
@@ -42,14 +42,17 @@ class Refuse:
         return self.kind or KINDS.get(self.status, "invalid_request_error")
 
 
-def RefuseByContent(message: str = "The prompt triggered the content management policy.") -> Refuse:  # noqa: N802
-    """400 ``content_filter``; named as the other behaviours, which are classes."""
+CONTENT_REFUSAL = "The prompt triggered the content management policy."
+
+
+def RefuseByContent(message: str = CONTENT_REFUSAL) -> Refuse:  # noqa: N802 # like a class
+    """400 ``content_filter``."""
     return Refuse(400, "content_filter", message)
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Take the request and send nothing, not even a head."""
+    """Read the request and send nothing, not even a status line."""
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         await exchange.hang()
@@ -57,7 +60,7 @@ class Hang:
 
 @dataclass(frozen=True)
 class HangAfter:
-    """Send the head and ``text``, then nothing more. Not streamed: the head and two thirds of the JSON."""
+    """Send ``text``, then nothing more. Not streamed: two thirds of the JSON."""
 
     text: str = ""
 
@@ -69,7 +72,7 @@ class HangAfter:
 
 @dataclass(frozen=True)
 class CutAfter:
-    """Send the head and ``text``, then close without the end of the body: RST, or FIN with ``reset=False``."""
+    """Send ``text``, then close before the body ends: by RST, or by FIN if not ``reset``."""
 
     text: str = ""
     reset: bool = True
@@ -77,13 +80,13 @@ class CutAfter:
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         exchange.start(content_type=shape.content_type)
         await exchange.send(*shape.begun(self.text))
-        await wait(LET_THE_CLIENT_READ_S)
+        await wait(READ_DELAY_S)
         exchange.cut(reset=self.reset)
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Close before the first byte of an answer: RST, or FIN with ``reset=False``."""
+    """Close before the first byte of an answer: by RST, or by FIN if not ``reset``."""
 
     reset: bool = True
 
@@ -93,7 +96,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class EndsWithoutDone:
-    """Send ``text`` and a proper end of the body, without finish_reason and ``[DONE]``."""
+    """Send ``text`` and end the body correctly, but without finish_reason and ``[DONE]``."""
 
     text: str = ""
 
@@ -115,7 +118,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Garbled:
-    """Status 200 with cut-off JSON; streamed: a few good words, one cut-off event, ``[DONE]``."""
+    """200 with truncated JSON. Streamed: a few good words, a truncated event, ``[DONE]``."""
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         exchange.start(content_type=shape.content_type)
@@ -148,7 +151,7 @@ class Trickle:
 
 @dataclass(frozen=True)
 class ErrorEvent:
-    """Status 200, ``text``, then an event ``{"error": ...}``; not streamed: that object as the body."""
+    """200, ``text``, then an event ``{"error": ...}``. Not streamed: that object alone."""
 
     text: str = ""
     message: str = "The server had an error while processing your request."

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: good answers, and odd ones."""
+"""``POST /v1/chat/completions``: good and unusual answers."""
 
 import sys
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from fake_openai.shapes import JSON, Shape, Style
 
 @dataclass(frozen=True)
 class Answer:
-    """A good answer, in deltas of one word.
+    """A good answer, with one word in each delta.
 
-    The head goes out at once, the first word after ``first_token_s``, then ``tokens_per_s`` (None: all at
-    once). Not streamed, the answer comes after the time that a stream would have taken. ``split_bytes`` cuts
-    the stream into chunks of so many bytes, even inside a character. Embeddings: the vectors, as late.
+    The status line is sent at once, the first word after ``first_token_s``, then ``tokens_per_s``
+    (None: all at once). Not streamed, the answer takes as long as a stream would. ``split_bytes``
+    cuts the stream into chunks of that size, even inside a character. For embeddings the vectors
+    come after the same time.
     """
 
     text: str
@@ -41,36 +42,34 @@ class Answer:
             await self._stream(exchange, pieces)
 
     async def _stream(self, exchange: Exchange, pieces: list[bytes]) -> None:
-        begun, sent = loop_time(), 0
+        started, sent = loop_time(), 0
         while True:
-            await wait_until(begun + self._due_at_s(sent))
-            due = max(sent + 1, self._count_due(loop_time() - begun))
+            await wait_until(started + self._due_at_s(sent))
+            due = max(sent + 1, self._count_due(loop_time() - started))
             if due >= len(pieces):
                 break
             await exchange.send(*self._split(pieces[sent:due]))
             sent = due
-        *most, last = self._split(pieces[sent:])
-        await exchange.send(*most)
+        *chunks, last = self._split(pieces[sent:])
+        await exchange.send(*chunks)
         await exchange.send_last(last)
 
     def _due_at_s(self, piece: int) -> float:
-        """When a piece is due, from the start: 0 is the role, 1 the first word."""
+        """Seconds from the start until a piece is due. Piece 0 is the role, 1 the first word."""
         if piece == 0 or self.tokens_per_s is None:
             return self.first_token_s if piece else 0.0
         return self.first_token_s + (piece - 1) / self.tokens_per_s
 
     def _count_due(self, elapsed_s: float) -> int:
-        """How many pieces are due by now: a late stream catches up in one write."""
+        """How many pieces are due now. A late stream catches up in one write."""
         if elapsed_s < self.first_token_s:
             return 1
-        return (
-            sys.maxsize
-            if self.tokens_per_s is None
-            else 2 + int((elapsed_s - self.first_token_s) * self.tokens_per_s)
-        )
+        if self.tokens_per_s is None:
+            return sys.maxsize
+        return 2 + int((elapsed_s - self.first_token_s) * self.tokens_per_s)
 
     def _split(self, pieces: list[bytes]) -> list[bytes]:
-        """Chunks to send, each in a write of its own where they are cut."""
+        """The chunks to send, each in its own write."""
         data = b"".join(pieces)
         if self.split_bytes is None:
             return [data]
@@ -84,7 +83,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Echo:
-    """Says the last user message back; the usual answer. ``tokens``: repeats it to just so many words."""
+    """Repeats the last user message. With ``tokens``: again and again, up to that many words."""
 
     first_token_s: float = 0.0
     tokens_per_s: float | None = None
@@ -96,27 +95,30 @@ class Echo:
         )
         await answer.play(exchange, shape)
 
-    def _text(self, said: str) -> str:
-        text = f"You said: {said}"
+    def _text(self, content: str) -> str:
+        text = f"You said: {content}"
         return text if self.tokens is None else " ".join(islice(cycle(text.split()), self.tokens))
 
 
-def Big(size_bytes: int = 1_000_000) -> Answer:  # noqa: N802 - named as the other behaviours
-    """An answer of so many bytes, all ASCII, 100 words a delta."""
+def Big(size_bytes: int = 1_000_000) -> Answer:  # noqa: N802 # like a class
+    """An ASCII answer of ``size_bytes``, with 100 words in each delta."""
     sentence = "All work and no play makes a long answer. "
     return Answer((sentence * (size_bytes // len(sentence) + 1))[:size_bytes], words_per_delta=100)
 
 
-CONTROLS = "Nul \x00, bell \x07, escape \x1b[31m, delete \x7f, override \u202e, lone \ud800 and \udfff, end."
+CONTROLS = (
+    "Nul \x00, bell \x07, escape \x1b[31m, delete \x7f, override \u202e, "
+    "lone \ud800 and \udfff, end."
+)
 
 
-def Controls() -> Answer:  # noqa: N802 - named as the other behaviours
+def Controls() -> Answer:  # noqa: N802 # like a class
     """An answer of ``CONTROLS``: NUL, control characters and lone surrogates, as JSON escapes."""
     return Answer(CONTROLS)
 
 
 class Chat(Endpoint):
-    """``when`` looks in the last user message; the usual answer is an echo of it."""
+    """``when`` looks in the last user message, which is also the usual answer."""
 
     path = "/v1/chat/completions"
 

@@ -1,4 +1,4 @@
-"""A chat completion written down: as server-sent events, or as one JSON object."""
+"""A chat completion as server-sent events or as one JSON object."""
 
 import math
 import re
@@ -8,24 +8,24 @@ from typing import Any
 from fake_openai.exchange import Exchange, as_json
 from fake_openai.shapes import EVENTS, PLAIN, JsonShape, Style
 
-WORD = re.compile(r"\s*\S+|\s+")  # a word with the space before it, as OpenAI's tokens have it
-TOKENS_PER_WORD = 1.3  # rough; enough for a usage count in tests
+WORD = re.compile(r"\s*\S+|\s+")  # a word with the space before it, like OpenAI's tokens
+TOKENS_PER_WORD = 1.3  # approximate; enough for the usage in tests
 COMMENT = b": keep-alive"
 
 
 def deltas_of(text: str, words: int = 1) -> list[str]:
-    """The text in pieces of so many words; joined, they are the text again."""
+    """The text in pieces of ``words`` words. Joined, they are the text."""
     pieces = WORD.findall(text)
     return ["".join(pieces[at : at + words]) for at in range(0, len(pieces), words)]
 
 
 def rough_tokens(text: str) -> int:
-    """About as many tokens as the text has."""
+    """The approximate number of tokens."""
     return math.ceil(len(text.split()) * TOKENS_PER_WORD)
 
 
 class CompletionEvents:
-    """The events of one streamed completion: the role, the words, the finish_reason, the usage, ``[DONE]``."""
+    """A streamed completion: role, words, finish_reason, usage, ``[DONE]``."""
 
     content_type = EVENTS
 
@@ -38,9 +38,9 @@ class CompletionEvents:
         self._usage_field: dict[str, Any] = {"usage": None} if self._with_usage else {}
 
     def whole(self, text: str, style: Style = PLAIN) -> list[bytes]:
-        """The role, one piece a delta, the last one with all that ends the stream."""
-        *first, last = self._words(text, style)
-        return [*first, last + b"".join(self._closing(text, style))]
+        """One piece for the role and each delta; the last one also has the end of the stream."""
+        *words, last = self._words(text, style)
+        return [*words, last + b"".join(self._closing(text, style))]
 
     def begun(self, text: str) -> list[bytes]:
         return self._words(text, PLAIN)
@@ -63,7 +63,7 @@ class CompletionEvents:
         return [role, *(null + prefix + as_json(word) + suffix for word in words)]
 
     def _around_content(self, style: Style) -> tuple[bytes, bytes]:
-        # The same bytes surround every word; made once, a long answer costs little.
+        # The bytes around each word are the same, so they are encoded once.
         prefix, _, suffix = self._delta({"content": "\0"}, style).partition(as_json("\0"))
         return prefix, suffix
 
@@ -81,13 +81,13 @@ class CompletionEvents:
 
 
 class CompletionJson(JsonShape):
-    """One completion that is not streamed."""
+    """A completion that is not streamed."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._base = _base(exchange, "chat.completion")
         self._prompt_tokens = rough_tokens(exchange.request.prompt_text)
 
-    def one(self, text: str, style: Style) -> bytes:
+    def complete(self, text: str, style: Style) -> bytes:
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
             "index": 0,
@@ -99,7 +99,7 @@ class CompletionJson(JsonShape):
         return as_json(self._base | {"choices": [choice], "usage": usage})
 
     def empty(self) -> list[bytes]:
-        return [self.one("", PLAIN)]
+        return [self.complete("", PLAIN)]
 
 
 def _base(exchange: Exchange, kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One client's connection: one exchange at a time, ended at once when the client goes away."""
+"""A client's connection: one exchange at a time, which ends when the client disconnects."""
 
 import asyncio
 import socket
@@ -14,9 +14,10 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; man 7 socket
 
 
 class Connection(asyncio.Protocol):
-    """Reads all the while an exchange runs, so a client's close is seen even when we have nothing to send.
+    """Keeps reading during an exchange, so that a disconnect is noticed even in silence.
 
-    ``answer`` is called once a request; an exception out of it is a bug in a behaviour and goes to ``errors``.
+    Calls ``answer`` once for each request. An exception from it is a bug in a behaviour and is
+    added to ``errors``.
     """
 
     def __init__(
@@ -36,7 +37,6 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of asyncio.Protocol, as the next five."""
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
@@ -60,15 +60,15 @@ class Connection(asyncio.Protocol):
         self._taken.set()
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the socket; what it does not take at once is kept and sent later."""
+        """Send bytes, or buffer them until the socket accepts them."""
         self._transport.write(data)
 
     async def flushed(self) -> None:
-        """Wait until a slow client has taken most of what was written."""
+        """Wait until a slow client has read most of what was written."""
         await self._taken.wait()
 
     def close(self, *, reset: bool) -> None:
-        """Close: FIN after what was written, or RST at once."""
+        """Close by FIN after what was written, or by RST at once."""
         if not reset:
             return self._transport.close()
         if not self._transport.is_closing():
@@ -76,10 +76,10 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
         return self._transport.abort()
 
-    async def stop(self, *, idle_too: bool) -> None:
-        """Reset the connection and wait for its end; without ``idle_too`` only when an exchange runs."""
+    async def stop(self, *, also_idle: bool) -> None:
+        """Reset the connection and wait for its end; an idle one only with ``also_idle``."""
         running = self._running
-        if running or idle_too:
+        if running or also_idle:
             self._end_running("stopped")
             self.close(reset=True)
             await self._lost.wait()
@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: BadRequestError) -> None:
         body = error_body(str(error), "invalid_request_error")
-        head = f"HTTP/1.1 {error.status} Refused\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        headers = f"content-length: {len(body)}\r\nconnection: close\r\n"
+        head = f"HTTP/1.1 {error.status} Refused\r\n{headers}\r\n"
         self.write(head.encode() + body)
         self._transport.close()

@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: vectors that mean something, and lies."""
+"""``POST /v1/embeddings``: meaningful vectors, and wrong answers."""
 
 import base64
 import math
@@ -33,7 +33,7 @@ Item = dict[str, Any]  # {"object": "embedding", "index": 0, "embedding": [...] 
 
 
 class EmbeddingsJson(JsonShape):
-    """The vectors of one request, in OpenAI's list."""
+    """The vectors of a request as OpenAI's JSON list."""
 
     def __init__(self, request: RecordedRequest, count_tokens: Callable[[str], int]) -> None:
         self.request = request
@@ -41,31 +41,31 @@ class EmbeddingsJson(JsonShape):
         self._size = request.fields.get("dimensions", DIMENSIONS)
         self._as_base64 = request.fields.get("encoding_format") == "base64"
 
-    def one(self, text: str, style: Style) -> bytes:
-        """The vectors of the inputs; a behaviour's text has no part in them."""
+    def complete(self, text: str, style: Style) -> bytes:
+        """The vectors of the inputs. The text of a behaviour is not used."""
         return self.body(self.items())
 
     def empty(self) -> list[bytes]:
         return [self.body([])]
 
     def items(self) -> list[Item]:
-        """One a input, in order."""
+        """One item for each input, in order."""
         vectors = (vector_of(text, self._size) for text in self.request.texts)
         return [self.item(index, vector) for index, vector in enumerate(vectors)]
 
     def item(self, index: int, vector: list[float]) -> Item:
-        """One vector in the encoding that was asked for; both hold the same float32 numbers."""
+        """A vector in the requested encoding. Both encodings have the same float32 numbers."""
         packed = struct.pack(f"<{len(vector)}f", *vector)
         floats = struct.unpack(f"<{len(vector)}f", packed)
         encoded = base64.b64encode(packed).decode() if self._as_base64 else floats
         return {"object": "embedding", "index": index, "embedding": encoded}
 
     def vector_of_last(self) -> list[float]:
-        """The true vector of the last input."""
+        """The correct vector of the last input."""
         return vector_of(self.request.texts[-1], self._size)
 
     def body(self, items: list[Item]) -> bytes:
-        """The list as JSON, with the count of tokens."""
+        """The list as JSON, with the token usage."""
         tokens = sum(map(self._count_tokens, self.request.texts))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         model = self.request.fields["model"]
@@ -74,7 +74,7 @@ class EmbeddingsJson(JsonShape):
 
 @dataclass(frozen=True)
 class Vectors:
-    """The good answer, after ``delay_s``."""
+    """The correct answer, after ``delay_s``."""
 
     delay_s: float = 0.0
 
@@ -85,9 +85,9 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Lie:
-    """Status 200 with a wrong list; only the last vector is wrong, so that the others look good.
+    """Status 200 with a wrong list. At most the last vector is wrong, so the others look good.
 
-    "reordered" is no lie: the list is backwards and each ``index`` is right.
+    "reordered" is allowed by OpenAI: the list is reversed, and each ``index`` is right.
     """
 
     kind: LieKind
@@ -95,10 +95,10 @@ class Lie:
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         if not isinstance(shape, EmbeddingsJson):
             raise TypeError("Lie is for embeddings only")
-        items = self._bent(shape.items(), shape)
+        items = self._wrong_items(shape.items(), shape)
         await exchange.send_whole(shape.body(items), content_type=JSON)
 
-    def _bent(self, items: list[Item], shape: EmbeddingsJson) -> list[Item]:
+    def _wrong_items(self, items: list[Item], shape: EmbeddingsJson) -> list[Item]:
         last = items[-1]
         match self.kind:
             case "too_few":
@@ -113,9 +113,9 @@ class Lie:
                 return [*items[:-1], last | {"index": 0}]
             case "not_numbers":
                 return [*items[:-1], last | {"embedding": ["not", "a", "number"]}]
-        return [*items[:-1], shape.item(last["index"], self._wrong(shape.vector_of_last()))]
+        return [*items[:-1], shape.item(last["index"], self._wrong_vector(shape.vector_of_last()))]
 
-    def _wrong(self, vector: list[float]) -> list[float]:
+    def _wrong_vector(self, vector: list[float]) -> list[float]:
         match self.kind:
             case "nan":
                 return [math.nan, *vector[1:]]
@@ -127,20 +127,20 @@ class Lie:
 
 
 class Embeddings(Endpoint):
-    """``when`` looks in every input of a batch; the usual answer is the vectors.
+    """``when`` looks in every input of a batch. The usual answer is the correct vectors.
 
-    ``count_tokens`` is what the limits and the usage go by; rough unless a test gives a true one.
+    ``count_tokens`` is used for the limits and the usage; approximate unless a test sets it.
     """
 
     path = "/v1/embeddings"
 
     def reset(self) -> None:
-        """Forget ``script``, ``when``, ``default`` and ``count_tokens``."""
+        """Clear ``script``, ``when``, ``default`` and ``count_tokens``."""
         super().reset()
         self.count_tokens: Callable[[str], int] = rough_tokens
 
     def refuse_text(self, substring: str) -> None:
-        """Refuse, with a 400, every batch that holds an input with this substring."""
+        """Answer 400 to every batch that has an input with this substring."""
         self.when(substring, Refuse(400, "content_filter", "One of the inputs was refused."))
 
     def problem_of(self, request: RecordedRequest) -> Refuse | None:

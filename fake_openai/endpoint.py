@@ -1,4 +1,4 @@
-"""One path of the API: which behaviour answers which request."""
+"""A path of the API: chooses the behaviour that answers a request."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -11,9 +11,9 @@ from fake_openai.shapes import Shape
 
 
 class Endpoint(ABC):
-    """Chooses, first match wins: ``when`` (the latest one first), ``script``, ``default``, the usual answer.
+    """The first match answers: ``when`` (latest first), ``script``, ``default``, the usual answer.
 
-    A request that OpenAI would find invalid gets its 400 and uses up nothing. May be set up from any thread.
+    A request that is invalid for OpenAI gets its 400 and consumes no behaviour. Thread-safe.
     """
 
     path: str
@@ -24,41 +24,41 @@ class Endpoint(ABC):
         self.reset()
 
     def reset(self) -> None:
-        """Forget ``script``, ``when`` and ``default``."""
+        """Clear ``script``, ``when`` and ``default``."""
         with self._lock:
             self._script: deque[Behaviour] = deque()
             self._rules: deque[tuple[str, Behaviour]] = deque()
         self.default: Behaviour | None = None
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Queue behaviours; each answers one request, in order."""
+        """Queue behaviours. Each answers one request, in order."""
         with self._lock:
             self._script.extend(behaviours)
 
     def when(self, substring: str, behaviour: Behaviour) -> None:
-        """Answer so every request whose text holds ``substring``."""
+        """Use the behaviour for every request whose text contains ``substring``."""
         with self._lock:
             self._rules.appendleft((substring, behaviour))
 
     @property
     def script_left(self) -> int:
-        """How many scripted behaviours nobody has asked for yet."""
+        """How many scripted behaviours are unused."""
         return len(self._script)
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """This path's requests so far, the invalid ones too; a new list of the live records."""
+        """A copy of the list of this path's requests, with the invalid ones."""
         return self._records.all(self.path)
 
     async def answer(self, exchange: Exchange) -> None:
-        """Play the behaviour chosen for this request."""
+        """Answer a request with the behaviour chosen for it."""
         request = exchange.request
         behaviour = self.problem_of(request) or self._chosen(request)
         await behaviour.play(exchange, self.shape_of(exchange))
 
     @abstractmethod
     def problem_of(self, request: RecordedRequest) -> Refuse | None:
-        """The 400 that OpenAI itself would give, or None."""
+        """The 400 that OpenAI would answer, or None."""
 
     @abstractmethod
     def shape_of(self, exchange: Exchange) -> Shape:
@@ -84,5 +84,5 @@ class Endpoint(ABC):
 
 
 def invalid(message: str, code: str | None = None) -> Refuse:
-    """OpenAI's 400 for a request it cannot take."""
+    """OpenAI's 400 for an invalid request."""
     return Refuse(400, code, message)

@@ -1,4 +1,4 @@
-"""One request and the ways to answer it over its connection, well or badly."""
+"""A request, and low-level ways to answer it over its connection."""
 
 import asyncio
 import itertools
@@ -9,15 +9,14 @@ from typing import Any, Protocol
 
 from fake_openai.record import RecordedRequest
 
-TICK_S = (
-    0.005  # waits end on this grid, so that 200 streams wake the loop 200 times a second, not 5,000
-)
-BUFFER_BYTES = 65_536  # asyncio's high-water mark: what a transport keeps before flushed() waits
+# Waits end at multiples of this, so that 200 streams wake the loop 200 times a second, not 5,000.
+TICK_S = 0.005
+BUFFER_BYTES = 65_536  # asyncio's high-water mark: flushed() waits above it
 _numbers = itertools.count(1)
 
 
 class Wire(Protocol):
-    """What an exchange needs of its connection."""
+    """What an exchange needs from its connection."""
 
     def write(self, data: bytes) -> None: ...
     async def flushed(self) -> None: ...
@@ -25,10 +24,10 @@ class Wire(Protocol):
 
 
 class Exchange:
-    """A request being answered.
+    """A request and its answer.
 
-    A method that sends the last byte notes the request as answered just before: a test that holds the
-    whole answer also sees ``outcome == "answered"``.
+    The outcome is set to "answered" before the last byte is sent: a test that has received the
+    whole answer always sees that outcome.
     """
 
     def __init__(self, wire: Wire, request: RecordedRequest) -> None:
@@ -44,13 +43,13 @@ class Exchange:
         content_type: str,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Send a complete answer with its length."""
+        """Send a complete answer with a Content-Length."""
         length = {"content-length": str(len(body))}
         head = self._head(status, {"content-type": content_type} | length | (headers or {}))
         await self._write_last(head + body)
 
     def start(self, *, status: int = 200, content_type: str) -> None:
-        """Send the head of an answer in chunks."""
+        """Send the status line and headers of a chunked answer."""
         headers = {
             "content-type": content_type,
             "transfer-encoding": "chunked",
@@ -59,7 +58,7 @@ class Exchange:
         self._wire.write(self._head(status, headers))
 
     async def send(self, *pieces: bytes) -> None:
-        """Send pieces, each one chunk and one write; wait for a client that reads slowly."""
+        """Send each piece as one chunk in one write. Waits for a slow client."""
         for piece in pieces:
             self._wire.write(_chunk(piece))
             await self._wire.flushed()
@@ -69,16 +68,16 @@ class Exchange:
         await self._write_last(b"".join(map(_chunk, pieces)) + b"0\r\n\r\n")
 
     def cut(self, *, reset: bool) -> None:
-        """Close the connection without the end of the body: FIN after what was sent, or RST."""
+        """Close before the body ends, by RST or by FIN after what was sent."""
         self.request.finish("answered")
         self._wire.close(reset=reset)
 
     async def hang(self) -> None:
-        """Send nothing more, until the client goes away or the server is stopped."""
+        """Send nothing more, until the client disconnects or the server stops."""
         await asyncio.get_running_loop().create_future()
 
     async def _write_last(self, data: bytes) -> None:
-        # A client may still go away while a long answer waits in our buffer: that is not yet "answered".
+        # The client may disconnect while a long answer is buffered: that is not yet "answered".
         if len(data) > BUFFER_BYTES:
             self._wire.write(data[:-1])
             await self._wire.flushed()
@@ -96,12 +95,12 @@ class Exchange:
 
 
 def loop_time() -> float:
-    """The clock that ``wait_until`` goes by, in seconds."""
+    """The clock of ``wait_until``, in seconds."""
     return asyncio.get_running_loop().time()
 
 
 async def wait_until(moment: float) -> None:
-    """Sleep until the loop's time ``moment``, rounded up to the next tick."""
+    """Sleep until this time of the loop's clock, rounded up to the next tick."""
     loop = asyncio.get_running_loop()
     if moment <= loop.time():
         return
@@ -114,7 +113,7 @@ async def wait_until(moment: float) -> None:
 
 
 async def wait(seconds: float) -> None:
-    """Sleep, to the tick."""
+    """Sleep, rounded up to the next tick."""
     await wait_until(loop_time() + seconds)
 
 
@@ -124,7 +123,7 @@ def error_body(message: str, kind: str, code: str | None = None) -> bytes:
 
 
 def as_json(value: Any) -> bytes:
-    """Compact JSON in UTF-8; a text with a lone surrogate goes as \\ud800 escapes, as UTF-8 cannot hold it."""
+    """Compact JSON: UTF-8, or ASCII if a text has lone surrogates, which UTF-8 cannot encode."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

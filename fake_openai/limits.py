@@ -1,4 +1,7 @@
-"""What OpenAI refuses to embed; https://platform.openai.com/docs/api-reference/embeddings/create, "input"."""
+"""Limits of embeddings requests.
+
+Source: https://platform.openai.com/docs/api-reference/embeddings/create, "input".
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +15,15 @@ MAX_INPUT_TOKENS = 8_192
 MAX_REQUEST_TOKENS = 300_000
 MAX_DIMENSIONS = 3_072  # text-embedding-3-large
 
-# The messages are OpenAI's, as people quote them: openai-python issue 576, spiceai issue 6142.
-BAD_INPUT = "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference."
+# OpenAI's messages as quoted in openai-python issue 576 and spiceai issue 6142.
+BAD_INPUT = (
+    "'$.input' is invalid. Please check the API reference: "
+    "https://platform.openai.com/docs/api-reference."
+)
 
 
 def problem_of(request: RecordedRequest, count_tokens: Callable[[str], int]) -> Refuse | None:
-    """The 400 that OpenAI would give this embeddings request, or None."""
+    """The 400 that OpenAI would answer to this embeddings request, or None."""
     if request.body is None:
         return invalid("We could not parse the JSON body of your request.")
     if not isinstance(request.fields.get("model"), str):
@@ -36,19 +42,20 @@ def _problem_of_form(request: RecordedRequest) -> Refuse | None:
     return None
 
 
-def _is_valid(given: Any) -> bool:
+def _is_valid(inputs: Any) -> bool:
     """A text, texts, token numbers, or lists of them; nothing empty."""
-    if not isinstance(given, list):
-        return isinstance(given, str) and given != ""
-    same_kind = any(all(isinstance(one, kind) for one in given) for kind in (str, int, list))
-    return same_kind and 0 < len(given) <= MAX_INPUTS and "" not in given and [] not in given
+    if not isinstance(inputs, list):
+        return isinstance(inputs, str) and inputs != ""
+    same_kind = any(all(isinstance(item, kind) for item in inputs) for kind in (str, int, list))
+    return same_kind and 0 < len(inputs) <= MAX_INPUTS and "" not in inputs and [] not in inputs
 
 
 def _problem_of_tokens(counts: list[int]) -> Refuse | None:
     if max(counts) > MAX_INPUT_TOKENS:
         return invalid(
-            f"This model's maximum context length is {MAX_INPUT_TOKENS} tokens, however you requested "
-            f"{max(counts)} tokens ({max(counts)} in your prompt; 0 for the completion). "
+            f"This model's maximum context length is {MAX_INPUT_TOKENS} tokens, "
+            f"however you requested {max(counts)} tokens "
+            f"({max(counts)} in your prompt; 0 for the completion). "
             "Please reduce your prompt; or completion length."
         )
     if sum(counts) > MAX_REQUEST_TOKENS:

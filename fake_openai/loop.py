@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-BACKLOG = 1_024  # connections that may wait to be accepted; a load test opens hundreds at once
-SETTLE_S = 0.01  # a connection accepted just now is by then one of those to cut
-PATIENCE_S = 10.0  # for our own loop to answer; far above what it ever needs
+BACKLOG = 1_024  # connections waiting to be accepted; a load test opens hundreds at once
+SETTLE_S = 0.01  # after this time a new connection is in the set of connections to close
+TIMEOUT_S = 10.0  # for a call into the loop; much more than needed
 
 
 class ListeningLoop:
-    """Listens from ``start`` to ``stop``; each connection gets a protocol of ``make_protocol``."""
+    """Listens from ``start`` to ``stop``. ``make_protocol`` is called for each connection."""
 
     def __init__(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         self._make_protocol = make_protocol
@@ -23,7 +23,7 @@ class ListeningLoop:
         self._server: asyncio.Server
 
     def start(self, port: int) -> int:
-        """Listen; return the port, a free one for 0. Raises OSError when the port is taken."""
+        """Listen. Returns the port, a free one for 0. Raises OSError if the port is taken."""
         self._thread.start()
         try:
             self._server = self.run(self._listen(port))
@@ -33,13 +33,13 @@ class ListeningLoop:
         return int(self._server.sockets[0].getsockname()[1])
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop, from another thread; return its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+        """Run a coroutine in the loop from another thread. Returns its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
 
-    def stop(self, cut_connections: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Stop listening, cut the connections, end the thread. Blocks until all is done."""
+    def stop(self, close_connections: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Stop listening, close the connections, end the thread. Blocks until done."""
         self.run(self._stop_listening())
-        self.run(cut_connections())
+        self.run(close_connections())
         self._end_thread()
 
     async def _listen(self, port: int) -> asyncio.Server:

@@ -1,15 +1,15 @@
-"""The requests in the bytes of one connection: HTTP/1.1 with a content length, as OpenAI's client sends it."""
+"""Parses HTTP/1.1 requests with a Content-Length, as OpenAI's client sends them."""
 
 from fake_openai.record import RecordedRequest
 
-MAX_HEAD_BYTES = 65_536  # far above any client of ours
-MAX_BODY_BYTES = 20 * 1024 * 1024  # 2,048 inputs within OpenAI's 300,000 tokens stay far below
+MAX_HEAD_BYTES = 65_536  # much more than our clients send
+MAX_BODY_BYTES = 20 * 1024 * 1024  # much more than OpenAI's limit of 300,000 tokens
 
 Head = tuple[str, str, dict[str, str]]
 
 
 class BadRequestError(Exception):
-    """What came is not a request we can read; ``status`` is the answer to it."""
+    """The bytes are not a readable request. ``status`` is the answer's status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -17,18 +17,18 @@ class BadRequestError(Exception):
 
 
 class RequestReader:
-    """Cuts a connection's bytes into requests, pipelined ones too."""
+    """Splits a connection's bytes into requests, pipelined ones too."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._head: Head | None = None
 
     def feed(self, data: bytes) -> None:
-        """Keep what arrived."""
+        """Add received bytes."""
         self._bytes += data
 
     def take(self) -> RecordedRequest | None:
-        """The next whole request, or None until more bytes come. Raises BadRequestError."""
+        """The next complete request, or None. Raises BadRequestError."""
         self._head = self._head or self._take_head()
         if self._head is None:
             return None

@@ -1,4 +1,4 @@
-"""What the fake server was asked: one record a request, kept in order of arrival."""
+"""The requests that the fake server received, in order of arrival."""
 
 import json
 import threading
@@ -12,11 +12,11 @@ Outcome = Literal["running", "answered", "client_gone", "stopped"]
 
 @dataclass(eq=False)
 class RecordedRequest:
-    """One request. The server goes on writing to it while it answers, so a test may watch it change.
+    """A request. The server updates it while it answers, so a test can watch it change.
 
-    Times are ``time.monotonic()`` seconds. ``outcome`` is "running"; then "answered" (we sent, or cut, all
-    that the behaviour says), "client_gone" (the client closed first) or "stopped" (by ``stop`` or ``reset``).
-    ``body`` is the parsed JSON, or None where the bytes are not JSON.
+    Times are ``time.monotonic()`` seconds. ``outcome`` is "running", then "answered" (the behaviour
+    has finished), "client_gone" (the client disconnected first) or "stopped" (by ``stop`` or
+    ``reset``). ``body`` is the parsed JSON, or None if the bytes are not JSON.
     """
 
     method: str
@@ -34,16 +34,16 @@ class RecordedRequest:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body, or {} where it is not a JSON object."""
+        """The body, or {} if it is not a JSON object."""
         return self.body if isinstance(self.body, dict) else {}
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The prompt of a chat completion; [] for another request."""
         messages = self.fields.get("messages")
-        return (
-            [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
-        )
+        if not isinstance(messages, list):
+            return []
+        return [message for message in messages if isinstance(message, dict)]
 
     @property
     def prompt_text(self) -> str:
@@ -52,31 +52,30 @@ class RecordedRequest:
 
     @property
     def last_user_text(self) -> str:
-        """The content of the last message with the role user; "" where there is none."""
-        return next(
-            (_content(one) for one in reversed(self.messages) if one.get("role") == "user"), ""
-        )
+        """The content of the last message with the role user, or ""."""
+        contents = [_content(item) for item in self.messages if item.get("role") == "user"]
+        return contents[-1] if contents else ""
 
     @property
     def texts(self) -> list[str]:
         """The inputs of an embeddings request; a list of token numbers becomes "t1 t2 ..."."""
-        given = self.fields.get("input")
-        if not isinstance(given, list) or (given and isinstance(given[0], int)):
-            given = [given]
-        return [_as_text(one) for one in given if isinstance(one, str | list)]
+        inputs = self.fields.get("input")
+        if not isinstance(inputs, list) or (inputs and isinstance(inputs[0], int)):
+            inputs = [inputs]
+        return [_as_text(item) for item in inputs if isinstance(item, str | list)]
 
     @property
     def streams(self) -> bool:
-        """Whether the client asked for server-sent events."""
+        """Whether the client requested server-sent events."""
         return self.fields.get("stream") is True
 
     @property
     def seconds(self) -> float | None:
-        """From arrival to the end; None while it runs."""
+        """From arrival to the end, or None while it runs."""
         return None if self.finished_at is None else self.finished_at - self.arrived_at
 
     def finish(self, outcome: Outcome) -> None:
-        """Note the end; only the first one counts."""
+        """Set the outcome. Only the first call counts."""
         if self.outcome != "running":
             return
         self.finished_at = time.monotonic()
@@ -86,7 +85,7 @@ class RecordedRequest:
 
 
 class Records:
-    """The requests so far, safe to read from any thread; the oldest fall out beyond ``keep``."""
+    """The latest ``keep`` requests (None: all). Thread-safe."""
 
     def __init__(self, keep: int | None = None) -> None:
         self._lock = threading.Lock()
@@ -97,9 +96,9 @@ class Records:
             self._requests.append(request)
 
     def all(self, path: str | None = None) -> list[RecordedRequest]:
-        """A new list, in order of arrival; of one path where given."""
+        """A copy of the list, in order of arrival; with ``path`` only those of it."""
         with self._lock:
-            return [one for one in self._requests if path in (None, one.path)]
+            return [request for request in self._requests if path in (None, request.path)]
 
     def clear(self) -> None:
         with self._lock:
@@ -120,5 +119,5 @@ def _content(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _as_text(given: str | list[Any]) -> str:
-    return given if isinstance(given, str) else " ".join(f"t{number}" for number in given)
+def _as_text(item: str | list[Any]) -> str:
+    return item if isinstance(item, str) else " ".join(f"t{number}" for number in item)

@@ -1,4 +1,4 @@
-"""The fake itself: what a test holds in its hand."""
+"""The fake server, as tests use it."""
 
 import asyncio
 import time
@@ -18,15 +18,15 @@ from fake_openai.shapes import JSON
 from fake_openai.watch import DatabaseWatch
 
 T = TypeVar("T")
-POLL_S = 0.005  # how often wait_for looks
+POLL_S = 0.005  # how often wait_for checks its condition
 MODELS = ("gpt-4o-mini", "gpt-4o", "text-embedding-3-small", "text-embedding-3-large")
 
 
 class FakeOpenAI:
-    """A server on 127.0.0.1 that speaks OpenAI's protocol from ``start`` to ``stop``, or inside ``with``.
+    """Listens on 127.0.0.1 from ``start`` to ``stop``, or inside ``with``. Thread-safe.
 
-    ``port`` 0 takes a free one and keeps it for the next ``start``. With ``api_key``, any other key gets 401.
-    ``keep`` bounds the recorded requests. Safe to use from any thread.
+    ``port`` 0 chooses a free port and keeps it for the next ``start``. With ``api_key``, any other
+    key gets 401. Only the latest ``keep`` requests are recorded.
     """
 
     def __init__(
@@ -57,36 +57,36 @@ class FakeOpenAI:
 
     @property
     def base_url(self) -> str:
-        """What OpenAI's client calls its base URL; known once the server has been started."""
+        """The ``base_url`` for OpenAI's client. Known after ``start``."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """All requests so far, of every path, in order of arrival; a new list of the live records."""
+        """A copy of the list of all requests, in order of arrival."""
         return self._records.all()
 
     def start(self) -> None:
-        """Listen; nothing when it does already. Raises OSError when the port is taken."""
+        """Listen, unless it already does. Raises OSError if the port is taken."""
         if self._loop is None:
             loop = ListeningLoop(lambda: Connection(self._answer, self._connections, self._errors))
             self.port = loop.start(self.port)
             self._loop = loop
 
     def stop(self) -> None:
-        """Cut every connection and refuse new ones, as a service that is down; ``start`` ends that.
+        """Reset all connections and refuse new ones, like a service that is down, until ``start``.
 
-        Raises RuntimeError when a behaviour itself has failed: the test must not pass on a broken fake.
+        Raises RuntimeError if a behaviour raised: a test must not pass with a broken fake.
         """
         if self._loop is not None:
-            self._loop.stop(lambda: self._cut(idle_too=True))
+            self._loop.stop(lambda: self._close_connections(also_idle=True))
             self._loop = None
         self.unwatch_database()
         self._raise_own_errors()
 
     def reset(self) -> None:
-        """Forget behaviours, requests, violations and the database; cut the exchanges that still run."""
+        """Clear behaviours, requests, violations and the database; reset running exchanges."""
         if self._loop is not None:
-            self._loop.run(self._cut(idle_too=False))
+            self._loop.run(self._close_connections(also_idle=False))
         self.unwatch_database()
         self.chat.reset()
         self.embeddings.reset()
@@ -95,55 +95,55 @@ class FakeOpenAI:
         self._raise_own_errors()
 
     def wait_for(self, condition: Callable[[], T], *, timeout_s: float = 5.0) -> T:
-        """Wait until ``condition()`` is true and return what it gave. Raises TimeoutError."""
+        """Wait until ``condition()`` is true. Returns its result. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while not (result := condition()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"still not so after {timeout_s} s; {self._summary()}")
+                raise TimeoutError(f"still false after {timeout_s} s; {self._summary()}")
             time.sleep(POLL_S)
         return result
 
     def watch_database(
-        self, conninfo: str, only: str | None = None, most_busy: int | None = None
+        self, conninfo: str, only: str | None = None, max_busy: int | None = None
     ) -> None:
-        """Before each chat or embeddings answer, see in pg_stat_activity who sits idle in a transaction.
+        """Before each answer, check pg_stat_activity for sessions idle in a transaction.
 
-        ``only`` is a LIKE pattern for application_name; ``most_busy``: more sessions that are not idle are
-        a violation. Until ``stop``, ``reset`` or ``unwatch_database``; it holds one connection.
+        ``only`` is a LIKE pattern for application_name. More than ``max_busy`` sessions that are
+        not idle are a violation too. Lasts until ``stop``, ``reset`` or ``unwatch_database``, and
+        uses one connection.
         """
         self.unwatch_database()
         self._watch = DatabaseWatch(
-            conninfo, only=only, most_busy=most_busy, violations=self.violations
+            conninfo, only=only, max_busy=max_busy, violations=self.violations
         )
 
     def unwatch_database(self) -> None:
-        """Close the watching connection; ``violations`` stay."""
+        """Close the watch's connection. ``violations`` stay."""
         watch, self._watch = self._watch, None
         if watch is None:
             return
         if self._loop is not None:
-            # A request that saw the watch a moment ago has, after this, handed it its look.
+            # Let a request that has just read self._watch submit its check first.
             self._loop.run(asyncio.sleep(0))
         watch.close()
 
     async def _answer(self, exchange: Exchange) -> None:
         self._records.add(exchange.request)
         endpoint = self._endpoint_of(exchange.request)
-        if refusal := self._refusal_at_the_door(exchange.request, endpoint):
+        if refusal := self._refusal_of(exchange.request, endpoint):
             await refusal.send(exchange)
         elif endpoint is None:
             await exchange.send_whole(_models(), content_type=JSON)
         else:
             if self._watch is not None:
-                await self._watch.look(exchange.request.path)
+                await self._watch.check(exchange.request.path)
             await endpoint.answer(exchange)
 
     def _endpoint_of(self, request: RecordedRequest) -> Endpoint | None:
-        return next((one for one in (self.chat, self.embeddings) if one.path == request.path), None)
+        endpoints: dict[str, Endpoint] = {Chat.path: self.chat, Embeddings.path: self.embeddings}
+        return endpoints.get(request.path)
 
-    def _refusal_at_the_door(
-        self, request: RecordedRequest, endpoint: Endpoint | None
-    ) -> Refuse | None:
+    def _refusal_of(self, request: RecordedRequest, endpoint: Endpoint | None) -> Refuse | None:
         if endpoint is None and request.path != "/v1/models":
             message = f"Invalid URL ({request.method} {request.path})"
             return Refuse(404, "unknown_url", message)
@@ -154,15 +154,16 @@ class FakeOpenAI:
         return self._refusal_of_key(request.headers.get("authorization", ""))
 
     def _refusal_of_key(self, authorization: str) -> Refuse | None:
-        given = authorization.removeprefix("Bearer ").strip()
-        if self.api_key is None or given == self.api_key:
+        key = authorization.removeprefix("Bearer ").strip()
+        if self.api_key is None or key == self.api_key:
             return None
-        if not given:
+        if not key:
             return Refuse(401, message="You didn't provide an API key.")
-        return Refuse(401, message=f"Incorrect API key provided: {_masked(given)}.")
+        return Refuse(401, message=f"Incorrect API key provided: {_masked(key)}.")
 
-    async def _cut(self, *, idle_too: bool) -> None:
-        await asyncio.gather(*(one.stop(idle_too=idle_too) for one in list(self._connections)))
+    async def _close_connections(self, *, also_idle: bool) -> None:
+        connections = list(self._connections)
+        await asyncio.gather(*(each.stop(also_idle=also_idle) for each in connections))
 
     def _raise_own_errors(self) -> None:
         errors, self._errors[:] = self._errors[:], []
@@ -170,11 +171,12 @@ class FakeOpenAI:
             raise RuntimeError("a behaviour of the fake server failed") from errors[0]
 
     def _summary(self) -> str:
-        return f"{len(self.requests)} requests: {[(one.path, one.outcome) for one in self.requests[-5:]]}"
+        latest = [(request.path, request.outcome) for request in self.requests[-5:]]
+        return f"{len(self.requests)} requests: {latest}"
 
 
 def _masked(key: str) -> str:
-    """OpenAI quotes the first eight and the last four characters of a wrong key back."""
+    """OpenAI repeats the first eight and the last four characters of a wrong key."""
     return f"{key[:8]}{'*' * max(len(key) - 12, 4)}{key[-4:]}"
 
 

@@ -1,4 +1,4 @@
-"""What a good answer looks like on the wire, whole and begun; the behaviours bend it."""
+"""The bytes of a good answer, complete or partial. Behaviours change them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Style:
-    """How a completion is written down; only ``finish_reason`` matters outside a stream."""
+    """How a completion is written. Outside a stream only ``finish_reason`` matters."""
 
     finish_reason: str = "stop"
     line_end: str = "\n"
@@ -23,7 +23,7 @@ PLAIN = Style()
 
 
 class Shape(Protocol):
-    """The pieces of one request's answer; joined, they are the body."""
+    """The answer to a request in pieces. Joined, they are the body."""
 
     content_type: str
 
@@ -34,22 +34,22 @@ class Shape(Protocol):
         """An answer that stops after ``text``."""
 
     def garbled(self) -> list[bytes]:
-        """An answer with cut-off JSON in it."""
+        """An answer with truncated JSON in it."""
 
     def failed(self, text: str, error: bytes) -> list[bytes]:
-        """An answer that says ``text`` and then the JSON ``error``."""
+        """An answer with ``text`` and then the JSON ``error``."""
 
     def empty(self) -> list[bytes]:
         """An answer without content."""
 
 
 class JsonShape(ABC):
-    """One JSON object: a completion that is not streamed, or embeddings. Cut, it lacks its last third."""
+    """A JSON object: a whole completion, or embeddings. A partial one lacks its last third."""
 
     content_type = JSON
 
     @abstractmethod
-    def one(self, text: str, style: Style) -> bytes:
+    def complete(self, text: str, style: Style) -> bytes:
         """The object of a complete answer."""
 
     @abstractmethod
@@ -57,10 +57,10 @@ class JsonShape(ABC):
         """The object without content."""
 
     def whole(self, text: str, style: Style = PLAIN) -> list[bytes]:
-        return [self.one(text, style)]
+        return [self.complete(text, style)]
 
     def begun(self, text: str) -> list[bytes]:
-        body = self.one(text, PLAIN)
+        body = self.complete(text, PLAIN)
         return [body[: len(body) * 2 // 3]]
 
     def garbled(self) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What the tests ask the fake with: the real client, and sockets that see every byte."""
+"""Clients for tests of the fake server: OpenAI's own, and raw sockets."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ def client_of(fake: FakeOpenAI, *, api_key: str = "sk-any") -> Iterator[OpenAI]:
         yield client
 
 
-def said(client: OpenAI, text: str = "Hello") -> str:
+def streamed_text(client: OpenAI, text: str = "Hello") -> str:
     """The streamed answer to one user message."""
     stream = client.chat.completions.create(
         model="gpt-4o-mini", messages=[{"role": "user", "content": text}], stream=True
@@ -31,22 +31,24 @@ def said(client: OpenAI, text: str = "Hello") -> str:
 
 
 @contextlib.contextmanager
-def asked(fake: FakeOpenAI, text: str = "Hello", *, stream: bool = True) -> Iterator[socket.socket]:
-    """A socket on which a chat completion has been asked for."""
+def chat_request(
+    fake: FakeOpenAI, text: str = "Hello", *, stream: bool = True
+) -> Iterator[socket.socket]:
+    """A socket after a chat completion was requested on it."""
     body = {
         "model": "gpt-4o-mini",
         "messages": [{"role": "user", "content": text}],
         "stream": stream,
     }
-    with posted(fake, "/v1/chat/completions", json.dumps(body).encode()) as sock:
+    with sent_request(fake, "/v1/chat/completions", json.dumps(body).encode()) as sock:
         yield sock
 
 
 @contextlib.contextmanager
-def posted(
+def sent_request(
     fake: FakeOpenAI, path: str, body: bytes, method: str = "POST"
 ) -> Iterator[socket.socket]:
-    """A socket on which a request has been sent."""
+    """A socket after a request was sent on it."""
     with socket.create_connection(("127.0.0.1", fake.port), TIMEOUT_S) as sock:
         sock.sendall(
             f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -55,21 +57,21 @@ def posted(
         yield sock
 
 
-def everything(sock: socket.socket) -> tuple[bytes, str]:
-    """All that comes until the body ends ("end"), the connection is closed ("fin", "rst") or 0.2 s pass."""
+def read_answer(sock: socket.socket) -> tuple[bytes, str]:
+    """All bytes, and why reading ended: "end" of the body, "fin", "rst", or 0.2 s of "silence"."""
     sock.settimeout(0.2)
-    got = b""
-    while not _is_whole(got):
+    received = b""
+    while not _is_complete(received):
         try:
             part = sock.recv(65_536)
         except TimeoutError:
-            return got, "silence"
+            return received, "silence"
         except ConnectionResetError:
-            return got, "rst"
+            return received, "rst"
         if not part:
-            return got, "fin"
-        got += part
-    return got, "end"
+            return received, "fin"
+        received += part
+    return received, "end"
 
 
 def chunks_of(answer: bytes) -> list[bytes]:
@@ -88,9 +90,9 @@ def json_of(answer: bytes) -> Any:
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
-def _is_whole(answer: bytes) -> bool:
-    head, found, body = answer.partition(b"\r\n\r\n")
-    if not found:
+def _is_complete(answer: bytes) -> bool:
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    if not separator:
         return False
     if b"chunked" in head:
         return body.endswith(b"0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A good completion, read by OpenAI's own client and byte by byte."""
+"""Good completions, read by OpenAI's own client and byte by byte."""
 
 import time
 
@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from fake_openai import CONTROLS, Answer, Big, Controls, Echo, FakeOpenAI, Refuse
-from fake_openai.tests.support import asked, chunks_of, client_of, everything, said
+from fake_openai.tests.support import chat_request, chunks_of, client_of, read_answer, streamed_text
 
 ODD = "  Two  spaces,\na line, 🦊🐕‍🦺 emoji, é, 漢字, line\u2028and\x85ends, trailing \n\n"
 
@@ -23,14 +23,14 @@ ODD = "  Two  spaces,\na line, 🦊🐕‍🦺 emoji, é, 漢字, line\u2028and\
         Answer(""),
     ],
 )
-def test_a_stream_is_the_text(answer: Answer) -> None:
+def test_a_stream_contains_the_text(answer: Answer) -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = answer
-        assert said(client) == answer.text
+        assert streamed_text(client) == answer.text
         assert fake.chat.requests[0].outcome == "answered"
 
 
-def test_an_answer_not_streamed_is_the_text() -> None:
+def test_an_answer_without_streaming_contains_the_text() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = Answer(ODD, finish_reason="length")
         answer = client.chat.completions.create(
@@ -41,7 +41,7 @@ def test_an_answer_not_streamed_is_the_text() -> None:
     assert answer.usage.prompt_tokens == 3
 
 
-def test_the_stream_tells_role_finish_reason_and_usage() -> None:
+def test_a_stream_has_role_finish_reason_and_usage() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.script(Answer("One two three."))
         chunks = list(
@@ -62,55 +62,55 @@ def test_the_stream_tells_role_finish_reason_and_usage() -> None:
 def test_chunks_are_split_inside_a_character() -> None:
     with FakeOpenAI() as fake:
         fake.chat.default = Answer("🦊" * 20, split_bytes=7)
-        with asked(fake) as sock:
-            chunks = chunks_of(everything(sock)[0])
+        with chat_request(fake) as sock:
+            chunks = chunks_of(read_answer(sock)[0])
     assert {len(chunk) for chunk in chunks[:-1]} == {7}
     with pytest.raises(UnicodeDecodeError):
         [chunk.decode() for chunk in chunks]
 
 
-def test_words_come_at_their_pace() -> None:
+def test_words_arrive_at_the_configured_speed() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = Answer("one two three four five", first_token_s=0.1, tokens_per_s=20)
         begun = time.monotonic()
-        said(client)
+        streamed_text(client)
     assert 0.3 <= time.monotonic() - begun < 0.45  # 0.1 s, then four pauses of 0.05 s
 
 
-def test_a_big_answer_is_whole_and_controls_arrive() -> None:
+def test_big_answers_and_control_characters_arrive_unchanged() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.script(Big(1_000_000), Controls())
-        assert len(said(client)) == 1_000_000
-        assert said(client) == CONTROLS
+        assert len(streamed_text(client)) == 1_000_000
+        assert streamed_text(client) == CONTROLS
 
 
-def test_scripts_go_in_order_then_the_default_then_an_echo() -> None:
+def test_scripts_answer_in_order_then_the_default_then_an_echo() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.script(Answer("first"), Refuse(500))
         fake.chat.default = Answer("later")
         fake.chat.when("dog", Answer("woof"))
-        assert said(client) == "first"
-        assert said(client, "my dog") == "woof"
+        assert streamed_text(client) == "first"
+        assert streamed_text(client, "my dog") == "woof"
         with pytest.raises(openai.InternalServerError):
-            said(client)
-        assert (said(client), fake.chat.script_left) == ("later", 0)
+            streamed_text(client)
+        assert (streamed_text(client), fake.chat.script_left) == ("later", 0)
         fake.reset()
-        assert said(client, "my dog") == "You said: my dog"
+        assert streamed_text(client, "my dog") == "You said: my dog"
         assert len(fake.requests) == 1
 
 
-def test_an_echo_has_the_length_asked_for() -> None:
+def test_an_echo_has_the_requested_length() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.default = Echo(tokens=100)
-        assert len(said(client).split()) == 100
+        assert len(streamed_text(client).split()) == 100
 
 
-def test_a_request_without_messages_is_refused_and_uses_up_nothing() -> None:
+def test_a_refused_request_without_messages_consumes_no_behaviour() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.chat.script(Answer("still here"))
         with pytest.raises(openai.BadRequestError, match="messages"):
             client.chat.completions.create(model="m", messages=[])
-        assert said(client) == "still here"
+        assert streamed_text(client) == "still here"
 
 
 def test_requests_are_recorded() -> None:

@@ -1,4 +1,4 @@
-"""Vectors that mean something, the lies about them, and OpenAI's limits."""
+"""Meaningful vectors, wrong answers, and OpenAI's limits."""
 
 import json
 import math
@@ -21,22 +21,22 @@ from fake_openai import (
     Refuse,
     Vectors,
 )
-from fake_openai.tests.support import client_of, everything, json_of, posted
+from fake_openai.tests.support import client_of, json_of, read_answer, sent_request
 from fake_openai.vectors import vector_of
 
 PATH = "/v1/embeddings"
 
 
-def cosine(one: list[float], other: list[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def cosine(first: list[float], second: list[float]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
-def ask(fake: FakeOpenAI, given: Any, **more: Any) -> Any:
-    """The JSON that comes back, NaN included."""
-    body = {"model": "text-embedding-3-small", "input": given} | more
-    with posted(fake, PATH, json.dumps(body).encode()) as sock:
+def request_vectors(fake: FakeOpenAI, inputs: Any, **more: Any) -> Any:
+    """The JSON of the answer, which may contain NaN."""
+    body = {"model": "text-embedding-3-small", "input": inputs} | more
+    with sent_request(fake, PATH, json.dumps(body).encode()) as sock:
         sock.settimeout(5)
-        return json_of(everything(sock)[0])
+        return json_of(read_answer(sock)[0])
 
 
 def test_base64_and_floats_are_the_same_numbers() -> None:
@@ -44,17 +44,17 @@ def test_base64_and_floats_are_the_same_numbers() -> None:
         texts = ["My dog is called Biscuit.", "¿Qué tal?"]
         by_default = client.embeddings.create(model="m", input=texts)
         floats = client.embeddings.create(model="m", input=texts, encoding_format="float")
-        assert [one.body["encoding_format"] for one in fake.embeddings.requests] == [
+        assert [request.body["encoding_format"] for request in fake.embeddings.requests] == [
             "base64",
             "float",
         ]
         assert fake.embeddings.requests[0].texts == texts
-    assert [one.embedding for one in by_default.data] == [one.embedding for one in floats.data]
-    assert {len(one.embedding) for one in floats.data} == {1_536}
+    assert [item.embedding for item in by_default.data] == [item.embedding for item in floats.data]
+    assert {len(item.embedding) for item in floats.data} == {1_536}
     assert by_default.usage.prompt_tokens == 10
 
 
-def test_shared_words_make_neighbours() -> None:
+def test_texts_with_shared_words_are_similar() -> None:
     biscuit = vector_of("My dog is called Biscuit.", 1_536)
     assert cosine(biscuit, vector_of("What is the dog called?", 1_536)) > 0.5
     assert cosine(biscuit, vector_of("DOGS! Biscuit?", 1_536)) > 0.5
@@ -62,10 +62,10 @@ def test_shared_words_make_neighbours() -> None:
     assert math.isclose(cosine(biscuit, biscuit), 1)
 
 
-def test_texts_without_words_have_one_vector_and_any_size_is_given() -> None:
+def test_texts_without_words_are_equal_and_sizes_are_respected() -> None:
     assert vector_of("!?", 8) == vector_of(" 🦊 ", 8)
     with FakeOpenAI() as fake:
-        answer = ask(fake, ["a", "b"], dimensions=256)
+        answer = request_vectors(fake, ["a", "b"], dimensions=256)
     assert [len(item["embedding"]) for item in answer["data"]] == [256, 256]
 
 
@@ -77,21 +77,21 @@ def test_a_hundred_texts_are_fast() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         begun = time.perf_counter()
         client.embeddings.create(model="m", input=texts)
-    assert time.perf_counter() - begun < 0.5  # 0.1 s alone on our machine; room for a busy one
+    assert time.perf_counter() - begun < 0.5  # takes 0.1 s on an idle machine
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 @pytest.mark.parametrize("kind", get_args(LieKind))
-def test_every_lie_is_told_in_both_encodings(kind: LieKind, encoding: str) -> None:
+def test_every_lie_works_in_both_encodings(kind: LieKind, encoding: str) -> None:
     with FakeOpenAI() as fake:
-        true = ask(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
+        true = request_vectors(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
         fake.embeddings.script(Lie(kind))
-        told = ask(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
+        wrong = request_vectors(fake, ["one", "two", "three"], encoding_format=encoding)["data"]
     # As JSON, because NaN is not equal to itself.
-    assert json.dumps(told) != json.dumps(true)
-    assert len(told) == {"too_few": 2, "too_many": 4}.get(kind, 3)
+    assert json.dumps(wrong) != json.dumps(true)
+    assert len(wrong) == {"too_few": 2, "too_many": 4}.get(kind, 3)
     if kind == "reordered":
-        assert sorted(told, key=lambda item: item["index"]) == true
+        assert sorted(wrong, key=lambda item: item["index"]) == true
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_a_lie_reaches_openais_client(kind: LieKind, is_so: Any) -> None:
         assert is_so(client.embeddings.create(model="m", input=["one"]).data[0].embedding)
 
 
-def test_one_index_comes_twice() -> None:
+def test_an_index_is_duplicated() -> None:
     with FakeOpenAI() as fake:
         fake.embeddings.default = Lie("duplicate_index")
-        assert [item["index"] for item in ask(fake, ["one", "two"])["data"]] == [0, 0]
-        assert [item["index"] for item in ask(fake, "one")["data"]] == [0, 0]
+        assert [item["index"] for item in request_vectors(fake, ["one", "two"])["data"]] == [0, 0]
+        assert [item["index"] for item in request_vectors(fake, "one")["data"]] == [0, 0]
 
 
-def test_a_batch_with_poison_is_refused_whole() -> None:
+def test_a_batch_with_a_refused_text_is_refused_entirely() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         fake.embeddings.refuse_text("poison")
         with pytest.raises(openai.BadRequestError):
@@ -126,7 +126,7 @@ def test_a_batch_with_poison_is_refused_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "code"),
+    ("inputs", "code"),
     [
         ("", None),
         (["fine", ""], None),
@@ -138,14 +138,14 @@ def test_a_batch_with_poison_is_refused_whole() -> None:
         (["word " * 5_000] * 47, "max_tokens_per_request"),
     ],
 )
-def test_openais_limits_hold(given: Any, code: str | None) -> None:
+def test_openais_limits_hold(inputs: Any, code: str | None) -> None:
     with FakeOpenAI() as fake:
-        error = ask(fake, given)["error"]
+        error = request_vectors(fake, inputs)["error"]
     assert error["code"] == code
     assert error["type"] in ("invalid_request_error", "max_tokens_per_request")
 
 
-def test_just_within_the_limits_is_fine_and_the_counter_can_be_ours() -> None:
+def test_requests_at_the_limits_pass_and_the_token_counter_is_replaceable() -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
         assert (
             len(client.embeddings.create(model="m", input=["word"] * 2_048, dimensions=8).data)
@@ -164,13 +164,13 @@ def test_just_within_the_limits_is_fine_and_the_counter_can_be_ours() -> None:
         (Refuse(503), openai.InternalServerError),
         (CutAfter(), openai.APIConnectionError),
         (Hang(), openai.APITimeoutError),
-        # Not openai.OpenAIError: our product has to know these too.
+        # Not openai.OpenAIError: the product must handle these too.
         (Html(), AttributeError),
         (Garbled(), json.JSONDecodeError),
         (Empty(), ValueError),
     ],
 )
-def test_the_shared_misbehaviours_work_here_too(
+def test_the_shared_misbehaviours_work_for_embeddings(
     behaviour: Behaviour, error: type[Exception]
 ) -> None:
     with FakeOpenAI() as fake, client_of(fake) as client:
@@ -179,8 +179,8 @@ def test_the_shared_misbehaviours_work_here_too(
             client.with_options(timeout=0.2).embeddings.create(model="m", input="x")
 
 
-def test_vectors_come_late_when_told_to() -> None:
+def test_vectors_are_delayed() -> None:
     with FakeOpenAI() as fake:
         fake.embeddings.default = Vectors(delay_s=0.1)
-        assert len(ask(fake, "x")["data"]) == 1
+        assert len(request_vectors(fake, "x")["data"]) == 1
         assert (fake.embeddings.requests[0].seconds or 0) >= 0.1
