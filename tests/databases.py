@@ -1,4 +1,4 @@
-"""Databases of their own for tests of migrations and of the operator's commands."""
+"""Separate databases for tests of migrations and of the operator's commands."""
 
 import subprocess
 import sys
@@ -10,23 +10,26 @@ from django.db import connection
 
 from tests.support import ROOT, clean_environment, database_url
 
-ROWS = 2_000  # with vectors: one process builds an index for about a second
+ROWS = 2_000  # one process needs about a second to build an index over their vectors
 TABLES = {"chat_messages": "passage_id", "standalone_chat_messages": "chat_id"}
-PEOPLE = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT name, '!', false, '', '', '', false, true, now() FROM unnest(ARRAY['alice', 'bob']) name;
+USERS = """
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT name, '!', false, '', '', '', false, true, now()
+    FROM unnest(ARRAY['alice', 'bob']) name;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user;
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
+    INSERT INTO passages (user_id, reference, text)
+    SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
 """
-SAY = """
+INSERT_MESSAGE = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
-    SELECT user_id, id, 'user', %s, now() FROM {parents} WHERE user_id = (SELECT min(id) FROM auth_user)
+    SELECT user_id, id, 'user', %s, now() FROM {parents}
+    WHERE user_id = (SELECT min(id) FROM auth_user)
 """
 
 
 class Database:
-    """A database of its own on the tests' server, empty or a copy of another that nobody uses."""
+    """A separate database on the tests' server, empty or a copy of an unused one."""
 
     def __init__(self, name: str, *, template: str = "template1") -> None:
         self.name = name
@@ -51,64 +54,70 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
     def migrate(self, *target: str) -> str:
-        """What migrate says."""
-        done = self.command("migrate", *target)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        """The output of migrate, which must succeed."""
+        result = self.command("migrate", *target)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
 
     def command(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        """A command of manage.py, run to its end in a process of its own."""
-        process = self.begin(*arguments, settings=settings)
+        """Run a command of manage.py in a separate process to its end."""
+        process = self.start(*arguments, settings=settings)
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def begin(
+    def start(
         self, *arguments: str, merged: bool = False, settings: dict[str, str] | None = None
     ) -> "subprocess.Popen[str]":
-        """A command that runs by itself; ``merged`` puts what it says of failures among the rest."""
+        """Start a command. ``merged``: stderr goes to stdout."""
         values = {"DATABASE_URL": self.url, "SECRET_KEY": "test"} | (settings or {})
         return subprocess.Popen(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, text=True, env=clean_environment(**values),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT if merged else subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            text=True,
+            env=clean_environment(**values),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+        )
 
-    def begin_migrate(self, *target: str) -> "subprocess.Popen[str]":
-        """A migrate that runs by itself."""
-        return self.begin("migrate", *target, merged=True)
+    def start_migrate(self, *target: str) -> "subprocess.Popen[str]":
+        """Start migrate, with stderr in stdout."""
+        return self.start("migrate", *target, merged=True)
 
     def start_at(self, migration: str) -> None:
-        """Migrate the chat (and so the users) to this migration; with people in it."""
+        """Migrate the chat, and so the users, to this migration. Adds alice and bob."""
         self.migrate("chat", migration)
-        self.run(PEOPLE)
+        self.run(USERS)
 
-    def say(self, content: str) -> None:
-        """A message of alice's in each table, by SQL that knows of nothing younger than 0001."""
+    def add_message(self, content: str) -> None:
+        """Add a message of alice to each table, by SQL that fits migration 0001."""
         for table, parents in (
             ("chat_messages", "passages"),
             ("standalone_chat_messages", "standalone_chats"),
         ):
-            self.run(SAY.format(table=table, parent=TABLES[table], parents=parents), content)
+            self.run(
+                INSERT_MESSAGE.format(table=table, parent=TABLES[table], parents=parents), content
+            )
 
     def drop(self) -> None:
-        """Whoever uses it."""
+        """Delete it, even if it is used."""
         with psycopg.connect(self._url("postgres"), autocommit=True) as server:
             server.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
 
 
 def fill_with_vectors(database: Database) -> None:
-    """Rows with random vectors, so that the build takes a while."""
-    database.say("seed")
+    """Add rows with random vectors, so that building an index takes a while."""
+    database.add_message("seed")
     for table, parent in TABLES.items():
         database.run(
             f"INSERT INTO {table} (user_id, {parent}, role, content, created_at, embedding) "
-            f"SELECT user_id, {parent}, role, 'Row ' || n, created_at, "
-            "(SELECT array_agg(random() - 0.5) FROM generate_series(1, 1536) WHERE n > 0)::real[]::vector "
+            f"SELECT user_id, {parent}, role, 'Row ' || n, created_at, (SELECT "
+            "array_agg(random() - 0.5) FROM generate_series(1, 1536) WHERE n > 0)::real[]::vector "
             f"FROM {table}, generate_series(1, {ROWS}) n"
         )
 
 
 def wait_for_build(database: Database) -> None:
-    """Until an index is being built."""
+    """Wait until an index is being built."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         if database.run(

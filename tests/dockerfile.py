@@ -1,4 +1,4 @@
-"""A Dockerfile and its .dockerignore, read: as much of their language as ours use; the rest is an error."""
+"""Reads a Dockerfile and .dockerignore. What ours do not use is an error."""
 
 import json
 import re
@@ -9,7 +9,7 @@ KNOWN = {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEAL
 
 
 class Instruction(NamedTuple):
-    """``COPY --from=packages a b``: name ``COPY``, flags ``{"from": "packages"}``, value ``a b``."""
+    """``COPY --from=x a b``: name ``COPY``, flags ``{"from": "x"}``, value ``a b``."""
 
     name: str
     flags: dict[str, str]
@@ -17,18 +17,18 @@ class Instruction(NamedTuple):
 
 
 def read(path: Path) -> list[Instruction]:
-    """The file's instructions in order. ValueError: one that is not in KNOWN."""
+    """The file's instructions in order. Raises ValueError for one that is not in KNOWN."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     logical = re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines()
     return [instruction(line) for line in logical if line.strip()]
 
 
 def instruction(line: str) -> Instruction:
-    """One line, already joined with the lines it goes on in."""
+    """An instruction from a line whose continuation lines are joined."""
     name, _, rest = line.strip().partition(" ")
     if name not in KNOWN:
         raise ValueError(
-            f"{name} is not understood here: teach it to tests/dockerfile.py and tests/image.py"
+            f"{name} is not supported: add it to tests/dockerfile.py and tests/image.py"
         )
     flags = {}
     while match := re.match(r"--([\w-]+)=(\S+)\s+", rest):
@@ -39,16 +39,16 @@ def instruction(line: str) -> Instruction:
 
 def stages(instructions: list[Instruction]) -> list[list[Instruction]]:
     """The instructions of each stage, its FROM first."""
-    found: list[list[Instruction]] = []
-    for one in instructions:
-        if one.name == "FROM":
-            found.append([])
-        found[-1].append(one)
-    return found
+    split: list[list[Instruction]] = []
+    for step in instructions:
+        if step.name == "FROM":
+            split.append([])
+        split[-1].append(step)
+    return split
 
 
 def exec_form(value: str) -> list[str]:
-    """The words of ``["program", "argument"]``. ValueError: the shell form, which puts a shell before the program."""
+    """The words of ``["program", "argument"]``. ValueError: the shell form, which adds a shell."""
     words = json.loads(value)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"not the exec form: {value}")
@@ -56,19 +56,19 @@ def exec_form(value: str) -> list[str]:
 
 
 def value_of(stage: list[Instruction], name: str) -> str:
-    """The value of the stage's one instruction of this name. ValueError: none, or more than one."""
-    (found,) = [one.value for one in stage if one.name == name]
-    return found
+    """The value of the stage's only instruction of this name. ValueError: not exactly one."""
+    (value,) = [step.value for step in stage if step.name == name]
+    return value
 
 
 def is_left_out(path: str, rules: str) -> bool:
-    """Whether .dockerignore keeps ``path`` (relative, with ``/``) out: the last rule that fits decides."""
-    out = False
+    """Whether .dockerignore excludes the relative ``path``. The last matching rule decides."""
+    excluded = False
     for rule in rules.splitlines():
         pattern = rule.strip().lstrip("!").rstrip("/")
         if pattern and not rule.startswith("#") and _covers(pattern, path):
-            out = not rule.startswith("!")
-    return out
+            excluded = not rule.startswith("!")
+    return excluded
 
 
 def _covers(pattern: str, path: str) -> bool:

@@ -1,8 +1,8 @@
-"""What `docker build` and `docker run` do with our Dockerfile, done by hand: a stand-in where there is no engine.
+"""Does by hand what `docker build` and `docker run` do with our Dockerfile.
 
-The steps are the file's own, read by tests/dockerfile.py. Not the same as in a container: the base image is a copy of
-the Python that runs the tests, on this machine's system; ``/app`` is a folder under /tmp; what is read-only there has
-no write permission here.
+For tests without a container engine. tests/dockerfile.py reads the steps. Differences from a
+container: the base image is a copy of the Python that runs the tests, on this machine's system;
+``/app`` is a folder under /tmp; what is read-only in a container has no write permission.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests import dockerfile
 from tests.dockerfile import Instruction
 from tests.support import ROOT, clean_environment
 
-# How this machine reaches the package index:
+# Variables that the package installer needs to reach its index.
 NETWORK = re.compile(r"pip_.*|(https?|no|all)_proxy|ssl_cert_(file|dir)", re.IGNORECASE)
 WRITABLE = ".verse"  # within WORKDIR
 NOT_OF_A_BASE_IMAGE = shutil.ignore_patterns(
@@ -30,47 +30,56 @@ NOT_OF_A_BASE_IMAGE = shutil.ignore_patterns(
 
 
 class Image:
-    """The image that the Dockerfile describes, in a folder of its own under /tmp; ``remove`` takes it away."""
+    """The image that the Dockerfile describes, in a folder under /tmp."""
 
     def __init__(self, **arguments: str) -> None:
-        """Build it with these build arguments. AssertionError: a step failed; its output is the message."""
+        """Build with these build arguments. AssertionError: a step failed, with its output."""
         self.folder = Path(tempfile.mkdtemp(prefix="verse-image-", dir="/tmp"))
         self.folder.chmod(0o755)
         self.root = self.folder / "root"
         self.stage = ""
         self._arguments = arguments
         try:
-            for one in dockerfile.read(ROOT / "Dockerfile"):
-                getattr(self, f"_{one.name.lower()}")(one)
+            for step in dockerfile.read(ROOT / "Dockerfile"):
+                getattr(self, f"_{step.name.lower()}")(step)
             self._make_read_only()
         except BaseException:
             self.remove()
             raise
 
     def start(self, *command: str, log: Path, **environment: str) -> "subprocess.Popen[bytes]":
-        """A container: ``command``, else the image's own, as its account, with its environment and these settings."""
+        """Start a container with ``command``, or with the image's own."""
         with log.open("ab") as out:
             return subprocess.Popen(
                 [*as_process_1(self.user), *(command or self.command)],
-                cwd=self.workdir, env=self.environment | environment, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+                cwd=self.workdir,
+                env=self.environment | environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
 
     def run(self, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """`docker exec`, or a container that ends by itself: what it printed, and how it ended."""
+        """Run a command to its end, like `docker exec` or `docker run`."""
         return subprocess.run(
-            [*as_account(self.user), *command], cwd=self.workdir, env=self.environment | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120,
-        )  # fmt: skip
+            [*as_account(self.user), *command],
+            cwd=self.workdir,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     def remove(self) -> None:
-        """Delete the folder."""
         subprocess.run(["chmod", "-R", "u+w", self.folder], check=False, capture_output=True)
         shutil.rmtree(self.folder)
 
-    def _from(self, one: Instruction) -> None:
+    def _from(self, step: Instruction) -> None:
         if self.root.exists():
             self.root.rename(self.folder / self.stage)
-        self.stage = one.value.partition(" AS ")[2] or "last"
+        self.stage = step.value.partition(" AS ")[2] or "last"
         self.workdir = self.root
         self.user = "0:0"
         copy_interpreter(self.root / "usr/local")
@@ -83,60 +92,66 @@ class Image:
         self.environment["LD_LIBRARY_PATH"] = str(self.root / "usr/local/lib")
         self._build_arguments: dict[str, str] = {}
 
-    def _arg(self, one: Instruction) -> None:
-        name, _, default = one.value.partition("=")
+    def _arg(self, step: Instruction) -> None:
+        name, _, default = step.value.partition("=")
         self._build_arguments[name] = self._arguments.get(name, default)
 
-    def _env(self, one: Instruction) -> None:
+    def _env(self, step: Instruction) -> None:
         before = dict(self.environment)
-        for pair in shlex.split(one.value):
+        for pair in shlex.split(step.value):
             name, _, value = pair.partition("=")
-            self.environment[name] = string.Template(self._here(value)).substitute(before)
+            self.environment[name] = string.Template(self._local_paths(value)).substitute(before)
 
-    def _workdir(self, one: Instruction) -> None:
-        self._name_of_workdir = one.value
-        self.workdir = self.root / one.value.lstrip("/")
+    def _workdir(self, step: Instruction) -> None:
+        self._name_of_workdir = step.value
+        self.workdir = self.root / step.value.lstrip("/")
         self.workdir.mkdir(parents=True, exist_ok=True)
 
-    def _copy(self, one: Instruction) -> None:
-        *sources, target = shlex.split(one.value)
-        stage = one.flags.get("from")
+    def _copy(self, step: Instruction) -> None:
+        *sources, target = shlex.split(step.value)
+        stage = step.flags.get("from")
         for source in sources:
             if stage:
                 copy_tree(self.folder / stage / source.lstrip("/"), self.workdir / target)
             elif source == ".":
                 copy_tree(ROOT, self.folder / "context", rules=(ROOT / ".dockerignore").read_text())
                 subprocess.run(
-                    ["chmod", "-R", one.flags["chmod"], self.folder / "context"], check=True
+                    ["chmod", "-R", step.flags["chmod"], self.folder / "context"], check=True
                 )
                 copy_tree(self.folder / "context", self.workdir / target)
             else:
                 shutil.copy(ROOT / source, self.workdir / target)
 
-    def _run(self, one: Instruction) -> None:
-        command = self._here(one.value)
-        if os.geteuid() != 0:  # who is not root can give no file away
+    def _run(self, step: Instruction) -> None:
+        command = self._local_paths(step.value)
+        if os.geteuid() != 0:  # only root can change a file's owner
             command = re.sub(r" -[og] \d+", "", command)
-        done = subprocess.run(
-            ["sh", "-ec", command], cwd=self.workdir, env=self._network | self.environment | self._build_arguments,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{one.value}\n{done.stdout}"
+        result = subprocess.run(
+            ["sh", "-ec", command],
+            cwd=self.workdir,
+            env=self._network | self.environment | self._build_arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert result.returncode == 0, f"{step.value}\n{result.stdout}"
 
-    def _user(self, one: Instruction) -> None:
-        self.user = one.value
+    def _user(self, step: Instruction) -> None:
+        self.user = step.value
 
-    def _expose(self, one: Instruction) -> None:
-        self.port = one.value
+    def _expose(self, step: Instruction) -> None:
+        self.port = step.value
 
-    def _healthcheck(self, one: Instruction) -> None:
-        self.healthcheck = dockerfile.exec_form(one.value.removeprefix("CMD "))
+    def _healthcheck(self, step: Instruction) -> None:
+        self.healthcheck = dockerfile.exec_form(step.value.removeprefix("CMD "))
 
-    def _cmd(self, one: Instruction) -> None:
-        self.command = dockerfile.exec_form(one.value)
+    def _cmd(self, step: Instruction) -> None:
+        self.command = dockerfile.exec_form(step.value)
 
-    def _here(self, text: str) -> str:
-        """Paths below WORKDIR, as they are on this machine."""
+    def _local_paths(self, text: str) -> str:
+        """The text with WORKDIR replaced by its folder on this machine."""
         return re.sub(rf"(?<![\w.-]){self._name_of_workdir}(?![\w-])", str(self.workdir), text)
 
     def _make_read_only(self) -> None:
@@ -149,7 +164,7 @@ class Image:
 
 
 def copy_tree(source: Path, target: Path, rules: str = "") -> None:
-    """All below ``source`` that .dockerignore's ``rules`` do not leave out; links stay links."""
+    """Copy what .dockerignore's ``rules`` do not exclude. Links stay links."""
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         relative = Path(folder).relative_to(source)
@@ -163,7 +178,7 @@ def copy_tree(source: Path, target: Path, rules: str = "") -> None:
 
 
 def copy_interpreter(target: Path) -> None:
-    """The stand-in for the base image: this Python with its standard library and pip, no package."""
+    """Replace the base image: copy this Python, its standard library and pip."""
     version = f"python3.{sys.version_info.minor}"
     shutil.copytree(
         sysconfig.get_path("stdlib"), target / "lib" / version, ignore=NOT_OF_A_BASE_IMAGE
@@ -173,13 +188,15 @@ def copy_interpreter(target: Path) -> None:
     for library in Path(sysconfig.get_config_var("LIBDIR")).glob(f"lib{version}*.so*"):
         shutil.copy(library, target / "lib")
     subprocess.run(
-        [target / "bin/python", "-m", "ensurepip"], check=True, capture_output=True,
+        [target / "bin/python", "-m", "ensurepip"],
+        check=True,
+        capture_output=True,
         env=clean_environment(LD_LIBRARY_PATH=str(target / "lib")),
-    )  # fmt: skip
+    )
 
 
 def as_account(user: str) -> list[str]:
-    """The beginning of a command that is run by this uid:gid, without any group or privilege; ours where not root."""
+    """A command prefix: run as this uid:gid without privileges. Empty if we are not root."""
     if os.geteuid() != 0:
         return []
     uid, gid = user.split(":")
@@ -187,7 +204,7 @@ def as_account(user: str) -> list[str]:
 
 
 def as_process_1(user: str) -> list[str]:
-    """The same for a process that is number 1 of its own namespace, where this machine allows one."""
+    """A command prefix: also be process 1 of a new namespace, if this machine allows it."""
     return [
         *(["unshare", "--pid", "--fork", "--kill-child"] if may_unshare() else []),
         *as_account(user),
@@ -196,9 +213,8 @@ def as_process_1(user: str) -> list[str]:
 
 @cache
 def may_unshare() -> bool:
-    """Whether this machine lets us begin a namespace of processes."""
-    tried = ["unshare", "--pid", "--fork", "--kill-child", "true"]
-    return (
-        shutil.which("unshare") is not None
-        and subprocess.run(tried, capture_output=True).returncode == 0
-    )
+    """Whether this machine lets us create a process namespace."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--pid", "--fork", "--kill-child", "true"]
+    return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,11 +1,11 @@
-"""The pages' fenced blocks: what is run, what it shows, and why one is not run."""
+"""Reads the fenced blocks of docs pages: commands, their output, and why a block is not run."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-# The operators' pages that tests/test_guide.py runs, in this order: the first list adds memory to a live
-# chat and takes it away again, the second runs on a server that has it.
+# The operators' pages that tests/test_guide.py runs, in this order. The first list adds memory to
+# a live chat and removes it again; the second runs on a server with memory.
 ROLLOUT = [
     "howto/connect-with-psql",
     "howto/start-and-stop",
@@ -33,7 +33,7 @@ OPERATION = [
     "howto/run-daily-jobs",
     "howto/create-api-tokens",
 ]
-# Before a block may stand, as comments: why it is not run, or with which code it ends.
+# Comments before a block say why it is not run, or its exit code.
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.*?) -->\n)?(?:<!-- exit: (?P<exit>\d+) -->\n)?"
     r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
@@ -42,9 +42,10 @@ BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """A fenced block: its kind (sh, sql, python, text, json, …), its text, its line in the page.
+    """A fenced block with its kind (sh, sql, python, text, json, …) and its line in the page.
 
-    ``reason``: why it is not run; ``shown``: the text block after it, its output; ``exit``: the code it ends with.
+    ``reason``: why it is not run. ``shown``: its output, the text block after it. ``exit``: its
+    exit code.
     """
 
     kind: str
@@ -58,12 +59,16 @@ class Block(NamedTuple):
 def blocks_of(page: Path) -> list[Block]:
     """The page's blocks in order."""
     text = page.read_text()
-    found = [
+    blocks = [
         Block(
-            match["kind"], match["text"], text.count("\n", 0, match.start("text")),
-            reason=match["reason"], exit=int(match["exit"] or 0),
+            match["kind"],
+            match["text"],
+            text.count("\n", 0, match.start("text")),
+            reason=match["reason"],
+            exit=int(match["exit"] or 0),
         )
         for match in BLOCK.finditer(text)
-    ]  # fmt: skip
-    following = [one.text if one.kind == "text" else None for one in [*found[1:], Block("", "", 0)]]
-    return [block._replace(shown=shown) for block, shown in zip(found, following, strict=False)]
+    ]
+    outputs = [block.text if block.kind == "text" else None for block in blocks[1:]]
+    pairs = zip(blocks, [*outputs, None], strict=False)
+    return [block._replace(shown=output) for block, output in pairs]

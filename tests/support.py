@@ -1,4 +1,4 @@
-"""A real server in processes of its own, for tests that kill it, stop it, or ask it from outside."""
+"""A real server in separate processes, for tests that kill it, stop it or send it requests."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ from urllib.parse import quote, urlencode
 import httpx2
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 30  # a loaded machine starts a server in less
+PATIENCE_S = 30  # a server starts faster even on a busy machine
 
 
 def database_url(connection: Any) -> str:
-    """The URL of the database that a Django connection has, for another process."""
+    """The URL of a Django connection's database, for another process."""
     params = connection.get_connection_params()
     query = urlencode(
         {name: params[name] for name in ("host", "port", "user", "password") if params.get(name)}
@@ -27,22 +27,20 @@ def database_url(connection: Any) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def clean_environment(**values: str) -> dict[str, str]:
-    """This environment without any setting of Verse's; ``values`` added."""
-    kept = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
-    }
-    return kept | {"PYTHONUNBUFFERED": "1"} | values
+    """This process's environment without Verse's settings, with ``values``."""
+    names = {"PATH", "HOME", "LANG", "TMPDIR"} & os.environ.keys()
+    return {name: os.environ[name] for name in names} | {"PYTHONUNBUFFERED": "1"} | values
 
 
 class Server:
-    """gunicorn with Verse, on a free port; its log is in ``log``."""
+    """gunicorn with Verse on a free port."""
 
     def __init__(
         self, environment: dict[str, str], *, wait: bool = True, root: Path = ROOT
@@ -75,11 +73,11 @@ class Server:
 
     @property
     def log(self) -> str:
-        """All that the server has printed."""
+        """The server's output."""
         return self._log.read_text()
 
     def wait_until_ready(self, workers: int) -> None:
-        """Until each worker has said that it is ready."""
+        """Wait until this many workers have logged that they are ready."""
         until = time.monotonic() + PATIENCE_S
         while self.log.count("Application startup complete.") < workers:
             if self.process.poll() is not None or time.monotonic() > until:
@@ -87,27 +85,27 @@ class Server:
             time.sleep(0.05)
 
     def client(self, token: str = "", **headers: str) -> httpx2.Client:
-        """A client of one connection, and so of one worker; closed with the server."""
+        """A client with one connection, so to one worker; closed with the server."""
         if token:
             headers["Authorization"] = f"Token {token}"
-        made = httpx2.Client(
+        client = httpx2.Client(
             base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False
         )
-        self._clients.append(made)
-        return made
+        self._clients.append(client)
+        return client
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to gunicorn's master."""
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL to the master and all workers at once."""
+        """Send SIGKILL to the master and all workers at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
-        """Whatever its state: no process and no log file stay."""
+        """End all processes and delete the log."""
         self.kill()
         for client in self._clients:
             client.close()

@@ -1,4 +1,4 @@
-"""`make demo`, as a stranger runs it: a copy in a folder with a space, real local model, Ctrl-C, again."""
+"""`make demo` in a copy of the project, in a folder with a space, with the real local model."""
 
 import contextlib
 import os
@@ -19,11 +19,12 @@ import pytest
 from tests.support import ROOT, clean_environment, free_port
 
 PATIENCE_S = 60
-GONE_S = 30  # after so long no process is left: 5 s without a user, then a checkpoint, which a busy disk can hold up
-SOMEBODY = pwd.getpwnam("daemon").pw_uid  # an account that every system has
+# Until no process is left: 5 s without a user, then a checkpoint, which is slow on a busy disk.
+STOP_TIMEOUT_S = 30
+OTHER_UID = pwd.getpwnam("daemon").pw_uid  # an account that every system has
 SUPERVISOR = "embedded_postgres.supervisor"
 SYSTEM_PYTHON = "/usr/bin/python3"
-# A command that uses the database and then goes on with something else.
+# A command that uses the database and then does something else.
 SHELL = """
 import time
 from django.db import connection
@@ -34,7 +35,7 @@ time.sleep(60)
 
 
 class Demo:
-    """`make demo` in a folder, its processes in a group of their own as a terminal would have it."""
+    """`make demo` in a folder, in a separate process group as in a terminal."""
 
     def __init__(
         self, folder: Path, command: tuple[str, ...] = ("make", "demo"), **environment: str
@@ -44,20 +45,24 @@ class Demo:
         self.log = folder.parent / "demo.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=clean_environment(PORT=str(self.port), **environment),
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                command,
+                cwd=folder,
+                env=clean_environment(PORT=str(self.port), **environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.wait_for("Application startup complete.")
 
     @property
     def password(self) -> str:
-        """The one that it printed."""
-        found = re.search(r"^Sign in as demo, password (\S+)$", self.log.read_text(), re.MULTILINE)
-        assert found, self.log.read_text()
-        return found[1]
+        """The password that it printed."""
+        match = re.search(r"^Sign in as demo, password (\S+)$", self.log.read_text(), re.MULTILINE)
+        assert match, self.log.read_text()
+        return match[1]
 
     def wait_for(self, text: str) -> None:
-        """Until its output holds the text."""
+        """Wait until its output contains the text."""
         until = time.monotonic() + PATIENCE_S
         while text not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
@@ -65,39 +70,38 @@ class Demo:
             time.sleep(0.1)
 
     def client(self) -> httpx2.Client:
-        """Signed in."""
+        """A client with demo's token."""
         client = httpx2.Client(
             base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False
         )
-        asked = client.post(
-            "/api/auth/token/", json={"username": "demo", "password": self.password}
-        )
-        client.headers["Authorization"] = f"Token {asked.json()['token']}"
+        credentials = {"username": "demo", "password": self.password}
+        response = client.post("/api/auth/token/", json=credentials)
+        client.headers["Authorization"] = f"Token {response.json()['token']}"
         return client
 
     def signal(self, number: signal.Signals) -> None:
-        """To the whole group, as Ctrl-C does."""
+        """Send a signal to the whole group, as Ctrl-C does."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
 
 def processes_of(folder: Path) -> dict[int, str]:
     """Command lines of the processes that name the folder or work in it, by process number."""
-    found = {}
+    commands = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit():
-                line = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-                if str(folder) in line + os.readlink(entry / "cwd"):  # noqa: PTH115 - the folder may be deleted
-                    found[int(entry.name)] = line
-    return found
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                line = command.decode(errors="replace")
+                cwd = os.readlink(entry / "cwd")  # noqa: PTH115 # the folder may be deleted
+                if str(folder) in line + cwd:
+                    commands[int(entry.name)] = line
+    return commands
 
 
-def wait_until_gone(folder: Path) -> None:
-    """Until no process of the folder's is left. Fails after GONE_S."""
-    until = time.monotonic() + GONE_S
+def wait_until_stopped(folder: Path) -> None:
+    """Wait until the folder has no process. Fails after STOP_TIMEOUT_S."""
+    until = time.monotonic() + STOP_TIMEOUT_S
     while left := processes_of(folder):
         assert time.monotonic() < until, left
         time.sleep(0.2)
@@ -105,7 +109,7 @@ def wait_until_gone(folder: Path) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A copy of the project without data of its own, in a folder with a space; open to all accounts."""
+    """A copy of the project without data, in a folder with a space, open to all accounts."""
     top = Path(tempfile.mkdtemp(prefix="verse-test-"))
     top.chmod(0o755)
     copy = top / "a copy" / "verse"
@@ -119,20 +123,18 @@ def folder() -> Iterator[Path]:
 
 
 def end_all(folder: Path) -> None:
-    """Kill the server's users, and let its supervisor stop it at once instead of after 5 s."""
+    """Kill the users of PostgreSQL, and let its supervisor stop it now instead of after 5 s."""
     for pid, line in processes_of(folder).items():
-        if not re.match(
-            r"\S*postgres", line
-        ):  # nor one that it serves with: it would recover first, for 20 s
+        # Not a PostgreSQL process: after its death PostgreSQL recovers for 20 s.
+        if not re.match(r"\S*postgres", line):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM if SUPERVISOR in line else signal.SIGKILL)
-    wait_until_gone(folder)
+    wait_until_stopped(folder)
 
 
-def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> None:
-    demo = Demo(
-        folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200"
-    )  # a short prompt: the model reads slowly
+def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> None:
+    # A short prompt, because the model reads slowly.
+    demo = Demo(folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200")
     with contextlib.closing(demo.client()) as client:
         chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
         turn = client.post(f"/api/chats/{chat}/messages/", json={"content": "Say hello."}).json()
@@ -141,25 +143,25 @@ def test_the_demo_answers_stops_and_goes_on_from_the_same_data(folder: Path) -> 
     password = demo.password
     demo.signal(signal.SIGINT)
     demo.process.wait(PATIENCE_S)
-    wait_until_gone(folder)
+    wait_until_stopped(folder)
 
     again = Demo(folder)
     assert again.password == password
     with contextlib.closing(again.client()) as client:
-        kept = client.get(f"/api/chats/{chat}/messages/").json()["results"]
-    assert kept == [turn["user_message"], turn["assistant_message"]]
+        stored = client.get(f"/api/chats/{chat}/messages/").json()["results"]
+    assert stored == [turn["user_message"], turn["assistant_message"]]
     again.signal(signal.SIGKILL)
     again.process.wait(PATIENCE_S)
-    wait_until_gone(folder)
+    wait_until_stopped(folder)
 
     once_more = Demo(folder)
     with contextlib.closing(once_more.client()) as client:
-        assert client.get(f"/api/chats/{chat}/messages/").json()["results"] == kept
+        assert client.get(f"/api/chats/{chat}/messages/").json()["results"] == stored
     once_more.signal(signal.SIGKILL)
     once_more.process.wait(PATIENCE_S)
 
 
-def test_a_command_that_is_killed_leaves_no_server(folder: Path) -> None:
+def test_a_killed_command_leaves_no_server(folder: Path) -> None:
     command = [str(folder / ".venv/bin/python"), "manage.py", "shell", "--no-imports", "-c", SHELL]
     with subprocess.Popen(
         command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE
@@ -168,29 +170,23 @@ def test_a_command_that_is_killed_leaves_no_server(folder: Path) -> None:
         assert shell.stdout.readline() == b"connected\n"
         assert any(SUPERVISOR in line for line in processes_of(folder).values())
         shell.kill()
-    wait_until_gone(folder)
+    wait_until_stopped(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root has shown it above")
-def test_the_demo_needs_no_root(folder: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="the test above ran without root")
+def test_the_demo_runs_without_root(folder: Path) -> None:
     packages = {"PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
-    command = (
-        "setpriv",
-        f"--reuid={SOMEBODY}",
-        f"--regid={SOMEBODY}",
-        "--clear-groups",
-        SYSTEM_PYTHON,
-    )
-    if subprocess.run(
-        [*command, "-c", "import psycopg, xllamacpp"], env=clean_environment(**packages)
-    ).returncode:
+    account = (f"--reuid={OTHER_UID}", f"--regid={OTHER_UID}", "--clear-groups")
+    command = ("setpriv", *account, SYSTEM_PYTHON)
+    imports = [*command, "-c", "import psycopg, xllamacpp"]
+    if subprocess.run(imports, env=clean_environment(**packages)).returncode:
         pytest.skip(f"{SYSTEM_PYTHON} cannot use this environment's packages under another account")
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
+        os.chown(path, OTHER_UID, OTHER_UID, follow_symlinks=False)
     values = {"LLM": "local", "EMBEDDINGS": "local", "WEB_CONCURRENCY": "1"}
     demo = Demo(folder, (*command, "manage.py", "demo"), **packages, **values)
     with contextlib.closing(demo.client()) as client:
         assert client.post("/api/chats/", json={"title": "First"}).status_code == 201
-    assert {Path(f"/proc/{pid}").stat().st_uid for pid in processes_of(folder)} == {SOMEBODY}
+    assert {Path(f"/proc/{pid}").stat().st_uid for pid in processes_of(folder)} == {OTHER_UID}
     demo.signal(signal.SIGINT)
     demo.process.wait(PATIENCE_S)

@@ -1,4 +1,4 @@
-"""A deploy under traffic: no request fails, no answer is cut."""
+"""Deploying under traffic: no request fails, no answer is cut off."""
 
 import signal
 import threading
@@ -22,7 +22,7 @@ LIMITS = {"STREAMS_PER_USER": "1000", "WEB_CONCURRENCY": "2", "THROTTLE_MESSAGES
 
 
 class Traffic:
-    """Streams that run, and small requests that keep coming to wherever ``target`` points."""
+    """Running streams, and repeated small requests to the server ``target``."""
 
     def __init__(self, target: Server, user: User) -> None:
         self.target = target
@@ -31,17 +31,17 @@ class Traffic:
         self.statuses: list[int] = []
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(STREAMS + 1)
-        self._small = self._pool.submit(self._ask_again_and_again)
+        self._small = self._pool.submit(self._send_small_requests)
 
     def stream(self, count: int) -> list[Future[Any]]:
-        """Begin so many streams."""
+        """Start this many streams."""
         return [
             self._pool.submit(self._stream, StandaloneChat.objects.create(user=self.user).pk)
             for _ in range(count)
         ]
 
     def end(self) -> None:
-        """No more requests. Raises what a request raised."""
+        """Stop sending requests. Raises the error of a failed one."""
         self._over.set()
         self._small.result(30)
         self._pool.shutdown()
@@ -50,47 +50,47 @@ class Traffic:
         url = f"/api/chats/{chat}/messages/"
         return text_of(read_stream(self.target.client(self.token), url, json={"content": "Hello"}))
 
-    def _ask_again_and_again(self) -> None:
+    def _send_small_requests(self) -> None:
         while not self._over.wait(0.05):
             client = self.target.client(self.token)
             self.statuses.append(client.get("/api/chats/").status_code)
             client.close()
 
 
-def wait_until_asked(fake: FakeOpenAI) -> None:
-    """Until the model is giving all answers."""
+def wait_until_answering(fake: FakeOpenAI) -> None:
+    """Wait until the model has received all requests."""
     fake.wait_for(lambda: len(fake.chat.requests) == STREAMS, timeout_s=20)
 
 
-def test_a_reload_by_sighup_fails_no_request_and_cuts_no_answer(
+def test_a_reload_by_sighup_fails_no_request_and_no_answer(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=15)
-    one = server(**LIMITS)
-    traffic = Traffic(one, alice)
+    reloaded = server(**LIMITS)
+    traffic = Traffic(reloaded, alice)
     streams = traffic.stream(STREAMS)
-    wait_until_asked(openai_server)
-    one.signal(signal.SIGHUP)
-    one.wait_until_ready(4)  # two workers more
+    wait_until_answering(openai_server)
+    reloaded.signal(signal.SIGHUP)
+    reloaded.wait_until_ready(4)  # two workers more
     assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
     traffic.end()
     assert set(traffic.statuses) == {200}
     assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}
 
 
-def test_a_new_server_takes_over_and_the_old_one_ends_its_answers(
+def test_a_new_server_takes_over_and_the_old_one_finishes_answers(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=15)
     old, new = server(**LIMITS), server(**LIMITS)
     traffic = Traffic(old, alice)
     streams = traffic.stream(STREAMS)
-    wait_until_asked(openai_server)
-    traffic.target = new  # what a balancer does while readyz says that the old one is draining
+    wait_until_answering(openai_server)
+    traffic.target = new  # as a load balancer does while the old one is draining
     threading.Event().wait(0.5)
     old.signal(signal.SIGTERM)
     assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
-    assert old.process.wait(60) == 0  # gunicorn.conf.py: 30 s where a client keeps its connection
+    assert old.process.wait(60) == 0  # 30 s if a client keeps its connection: gunicorn.conf.py
     traffic.end()
     assert set(traffic.statuses) == {200}
     assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}

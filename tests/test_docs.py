@@ -1,4 +1,4 @@
-"""The pages tell the truth: their commands run, they print what is shown, names and links lead somewhere."""
+"""The docs are right: commands print what is shown, names and links exist."""
 
 import json
 import os
@@ -27,10 +27,10 @@ from tests.support import ROOT, Server, clean_environment, database_url
 
 pytestmark = pytest.mark.newest_schema
 ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GUIDES = {
-    ROOT / "docs" / f"{name}.md" for name in ROLLOUT + OPERATION
-}  # tests/test_guide.py runs them
+# tests/test_guide.py runs these.
+GUIDES = {ROOT / "docs" / f"{name}.md" for name in ROLLOUT + OPERATION}
 PAGES = [page for page in ALL if page.parent.name != "decisions"]
+# Why blocks are not run, and how many; no other reason is allowed.
 REASONS = {
     "serves until stopped": 1,
     "installs": 1,
@@ -38,31 +38,32 @@ REASONS = {
     "needs your own database": 2,
     "needs a container engine": 2,
     "needs a cluster": 2,
-}  # how many blocks are not run, by why; nothing else is a reason
+}
 DOCUMENTED = "http://127.0.0.1:8000"
 PASSWORD = re.compile(r"^Sign in as demo, password (\S+)$", re.MULTILINE)
-TOLD = {"status", "code", "role"}  # values that a program reads; others may differ from run to run
+COMPARED = {"status", "code", "role"}  # values that are compared; others differ between runs
 BOUNDARY = "=== end of block ==="
+FOLDERS = "verse|chat|retrieval|pooled_postgres|embedded_postgres|fake_openai|docs|tests"
 
 
 def commands_of(page: Path) -> list[Block]:
-    """The blocks that are run here."""
+    """The blocks that this test runs."""
     if page in GUIDES:
         return []
     return [block for block in blocks_of(page) if block.kind == "sh" and block.reason is None]
 
 
 def shape(value: Any, name: str = "") -> Any:
-    """What two JSON values must have in common: names, order of lists and what a program reads."""
+    """What two JSON values must have in common: names, list order, COMPARED values."""
     if isinstance(value, dict):
-        return {key: shape(one, key) for key, one in value.items()}
+        return {key: shape(item, key) for key, item in value.items()}
     if isinstance(value, list):
-        return [shape(one) for one in value[:1]]
-    return value if name in TOLD else "…"
+        return [shape(item) for item in value[:1]]
+    return value if name in COMPARED else "…"
 
 
 def loose(output: str) -> list[str]:
-    """The output's lines without what differs from run to run, each kind of line once."""
+    """The output's lines without what differs between runs; equal lines once."""
     lines = []
     for line in output.splitlines():
         try:
@@ -73,31 +74,34 @@ def loose(output: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """For commands: this test's database, no other setting; PostgreSQL's programs are found."""
+    """The commands' environment: this test's database, PostgreSQL's programs."""
     path = os.pathsep.join((str(bin_folder(16)), os.environ["PATH"]))
-    return clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test") | {
-        "PATH": path
-    }
+    values = clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test")
+    return values | {"PATH": path}
 
 
 def run(blocks: list[Block], server: Server) -> list[str]:
-    """The output of each block; one shell for all of them, so that a later one knows what an earlier one set."""
+    """The output of each block. A single shell, so that later blocks know earlier variables."""
     script = f"\nprintf '\\n{BOUNDARY}\\n'\n".join(block.text for block in blocks)
     script = script.replace(DOCUMENTED, server.url).replace(
         ".venv/bin/python", shlex.quote(sys.executable)
     )
-    done = subprocess.run(
-        ["bash", "-u", "-c", script], cwd=ROOT, env=environment(), text=True, timeout=60,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return done.stdout.split(BOUNDARY)
+    result = subprocess.run(
+        ["bash", "-u", "-c", script],
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        timeout=60,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout.split(BOUNDARY)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
-@pytest.mark.django_db(
-    transaction=True, reset_sequences=True
-)  # the pages begin with an empty database: id 1
+@pytest.mark.django_db(transaction=True, reset_sequences=True)  # the pages show id 1
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem
 )
@@ -107,7 +111,7 @@ def test_the_commands_of_a_page_print_what_it_shows(
     password = PASSWORD.search((ROOT / "README.md").read_text())
     assert password is not None
     demo = User.objects.create_superuser("demo", password=password[1])
-    if page.name == "README.md":  # it tells of `make demo`, the others of an empty database
+    if page.name == "README.md":  # shows `make demo`, the others an empty database
         settings.EMBEDDINGS = "local"
         runtime.reset()
         load(demo)
@@ -117,19 +121,19 @@ def test_the_commands_of_a_page_print_what_it_shows(
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 
 
-def test_a_block_is_left_out_for_a_known_reason() -> None:
+def test_blocks_are_skipped_only_for_known_reasons() -> None:
     counts = dict.fromkeys(REASONS, 0)
     for page in PAGES:
         for block in blocks_of(page) if page not in GUIDES else []:
             if block.reason:
                 assert block.reason in counts, f"{page.name}: {block.reason} is not a reason"
                 counts[block.reason] += 1
-    print(f"{sum(counts.values())} blocks are not run: {counts}")  # noqa: T201 - shown by pytest -rP
+    print(f"{sum(counts.values())} blocks are not run: {counts}")  # noqa: T201 # for pytest -rP
     assert counts == REASONS
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.stem)
-def test_json_parses_and_links_lead_somewhere(page: Path) -> None:
+def test_json_is_valid_and_links_exist(page: Path) -> None:
     for block in blocks_of(page):
         if block.kind == "json":
             json.loads(block.text)
@@ -144,37 +148,33 @@ def test_json_parses_and_links_lead_somewhere(page: Path) -> None:
 
 
 def codes_in_the_code() -> set[str]:
-    """Every code that an answer can have."""
+    """Every error code in the code."""
     kinds = [*vars(exceptions).values(), *vars(errors).values()]
     raised = {
         kind.default_code
         for kind in kinds
         if isinstance(kind, type) and issubclass(kind, exceptions.APIException)
-    } - {exceptions.AuthenticationFailed.default_code}  # chat.errors makes the same 401 of each
+    } - {exceptions.AuthenticationFailed.default_code}  # chat.errors answers the same 401
     written = re.findall(r'"code": "(\w+)"', (ROOT / "verse/body_limit.py").read_text())
     written += re.findall(r'_error\(\d+, "(\w+)"', (ROOT / "verse/urls.py").read_text())
     return raised | set(errors.MODEL_STATUS) | set(written)
 
 
-def test_the_page_of_the_api_has_every_error_code_and_no_other() -> None:
+def test_the_api_page_has_exactly_the_error_codes() -> None:
     section = (ROOT / "docs/api.md").read_text().partition("\n## Errors\n")[2]
     rows = re.findall(r"^\| \d{3} \| `(\w+)` \|", section, re.MULTILINE)
     assert set(rows) == codes_in_the_code()
     assert len(rows) == len(set(rows))
 
 
-def test_the_page_of_settings_has_every_setting_and_no_other() -> None:
-    section = (
-        (ROOT / "docs/settings.md")
-        .read_text()
-        .partition("\n## Settings\n")[2]
-        .partition("\n## ")[0]
-    )
+def test_the_settings_page_has_exactly_the_settings() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    section = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
     read = re.findall(r'env\.\w+\(\s*"([A-Z_0-9]+)"', (ROOT / "verse/settings.py").read_text())
     assert sorted(re.findall(r"^\| `([A-Z_0-9]+)` \|", section, re.MULTILINE)) == sorted(set(read))
 
 
-def test_the_targets_and_files_that_pages_name_exist() -> None:
+def test_make_targets_and_files_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in ALL:
         text = page.read_text()
@@ -184,5 +184,5 @@ def test_the_targets_and_files_that_pages_name_exist() -> None:
         )
         named = set(re.findall(r"^(?:\w+=\S+ )*make ([a-z]+)", code, re.MULTILINE))
         assert named <= targets, f"{page.name}: {named - targets}"
-        files = re.findall(r"`((?:verse|chat|retrieval|fake_openai|docs|tests)/[\w/.-]*)`", text)
+        files = re.findall(rf"`((?:{FOLDERS})/[\w/.-]*)`", text)
         assert all((ROOT / name).exists() for name in files), f"{page.name}: {files}"

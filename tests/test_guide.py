@@ -1,8 +1,8 @@
-"""The operators' pages are followed line by line: what is written there works, and prints what is shown.
+"""Runs the operators' pages block by block: each works and prints what the page shows.
 
-The first pages (ROLLOUT) begin as their reader does: a database at 0001_initial with messages, a server of the
-old code, a user who chats all the time. They add memory and take it away. The others (OPERATION) run on a server
-with memory.
+The first pages (ROLLOUT) start with a database at 0001_initial with messages, a server of the old
+code, and a user who chats all the time. They add memory and remove it. The others (OPERATION) run
+on a server with memory.
 """
 
 import importlib
@@ -24,34 +24,38 @@ from tests.support import ROOT
 DOCS = ROOT / "docs"
 PAGES = [DOCS / f"{name}.md" for name in ROLLOUT + OPERATION]
 RUN = {"sh", "sql", "python"}
-REASONS = {
-    "cloud console": 1,
-    "installs": 1,
-}  # how many blocks are not run, by why; nothing else is a reason
+# Why blocks are not run, and how many; no other reason is allowed.
+REASONS = {"cloud console": 1, "installs": 1}
 EVERY_VERSION = [16, pytest.param(18, marks=pytest.mark.soak)]
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
-# 120 and 150 messages of three people; the pages' counts are theirs.
-PEOPLE = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT name, '!', false, '', '', '', false, true, now() FROM unnest(ARRAY['operator', 'alice', 'bob']) name;
+# 120 and 150 messages of three users. The pages show these counts.
+USERS = """
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT name, '!', false, '', '', '', false, true, now()
+    FROM unnest(ARRAY['operator', 'alice', 'bob']) name;
     INSERT INTO standalone_chats (user_id, title) SELECT id, 'Dogs' FROM auth_user ORDER BY id;
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user
-        ORDER BY id;
+    INSERT INTO passages (user_id, reference, text)
+        SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user ORDER BY id;
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
-        SELECT user_id, id, 'user', 'My dog is called ' || (ARRAY['Biscuit', 'Muffin', 'Pepper'])[id] || '.',
+        SELECT user_id, id, 'user',
+            'My dog is called ' || (ARRAY['Biscuit', 'Muffin', 'Pepper'])[id] || '.',
             now() - interval '90 days' FROM standalone_chats;
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
-        SELECT user_id, id, (ARRAY['assistant', 'user'])[n % 2 + 1], 'About the weather, number ' || n,
-            now() - n * interval '1 hour' FROM standalone_chats, generate_series(1, 39) n;
+        SELECT user_id, id, (ARRAY['assistant', 'user'])[n % 2 + 1],
+            'About the weather, number ' || n, now() - n * interval '1 hour'
+        FROM standalone_chats, generate_series(1, 39) n;
     INSERT INTO chat_messages (user_id, passage_id, role, content, created_at)
-        SELECT user_id, id, (ARRAY['assistant', 'user'])[n % 2 + 1], 'About the angel, number ' || n,
-            now() - n * interval '1 hour' FROM passages, generate_series(1, 50) n;
+        SELECT user_id, id, (ARRAY['assistant', 'user'])[n % 2 + 1],
+            'About the angel, number ' || n, now() - n * interval '1 hour'
+        FROM passages, generate_series(1, 50) n;
 """
 START_OLD = """
 cd /srv/verse/old
-(PORT=8000 nohup .venv/bin/gunicorn verse.asgi:application --pid /srv/verse/8000.pid >> /srv/verse/8000.log 2>&1 &)
-curl --silent --retry 60 --retry-connrefused --retry-delay 1 --output /dev/null http://127.0.0.1:8000/readyz
+(PORT=8000 nohup .venv/bin/gunicorn verse.asgi:application --pid /srv/verse/8000.pid \\
+  >> /srv/verse/8000.log 2>&1 &)
+curl --silent --retry 60 --retry-connrefused --retry-delay 1 --output /dev/null \\
+  http://127.0.0.1:8000/readyz
 .venv/bin/python manage.py create_token bob
 cd /srv/verse/new
 """
@@ -60,8 +64,8 @@ psql "service=verse-admin dbname=study" --command "CREATE EXTENSION vector"
 DATABASE_URL=$STUDY .venv/bin/python manage.py migrate --verbosity 0
 """
 ORPAH = """
-    INSERT INTO auth_user SELECT id + 1, password, last_login, is_superuser, 'orpah', first_name, last_name, email,
-        is_staff, is_active, date_joined FROM auth_user
+    INSERT INTO auth_user SELECT id + 1, password, last_login, is_superuser, 'orpah', first_name,
+        last_name, email, is_staff, is_active, date_joined FROM auth_user
 """
 IN_RUTHS_CONVERSATION = """
     INSERT INTO chat_messages (user_id, passage_id, role, content)
@@ -70,13 +74,15 @@ IN_RUTHS_CONVERSATION = """
 WITH_MEMORY = """
 kill -TERM $(cat /srv/verse/8000.pid); while [ -e /srv/verse/8000.pid ]; do sleep 0.1; done
 psql service=verse-admin --command "CREATE EXTENSION IF NOT EXISTS vector"
-sed -i "s/^OPENAI_API_KEY=.*/OPENAI_API_KEY=sk-embeddings-only/; s/^RAG_ENABLED=.*/RAG_ENABLED=true/" .env
+sed -i "s/^OPENAI_API_KEY=.*/OPENAI_API_KEY=sk-embeddings-only/" .env
+sed -i "s/^RAG_ENABLED=.*/RAG_ENABLED=true/" .env
 .venv/bin/python manage.py migrate
 .venv/bin/python manage.py backfill_embeddings --sleep 0
-(PORT=8000 nohup .venv/bin/gunicorn verse.asgi:application --pid /srv/verse/8000.pid >> /srv/verse/8000.log 2>&1 &)
+(PORT=8000 nohup .venv/bin/gunicorn verse.asgi:application --pid /srv/verse/8000.pid \\
+  >> /srv/verse/8000.log 2>&1 &)
 curl --silent --retry 60 --retry-connrefused --retry-delay 1 http://127.0.0.1:8000/readyz
 """
-# The mistakes that docs/doctor.md lists (trap.1 to .26), as they would stand in a block.
+# The mistakes that docs/doctor.md lists (trap.1 to .26), as they would look in a block.
 WRONG = {
     1: r"array_length\(",
     2: r"/ *COUNT\(\*\)",
@@ -96,12 +102,12 @@ WRONG = {
 
 
 def runnable(page: Path) -> list[Block]:
-    """The blocks that are run, in order."""
-    return [one for one in blocks_of(page) if one.kind in RUN and one.reason is None]
+    """The page's blocks that are run, in order."""
+    return [block for block in blocks_of(page) if block.kind in RUN and block.reason is None]
 
 
 def follow(page: Path, shell: Shell) -> None:
-    """Run the page's blocks in order. AssertionError: one fails, or prints something else than is shown."""
+    """Run the page's blocks in order. AssertionError: a block fails or prints something else."""
     for block in runnable(page):
         printed = shell.run(block)
         where = f"{page.name}, line {block.line}"
@@ -110,41 +116,39 @@ def follow(page: Path, shell: Shell) -> None:
         )
 
 
-def hidden(shell: Shell, script: str) -> str:
-    """What a script prints that is in no page."""
+def run_hidden(shell: Shell, script: str) -> str:
+    """The output of a script that is in no page."""
     return shell.run(Block("sh", script, 0))
 
 
 @pytest.fixture(scope="module", params=EVERY_VERSION)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A live chat of the old code, with the new release unpacked beside it."""
-    with place_of(request.param) as made, old_code() as old, FakeOpenAI() as model:
+    """A live chat of the old code, and the unpacked new release."""
+    with place_of(request.param) as new_place, old_code() as old, FakeOpenAI() as model:
         model.chat.default = Answer("I see.")
         settings = {
             "LLM_BASE_URL": model.base_url,
             "LLM_API_KEY": "sk-model-only",
             "OPENAI_BASE_URL": model.base_url,
         }
-        made.release("old", old, settings | {"THROTTLE_MESSAGES": "off"})
-        made.release("new", ROOT)
-        yield made
+        new_place.release("old", old, settings | {"THROTTLE_MESSAGES": "off"})
+        new_place.release("new", ROOT)
+        yield new_place
 
 
 @pytest.fixture(scope="module")
 def shell(place: Place) -> Iterator[Shell]:
-    """The operator's, the same for both pages."""
-    made = Shell(place)
-    yield made
-    made.end()
+    """The operator's shell, the same for both pages."""
+    bash = Shell(place)
+    yield bash
+    bash.end()
 
 
 @needs_curl
-def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_goes_on_from_there(
-    place: Place, shell: Shell
-) -> None:
-    hidden(shell, "cd /srv/verse/old; .venv/bin/python manage.py migrate --verbosity 0\n")
-    place.run(PEOPLE)
-    token = hidden(shell, START_OLD).split()[-1]
+def test_the_pages_work_from_start_to_end_under_traffic(place: Place, shell: Shell) -> None:
+    run_hidden(shell, "cd /srv/verse/old; .venv/bin/python manage.py migrate --verbosity 0\n")
+    place.run(USERS)
+    token = run_hidden(shell, START_OLD).split()[-1]
     traffic = Traffic(
         [f"http://127.0.0.1:{place.ports[port]}" for port in (OLD_PORT, NEW_PORT)], token
     )
@@ -154,18 +158,18 @@ def test_the_guide_adds_memory_and_takes_it_away_under_traffic_and_operations_go
     finally:
         traffic.end()
     assert traffic.failures == []
-    kept = set(place.run("SELECT id, content FROM standalone_chat_messages"))
-    assert set(traffic.written) - kept == set()
+    stored = set(place.run("SELECT id, content FROM standalone_chat_messages"))
+    assert set(traffic.written) - stored == set()
     assert all(traffic.served.get(url, 0) > 5 for url in traffic.urls), traffic.served
-    adopted_tables_work(place, shell)
-    hidden(shell, WITH_MEMORY)
+    assert_adopted_tables_work(place, shell)
+    run_hidden(shell, WITH_MEMORY)
     for name in OPERATION:
         follow(DOCS / f"{name}.md", shell)
 
 
-def adopted_tables_work(place: Place, shell: Shell) -> None:
-    """What was made by hand goes on to the latest migration, keeps its rows, and refuses another's conversation."""
-    hidden(shell, STUDY)
+def assert_adopted_tables_work(place: Place, shell: Shell) -> None:
+    """Hand-made tables migrate, keep their rows, and refuse another user's conversation."""
+    run_hidden(shell, STUDY)
     assert place.run("SELECT content FROM chat_messages", database="study") == [
         ("Who says this to whom?",)
     ]
@@ -175,27 +179,24 @@ def adopted_tables_work(place: Place, shell: Shell) -> None:
     assert place.run("SELECT count(*) FROM message_memories", database="study") == [(0,)]
 
 
-def test_a_block_is_left_out_for_a_known_reason() -> None:
+def test_blocks_are_skipped_only_for_known_reasons() -> None:
     reasons = Counter(block.reason for page in PAGES for block in blocks_of(page) if block.reason)
-    print(f"{reasons.total()} blocks are not run: {dict(reasons)}")  # noqa: T201 - shown by pytest -rP
+    print(f"{reasons.total()} blocks are not run: {dict(reasons)}")  # noqa: T201 # for pytest -rP
     assert reasons == REASONS
 
 
-def test_nothing_is_left_out_by_its_kind() -> None:
+def test_all_kinds_of_blocks_are_run_but_output_and_crontab() -> None:
     others = {block.kind for page in PAGES for block in blocks_of(page)} - RUN
     assert others == {"text", "crontab"}
 
 
 @pytest.mark.parametrize("number", WRONG)
-def test_no_block_has_an_instruction_that_is_wrong(number: int) -> None:
+def test_no_block_falls_into_a_trap(number: int) -> None:
     for page in PAGES:
         for block in blocks_of(page):
-            found = (
-                re.search(WRONG[number], block.text, re.IGNORECASE | re.MULTILINE)
-                if block.kind in RUN
-                else None
-            )
-            assert found is None, f"{page.name}, line {block.line}: {found}"
+            if block.kind in RUN:
+                match = re.search(WRONG[number], block.text, re.IGNORECASE | re.MULTILINE)
+                assert match is None, f"{page.name}, line {block.line}: {match}"
 
 
 @pytest.mark.parametrize(
@@ -213,11 +214,11 @@ def test_no_block_has_an_instruction_that_is_wrong(number: int) -> None:
         (18, "DROP INDEX idx_chat_messages_embedding_user"),
     ],
 )
-def test_what_is_wrong_is_recognised(number: int, text: str) -> None:
+def test_traps_are_recognised(number: int, text: str) -> None:
     assert re.search(WRONG[number], text, re.IGNORECASE | re.MULTILINE)
 
 
-def test_a_block_that_changes_a_table_has_a_short_patience() -> None:
+def test_blocks_that_alter_a_table_set_a_lock_timeout() -> None:
     for page in PAGES:
         for block in blocks_of(page):
             assert "ALTER TABLE" not in block.text or "SET lock_timeout" in block.text, (
@@ -234,7 +235,7 @@ def test_the_table_of_locks_has_every_migration() -> None:
 
 
 @pytest.mark.parametrize("name", ["CRITERIA", "CHECKLIST", "TRAPS"])
-def test_the_page_of_the_doctor_has_its_sentences(name: str) -> None:
+def test_the_doctor_page_has_the_doctors_sentences(name: str) -> None:
     sentences: dict[str, str] = getattr(importlib.import_module("retrieval.doctor.criteria"), name)
     kind = next(iter(sentences)).partition(".")[0]
     rows = re.findall(
@@ -245,7 +246,7 @@ def test_the_page_of_the_doctor_has_its_sentences(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "shown", "alike"),
+    ("printed", "shown", "expected"),
     [
         ("a 1.2.3\nb\nc\n", "a 0.9.9\n…\nc\n", True),
         ("a\nc\n", "a\n…\nc\n", True),
@@ -258,5 +259,5 @@ def test_the_page_of_the_doctor_has_its_sentences(name: str) -> None:
         ("ab\n", "a.\n", False),
     ],
 )
-def test_output_is_compared_but_for_what_varies(printed: str, shown: str, alike: bool) -> None:
-    assert same(printed, shown) is alike
+def test_outputs_are_compared_without_what_varies(printed: str, shown: str, expected: bool) -> None:
+    assert same(printed, shown) is expected

@@ -1,4 +1,4 @@
-"""The image's steps by hand, and its life: built, migrated, asked, drained, stopped. docs/containers.md"""
+"""The image from its build to its stop, without a container engine. docs/containers.md"""
 
 import os
 import signal
@@ -22,39 +22,39 @@ from tests.support import PATIENCE_S, ROOT, free_port
 
 pytestmark = pytest.mark.soak
 GRACE_S = 2
-PIECE = 65_536  # bytes
+PIECE_BYTES = 65_536
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     """The server's image, without the bundled models."""
-    made = Image()
-    yield made
-    made.remove()
+    image = Image()
+    yield image
+    image.remove()
 
 
 @pytest.fixture
 def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The URL, by TCP, of an empty database: the socket of the embedded server is closed to the image's account."""
+    """The URL of an empty database by TCP: the image's account may not use the socket."""
     with django_db_blocker.unblock():
-        made = Database("image")
-        parts = psycopg.conninfo.conninfo_to_dict(made.url)
+        empty = Database("image")
+        parts = psycopg.conninfo.conninfo_to_dict(empty.url)
         with relay(f"{parts['host']}/.s.PGSQL.{parts['port']}") as port:
             yield f"postgresql://{parts['user']}@127.0.0.1:{port}/{parts['dbname']}"
-        made.drop()
+        empty.drop()
 
 
 @contextmanager
 def relay(path: str) -> Iterator[int]:
-    """A port of 127.0.0.1 that leads to the socket ``path``."""
+    """A port of 127.0.0.1 that forwards to the socket ``path``."""
 
     def pass_on(source: socket.socket, target: socket.socket) -> None:
         try:
-            while piece := source.recv(PIECE):
+            while piece := source.recv(PIECE_BYTES):
                 target.sendall(piece)
             target.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # one side is gone, and the other sees it
+            pass  # one side has closed, and the other notices
 
     def accept() -> None:
         while True:
@@ -78,7 +78,7 @@ def relay(path: str) -> Iterator[int]:
 
 
 class Container:
-    """The image's own command, running; what it prints is in ``log``."""
+    """The image's own command, running with its output in ``log``."""
 
     def __init__(self, image: Image, log: Path, **environment: str) -> None:
         self.image, self.log = image, log
@@ -86,35 +86,30 @@ class Container:
         self.process = image.start(log=log, **environment)
 
     def process_1(self) -> int:
-        """What an engine signals: the process that the command became."""
+        """The process that a container engine would signal."""
         if not may_unshare():
             return self.process.pid
-        children = (
-            Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        )
-        return int(children[0])
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        """A command beside it, with its settings."""
+        """Run another command with the same settings."""
         return self.image.run(*command, **self.environment)
 
     def wait_until_healthy(self) -> None:
-        """Until the image's own health check says so."""
+        """Wait until the image's own health check passes."""
         until = time.monotonic() + PATIENCE_S
         while self.execute(*self.image.healthcheck).returncode != 0:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
 
     def get(self, path: str) -> httpx2.Response:
-        """GET ``path``."""
         return httpx2.get(f"http://127.0.0.1:{self.environment['PORT']}{path}", trust_env=False)
 
     def status(self, path: str) -> int:
-        """Of GET ``path``."""
         return self.get(path).status_code
 
     def kill(self) -> None:
-        """All of it."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(PATIENCE_S)
@@ -125,7 +120,7 @@ Start = Callable[..., Container]
 
 @pytest.fixture
 def start(image: Image, tmp_path: Path) -> Iterator[Start]:
-    """Starts a container of the image; all are ended afterwards."""
+    """Starts containers, which are killed after the test."""
     started: list[Container] = []
 
     def container(**environment: str) -> Container:
@@ -134,41 +129,30 @@ def start(image: Image, tmp_path: Path) -> Iterator[Start]:
         return started[-1]
 
     yield container
-    for one in started:
-        one.kill()
+    for running in started:
+        running.kill()
 
 
 def compose(service: str) -> list[str]:
     """The command of a service of compose.yaml."""
-    words = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"][service][
-        "command"
-    ]
-    return [str(word) for word in words]
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    return [str(word) for word in services[service]["command"]]
 
 
 def lifecycle(name: str) -> list[str]:
-    """A step of the Deployment's container, without its wait."""
+    """A lifecycle command of the Deployment's container, without its sleep."""
     deployment = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/web.yaml").read_text()))
-    words = deployment["spec"]["template"]["spec"]["containers"][0]["lifecycle"][name]["exec"][
-        "command"
-    ]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    words = container["lifecycle"][name]["exec"]["command"]
     return [str(word).replace("sleep 10", "sleep 0") for word in words]
 
 
-def test_the_image_holds_the_server_and_nothing_else(image: Image) -> None:
+def test_the_image_has_the_server_and_nothing_else(image: Image) -> None:
     names = {path.name for path in image.workdir.iterdir()}
-    assert names >= {
-        "chat",
-        "retrieval",
-        "verse",
-        "manage.py",
-        "gunicorn.conf.py",
-        "static",
-        ".venv",
-        ".verse",
-    }
+    packages = {"chat", "retrieval", "pooled_postgres", "embedded_postgres", "verse"}
+    assert names >= packages | {"manage.py", "gunicorn.conf.py", "static", ".venv", ".verse"}
     assert not names & {"tests", "fake_openai", "docs", "deploy", ".env", ".git", "benchmarks"}
-    assert not list((image.workdir / ".verse").iterdir())  # no key was made and kept
+    assert not list((image.workdir / ".verse").iterdir())  # no secret key was generated
     assert not [path for app in ("chat", "verse") for path in (image.workdir / app).rglob("tests")]
     packages = {path.name for path in image.workdir.glob(".venv/lib/*/site-packages/*")}
     assert {"django", "psycopg"} <= packages
@@ -176,11 +160,11 @@ def test_the_image_holds_the_server_and_nothing_else(image: Image) -> None:
     assert (image.workdir / "static/admin/css/base.css.gz").exists()
 
 
-def test_its_account_may_write_in_one_folder_only(image: Image) -> None:
+def test_its_account_can_write_in_one_folder_only(image: Image) -> None:
     assert image.run("sh", "-c", "touch .verse/draining && rm .verse/draining").returncode == 0
     for place in (".", "verse", "static", ".venv/bin"):
-        tried = image.run("touch", f"{place}/new")
-        assert "Permission denied" in tried.stdout, place
+        result = image.run("touch", f"{place}/new")
+        assert "Permission denied" in result.stdout, place
     if os.geteuid() == 0:
         assert image.run("id", "-u").stdout == "10001\n"
 
@@ -189,12 +173,8 @@ def test_a_container_migrates_serves_drains_and_stops(
     image: Image, database: str, start: Start
 ) -> None:
     settings = {"DATABASE_URL": database, "SECRET_KEY": "test"}
-    assert (
-        image.run(
-            "python", "manage.py", "check", "--deploy", "--fail-level", "ERROR", **settings
-        ).returncode
-        == 0
-    )
+    check = ("python", "manage.py", "check", "--deploy", "--fail-level", "ERROR")
+    assert image.run(*check, **settings).returncode == 0
     migrated = image.run(*compose("migrate"), **settings)
     assert migrated.returncode == 0, migrated.stdout
     assert "is enabled" in migrated.stdout
@@ -217,7 +197,7 @@ def test_a_container_migrates_serves_drains_and_stops(
     assert not list((image.workdir / ".verse").iterdir())
 
 
-def test_what_is_missing_ends_the_start_with_one_line(start: Start) -> None:
+def test_a_missing_setting_ends_the_start_with_one_line(start: Start) -> None:
     web = start(DATABASE_URL="to be set")
     assert web.process.wait(PATIENCE_S) == 1
     (line,) = web.log.read_text().splitlines()

@@ -30,7 +30,7 @@ def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(
     fill_with_vectors(database)
     seen = set()
     for moment_s in (0.1, 0.4, 0.8, 1.2, 1.8):
-        migrate = database.begin_migrate("chat")
+        migrate = database.start_migrate("chat")
         wait_for_build(database)
         time.sleep(moment_s)
         os.kill(migrate.pid, signal.SIGKILL)
@@ -48,7 +48,7 @@ def test_two_at_once_queue_though_a_transaction_is_open(database: Database) -> N
     database.start_at("0001_initial")
     with psycopg.connect(database.url) as held:
         held.execute("SELECT count(*) FROM chat_messages")
-        both = [database.begin_migrate("chat") for _ in range(2)]
+        both = [database.start_migrate("chat") for _ in range(2)]
         time.sleep(3)
         assert all(one.poll() is None for one in both)
         held.commit()
@@ -72,7 +72,7 @@ def test_the_way_back_removes_all_but_the_messages_and_the_extension(database: D
     before = set(database.run(catalog))
     database.migrate("chat")
     assert set(database.run(catalog)) > before
-    database.say("What I said.")
+    database.add_message("What I said.")
     database.migrate("chat", "0001_initial")
     assert set(database.run(catalog)) == before
     said = (
@@ -100,7 +100,7 @@ def test_the_extension_may_live_in_a_schema_that_no_search_path_names(database: 
     database.start_at("0001_initial")
     assert "pgvector" in manage(database.url, "enable_vector", "--check")
     database.migrate("chat")
-    database.say("The bread was made with honey.")
+    database.add_message("The bread was made with honey.")
     with FakeOpenAI() as fake:
         values = {
             "DATABASE_URL": database.url, "LLM_BASE_URL": fake.base_url, "OPENAI_BASE_URL": fake.base_url,
@@ -172,7 +172,7 @@ def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once
 def test_a_trigger_that_cannot_work_lets_the_write_pass(broken: str, database: Database) -> None:
     database.start_at("0004_vector_indexes")
     database.run(f"DROP TABLE {broken} CASCADE")
-    database.say("Still said.")
+    database.add_message("Still said.")
     database.run("UPDATE chat_messages SET content = 'Said anew.'")
     assert database.run("SELECT content FROM chat_messages") == [("Said anew.",)]
     database.run("DELETE FROM chat_messages")

@@ -291,7 +291,7 @@ def test_from_the_first_schema_it_says_to_migrate_then_fills_and_embeds_what_was
     database.run(f"ALTER DATABASE {database.name} SET search_path = public")
     database.start_at("0001_initial")
     for number in range(3):
-        database.say(f"Dog number {number} barked.")
+        database.add_message(f"Dog number {number} barked.")
     for migration in ("0004_vector_indexes", "0005_backfill"):
         done = run_there()
         assert (done.code, one_line(done.err)) == (1, NOT_MIGRATED)

@@ -257,7 +257,7 @@ def test_the_bundled_model_has_a_tokenizer_of_its_own(
 def test_before_memory_is_added_every_message_counts(database: Database) -> None:
     database.start_at("0001_initial")
     for content in ("hello world", "hello world", "rer", ""):
-        database.say(content)  # in each table
+        database.add_message(content)  # in each table
     database.run("UPDATE chat_messages SET status = 'failed' WHERE content = 'rer'")
     expected = "Messages to backfill: 5\nEstimated tokens: {}\nEstimated cost: $0.00\n"
     for options, tokens in (([], 500), (["--exact"], 3)):

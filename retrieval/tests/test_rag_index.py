@@ -149,7 +149,7 @@ def test_reads_and_writes_go_on_meanwhile(filled: Database) -> None:
 def test_what_a_rebuild_that_was_ended_has_left_the_next_one_removes(
     filled: Database, how: signal.Signals
 ) -> None:
-    process = filled.begin(
+    process = filled.start(
         "rag_index", "rebuild", "--table", "chat_messages", settings={"PGOPTIONS": BY_ONE_PROCESS}
     )
     wait_for_build(filled)
@@ -211,7 +211,7 @@ def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Databas
 def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> None:
     database.start_at("0001_initial")
     database.migrate("chat")
-    database.say("Kept.")
+    database.add_message("Kept.")
     database.run(f"DROP INDEX {NAMES[0]}")
     assert database.command("rag_index", "drop", "hnsw", "--table", "chat_messages").returncode == 0
     database.migrate("chat", "0001_initial")
@@ -223,13 +223,13 @@ def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> No
 def test_two_at_once_and_beside_a_migrate_the_second_says_so(filled: Database) -> None:
     with psycopg.connect(filled.url) as session:
         session.execute("DELETE FROM chat_messages WHERE false")  # which the build waits for
-        process = filled.begin("rag_index", "rebuild", "--table", "chat_messages")
+        process = filled.start("rag_index", "rebuild", "--table", "chat_messages")
         wait_for_build(filled)
         second = filled.command("rag_index", "rebuild")
         assert (second.returncode, second.stderr) == (
             1, "CommandError: another rag_index or migrate is running: let it finish, or stop it first\n",
         )  # fmt: skip
-        migrating = filled.begin_migrate("chat")
+        migrating = filled.start_migrate("chat")
         assert migrating.stdout
         waits = "another migrate is running, or a rag_index: waiting for it"
         assert any(waits in line for line in migrating.stdout)

@@ -1,4 +1,4 @@
-"""A rehearsal of the rollout: ``make rehearse``."""
+"""Rehearses the rollout of memory: ``make rehearse``."""
 
 from tests.rehearsal.stage import manage, old_code
 

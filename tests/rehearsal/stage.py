@@ -1,4 +1,4 @@
-"""What a rehearsal needs: the old code, a database at its schema, both servers behind one port."""
+"""What a rehearsal needs: the old code, a database with its schema, two servers behind a port."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,20 @@ USERS = 20
 SECOND_MIGRATION = "chat/migrations/0002_*.py"
 SERVER_NAME = "verse-server"  # application_name of the servers' sessions
 FILL = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(users)s) n;
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT 'user' || n, '!', false, '', '', '', false, true, now()
+    FROM generate_series(1, %(users)s) n;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user, generate_series(1, 20);
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user,
-        generate_series(1, 20);
+    INSERT INTO passages (user_id, reference, text)
+    SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user, generate_series(1, 20);
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT c.user_id, c.id, CASE n %% 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
-        'Number ' || n || ' of what was said about bread, dogs and the weather ' || md5(n::text || c.id),
+        'Number ' || n || ' of what was said about bread, dogs and the weather '
+            || md5(n::text || c.id),
         now() - n * interval '1 hour'
-    FROM standalone_chats c, generate_series(1, %(rows)s / (SELECT count(*)::int FROM standalone_chats)) n;
+    FROM standalone_chats c,
+        generate_series(1, %(rows)s / (SELECT count(*)::int FROM standalone_chats)) n;
     INSERT INTO chat_messages (user_id, passage_id, role, content, created_at)
     SELECT p.user_id, p.id, CASE n %% 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
         'Number ' || n || ' of what was said about Tobias and the angel ' || md5(n::text || p.id),
@@ -49,7 +52,7 @@ def old_code() -> Iterator[Path]:
     ).split()
     if not added:
         sys.exit(
-            "The chat's second migration is not committed yet: there is no old code to rehearse with."
+            "The chat's second migration is not committed yet, so there is no old code to run."
         )
     folder = Path(tempfile.mkdtemp(prefix="verse-old-"))
     subprocess.run(
@@ -64,7 +67,7 @@ def old_code() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_database(rows: int) -> Iterator[str]:
-    """A database at migration 0001 with so many messages a table; its URL."""
+    """A database at migration 0001 with this many messages in each table. Yields its URL."""
     connection.ensure_connection()
     name = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = "postgres"
@@ -84,19 +87,24 @@ def scratch_database(rows: int) -> Iterator[str]:
 
 
 def manage(url: str, *arguments: str, **settings: str) -> str:
-    """What a command of the new code says. Ends the rehearsal where it fails."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False,
-        env=clean_environment(DATABASE_URL=url, SECRET_KEY="rehearsal", PGAPPNAME="verse-command", **settings),
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
+    """The output of a command of the new code. A failure ends the rehearsal."""
+    own = {"DATABASE_URL": url, "SECRET_KEY": "rehearsal", "PGAPPNAME": "verse-command"}
+    result = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(**own, **settings),
+    )
+    if result.returncode:
+        sys.exit(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
+    return result.stdout + result.stderr
 
 
 @contextlib.contextmanager
 def servers(old: Path, database: str, model: str) -> Iterator[list[Server]]:
-    """The old code's server and the new code's, on one database."""
+    """The old code's server and the new code's, on the same database."""
     values = {
         "DATABASE_URL": f"{database}&application_name={SERVER_NAME}",
         "LLM_BASE_URL": model,
@@ -109,13 +117,13 @@ def servers(old: Path, database: str, model: str) -> Iterator[list[Server]]:
     try:
         yield both
     finally:
-        for one in both:
-            one.end()
+        for server in both:
+            server.end()
 
 
 @contextlib.contextmanager
 def balancer(ports: list[int]) -> Iterator[int]:
-    """A port whose connections go to the servers in turn."""
+    """A port that forwards connections to the servers in turn."""
     turn, loop, port = cycle(ports), asyncio.new_event_loop(), free_port()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,16 +147,14 @@ def balancer(ports: list[int]) -> Iterator[int]:
 
 def tokens_of(database: str) -> list[tuple[str, list[int], list[int]]]:
     """A token for each user, with the ids of the user's chats and passages."""
-    made = []
+    tokens = []
+    ids = "SELECT t.id FROM {} t JOIN auth_user u ON u.id = t.user_id WHERE u.username = %s"
     with psycopg.connect(database) as rows:
         for number in range(1, USERS + 1):
             token = manage(database, "create_token", f"user{number}").strip().splitlines()[-1]
             chats, passages = (
-                [pk for (pk,) in rows.execute(
-                    f"SELECT id FROM {table} WHERE user_id = (SELECT id FROM auth_user WHERE username = %s)",
-                    [f"user{number}"],
-                )]
+                [pk for (pk,) in rows.execute(ids.format(table), [f"user{number}"])]
                 for table in ("standalone_chats", "passages")
-            )  # fmt: skip
-            made.append((token, chats, passages))
-    return made
+            )
+            tokens.append((token, chats, passages))
+    return tokens

@@ -1,4 +1,4 @@
-"""The guide's steps, one after the other, with traffic all the while."""
+"""The steps of docs/deployment.md, in order, under traffic."""
 
 import argparse
 import asyncio
@@ -10,23 +10,32 @@ from typing import Any
 import httpx2
 
 from tests.rehearsal.stage import manage, tokens_of
-from tests.rehearsal.traffic import Traffic, ask, find_lost, hold_transactions, watch_locks
+from tests.rehearsal.traffic import (
+    Traffic,
+    find_lost,
+    hold_transactions,
+    send_requests,
+    watch_locks,
+)
 from tests.support import Server
 
-WITHIN_S = 60  # contract section 7: a running server turns recall on, or off, within
+SWITCH_S = 60  # a running server turns recall on or off (docs/promises.md, Zero downtime)
 OTHER_MODEL = "text-embedding-3-large"
-OTHER_ROWS = "500"  # embedded by the other model before it goes back
+OTHER_ROWS = "500"  # embedded by the other model before the change back
 
 
 async def rehearse(
     port: int, database: str, new: Server, options: argparse.Namespace
 ) -> tuple[Traffic, list[str]]:
-    """Forward to the latest migration, filled, rebuilt, another model and back, back to 0001. What was seen."""
+    """Migrate, backfill, rebuild, change the model and back, migrate back to 0001.
+
+    Returns what the traffic saw, and the duration of each step as lines.
+    """
     traffic = Traffic()
     tokens = await asyncio.to_thread(tokens_of, database)
     stop = asyncio.Event()
-    around = [
-        asyncio.create_task(ask(port, tokens, traffic, stop, options.rate)),
+    background = [
+        asyncio.create_task(send_requests(port, tokens, traffic, stop, options.rate)),
         asyncio.create_task(hold_transactions(database, stop)),
         asyncio.create_task(watch_locks(database, traffic, stop)),
     ]
@@ -39,19 +48,19 @@ async def rehearse(
     await rollout.back()
     await asyncio.sleep(options.seconds)
     stop.set()
-    await asyncio.gather(*around)
+    await asyncio.gather(*background)
     await asyncio.to_thread(find_lost, database, traffic)
     traffic.failures += [line for line in new.log.splitlines() if is_fault(line)]
-    return traffic, rollout.told
+    return traffic, rollout.durations
 
 
 def is_fault(line: str) -> bool:
-    """An error in the server's log, but for the line that tells of the other model."""
+    """Whether a log line is an error, except the expected line about the other model."""
     return line.startswith("ERROR") and "run manage.py rag_model" not in line
 
 
 class Rollout:
-    """The steps; ``told`` are lines about them."""
+    """The steps. ``durations`` has a line for each."""
 
     def __init__(
         self, database: str, new: Server, tokens: list[Any], traffic: Traffic, service: str
@@ -60,18 +69,18 @@ class Rollout:
         self.new = new
         self.tokens = tokens
         self.traffic = traffic
-        self.told: list[str] = []
+        self.durations: list[str] = []
         self.settings = {"OPENAI_BASE_URL": service, "OPENAI_API_KEY": "sk-rehearsal"}
 
     async def forward(self) -> None:
-        """Migrate; the server that runs turns recall on by itself."""
+        """Migrate. The running server turns recall on by itself."""
         async with self.phase("migrate"):
             await self.run("migrate")
         async with self.phase("recall turns on"):
-            await self.recall_is({"lexical", "hybrid"})
+            await self.wait_for_mode({"lexical", "hybrid"})
 
     async def fill(self) -> None:
-        """As the guide has it for many rows: without the indexes, which are built afterwards."""
+        """Backfill as for many rows: drop the index, and build it afterwards."""
         async with self.phase("drop hnsw"):
             await self.run("rag_index", "drop", "hnsw")
         async with self.phase("backfill"):
@@ -80,10 +89,13 @@ class Rollout:
             await self.run("rag_index", "create", "hnsw")
         async with self.phase("rebuild hnsw"):
             await self.run("rag_index", "rebuild")
-        await self.recall_is({"hybrid"})
+        await self.wait_for_mode({"hybrid"})
 
     async def switch_models(self) -> None:
-        """To another model, which the running server does not have: it recalls by words; and back."""
+        """Use another model, which the running server does not have, and change back.
+
+        Meanwhile the server recalls by words.
+        """
         async with self.phase("another model"):
             await self.run("rag_model", "use", "--yes", EMBEDDING_MODEL=OTHER_MODEL)
             await self.run(
@@ -94,49 +106,51 @@ class Rollout:
                 "0",
                 EMBEDDING_MODEL=OTHER_MODEL,
             )
-            await self.recall_is({"lexical"})
+            await self.wait_for_mode({"lexical"})
         async with self.phase("the first model"):
             await self.run("rag_model", "use", "--yes")
             await self.run("backfill_embeddings", "--sleep", "0")
-            await self.recall_is({"hybrid"})
+            await self.wait_for_mode({"hybrid"})
 
     async def back(self) -> None:
-        """To the old schema; recall goes off without an error."""
+        """Migrate to the old schema. Recall turns off without an error."""
         async with self.phase("back to 0001"):
             await self.run("migrate", "chat", "0001_initial")
         async with self.phase("recall turns off"):
-            await self.recall_is({"off"})
+            await self.wait_for_mode({"off"})
 
     @contextlib.asynccontextmanager
     async def phase(self, name: str) -> AsyncIterator[None]:
-        """Requests are counted under this name meanwhile."""
+        """Measure the step and the requests during it under this name."""
         self.traffic.phase = name
-        began = time.monotonic()
+        started = time.monotonic()
         yield
-        self.told.append(f"{name:18} {time.monotonic() - began:6.1f} s")
+        self.durations.append(f"{name:18} {time.monotonic() - started:6.1f} s")
         self.traffic.phase = f"after {name}"
 
     async def run(self, *arguments: str, **settings: str) -> None:
-        """A command of the new code; what it had to wait for is kept."""
-        said = await asyncio.to_thread(
+        """Run a command of the new code. Records what it had to wait for."""
+        output = await asyncio.to_thread(
             manage, self.database, *arguments, **self.settings | settings
         )
-        self.traffic.waits += [line.strip() for line in said.splitlines() if "trying again" in line]
+        self.traffic.waits += [
+            line.strip() for line in output.splitlines() if "trying again" in line
+        ]
 
-    async def recall_is(self, modes: set[str]) -> None:
-        """Wait until a search of the new server is answered in one of these modes; a failure where it never is."""
-        began = time.monotonic()
+    async def wait_for_mode(self, modes: set[str]) -> None:
+        """Wait until a search on the new server has one of these modes, or record a failure."""
+        started = time.monotonic()
         mode = ""
         headers = {"Authorization": f"Token {self.tokens[0][0]}"}
         async with httpx2.AsyncClient(base_url=self.new.url, timeout=20) as client:
-            while time.monotonic() - began < WITHIN_S:
-                found = await client.get(
+            while time.monotonic() - started < SWITCH_S:
+                response = await client.get(
                     "/api/memory/search/", params={"q": "bread"}, headers=headers
                 )
-                mode = found.json().get("mode", "")
+                mode = response.json().get("mode", "")
                 if mode in modes:
                     return
                 await asyncio.sleep(0.5)
         self.traffic.failures.append(
-            f"recall is {mode} after {WITHIN_S} s, not {' or '.join(sorted(modes))}"
+            f"recall is {mode} after {SWITCH_S} s, not {' or '.join(sorted(modes))}"
         )

@@ -1,4 +1,4 @@
-"""Writers and readers, a transaction that stays open again and again, and a look at who waits for a lock."""
+"""Traffic of a rehearsal: requests, long transactions, and measured lock waits."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ from tests.rehearsal.stage import SERVER_NAME
 
 OPEN_TRANSACTION_S = 3
 PAUSE_S = 1  # between them
-# How long sessions of the servers have waited for a lock by now, in milliseconds.
-WAITING = """
+# The longest current lock wait of the servers' sessions, in milliseconds.
+LONGEST_LOCK_WAIT = """
     SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart) * 1000), 0)
     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE NOT l.granted AND a.application_name = %s
@@ -22,28 +22,28 @@ WAITING = """
 
 @dataclass
 class Traffic:
-    """What the writers and readers saw."""
+    """What happened to the requests."""
 
     requests: int = 0
     failures: list[str] = field(default_factory=list)
     written: dict[tuple[str, int], str] = field(default_factory=dict)  # (table, id) → content
     longest_ms: float = 0.0
     longest_lock_ms: float = 0.0
-    waits: list[str] = field(default_factory=list)  # what migrate said of tables in use
+    waits: list[str] = field(default_factory=list)  # lines of migrate about tables in use
     phase: str = "before"
     by_phase: dict[str, float] = field(default_factory=dict)
 
-    def note(self, milliseconds: float) -> None:
-        """A request's time."""
+    def record(self, milliseconds: float) -> None:
+        """Record a request's duration."""
         self.requests += 1
         self.longest_ms = max(self.longest_ms, milliseconds)
         self.by_phase[self.phase] = max(self.by_phase.get(self.phase, 0.0), milliseconds)
 
 
-async def ask(
+async def send_requests(
     port: int, tokens: list[Any], traffic: Traffic, stop: asyncio.Event, rate: int
 ) -> None:
-    """So many requests a second, each on a connection of its own: so old and new code take turns."""
+    """Send ``rate`` requests a second, each on a new connection: old and new code take turns."""
     running: set[asyncio.Task[None]] = set()
     number = 0
     limits = httpx2.Limits(max_keepalive_connections=0)
@@ -55,20 +55,19 @@ async def ask(
             token, chats, passages = tokens[number % len(tokens)]
             kind, ids = (("chats", chats), ("passages", passages))[number // 3 % 2]
             address = f"/api/{kind}/{ids[number // len(tokens) % len(ids)]}/messages/"
-            running.add(
-                task := asyncio.create_task(one_request(client, traffic, token, address, number))
-            )
+            request = send_request(client, traffic, token, address, number)
+            running.add(task := asyncio.create_task(request))
             task.add_done_callback(running.discard)
             await asyncio.sleep(1 / rate)
         await asyncio.gather(*running)
 
 
-async def one_request(
+async def send_request(
     client: httpx2.AsyncClient, traffic: Traffic, token: str, address: str, number: int
 ) -> None:
-    """A turn, a list, a new turn's edit or deletion: whatever comes next."""
+    """Two lists, then a turn whose messages are recorded."""
     headers = {"Authorization": f"Token {token}", "Connection": "close"}
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         if number % 3:
             response = await client.get(address, headers=headers)
@@ -76,7 +75,7 @@ async def one_request(
             response = await client.post(
                 address, json={"content": f"Bread number {number}"}, headers=headers
             )
-            # 409: another question of this conversation is being answered, an answer as good as any
+            # 409 is allowed: another question of this conversation is being answered.
             if response.status_code == 201:
                 table = "chat_messages" if "passages" in address else "standalone_chat_messages"
                 for message in (
@@ -90,11 +89,11 @@ async def one_request(
             )
     except httpx2.HTTPError as error:
         traffic.failures.append(f"{traffic.phase}: {type(error).__name__}")
-    traffic.note((time.monotonic() - began) * 1000)
+    traffic.record((time.monotonic() - started) * 1000)
 
 
 async def hold_transactions(database: str, stop: asyncio.Event) -> None:
-    """A transaction that has read both tables stays open for 3 s, again and again."""
+    """Repeatedly hold a transaction open for 3 s that has read both tables."""
     async with await psycopg.AsyncConnection.connect(database) as held:
         while not stop.is_set():
             for table in ("standalone_chat_messages", "chat_messages"):
@@ -105,18 +104,18 @@ async def hold_transactions(database: str, stop: asyncio.Event) -> None:
 
 
 async def watch_locks(database: str, traffic: Traffic, stop: asyncio.Event) -> None:
-    """How long a server's session has waited for a lock, looked at every 10 ms."""
-    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as look:
+    """Measure the lock waits of the servers' sessions every 10 ms."""
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as session:
         while not stop.is_set():
-            row = await (await look.execute(WAITING, [SERVER_NAME])).fetchone()
+            row = await (await session.execute(LONGEST_LOCK_WAIT, [SERVER_NAME])).fetchone()
             traffic.longest_lock_ms = max(traffic.longest_lock_ms, float(row[0]) if row else 0.0)
             await asyncio.sleep(0.01)
 
 
 def find_lost(database: str, traffic: Traffic) -> None:
-    """What was answered 201 and is not there, as it was answered, is lost."""
+    """Record as lost what was answered 201 and is not stored unchanged."""
     with psycopg.connect(database) as rows:
         for (table, pk), content in traffic.written.items():
-            found = rows.execute(f"SELECT content FROM {table} WHERE id = %s", [pk]).fetchone()
-            if found is None or found[0] != content:
+            stored = rows.execute(f"SELECT content FROM {table} WHERE id = %s", [pk]).fetchone()
+            if stored != (content,):
                 traffic.failures.append(f"lost: {table} {pk}")
