@@ -1,4 +1,4 @@
-"""What ``rag_doctor`` looks at in the chat: whose key, whose memories."""
+"""The chat's checks of ``rag_doctor``: separate keys, and recall that keeps users apart."""
 
 import secrets
 from dataclasses import dataclass
@@ -10,132 +10,124 @@ from django.db import transaction
 
 from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import MODELS
-from chat.models import Message, Passage, Role, StandaloneChat
-from retrieval.db import execute
-from retrieval.doctor.check_messages import stored_model
-from retrieval.doctor.check_schema import has_tables_and_functions
-from retrieval.doctor.queries import limits
+from chat.models import Passage, Role, StandaloneChat
+from retrieval.doctor.check_schema import tables_and_functions_exist
+from retrieval.doctor.check_vectors import stored_model
+from retrieval.doctor.queries import limited_transaction, rows
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import unpack_ref
 from retrieval.recall.candidates import Scope, recall
 from retrieval.vectors import Vector
 
-LIVE_USERS = 20  # who are asked for the canaries too
-LIVE = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %(users)s"
-EMBED = "UPDATE {table} SET embedding = %(embedding)b WHERE id = %(id)s"
+LIVE_USERS = 20  # whose recall is tried, too
+SAMPLE_USERS = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %s"
+QUESTION = "What is the heron {word} called?"
 
 
-def keys_are_apart() -> Finding:
-    """checklist.9, trap.10."""
+def keys_are_separate() -> Finding:
+    """Whether the language model and the embeddings have the same key."""
     if settings.LLM != "openai" or settings.EMBEDDINGS != "openai":
         return passed("the language model and the embeddings are not both behind a key")
     if settings.OPENAI_API_KEY and settings.LLM_API_KEY == settings.OPENAI_API_KEY:
         return warning(
-            "the language model has the key of the embeddings: taking OPENAI_API_KEY away would end the chat too",
+            "the language model has the key of the embeddings: removing OPENAI_API_KEY would stop "
+            "the chat too",
             "LLM_API_KEY=another key",
         )
-    return passed("taking OPENAI_API_KEY away leaves the language model what it has")
+    return passed("the language model keeps its key when OPENAI_API_KEY is removed")
 
 
 @dataclass
 class Canary:
-    """A user who is there for the check only, and what they have said: of both kinds, with one vector."""
+    """A user who exists only during the check, with a message of each kind and one vector."""
 
     user_id: int
     word: str
     vector: Vector
-    references: set[int]
+    refs: set[int]
 
 
-def canaries_stay_apart() -> Finding:
-    """``--isolation``: two users who say the same but for a word, recalled for each other and for live users.
+def recall_keeps_users_apart() -> Finding:
+    """Recall for two new users with almost equal messages, and for live users.
 
-    Written in one transaction that is rolled back; nobody else sees them. It holds no row that was there; some ids
-    of the sequences are used up.
+    Everything is written in one transaction that is rolled back, so no other session sees it. It
+    locks no existing row, and uses up some ids of the sequences.
     """
     if not can_recall():
         return skipped("memory is off with these settings or in this database", "RAG_ENABLED=true")
-    with limits(reading=False):
-        first, second = _canary("heron"), _canary("heron")
-        finding = _look(first, second)
+    with limited_transaction(read_only=False):
+        finding = _try_recall([_create_canary(), _create_canary()])
         transaction.set_rollback(True)
     return finding
 
 
-def _canary(animal: str) -> Canary:
-    """A user with a chat and a passage, each with a message; embedded where a model is current."""
+def _create_canary() -> Canary:
+    """A user with a chat and a passage, each with a message; embedded if a model is current."""
     word = "canary" + secrets.token_hex(8)
     user = get_user_model().objects.create(username=word, is_active=False)
     vector = np.random.default_rng(secrets.randbits(64)).standard_normal(1536).astype(np.float32)
-    made = Canary(user.pk, word, vector, set())
+    refs = set()
     for conversation in (
         StandaloneChat.objects.create(user=user),
         Passage.objects.create(user=user, reference=word, text=word),
     ):
-        said: Message = conversation.messages.create(
-            user=user, role=Role.USER, content=f"The {animal} is called {word}."
+        message = conversation.messages.create(
+            user=user, role=Role.USER, content=f"The heron is called {word}."
         )
-        made.references.add(said.memory_table.pack_ref(said.pk))
+        refs.add(message.memory_table.pack_ref(message.pk))
         if stored_model():
-            execute(
-                EMBED.replace("{table}", said.memory_table.table),
-                {"embedding": vector, "id": said.pk},
-            )
-    return made
+            conversation.messages.filter(pk=message.pk).update(embedding=vector)
+    return Canary(user.pk, word, vector, refs)
 
 
-def _look(first: Canary, second: Canary) -> Finding:
-    live = [
-        user
-        for (user,) in execute(LIVE, {"users": LIVE_USERS})
-        if user not in (first.user_id, second.user_id)
-    ]
-    asked, missed = 0, False
-    for canary in (first, second):
-        for user_id in (first.user_id, second.user_id, *live):
-            found = _recalled(user_id, canary)
-            asked += 1
-            if any(owner != user_id for owner in _owners(found)):
+def _try_recall(canaries: list[Canary]) -> Finding:
+    new_users = [canary.user_id for canary in canaries]
+    live_users = [user for (user,) in rows(SAMPLE_USERS, [LIVE_USERS]) if user not in new_users]
+    own_missing = False
+    for canary in canaries:
+        for user_id in (*new_users, *live_users):
+            refs = _recalled(user_id, canary)
+            if _owners(refs) - {user_id}:
                 return failed(
-                    "recall for one user gave a message of another's: turn it off now", _mended()
+                    "recall for one user returned a message of another: turn it off now", _fix()
                 )
-            if user_id == canary.user_id and not found >= canary.references:
-                missed = True
-    if missed:
+            if user_id == canary.user_id and not refs >= canary.refs:
+                own_missing = True
+    if own_missing:
         return warning(
-            "a user's own message was not recalled, so nothing is proved about others'", _mended()
+            "a user's own message was not recalled, so nothing is proved about others'", _fix()
         )
+    total = len(canaries) * (len(new_users) + len(live_users))
     return passed(
-        f"two canaries asked for by {len(live)} live users and each other, {asked} recalls: none strayed"
+        f"two new users' messages, recalled for each other and for {len(live_users)} live users "
+        f"({total} recalls): no user got another's message"
     )
 
 
 def _recalled(user_id: int, canary: Canary) -> set[int]:
-    """All that recall, by words and by meaning, gives this user for the canary's words; and what a turn shows."""
-    question, scope = f"What is the heron {canary.word} called?", Scope(user_id)
+    """The refs that recall ranks for this user by words and by meaning, and those a turn shows."""
+    question, scope = QUESTION.format(word=canary.word), Scope(user_id)
     ranked = recall(question, scope, embedding=canary.vector, model=stored_model() or "")
     shown = find_memories(question, scope, canary.vector, limit=settings.RAG_CONTEXT_LIMIT).memories
-    return {one.reference for one in ranked} | {memory.ref for memory in shown}
+    return {match.reference for match in ranked} | {memory.ref for memory in shown}
 
 
-def _owners(references: set[int]) -> set[int]:
+def _owners(refs: set[int]) -> set[int]:
     """The users of messages by the message tables themselves, not by recall's copies."""
-    found: set[int] = set()
-    for number, model in MODELS.items():
-        pks = [pk for one, pk in map(unpack_ref, references) if one == number]
-        found.update(model._default_manager.filter(pk__in=pks).values_list("user_id", flat=True))
-    return found
+    owners: set[int] = set()
+    for kind_bit, model in MODELS.items():
+        pks = [pk for bit, pk in map(unpack_ref, refs) if bit == kind_bit]
+        owners.update(model._default_manager.filter(pk__in=pks).values_list("user_id", flat=True))
+    return owners
 
 
-def _mended() -> str:
-    """Functions that are not this version's are the likeliest cause; else recall is turned off."""
-    return has_tables_and_functions().fix or "RAG_ENABLED=false"
+def _fix() -> str:
+    """Functions that are not this version's are the likeliest cause; else turn recall off."""
+    return tables_and_functions_exist().fix or "RAG_ENABLED=false"
 
 
-def checks() -> list[Check]:
-    """The chat's."""
-    return [
-        Check("checklist.9", keys_are_apart),
-        Check("trap.10", keys_are_apart),
-        Check("isolation.canaries", canaries_stay_apart, option="isolation", alone=True),
-    ]
+CHECKS = [
+    Check("checklist.9", keys_are_separate),
+    Check("trap.10", keys_are_separate),
+    Check("isolation.canaries", recall_keeps_users_apart, option="isolation", in_transaction=False),
+]

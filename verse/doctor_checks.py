@@ -1,78 +1,79 @@
-"""What ``rag_doctor`` looks at in the site's settings."""
+"""The site's checks of ``rag_doctor``: its settings, by Django's own deployment checks and more."""
 
 from django.conf import settings
+from django.core.checks import Tags, run_checks
 
-from retrieval.doctor.queries import row
+from retrieval.doctor.queries import value
 from retrieval.doctor.report import Check, Finding, passed, skipped, warning
 
-OTHERS = 10  # connections for commands, migrate, a backup
-KEY_CHARS, KEY_KINDS = 50, 5  # of SECRET_KEY; as Django's own check security.W009 has it
+RESERVED = 10  # connections for commands, migrate, a backup
 NEW_KEY = "python -c \"import secrets; print('SECRET_KEY=' + secrets.token_urlsafe(50))\" >> .env"
-CONNECTIONS = """
+FREE_CONNECTIONS = """
     SELECT pg_catalog.current_setting('max_connections')::int
         - pg_catalog.current_setting('superuser_reserved_connections')::int
         - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int
 """
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 
 def pools_fit() -> Finding:
-    """checklist.11: of one server's processes; more servers than one are not seen from here."""
-    if (settings.SERVER_DATABASE.get("HOST") or "") != settings.DATABASES["default"].get(
-        "HOST", ""
-    ):
+    """The connection pools of this server's workers, and max_connections of the database."""
+    direct_host = settings.DATABASES["default"].get("HOST", "")
+    if (settings.SERVER_DATABASE.get("HOST") or "") != direct_host:
         return skipped(
-            "a pooler stands between: compare DATABASE_POOL_SIZE x WEB_CONCURRENCY with its own limits"
+            "the servers connect through a pooler: compare DATABASE_POOL_SIZE x WEB_CONCURRENCY "
+            "with its own limits"
         )
-    (free,) = row(CONNECTIONS)
+    free = value(FREE_CONNECTIONS)
     size, workers = settings.DATABASE_POOL_SIZE, settings.WEB_CONCURRENCY
-    said = f"{workers} workers x {size} connections, {free} on the server"
-    if size * workers + OTHERS <= free:
-        return passed(f"{said}; multiply by your servers, twice during a deployment")
-    most = max((free - OTHERS) // workers, 1)
-    fix = f"DATABASE_POOL_SIZE={most}" + (
-        f"\nWEB_CONCURRENCY={max(free - OTHERS, 1)}" if workers > free - OTHERS else ""
-    )
+    detail = f"{workers} workers x {size} connections, {free} on the server"
+    if size * workers + RESERVED <= free:
+        return passed(f"{detail}; multiply by your servers, twice during a deployment")
+    usable = free - RESERVED
+    fixes = [f"DATABASE_POOL_SIZE={max(usable // workers, 1)}"]
+    if workers > usable:
+        fixes.append(f"WEB_CONCURRENCY={max(usable, 1)}")
     return warning(
-        f"{said}, of which {OTHERS} are for commands: some requests will be refused", fix
+        f"{detail}, of which {RESERVED} are for commands: some requests will be refused",
+        "\n".join(fixes),
     )
 
 
 def debug_is_off() -> Finding:
-    """Django's error pages show settings and texts."""
-    if settings.DEBUG:
-        return warning("DEBUG is on: error pages show code and values", "DEBUG=false")
-    return passed("DEBUG is off")
+    """DEBUG, by Django's check security.W018. Its error pages show code and values."""
+    return _deployment_check("security.W018", fix="DEBUG=false") or passed("DEBUG is off")
 
 
-def secret_is_long() -> Finding:
-    """It signs sessions. The value is never shown."""
-    key = str(settings.SECRET_KEY)
-    if len(key) < KEY_CHARS or len(set(key)) < KEY_KINDS or key.startswith("django-insecure-"):
-        return warning("SECRET_KEY is short or guessable: sessions can be forged", NEW_KEY)
-    return passed(f"SECRET_KEY has {len(key)} characters")
+def secret_key_is_long() -> Finding:
+    """SECRET_KEY, by Django's check security.W009. Its value is never shown."""
+    finding = _deployment_check("security.W009", fix=NEW_KEY)
+    return finding or passed(f"SECRET_KEY has {len(settings.SECRET_KEY)} characters")
 
 
 def hosts_are_named() -> Finding:
-    """``*`` lets anybody choose what links and checks of origin go by."""
-    hosts = list(settings.ALLOWED_HOSTS)
+    """ALLOWED_HOSTS: Django's check security.W020, a wildcard, and hosts of this machine only."""
+    fix = "ALLOWED_HOSTS=chat.example.com"
+    hosts = settings.ALLOWED_HOSTS
+    if finding := _deployment_check("security.W020", fix=fix):
+        return finding
     if "*" in hosts:
-        return warning("ALLOWED_HOSTS takes any name", "ALLOWED_HOSTS=chat.example.com")
-    if (
-        set(hosts) <= {"localhost", "127.0.0.1", "[::1]"}
-        and "EMBEDDED" not in settings.DATABASES["default"]
-    ):
-        return warning(
-            "ALLOWED_HOSTS names this machine only: nobody else is answered",
-            "ALLOWED_HOSTS=chat.example.com",
-        )
+        return warning("ALLOWED_HOSTS takes any name", fix)
+    if set(hosts) <= LOCAL_HOSTS and "EMBEDDED" not in settings.DATABASES["default"]:
+        return warning("ALLOWED_HOSTS names this machine only: others get no answer", fix)
     return passed(f"ALLOWED_HOSTS: {', '.join(hosts)}")
 
 
-def checks() -> list[Check]:
-    """The site's."""
-    return [
-        Check("checklist.11", pools_fit),
-        Check("settings.debug", debug_is_off),
-        Check("settings.secret_key", secret_is_long),
-        Check("settings.allowed_hosts", hosts_are_named),
-    ]
+def _deployment_check(check_id: str, *, fix: str) -> Finding | None:
+    """What Django's deployment check of this id reports; None if it is content."""
+    for message in run_checks(tags=[Tags.security], include_deployment_checks=True):
+        if message.id == check_id:
+            return warning(" ".join(message.msg.split()), fix)
+    return None
+
+
+CHECKS = [
+    Check("checklist.11", pools_fit),
+    Check("settings.debug", debug_is_off),
+    Check("settings.secret_key", secret_key_is_long),
+    Check("settings.allowed_hosts", hosts_are_named),
+]

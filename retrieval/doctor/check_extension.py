@@ -1,145 +1,137 @@
-"""The extension vector: there, new enough, loaded as it should be."""
+"""The extension vector: created, recent enough, configured as it should be."""
 
 from django.db import connection
+from psycopg import sql
 
 from retrieval.doctor.expected import vector_indexes
+from retrieval.doctor.fixes import ENABLE_VECTOR, rebuild_index, statement
 from retrieval.doctor.queries import rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.schema import extension
 
-SOUND = (
-    0,
-    8,
-    4,
-)  # fixed up to it: a buffer overflow, index corruption, insert errors; contract, "Versions"
-ENABLE = "python manage.py enable_vector"
+# Fixed up to 0.8.4: a buffer overflow, index corruption, insert errors.
+SAFE_VERSION = (0, 8, 4)
 INSTALLED = """
-    SELECT extversion, (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector')
+    SELECT extversion, (
+        SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector')
     FROM pg_catalog.pg_extension WHERE extname = 'vector'
 """
 PRELOADED = """
     SELECT setting FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries'
-    UNION SELECT setting FROM pg_catalog.pg_file_settings WHERE name = 'shared_preload_libraries'
 """
-AVAILABLE = """
-    SELECT superuser AND NOT trusted FROM pg_catalog.pg_available_extension_versions WHERE name = 'vector' LIMIT 1
+PRELOADED_IN_FILES = """
+    SELECT setting FROM pg_catalog.pg_file_settings WHERE name = 'shared_preload_libraries'
 """
+MAY_READ_SETTINGS = "SELECT pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'MEMBER')"
+MAY_READ_FILES = """
+    SELECT pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')
+"""
+NEEDS_SUPERUSER = """
+    SELECT superuser AND NOT trusted FROM pg_catalog.pg_available_extension_versions
+    WHERE name = 'vector' LIMIT 1
+"""
+AZURE_COMMAND = (
+    "az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER "
+    "--name azure.extensions --value"
+)
 
 
-def is_made() -> Finding:
-    """In any schema: Verse names it with each type and operator."""
+def extension_exists() -> Finding:
+    """The extension in this database, in any schema, and its version."""
     version = extension.check(connection)
     return passed(f"pgvector {version} in the schema {extension.schema(connection)}")
 
 
-def is_sound() -> Finding:
-    """Not older than SOUND, nor than what the server has."""
-    found = rows(INSTALLED)
-    if not found:
-        return failed(extension.MISSING, ENABLE)
-    version, installed = found[0]
-    newest = max(_parts(version), _parts(installed or version))
-    if newest < SOUND:
+def version_is_safe() -> Finding:
+    """The version in this database, against 0.8.4 and against the server's own."""
+    installed = rows(INSTALLED)
+    if not installed:
+        return failed(extension.MISSING, ENABLE_VECTOR)
+    version, on_server = installed[0]
+    newest = max(_parts(version), _parts(on_server or version))
+    if newest < SAFE_VERSION:
         return warning(
-            f"pgvector {version} has faults that 0.8.4 mended; the server has no later one: install it there first",
+            f"pgvector {version} has bugs that are fixed in 0.8.4, and the server has no later "
+            "one: install it there first",
             _update(),
         )
     if _parts(version) < newest:
-        return warning(f"pgvector {version} in this database, {installed} on the server", _update())
+        return warning(f"pgvector {version} in this database, {on_server} on the server", _update())
     return passed(f"pgvector {version}, the server's own")
 
 
 def _update() -> str:
-    """Indexes too: an older version may have written them wrongly."""
-    rebuilt = [f"REINDEX INDEX CONCURRENTLY {index.name};" for _, index in vector_indexes()]
-    return "\n".join(["ALTER EXTENSION vector UPDATE;", *rebuilt])
+    """Rebuilds the indexes too: an older version may have written them wrongly."""
+    rebuilds = (rebuild_index(index.name) for _, index in vector_indexes())
+    return "\n".join(["ALTER EXTENSION vector UPDATE;", *rebuilds])
 
 
 def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def is_not_preloaded() -> Finding:
-    """trap.6. Read in the server's files too, where this role may: there it stands before the next start."""
-    if not value("SELECT pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'MEMBER')"):
+def extension_is_not_preloaded() -> Finding:
+    """shared_preload_libraries, as it is now and as the server's files have it for the next start."""
+    if not value(MAY_READ_SETTINGS):
         return skipped(
             "this role may not read shared_preload_libraries: ask as a superuser",
             "SHOW shared_preload_libraries;",
         )
-    may_read_files = value(
-        "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')"
-    )
-    for (named,) in rows(PRELOADED if may_read_files else PRELOADED.split("UNION")[0]):
-        libraries = [one.strip() for one in named.split(",") if one.strip()]
-        if "vector" in libraries or "pgvector" in libraries:
-            others = ", ".join(one for one in libraries if one not in ("vector", "pgvector"))
-            fix = f"ALTER SYSTEM SET shared_preload_libraries = {others};" if others else ""
+    settings = rows(PRELOADED)
+    if value(MAY_READ_FILES):
+        settings += rows(PRELOADED_IN_FILES)
+    for (names,) in settings:
+        libraries = [name.strip() for name in names.split(",") if name.strip()]
+        others = [name for name in libraries if name not in ("vector", "pgvector")]
+        if others != libraries:
             return warning(
-                f"shared_preload_libraries = '{named}': pgvector needs no such entry, and a name that the server "
-                "does not find keeps it from starting",
-                fix or "ALTER SYSTEM RESET shared_preload_libraries;",
+                f"shared_preload_libraries = '{names}': pgvector needs no such entry, and a name "
+                "that the server does not find keeps it from starting",
+                _preload(others),
             )
     return passed("shared_preload_libraries does not name it; the extension is called vector")
 
 
-def may_be_made() -> Finding:
-    """trap.7. A role that may make it is needed once only."""
-    untrusted = rows(AVAILABLE)
-    if not untrusted:
-        return skipped("the server does not tell what extensions it has")
-    made = bool(rows(INSTALLED))
-    if not made:
+def _preload(libraries: list[str]) -> str:
+    if not libraries:
+        return "ALTER SYSTEM RESET shared_preload_libraries;"
+    names = sql.SQL(", ").join(map(sql.Literal, libraries))
+    return statement(sql.SQL("ALTER SYSTEM SET shared_preload_libraries = {}").format(names))
+
+
+def extension_needs_no_grant() -> Finding:
+    """The extension in this database, and which role the server lets create it."""
+    needs_superuser = rows(NEEDS_SUPERUSER)
+    if not needs_superuser:
+        return skipped("the server does not list its extensions")
+    if not rows(INSTALLED):
         return failed(
-            "the extension is missing, and a grant on the database does not allow to make it",
-            ENABLE,
+            "the extension is missing, and a grant on the database does not allow to create it",
+            ENABLE_VECTOR,
         )
-    who = "only a superuser could make it" if untrusted[0][0] else "it is trusted here"
-    return passed(f"made already; {who}, a grant on the database would not do")
+    who = "only a superuser could create it" if needs_superuser[0][0] else "it is trusted here"
+    return passed(f"created already; {who}, a grant on the database would not do")
 
 
-def is_listed_by_azure() -> Finding:
-    """trap.21."""
-    listed = setting("azure.extensions")
-    if listed is None:
-        return skipped("not a server of Azure's; link to what vendors say, with a date")
-    if "vector" in [one.strip().lower() for one in listed.split(",")]:
+def azure_lists_extension() -> Finding:
+    """The setting azure.extensions, if the server has it."""
+    names = setting("azure.extensions")
+    if names is None:
+        return skipped("not an Azure server; link to what vendors say, with a date")
+    if "vector" in [name.strip().lower() for name in names.split(",")]:
         return passed("azure.extensions lists vector")
     return failed(
         "azure.extensions does not list vector: CREATE EXTENSION is refused",
-        "az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER "
-        f"--name azure.extensions --value {','.join(filter(None, [listed, 'vector']))}",
+        f"{AZURE_COMMAND} {','.join(filter(None, [names, 'vector']))}",
     )
-
-
-def speaks_its_words() -> Finding:
-    """trap.23: which of PostgreSQL's three words would be met here."""
-    if rows(INSTALLED):
-        return passed(
-            f"none of the three is met: the type is {extension.schema(connection)}.vector; no restart needed"
-        )
-    if not rows(AVAILABLE):
-        return failed(
-            'extension "vector" is not available: pgvector is not installed on the server', ENABLE
-        )
-    return failed(
-        'type "vector" does not exist: the extension is not made in this database', ENABLE
-    )
-
-
-def name_and_version() -> Finding:
-    """trap.25."""
-    found = rows(INSTALLED)
-    if not found:
-        return failed(extension.MISSING, ENABLE)
-    return passed(f"vector {found[0][0]}; the other columns of \\dx say nothing")
 
 
 CHECKS = [
-    Check("checklist.1", is_made),
-    Check("checklist.2", is_sound),
-    Check("trap.6", is_not_preloaded),
-    Check("trap.7", may_be_made),
-    Check("trap.21", is_listed_by_azure),
-    Check("trap.23", speaks_its_words),
-    Check("trap.25", name_and_version),
+    Check("checklist.1", extension_exists),
+    Check("checklist.2", version_is_safe),
+    Check("trap.6", extension_is_not_preloaded),
+    Check("trap.7", extension_needs_no_grant),
+    Check("trap.21", azure_lists_extension),
+    Check("trap.23", extension_exists),
+    Check("trap.25", extension_exists),
 ]

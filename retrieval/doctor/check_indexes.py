@@ -1,206 +1,168 @@
-"""Indexes: both HNSW ones, recall's own, what a killed build has left, and who builds or drops one the hard way."""
+"""Indexes: both HNSW ones, recall's own, and those that an interrupted build has left behind."""
 
 import re
 
-from django.db import connection
+from psycopg import sql
 
-from retrieval.doctor.expected import shared, vector_indexes
-from retrieval.doctor.queries import rows
-from retrieval.doctor.report import Check, Finding, failed, passed, warning
+from retrieval.doctor.check_columns import columns_are_right
+from retrieval.doctor.check_locks import memory_table_names
+from retrieval.doctor.expected import Thing, shared, vector_indexes
+from retrieval.doctor.fixes import create, drop_index, rebuild_index, statement
+from retrieval.doctor.queries import rows, vector_schema
+from retrieval.doctor.report import Check, Finding, Status, failed, information, passed
 from retrieval.models import message_tables
-from retrieval.schema import extension, indexes
+from retrieval.schema.indexes import VectorIndex
 
-# REINDEX CONCURRENTLY that is killed leaves x_ccnew or x_ccold; CREATE INDEX CONCURRENTLY an invalid x.
+# An interrupted REINDEX CONCURRENTLY leaves name_ccnew or name_ccold; an interrupted CREATE INDEX
+# CONCURRENTLY an invalid index. Tables on which an index is being built now are left out.
 INVALID = """
-    SELECT c.relname, t.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-    JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
-    WHERE i.indrelid = ANY (SELECT pg_catalog.to_regclass(one) FROM pg_catalog.unnest(%s::text[]) one)
+    SELECT c.relname FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = ANY (
+            SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(%s::text[]) name)
         AND (NOT i.indisvalid OR NOT i.indisready OR c.relname ~ '_cc(new|old)[0-9]*$')
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
+        AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
     ORDER BY c.relname
 """
-# trap.3: relname and indexrelname.
-USED = """
-    SELECT s.relname, s.indexrelname, pg_catalog.pg_size_pretty(pg_catalog.pg_relation_size(s.indexrelid)), s.idx_scan
+LEFT_BY_REINDEX = re.compile("_cc(new|old)[0-9]*$")
+# trap.3: the view's columns are relname and indexrelname.
+USAGE = """
+    SELECT s.relname, s.indexrelname,
+        pg_catalog.pg_size_pretty(pg_catalog.pg_relation_size(s.indexrelid)), s.idx_scan
     FROM pg_catalog.pg_stat_user_indexes s WHERE s.indexrelname = ANY (%s) ORDER BY s.indexrelname
 """
-METHOD = """
+DEFINITION = """
     SELECT a.amname, o.opcname, pg_catalog.pg_get_indexdef(c.oid, 1, true)
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-    JOIN pg_catalog.pg_am a ON a.oid = c.relam JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
+    JOIN pg_catalog.pg_am a ON a.oid = c.relam
+    JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
     WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
 """
-# Who holds, or waits for, a lock of this mode on one of our tables or their indexes.
-LOCKS = """
-    SELECT DISTINCT l.pid, l.granted,
-        round(extract(epoch FROM clock_timestamp() - coalesce(l.waitstart, a.xact_start))::numeric, 1)
-    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid) JOIN pg_catalog.pg_class c
-        ON c.oid = l.relation LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-    WHERE l.mode = %s AND l.pid <> pg_catalog.pg_backend_pid() AND c.relkind = ANY (%s)
-        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-        AND coalesce(i.indrelid, c.oid) = ANY (SELECT pg_catalog.to_regclass(t) FROM pg_catalog.unnest(%s::text[]) t)
-    ORDER BY 3 DESC
-"""
-LEFT = re.compile("_cc(new|old)[0-9]*$")
-LOCKED_S = 0.5  # a lock asked for as retrieval.schema.locks does is given up after 0.3 s
+EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%s)"
+# Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
+CREATE = sql.SQL("""
+    CREATE INDEX CONCURRENTLY {name} ON {table}
+    USING hnsw (embedding {vector}.vector_cosine_ops) WITH (m = {m}, ef_construction = {ef})
+""")
 
 
-def ours() -> list[str]:
-    """The tables of messages and recall's own."""
-    return [*(one.table for one in message_tables()), "message_memories"]
+def vector_indexes_are_valid() -> Finding:
+    """Both HNSW indexes, and invalid indexes on memory's tables; index.recall has recall's own."""
+    fixes = _fixes_of_vector_indexes()
+    problems = [f"{name} is missing, invalid, or not for cosine distance" for name in fixes]
+    names = {index.name for _, index in vector_indexes()}
+    for name in sorted(_invalid(memory_table_names()) - names - set(_recall_indexes())):
+        problems.append(f"an interrupted build has left {name}")
+        fixes[name] = [drop_index(name) if LEFT_BY_REINDEX.search(name) else rebuild_index(name)]
+    if problems:
+        return failed("; ".join(problems), _lines(fixes))
+    usage = rows(USAGE, [sorted(names)])
+    return passed(", ".join(f"{name}, {size}" for _, name, size, _ in usage))
 
 
-def are_valid() -> Finding:
-    """checklist.4; recall's own are looked at by index.recall."""
-    wrong, fixes = [], []
-    for table, index in vector_indexes():
-        if mended := _mend(table, index):
-            wrong.append(f"{index.name} is missing, invalid, or not for cosine distance")
-            fixes += mended
-    known = {index.name for _, index in vector_indexes()}
-    for name, _ in rows(INVALID, [ours()]):
-        if name not in known | set(_recalls()):
-            wrong.append(f"{name} is what a build that was ended has left")
-            fixes.append(
-                _drop(name) if LEFT.search(name) else f"REINDEX INDEX CONCURRENTLY {name};"
-            )
-    if wrong:
-        return failed("; ".join(wrong), "\n".join(fixes))
-    return passed(", ".join(f"{name}, {size}" for _, name, size, _ in rows(USED, [sorted(known)])))
+def _fixes_of_vector_indexes() -> dict[str, list[str]]:
+    """By name, what repairs each HNSW index that is not as it should be."""
+    fixes = {index.name: _fix(table, index) for table, index in vector_indexes()}
+    return {name: lines for name, lines in fixes.items() if lines}
 
 
-def _mend(table: str, index: indexes.VectorIndex) -> list[str]:
-    """What makes the index right; nothing where it is."""
-    vector = extension.schema(connection)
-    made = (
-        f"CREATE INDEX CONCURRENTLY {index.name} ON {table} USING hnsw (embedding {vector}.vector_cosine_ops) "
-        f"WITH (m = {index.m}, ef_construction = {index.ef_construction});"
-    )
-    if rows(METHOD, [index.name, table]) != [("hnsw", "vector_cosine_ops", "embedding")]:
-        return [_drop(index.name), made]
-    invalid = [name for name, _ in rows(INVALID, [[table]])]
-    return [f"REINDEX INDEX CONCURRENTLY {index.name};"] if index.name in invalid else []
+def _fix(table: str, index: VectorIndex) -> list[str]:
+    if rows(DEFINITION, [index.name, table]) != [("hnsw", "vector_cosine_ops", "embedding")]:
+        return [drop_index(index.name), _create(table, index)]
+    return [rebuild_index(index.name)] if index.name in _invalid([table]) else []
 
 
-def _drop(name: str) -> str:
-    return f'DROP INDEX CONCURRENTLY IF EXISTS "{name}";'
-
-
-def _recalls() -> dict[str, str]:
-    """Recall's own indexes, and what builds each under traffic."""
-    return {
-        one.name: one.statement.replace(
-            "INDEX IF NOT EXISTS", "INDEX CONCURRENTLY IF NOT EXISTS"
-        ).rstrip(";")
-        + ";"
-        for one in shared("INDEX")
-    }
-
-
-def missing_of_recall() -> list[str]:
-    """What builds the indexes of recall's own table that are missing or invalid."""
-    found = _recalls()
-    there = {
-        name
-        for (name,) in rows(
-            "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%s)", [list(found)]
+def _create(table: str, index: VectorIndex) -> str:
+    return statement(
+        CREATE.format(
+            name=sql.Identifier(index.name),
+            table=sql.Identifier(table),
+            vector=vector_schema(),
+            m=sql.Literal(index.m),
+            ef=sql.Literal(index.ef_construction),
         )
-    }
-    bad = {name for name, _ in rows(INVALID, [ours()])}
-    fixes = []
-    for name, made in found.items():
-        if name in bad:
-            fixes += [_drop(name), made]
-        elif name not in there:
-            fixes.append(made)
-    return fixes
+    )
 
 
-def recall_has_its_own() -> Finding:
-    """Without them recall is right, and slow."""
-    fixes = missing_of_recall()
+def _invalid(tables: list[str]) -> set[str]:
+    return {name for (name,) in rows(INVALID, [tables])}
+
+
+def _lines(fixes: dict[str, list[str]]) -> str:
+    return "\n".join(line for lines in fixes.values() for line in lines)
+
+
+def statistics_show_both_indexes() -> Finding:
+    """The columns relname and indexrelname of pg_stat_user_indexes."""
+    names = sorted(index.name for _, index in vector_indexes())
+    tables = {name: table for table, name, _, _ in rows(USAGE, [names])}
+    missing = [name for name in names if name not in tables]
+    if missing:
+        return failed(
+            f"pg_stat_user_indexes does not show {', '.join(missing)}",
+            _lines(_fixes_of_vector_indexes()),
+        )
+    return passed(", ".join(f"{name} on {table}" for name, table in tables.items()))
+
+
+def both_tables_and_indexes() -> Finding:
+    """What checklist.3 and checklist.4 look at, for both tables."""
+    for finding in (columns_are_right(), vector_indexes_are_valid()):
+        if finding.status is not Status.PASS:
+            return finding
+    tables = ", ".join(table.table for table in message_tables())
+    return passed(f"checked {tables}; {', '.join(index.name for _, index in vector_indexes())}")
+
+
+def index_usage() -> Finding:
+    """How often each HNSW index was used."""
+    usage = rows(USAGE, [[index.name for _, index in vector_indexes()]])
+    counts = ", ".join(f"{name} {count:,}" for _, name, _, count in usage)
+    return information(
+        f"times used: {counts or 'no index'}; 0 is not a fault: criterion.3 and criterion.4 measure"
+    )
+
+
+def recall_indexes_are_valid() -> Finding:
+    """The indexes of recall's own tables. Without them recall is right, and slow."""
+    fixes = fixes_of_recall_indexes()
     if fixes:
         return failed(
             "recall's own table lacks a valid index: recall and the backfill are slow",
             "\n".join(fixes),
         )
-    return passed(f"{len(_recalls())} indexes of recall's own tables")
+    return passed(f"{len(_recall_indexes())} indexes of recall's own tables")
 
 
-def are_told_by_their_names() -> Finding:
-    """trap.3, trap.14."""
-    wanted = {index.name for _, index in vector_indexes()}
-    found = {(table, name) for table, name, _, _ in rows(USED, [sorted(wanted)])}
-    lost = sorted(wanted - {name for _, name in found})
-    if lost:
-        fixes = [
-            fix
-            for table, index in vector_indexes()
-            if index.name in lost
-            for fix in _mend(table, index)
-        ]
-        return failed(f"pg_stat_user_indexes does not know {', '.join(lost)}", "\n".join(fixes))
-    return passed(", ".join(f"{name} on {table}" for table, name in sorted(found)))
+def fixes_of_recall_indexes() -> list[str]:
+    """What builds the indexes of recall's own tables that are missing or invalid."""
+    creates = _recall_indexes()
+    existing = {name for (name,) in rows(EXISTING, [list(creates)])}
+    invalid = _invalid(memory_table_names())
+    fixes = []
+    for name, build in creates.items():
+        if name in invalid:
+            fixes += [drop_index(name), build]
+        elif name not in existing:
+            fixes.append(build)
+    return fixes
 
 
-def times_used() -> Finding:
-    """trap.26."""
-    used = ", ".join(
-        f"{name} {times:,}"
-        for _, name, _, times in rows(USED, [[one.name for _, one in vector_indexes()]])
-    )
-    return passed(
-        f"times used: {used or 'no index'}; 0 is no fault: criterion.3 and criterion.4 are the measure"
-    )
+def _recall_indexes() -> dict[str, str]:
+    """By name, what builds each index without blocking writes."""
+    return {index.name: _concurrently(index) for index in shared("INDEX")}
 
 
-def none_is_built_the_hard_way() -> Finding:
-    """trap.8: SHARE is the lock of CREATE INDEX; no statement of Verse's asks for it."""
-    return _locks("ShareLock", "r", "a CREATE INDEX without CONCURRENTLY holds up writes")
-
-
-def nobody_waits_behind_a_change() -> Finding:
-    """trap.11."""
-    return _locks(
-        "AccessExclusiveLock",
-        "r",
-        "a change of a table holds everybody up, or waits with everybody behind it",
-    )
-
-
-def none_is_dropped_the_hard_way() -> Finding:
-    """trap.18."""
-    return _locks(
-        "AccessExclusiveLock",
-        "i",
-        "a DROP INDEX without CONCURRENTLY (or a REINDEX) holds its table",
-    )
-
-
-def _locks(mode: str, kind: str, words: str) -> Finding:
-    found = [
-        (pid, granted, s)
-        for pid, granted, s in rows(LOCKS, [mode, [kind], ours()])
-        if s >= LOCKED_S
-    ]
-    if not found:
-        return passed("nobody does so now")
-    who = ", ".join(
-        f"process {pid} {'holds' if granted else 'waits for'} the lock, {s} s"
-        for pid, granted, s in found
-    )
-    fixes = [
-        f"SELECT pg_terminate_backend({pid});" for pid in dict.fromkeys(pid for pid, _, _ in found)
-    ]
-    return warning(f"{words}: {who}", "\n".join(fixes))
+def _concurrently(index: Thing) -> str:
+    before, _, after = create(index).partition("INDEX IF NOT EXISTS")
+    return f"{before}INDEX CONCURRENTLY IF NOT EXISTS{after}" if after else before
 
 
 CHECKS = [
-    Check("checklist.4", are_valid),
-    Check("trap.3", are_told_by_their_names),
-    Check("trap.8", none_is_built_the_hard_way),
-    Check("trap.11", nobody_waits_behind_a_change),
-    Check("trap.18", none_is_dropped_the_hard_way),
-    Check("trap.26", times_used),
-    Check("index.recall", recall_has_its_own),
+    Check("checklist.4", vector_indexes_are_valid),
+    Check("trap.3", statistics_show_both_indexes),
+    Check("trap.14", both_tables_and_indexes),
+    Check("trap.26", index_usage),
+    Check("index.recall", recall_indexes_are_valid),
 ]

@@ -1,5 +1,6 @@
-"""Recall measured on the database as it is: against an exact search, and by the clock. No call is made: a sampled
-message asks with the embedding that it has. Texts stay in the process.
+"""Recall measured on the stored messages: its results against an exact search, and its time.
+
+A sampled message is the question, with its stored embedding, so no call is made.
 """
 
 import math
@@ -12,58 +13,72 @@ import pgvector
 from psycopg import sql
 
 from retrieval import db
-from retrieval.doctor.check_indexes import missing_of_recall
-from retrieval.doctor.check_messages import stored_model
+from retrieval.doctor.check_indexes import fixes_of_recall_indexes
+from retrieval.doctor.check_vectors import stored_model
+from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, statement
+from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
-from retrieval.message_tables import MessageTable, unpack_ref
+from retrieval.message_tables import select_message, unpack_ref
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, nearest, recall
 from retrieval.vectors import Vector
 
-HEAVY_USERS, OTHER_USERS = (
-    10,
-    10,
-)  # those with the most messages, where an approximate search is at its worst
-QUESTIONS = 20  # in all, and LEAST_EACH of each user
-LEAST_EACH = 2
-MEASURE_S = 8.0  # then what has been measured must do; an exact search of 20,000 rows takes 0.2 s
-AT = 5
-LEAST_RECALL = 0.99  # criterion.3
-SLOW_MS = 200.0  # criterion.4; docs/benchmarks.md has 17 ms for a user with 20,000 messages
-FEW = 30  # of a user's messages; fewer are all looked at anyway
+HEAVY_USERS = 10  # with the most messages, for whom an approximate search is least exact
+OTHER_USERS = 10
+QUESTIONS = 20  # of all users together, and at least MIN_QUESTIONS of each
+MIN_QUESTIONS = 2
+MAX_MEASURE_S = 8.0  # then the results so far must do; an exact search of 20,000 rows takes 0.2 s
+TOP = 5  # recall@5
+MIN_RECALL = 0.99  # criterion.3
+MAX_P95_MS = 200.0  # criterion.4; docs/benchmarks.md has 17 ms for a user with 20,000 messages
+FEW_MESSAGES = 30  # of one user: recall compares them all, so users with more come first
 SAMPLE = """
     WITH owners AS MATERIALIZED (
-        SELECT user_id, count(*) AS n, count(*) > %(few)s AS many FROM message_memories GROUP BY user_id
+        SELECT user_id, count(*) AS n, count(*) > %s AS many
+        FROM message_memories GROUP BY user_id
     ), users AS (
-        SELECT user_id FROM ((SELECT user_id FROM owners ORDER BY n DESC LIMIT %(heavy)s) UNION
-            (SELECT user_id FROM owners ORDER BY many DESC, random() LIMIT %(other)s)) x
+        SELECT user_id FROM (
+            (SELECT user_id FROM owners ORDER BY n DESC LIMIT %s)
+            UNION (SELECT user_id FROM owners ORDER BY many DESC, random() LIMIT %s)
+        ) both_groups
     )
     SELECT p.id FROM users u CROSS JOIN LATERAL (
-        SELECT id FROM message_memories m WHERE m.user_id = u.user_id ORDER BY (m.bits IS NULL), random()
-        LIMIT greatest(%(least)s, %(questions)s / (SELECT count(*) FROM users))
+        SELECT id FROM message_memories m WHERE m.user_id = u.user_id
+        ORDER BY (m.bits IS NULL), random()
+        LIMIT greatest(%s, %s / (SELECT count(*) FROM users))
     ) p ORDER BY random()
 """
-QUESTION = """
+# The embedding is NULL unless the current model made it.
+QUESTION = sql.SQL("""
     SELECT m.user_id, m.content, CASE WHEN p.model = c.id THEN m.embedding END::real[]
-    FROM {table} m JOIN message_memories p ON p.id = %(reference)s LEFT JOIN embedding_models c ON c.current
-    WHERE m.id = %(id)s
-"""
-# By the vectors themselves: no index can serve this order. ``among`` NULL: all of the user's.
-EXACT = """
-    SELECT d FROM (
-        SELECT coalesce({embeddings}) OPERATOR({vector}.<=>) %(embedding)b::{vector}.vector(1536) AS d
-        FROM message_memories p {texts} JOIN embedding_models c ON c.current AND c.id = p.model
-        WHERE p.user_id = %(user)s AND p.id <> %(reference)s
+    FROM {table} m JOIN message_memories p ON p.id = %s
+    LEFT JOIN embedding_models c ON c.current
+    WHERE m.id = %s
+""")
+# The distances of the user's nearest messages by their vectors: no index can serve this order.
+# ``among`` is an array of message refs, or NULL for all of the user's messages.
+EXACT = sql.SQL("""
+    SELECT distance FROM (
+        SELECT m.embedding OPERATOR({vector}.<=>) %(embedding)s::real[]::{vector}.vector AS distance
+        FROM message_memories p JOIN embedding_models c ON c.current AND c.id = p.model
+        CROSS JOIN LATERAL ({message}) m
+        WHERE p.user_id = %(user)s AND p.id <> %(question)s
             AND (%(among)s::bigint[] IS NULL OR p.id = ANY (%(among)s::bigint[]))
-    ) x WHERE d <> 'NaN' ORDER BY d LIMIT %(at)s
-"""
-TEXT = "LEFT JOIN {table} t{number} ON t{number}.id = CASE WHEN (p.id & 1) = {number} THEN p.id >> 1 END"
-SAME = 1e-6  # of distances: equal texts are equally near
+    ) distances
+    WHERE distance <> 'NaN' ORDER BY distance LIMIT %(top)s
+""")
+SAME_DISTANCE = 1e-6  # equal texts are equally near
+# Locks: the rows that it changes.
+UPDATE_BITS = sql.SQL("""
+    UPDATE message_memories p SET bits = {vector}.binary_quantize(m.embedding)::bit(1536)
+    FROM {table} m WHERE p.id = m.id * 2 + {kind_bit}
+        AND p.bits IS DISTINCT FROM {vector}.binary_quantize(m.embedding)::bit(1536)
+""")
 
 
 @dataclass
 class Results:
-    """Shares found of each question's nearest five; the milliseconds of each recall; whose questions they were."""
+    """For each question the share of its nearest five that recall considers; each recall's time."""
 
     shares: list[float] = field(default_factory=list)
     times_ms: list[float] = field(default_factory=list)
@@ -71,154 +86,140 @@ class Results:
 
     @property
     def recall(self) -> float:
-        """The mean share."""
         return sum(self.shares) / len(self.shares)
 
     def quantile_ms(self, share: float) -> float:
-        """The time that this share of the recalls did not exceed."""
         return sorted(self.times_ms)[math.ceil(share * len(self.times_ms)) - 1]
 
 
 class Measurement:
-    """Measured at the first question, at most MEASURE_S seconds; three checks read it."""
+    """Measures once, at the first use, for at most MAX_MEASURE_S seconds."""
 
     @cached_property
     def results(self) -> Results:
-        """What was measured."""
-        found, until = Results(), time.monotonic() + MEASURE_S
+        results, until = Results(), time.monotonic() + MAX_MEASURE_S
         model = stored_model() or ""
         _warm_up()
-        for (reference,) in _sampled():
+        for (ref,) in _sample():
             if time.monotonic() > until:
                 break
-            _measure(reference, model, found)
-        return found
+            _measure(ref, model, results)
+        return results
 
-    def finds(self) -> Finding:
-        """criterion.3."""
+    def recall_is_accurate(self) -> Finding:
+        """recall@5 of sampled messages, against an exact search by their vectors."""
         results = self.results
         if not results.shares:
-            return skipped(
-                "no user has embedded messages to measure on",
-                "python manage.py backfill_embeddings",
-            )
-        said = f"recall@{AT} is {results.recall:.3f} over {len(results.shares)} questions, {len(results.users)} users"
-        if results.recall >= LEAST_RECALL:
-            return passed(said)
-        said += ": signs are not those of the vectors, or, where the fix changes no row, these are too much alike"
-        return warning(said, "\n".join(map(_bits, message_tables())))
+            return skipped("no user has embedded messages to measure on", BACKFILL)
+        detail = (
+            f"recall@{TOP} is {results.recall:.3f} over {len(results.shares)} questions, "
+            f"{len(results.users)} users"
+        )
+        if results.recall >= MIN_RECALL:
+            return passed(detail)
+        vector = vector_schema()
+        return warning(
+            f"{detail}: the bits in recall's table are not those of the vectors; if the fix "
+            "changes no row, these vectors are too much alike",
+            "\n".join(
+                statement(UPDATE_BITS.format(vector=vector, **t.names)) for t in message_tables()
+            ),
+        )
 
-    def is_quick(self) -> Finding:
-        """criterion.4."""
+    def recall_is_fast(self) -> Finding:
+        """The time of recall for sampled messages."""
         results = self.results
         if not results.times_ms:
             return skipped("no user has messages to measure on")
         p50, p95 = results.quantile_ms(0.5), results.quantile_ms(0.95)
-        said = f"p50 {p50:.0f} ms, p95 {p95:.0f} ms over {len(results.times_ms)} recalls, this command's way included"
-        if p95 < SLOW_MS:
-            return passed(said)
-        return warning(
-            said, "\n".join([*missing_of_recall(), "VACUUM (ANALYZE) message_memories;"])
+        detail = (
+            f"p50 {p50:.0f} ms, p95 {p95:.0f} ms over {len(results.times_ms)} recalls, "
+            "measured in this command"
         )
+        if p95 < MAX_P95_MS:
+            return passed(detail)
+        fixes = [*fixes_of_recall_indexes(), "VACUUM (ANALYZE) message_memories;"]
+        return warning(detail, "\n".join(fixes))
 
-    def is_measured(self) -> Finding:
-        """trap.5."""
+    def recall_is_measured(self) -> Finding:
+        """What criterion.3 and criterion.4 measure."""
         results = self.results
         if not results.shares:
             return skipped("nothing embedded to measure on; the plan would prove nothing")
-        said = f"measured, not read from a plan: {results.recall:.3f}, p95 {results.quantile_ms(0.95):.0f} ms"
-        return passed(said) if results.recall >= LEAST_RECALL else warning(said, self.finds().fix)
+        detail = (
+            f"measured, not read from a plan: {results.recall:.3f}, "
+            f"p95 {results.quantile_ms(0.95):.0f} ms"
+        )
+        if results.recall >= MIN_RECALL:
+            return passed(detail)
+        return warning(detail, self.recall_is_accurate().fix)
 
 
-def _sampled() -> list[tuple[int]]:
-    numbers = {
-        "few": FEW,
-        "heavy": HEAVY_USERS,
-        "other": OTHER_USERS,
-        "questions": QUESTIONS,
-        "least": LEAST_EACH,
-    }
-    return [(int(one),) for (one,) in db.execute(SAMPLE, numbers)]
+def _sample() -> list[tuple[int]]:
+    params = [FEW_MESSAGES, HEAVY_USERS, OTHER_USERS, MIN_QUESTIONS, QUESTIONS]
+    return [(int(ref),) for (ref,) in rows(SAMPLE, params)]
 
 
 def _warm_up() -> None:
-    """The first statement of a session pays for its caches, which a server's have long paid for."""
+    """The first recall of a session fills caches that a server's sessions have filled long ago."""
     recall("bread", Scope(0), embedding=np.ones(1536, np.float32), model="")
 
 
-def _measure(reference: int, model: str, results: Results) -> None:
-    number, pk = unpack_ref(reference)
-    (table,) = (one.table for one in message_tables() if one.kind_bit == number)
-    asked = db.execute(QUESTION.replace("{table}", table), {"reference": reference, "id": pk})
-    if not asked:  # deleted meanwhile
-        return
-    user_id, content, numbers = asked[0]
-    embedding = None if numbers is None else np.array(numbers, np.float32)
-    scope = Scope(user_id, excluded=[reference])
-    started = time.perf_counter()
-    recall(content, scope, embedding=embedding, model=model)
-    results.times_ms.append((time.perf_counter() - started) * 1000)
-    results.users.add(user_id)
-    if embedding is not None:
-        _compare(scope, embedding, model, results)
+def _measure(ref: int, model: str, results: Results) -> None:
+    kind_bit, pk = unpack_ref(ref)
+    (table,) = (table for table in message_tables() if table.kind_bit == kind_bit)
+    for user_id, content, numbers in rows(QUESTION.format(**table.names), [ref, pk]):
+        embedding = None if numbers is None else np.array(numbers, np.float32)
+        scope = Scope(user_id, excluded=[ref])
+        started = time.perf_counter()
+        recall(content, scope, embedding=embedding, model=model)
+        results.times_ms.append((time.perf_counter() - started) * 1000)
+        results.users.add(user_id)
+        if embedding is not None:
+            _compare(scope, embedding, model, results)
 
 
 def _compare(scope: Scope, embedding: Vector, model: str, results: Results) -> None:
     exact = _distances(scope, embedding, None)
     if exact:
-        found = _distances(scope, embedding, nearest(scope, embedding=embedding, model=model))
-        results.shares.append(sum(one <= exact[-1] + SAME for one in found) / len(exact))
+        recalled = _distances(scope, embedding, nearest(scope, embedding=embedding, model=model))
+        farthest = exact[-1] + SAME_DISTANCE
+        results.shares.append(sum(distance <= farthest for distance in recalled) / len(exact))
 
 
 def _distances(scope: Scope, embedding: Vector, among: list[int] | None) -> list[float]:
-    """The five smallest cosine distances of the user's other messages, or of those ``among`` them."""
-    statement = EXACT.replace(
-        "{embeddings}", ", ".join(f"t{one.kind_bit}.embedding" for one in message_tables())
+    """The five smallest cosine distances of the user's other messages, or of ``among`` them."""
+    query = EXACT.format(
+        message=select_message(message_tables(), sql.SQL("embedding"), ref=sql.SQL("p.id")),
+        vector=vector_schema(),
     )
-    statement = statement.replace(
-        "{texts}",
-        " ".join(TEXT.format(table=one.table, number=one.kind_bit) for one in message_tables()),
-    )
-    (reference,) = scope.excluded
+    (question,) = scope.excluded
     params = {
         "user": scope.user_id,
-        "embedding": embedding,
-        "reference": reference,
+        "embedding": embedding.tolist(),
+        "question": question,
         "among": among,
-        "at": AT,
+        "top": TOP,
     }
-    composed = sql.SQL(statement).format(vector=db.VECTOR_SCHEMA)
-    return [row[0] for row in db.execute(composed, params)]
+    return [distance for (distance,) in rows(query, params)]
 
 
-def _bits(source: MessageTable) -> str:
-    """SQL that makes the signs anew where they are not those of the vector."""
-    signs = f"{db.vector_type().schema}.binary_quantize(m.embedding)::bit(1536)"
-    return (
-        f"UPDATE message_memories p SET bits = {signs} FROM {source.table} m "
-        f"WHERE p.id = m.id * 2 + {source.kind_bit} AND p.bits IS DISTINCT FROM {signs};"
-    )
-
-
-def vectors_are_sent_as_bytes() -> Finding:
-    """trap.4: what is sent comes back, to the last bit."""
+def vectors_arrive_unchanged() -> Finding:
+    """A vector, sent in binary form and read back to the last bit."""
     sent = np.random.default_rng(4).standard_normal(1536).astype(np.float32)
-    came = db.execute("SELECT %(v)b::real[]", {"v": sent})[0][0]
-    if np.array_equal(np.array(came, np.float32), sent):
-        return passed(
-            f"a vector is sent in {len(pgvector.Vector(sent).to_binary()):,} bytes and comes back the same"
-        )
-    return failed(
-        "a vector comes back other than it was sent", "python manage.py enable_vector --check"
-    )
+    ((returned,),) = db.execute("SELECT %(v)b::real[]", {"v": sent})
+    if np.array_equal(np.array(returned, np.float32), sent):
+        size = len(pgvector.Vector(sent).to_binary())
+        return passed(f"a vector is sent in {size:,} bytes and comes back the same")
+    return failed("a vector comes back other than it was sent", f"{ENABLE_VECTOR} --check")
 
 
 def checks() -> list[Check]:
-    """The three of one measurement, and the other."""
-    measured = Measurement()
+    """Three checks of one measurement, and that of the binary form."""
+    measurement = Measurement()
     return [
-        Check("criterion.3", measured.finds),
-        Check("criterion.4", measured.is_quick),
-        Check("trap.5", measured.is_measured),
-        Check("trap.4", vectors_are_sent_as_bytes),
+        Check("criterion.3", measurement.recall_is_accurate),
+        Check("criterion.4", measurement.recall_is_fast),
+        Check("trap.5", measurement.recall_is_measured),
+        Check("trap.4", vectors_arrive_unchanged),
     ]

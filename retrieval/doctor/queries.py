@@ -1,71 +1,74 @@
-"""How checks ask the database: reading only, each with a time limit, behind nobody's lock for long."""
+"""Read-only queries of the checks, with time limits. They lock nothing but ACCESS SHARE."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString, TypeAlias
 
 from django.db import connection, transaction
+from psycopg import sql
 
-STATEMENT_TIMEOUT = (
-    "30s"  # a check that takes longer is told as a WARN; the live database comes first
-)
-LOCK_TIMEOUT = (
-    "1s"  # reading waits only for ACCESS EXCLUSIVE, and whoever holds that is to be told of
-)
-LIMITS = f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+from retrieval.schema.extension import MISSING, VectorUnavailable
+
+Query: TypeAlias = LiteralString | sql.Composable
+Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
+STATEMENT_TIMEOUT = "30s"  # a longer check becomes a WARN: the live database comes first
+LOCK_TIMEOUT = "1s"  # a reader waits only for ACCESS EXCLUSIVE, which is reported then
+SET_LIMITS = """
+    SELECT pg_catalog.set_config('statement_timeout', %s, true),
+        pg_catalog.set_config('lock_timeout', %s, true)
+"""
+VECTOR_SCHEMA = """
+    SELECT n.nspname FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+"""
 
 
 @contextmanager
-def limits(*, reading: bool = True) -> Iterator[None]:
-    """A transaction in which statements have time limits and, unless not ``reading``, nothing can be written."""
+def limited_transaction(*, read_only: bool = True) -> Iterator[None]:
+    """A transaction with time limits for each statement and for each wait for a lock."""
     with transaction.atomic():
-        run(LIMITS)
-        if reading:
-            run("SET LOCAL transaction_read_only = on")
+        rows(SET_LIMITS, [STATEMENT_TIMEOUT, LOCK_TIMEOUT])
+        if read_only:
+            execute("SET LOCAL transaction_read_only = on")
         yield
 
 
-def rows(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """The statement's rows."""
+def execute(query: Query) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(sql, params or None)
+        cursor.execute(query)
+
+
+def rows(query: Query, params: Params = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, params or None)
         return list(cursor.fetchall())
 
 
-def row(sql: str, params: Sequence[Any] = ()) -> tuple[Any, ...]:
-    """The statement's only row."""
-    (found,) = rows(sql, params)
-    return found
+def row(query: Query, params: Params = ()) -> tuple[Any, ...]:
+    """The only row of the result."""
+    (only,) = rows(query, params)
+    return only
 
 
-def value(sql: str, params: Sequence[Any] = ()) -> Any:
-    """The only column of the statement's only row."""
-    (found,) = row(sql, params)
-    return found
-
-
-def run(sql: str) -> None:
-    """A statement without rows."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
+def value(query: Query, params: Params = ()) -> Any:
+    """The only column of the only row of the result."""
+    (only,) = row(query, params)
+    return only
 
 
 def setting(name: str) -> str | None:
-    """A setting of this session; None where the server does not know it, or this role may not read it."""
-    found: str | None = value("SELECT pg_catalog.current_setting(%s, true)", [name])
-    return found
+    """A setting of this session; None if the server does not know it or this role may not read it."""
+    current: str | None = value("SELECT pg_catalog.current_setting(%s, true)", [name])
+    return current
 
 
-def reset_of(name: str) -> str:
-    """SQL that takes back what was set for the role, the database or the server: wherever the value comes from."""
-    source, role, database = row(
-        "SELECT source, pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database()) "
-        "FROM pg_catalog.pg_settings WHERE name = %s",
-        [name],
-    )
-    where = {
-        "user": f"ALTER ROLE {role} RESET {name};",
-        "database": f"ALTER DATABASE {database} RESET {name};",
-        "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET {name};",
-    }
-    return where.get(source, f"ALTER SYSTEM RESET {name};\nSELECT pg_reload_conf();")
+def memory_exists() -> bool:
+    return bool(value("SELECT pg_catalog.to_regclass('message_memories') IS NOT NULL"))
+
+
+def vector_schema() -> sql.Identifier:
+    """The schema of the extension. Raises VectorUnavailable."""
+    schemas = rows(VECTOR_SCHEMA)
+    if not schemas:
+        raise VectorUnavailable(MISSING)
+    return sql.Identifier(schemas[0][0])

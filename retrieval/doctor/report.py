@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""What a check is, and what it reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """PASS: seen to be right. WARN: works, but needs somebody. FAIL: broken. SKIP: could not be, or was not, seen."""
+    """PASS: checked and right. WARN: works, but needs attention. FAIL: broken. SKIP: no verdict."""
 
     PASS = "PASS"  # noqa: S105 # no password
     WARN = "WARN"
@@ -16,8 +16,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. ``fix`` can be pasted, a line a step: SQL that ends with ``;``, a command, or a setting
-    ``NAME=value``; words only where nothing can be pasted."""
+    """The result of a check.
+
+    ``fix`` can be pasted, a line for each step: SQL that ends with ``;``, a command, or a setting
+    ``NAME=value``. It is prose only where nothing can be pasted.
+    """
 
     status: Status
     detail: str
@@ -26,33 +29,41 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check by its name. ``option`` names the command's option without which it is not run.
+    """A named check. ``option`` names the option of the command without which it does not run.
 
-    ``alone``: it is run outside the reading transaction of the others (``run.examine``), since it calls a service,
-    or writes and rolls back.
+    ``in_transaction`` is false for a check that calls a service, or that writes and rolls back:
+    all others run in a read-only transaction with time limits (``examine``).
     """
 
     name: str
     run: Callable[[], Finding]
     option: str = ""
-    alone: bool = False
+    in_transaction: bool = True
+    subject: str = ""
+
+    @property
+    def looks_at(self) -> str:
+        """What the check looks at: ``subject``, or the first line of the function's docstring."""
+        return self.subject or (self.run.__doc__ or "").strip().splitlines()[0]
 
 
 def passed(detail: str) -> Finding:
-    """Seen to be right."""
     return Finding(Status.PASS, detail)
 
 
 def warning(detail: str, fix: str) -> Finding:
-    """It works, but somebody should do something."""
     return Finding(Status.WARN, detail, fix)
 
 
 def failed(detail: str, fix: str) -> Finding:
-    """It is broken."""
     return Finding(Status.FAIL, detail, fix)
 
 
 def skipped(detail: str, fix: str = "") -> Finding:
-    """Not seen; ``detail`` says why, and what to look at by hand."""
+    """The check could not run; ``detail`` says why, ``fix`` how to look by hand."""
     return Finding(Status.SKIP, detail, fix)
+
+
+def information(detail: str, fix: str = "") -> Finding:
+    """A line without a verdict: SKIP, since a check that can only PASS would prove nothing."""
+    return Finding(Status.SKIP, f"info: {detail}", fix)

@@ -15,7 +15,8 @@ from pytest_django import Settings
 
 from embedded_postgres.programs import bin_folder
 from retrieval import runtime
-from retrieval.doctor.examine import checks, examine
+from retrieval.doctor.examine import examine
+from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Finding, Status
 from tests.support import database_url
 
@@ -99,7 +100,7 @@ class Patient:
 
     def find(self, name: str, *options: str) -> Finding:
         """What the check of this name finds."""
-        (check,) = [one for one in checks() if one.name == name]
+        (check,) = [one for one in all_checks() if one.name == name]
         return examine(check, set(options))
 
     def mend_all(self, settings: Settings) -> None:
@@ -107,7 +108,7 @@ class Patient:
         for _ in range(5):
             names = [
                 one.name
-                for one in checks()
+                for one in all_checks()
                 if one.name.startswith(("checklist", "messages", "index"))
             ]
             wrong = [one for one in map(self.find, names) if one.status is Status.FAIL]

@@ -45,7 +45,7 @@ def test_recall_that_is_measured_bad_is_mended(
 def test_recall_that_is_slow_is_mended(
     patient: Patient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_recall, "MEASURE_S", 2.0)
+    monkeypatch.setattr(check_recall, "MAX_MEASURE_S", 2.0)
     patient.run(MANY_ROWS)
     try:
         patient.run("DROP INDEX message_memories_turns, message_memories_terms")
@@ -75,5 +75,5 @@ def test_nothing_to_measure_is_no_pass(patient: Patient) -> None:
 
 
 def test_measuring_ends_in_time(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_recall, "MEASURE_S", 0.0)
+    monkeypatch.setattr(check_recall, "MAX_MEASURE_S", 0.0)
     assert patient.find("criterion.3").status is Status.SKIP

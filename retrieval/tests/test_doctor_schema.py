@@ -9,7 +9,6 @@ from retrieval.doctor.report import Status
 from retrieval.tests.doctor_support import Patient, check_that_it_is_mended
 
 pytestmark = [pytest.mark.newest_schema]  # some faults are the whole server's
-NOBODY = "doctor_nobody"
 BY_HAND = "ALTER TABLE {table} DROP COLUMN embedding CASCADE; ALTER TABLE {table} ADD COLUMN embedding {kind}"
 PASSAGES = BY_HAND.format(table="chat_messages", kind="vector(768)")
 CHATS = BY_HAND.format(table="standalone_chat_messages", kind="vector")
@@ -116,29 +115,12 @@ def test_azure_s_list_must_name_it(patient: Patient) -> None:
     patient.run(f"ALTER DATABASE {patient.name} RESET azure.extensions")
 
 
-def test_the_server_s_role_needs_rights(patient: Patient, settings: Settings) -> None:
-    patient.run(f"DROP ROLE IF EXISTS {NOBODY}")
-    patient.run(
-        f"CREATE ROLE {NOBODY}; CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart"
-    )
-    settings.SERVER_DATABASE = settings.SERVER_DATABASE | {"USER": NOBODY}
-    try:
-        found = check_that_it_is_mended(patient, "checklist.12", "FAIL", settings)
-        assert "GRANT USAGE ON SCHEMA apart" in found.fix
-        patient.run(f"SET ROLE {NOBODY}")
-        assert patient.run("SELECT count(*) FROM message_memories WHERE bits IS NULL") == [(0,)]
-    finally:
-        connection.close()
-        patient.run(
-            f"ALTER EXTENSION vector SET SCHEMA public; DROP OWNED BY {NOBODY}; DROP ROLE {NOBODY}"
-        )
-        patient.run("DROP SCHEMA apart")
-
-
 def test_a_server_without_a_sound_pgvector_says_to_install_it_first(
     patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_extension, "SOUND", (9, 9, 9))  # later than any that can be had
+    monkeypatch.setattr(
+        check_extension, "SAFE_VERSION", (9, 9, 9)
+    )  # later than any that can be had
     found = patient.find("checklist.2")
     assert found.status is Status.WARN
     assert "install it there first" in found.detail

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from retrieval import db
-from retrieval.doctor.check_recall import AT, LEAST_RECALL, Measurement
+from retrieval.doctor.check_recall import MIN_RECALL, TOP, Measurement
 from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
@@ -47,11 +47,9 @@ class Command(OperatorCommand):
             self.write_json(figures)
         else:
             self.stdout.write(
-                f"recall@{AT} {figures['recall']:.3f} over {figures['questions']} questions"
+                f"recall@{TOP} {figures['recall']:.3f} over {figures['questions']} questions"
                 f" of {figures['users']} users,"
                 f" p50 {figures['p50_ms']:.0f} ms, p95 {figures['p95_ms']:.0f} ms"
             )
-        if results.recall < LEAST_RECALL:
-            self.stderr.write(
-                f"WARNING: recall is below {LEAST_RECALL}: rag_doctor says what to do"
-            )
+        if results.recall < MIN_RECALL:
+            self.stderr.write(f"WARNING: recall is below {MIN_RECALL}: rag_doctor says what to do")

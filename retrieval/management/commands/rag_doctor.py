@@ -1,4 +1,4 @@
-"""Look at all that memory needs, and say how to mend what is wrong. Contract section 5."""
+"""Checks everything that memory needs, and prints what fixes it. docs/operations.md"""
 
 import sys
 from argparse import ArgumentParser
@@ -9,19 +9,24 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from retrieval.doctor.examine import examine_all
+from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, Status
 from retrieval.management.operator_command import OperatorCommand
 
 HELP = """\
-Look at every success criterion, every item of the checklist and every trap of the deployment guide, at the settings
-and at the server; recall is measured against an exact search. Each is PASS, WARN, FAIL or SKIP, with what mends it.
+Check every success criterion, every item of the checklist and every trap of the deployment guide,
+the settings and the server; measure recall against an exact search. Each is PASS, WARN, FAIL or
+SKIP, with what fixes it.
 
   manage.py rag_doctor                  reads only; some seconds
-  manage.py rag_doctor --online         also one call to the embedding service
-  manage.py rag_doctor --isolation      also two users whose messages must not meet, rolled back at the end
+  manage.py rag_doctor --online         also makes one call to the embedding service
+  manage.py rag_doctor --isolation      also creates two users whose messages must stay apart, and
+                                        rolls them back
   manage.py rag_doctor --json           {"checks": [{"name", "status", "detail", "fix"}]}
+  manage.py rag_doctor --list           what each check looks at; runs none of them
 
-Locks: none that anybody waits for. A check has 30 s, then it is a WARN. Exit code: 1 where something is FAIL."""
+Locks: none that others wait for. A check that takes longer than 30 s becomes a WARN.
+Exit code: 1 if a check is FAIL."""
 OPTIONS = {
     "online": "also make one embedding call",
     "isolation": "also try to recall one user's messages for another",
@@ -37,49 +42,57 @@ NAME_WIDTH = 24
 
 
 class Command(OperatorCommand):
-    """Parse, examine, say."""
-
     help = HELP
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """--online, --isolation."""
-        for name, words in OPTIONS.items():
-            parser.add_argument(f"--{name}", action="store_true", help=words)
+        for name, text in OPTIONS.items():
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+        parser.add_argument(
+            "--list", action="store_true", help="print what each check looks at, and run none"
+        )
 
     def run(self, **options: Any) -> None:
-        """A line a check, as it is made; CommandError where something is FAIL."""
-        found: list[tuple[Check, Finding]] = []
+        """Print each check as it ends. CommandError if one is FAIL."""
+        if options["list"]:
+            self._list(as_json=options["json"])
+            return
+        results: list[tuple[Check, Finding]] = []
         heading = ""
         for check, finding in examine_all({name for name in OPTIONS if options[name]}):
-            found.append((check, finding))
+            results.append((check, finding))
             if not options["json"]:
-                heading = self._say_heading(check, heading)
-                self._say(check, finding)
+                heading = self._print_heading(check, heading)
+                self._print(check, finding)
         if options["json"]:
-            self.write_json(
-                {"checks": [{"name": check.name, **asdict(finding)} for check, finding in found]}
+            checks = [{"name": check.name, **asdict(finding)} for check, finding in results]
+            self.write_json({"checks": checks})
+        counts = Counter(finding.status for _, finding in results)
+        if not options["json"]:
+            self.stdout.write(", ".join(f"{counts[status]} {status}" for status in Status))
+        if counts[Status.FAIL]:
+            raise CommandError(
+                f"{counts[Status.FAIL]} of {counts.total()} checks failed: "
+                "run the fixes that are printed below them"
             )
-        self._sum_up(Counter(finding.status for _, finding in found), quiet=options["json"])
 
-    def _say_heading(self, check: Check, before: str) -> str:
-        heading = HEADINGS.get(check.name.partition(".")[0], "Beside")
-        if heading != before:
+    def _list(self, *, as_json: bool) -> None:
+        checks = [{"name": check.name, "looks_at": check.looks_at} for check in all_checks()]
+        if as_json:
+            self.write_json({"checks": checks})
+            return
+        for check in checks:
+            self.stdout.write(f"{check['name']:<{NAME_WIDTH}}{check['looks_at']}")
+
+    def _print_heading(self, check: Check, previous: str) -> str:
+        heading = HEADINGS.get(check.name.partition(".")[0], "Other checks")
+        if heading != previous:
             self.stdout.write(f"{heading}:")
         return heading
 
-    def _say(self, check: Check, finding: Finding) -> None:
+    def _print(self, check: Check, finding: Finding) -> None:
         status = str(finding.status)
         if sys.stdout.isatty():
             status = getattr(self.style, STYLES[finding.status])(status)
         self.stdout.write(f"  {status}  {check.name:<{NAME_WIDTH}}{finding.detail}")
         for line in finding.fix.splitlines():
             self.stdout.write(f"  {'':<{NAME_WIDTH + 4}}  {line}")
-
-    def _sum_up(self, counts: Counter[Status], *, quiet: bool) -> None:
-        said = ", ".join(f"{counts[status]} {status}" for status in Status)
-        if not quiet:
-            self.stdout.write(said)
-        if counts[Status.FAIL]:
-            raise CommandError(
-                f"{counts[Status.FAIL]} of {counts.total()} checks failed: do what is printed beneath them"
-            )

@@ -1,0 +1,108 @@
+"""The column ``embedding`` of both message tables."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+from psycopg import sql
+
+from retrieval.doctor.check_migrations import memory_apps
+from retrieval.doctor.expected import of_tables
+from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, create, statement
+from retrieval.doctor.queries import memory_exists, rows, value, vector_schema
+from retrieval.doctor.report import Check, Finding, failed, passed
+from retrieval.message_tables import MessageTable
+from retrieval.models import message_tables
+from retrieval.vectors import DIMENSIONS
+
+# trap.13: information_schema gives USER-DEFINED as the type.
+COLUMN = """
+    SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute
+    WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = 'embedding' AND NOT attisdropped
+"""
+# Columns that an earlier fix has renamed.
+RENAMED = """
+    SELECT count(*) FROM pg_catalog.pg_attribute
+    WHERE attrelid = pg_catalog.to_regclass(%s) AND attname ~ '^embedding_before'
+        AND NOT attisdropped
+"""
+ADD = sql.SQL("ALTER TABLE {table} ADD COLUMN embedding {vector}.vector({dimensions})")
+RENAME = sql.SQL("ALTER TABLE {table} RENAME embedding TO {new_name}")
+ALLOW_NULL = sql.SQL("ALTER TABLE {table} ALTER embedding DROP NOT NULL")
+
+
+class Column(NamedTuple):
+    """Its type without the extension's schema; "missing" if there is no column."""
+
+    type: str
+    not_null: bool
+
+    def __str__(self) -> str:
+        return self.type + (" NOT NULL" if self.not_null else "")
+
+
+def columns_are_right() -> Finding:
+    """Type and nullability of both columns."""
+    if not memory_exists():
+        return failed("memory has not been added to this database", MIGRATE)
+    vector_schema()  # raises VectorUnavailable
+    columns = {table: _column_of(table) for table in message_tables()}
+    fixes = [line for table, column in columns.items() for line in _fix(table, column)]
+    detail = ", ".join(f"{table.table}: {column}" for table, column in columns.items())
+    if fixes:
+        return failed(f"the column embedding is not as it should be: {detail}", "\n".join(fixes))
+    return passed(detail)
+
+
+def _column_of(table: MessageTable) -> Column:
+    for type_name, not_null in rows(COLUMN, [table.table]):
+        return Column(str(type_name).rpartition(".")[2], bool(not_null))
+    return Column("missing", not_null=False)
+
+
+def _fix(table: MessageTable, column: Column) -> Iterator[str]:
+    """Locks: ACCESS EXCLUSIVE for an instant. Rewrites nothing: another type's column is renamed."""
+    add = ADD.format(vector=vector_schema(), dimensions=sql.Literal(DIMENSIONS), **table.names)
+    if column.type == "missing":
+        yield from (NO_WAIT, statement(add))
+    elif column.type != f"vector({DIMENSIONS})":
+        new_name = sql.Identifier(f"embedding_before_{value(RENAMED, [table.table]) + 1}")
+        yield from (NO_WAIT, "BEGIN;", statement(RENAME.format(new_name=new_name, **table.names)))
+        yield statement(add)
+        yield from (
+            create(trigger)
+            for trigger in of_tables("TRIGGER")
+            if trigger.table == table.table and "embedding" in trigger.statement
+        )
+        yield "COMMIT;"
+    elif column.not_null:
+        yield from (NO_WAIT, statement(ALLOW_NULL.format(**table.names)))
+
+
+def no_column_dropped_by_cascade() -> Finding:
+    """Columns that are missing although their migration is applied."""
+    missing = [table for table in message_tables() if not rows(COLUMN, [table.table])]
+    applied = MigrationRecorder(connection).applied_migrations()
+    apps = memory_apps()
+    if missing and len([app for app, _ in applied if app in apps]) > len(apps):
+        names = ", ".join(table.table for table in missing)
+        return failed(
+            f"embedding of {names} was dropped, though its migration is applied. Messages are "
+            "kept; the backfill embeds them again",
+            f"python manage.py migrate {min(apps)} 0001_initial\n{MIGRATE}\n{BACKFILL}",
+        )
+    columns = [f"{table.table}.embedding" for table in message_tables() if table not in missing]
+    if not columns:
+        return passed("no column depends on the extension")
+    return passed(
+        f"CASCADE would drop {', '.join(columns)}: migrate back first, then drop the extension "
+        "without CASCADE"
+    )
+
+
+CHECKS = [
+    Check("checklist.3", columns_are_right),
+    Check("trap.13", columns_are_right),
+    Check("trap.12", no_column_dropped_by_cascade),
+]

@@ -1,0 +1,85 @@
+"""Locks on the message tables that block others at this moment.
+
+They are recognised by their modes: this role may not be allowed to read another one's statements.
+"""
+
+from psycopg import sql
+
+from retrieval.doctor.fixes import statement
+from retrieval.doctor.queries import rows
+from retrieval.doctor.report import Check, Finding, passed, warning
+from retrieval.models import message_tables
+
+# Sessions that hold, or wait for, a lock of this mode on one of the tables or on their indexes.
+LOCKS = """
+    SELECT DISTINCT l.pid, l.granted, round(
+        extract(epoch FROM clock_timestamp() - coalesce(l.waitstart, a.xact_start))::numeric, 1)
+    FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_stat_activity a USING (pid)
+    JOIN pg_catalog.pg_class c ON c.oid = l.relation
+    LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+    WHERE l.mode = %s AND c.relkind = %s AND l.pid <> pg_catalog.pg_backend_pid()
+        AND l.database = (
+            SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        AND coalesce(i.indrelid, c.oid) = ANY (
+            SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(%s::text[]) name)
+    ORDER BY 3 DESC
+"""
+TABLE, INDEX = "r", "i"  # pg_class.relkind
+# Of a lock. A change with a short lock_timeout (retrieval/schema/locks.py) gives up after 0.3 s.
+MIN_AGE_S = 0.5
+
+
+def memory_table_names() -> list[str]:
+    """The message tables and recall's own."""
+    return [*(table.table for table in message_tables()), "message_memories"]
+
+
+def no_blocking_index_build() -> Finding:
+    """SHARE locks on the tables now: CREATE INDEX without CONCURRENTLY. Verse never takes one."""
+    return _locks("ShareLock", TABLE, "a CREATE INDEX without CONCURRENTLY blocks writes")
+
+
+def no_blocking_alter_table() -> Finding:
+    """ACCESS EXCLUSIVE locks on the tables, held or waited for now."""
+    return _locks(
+        "AccessExclusiveLock",
+        TABLE,
+        "a change of a table blocks all other queries, or waits while they wait behind it",
+    )
+
+
+def no_blocking_index_drop() -> Finding:
+    """ACCESS EXCLUSIVE locks on the tables' indexes now."""
+    return _locks(
+        "AccessExclusiveLock",
+        INDEX,
+        "a DROP INDEX without CONCURRENTLY (or a REINDEX) locks its table",
+    )
+
+
+def _locks(mode: str, relkind: str, problem: str) -> Finding:
+    locks = [
+        (pid, granted, age_s)
+        for pid, granted, age_s in rows(LOCKS, [mode, relkind, memory_table_names()])
+        if age_s >= MIN_AGE_S
+    ]
+    if not locks:
+        return passed("no session does so now")
+    sessions = ", ".join(
+        f"process {pid} {'holds' if granted else 'waits for'} the lock, {age_s} s"
+        for pid, granted, age_s in locks
+    )
+    pids = dict.fromkeys(pid for pid, _, _ in locks)
+    return warning(f"{problem}: {sessions}", "\n".join(map(_terminate, pids)))
+
+
+def _terminate(pid: int) -> str:
+    return statement(sql.SQL("SELECT pg_terminate_backend({})").format(sql.Literal(pid)))
+
+
+CHECKS = [
+    Check("trap.8", no_blocking_index_build),
+    Check("trap.11", no_blocking_alter_table),
+    Check("trap.18", no_blocking_index_drop),
+]

@@ -1,0 +1,110 @@
+"""Messages that wait for their embedding, and the commands that are at work on them."""
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from retrieval.backfill.pending import for_table
+from retrieval.doctor.fixes import BACKFILL
+from retrieval.doctor.queries import row, rows
+from retrieval.doctor.report import Check, Finding, information, passed, skipped, warning
+from retrieval.embeddings import embedding_service
+from retrieval.models import message_tables
+from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
+
+MAX_AGE_S = 3600  # criterion.2; that the service is away for some minutes is normal
+COUNTS = sql.SQL("""
+    SELECT count(*), count(*) FILTER (WHERE p.model = c.id),
+        count(*) FILTER (WHERE {failed}), count(*) FILTER (WHERE p.id IS NULL),
+        extract(epoch FROM now() - min(m.created_at) FILTER (WHERE {pending}))
+    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
+    LEFT JOIN embedding_models c ON c.current
+    WHERE m.content <> '' AND {remembered}
+""")
+# pg_locks shows a 64-bit key in two halves.
+LOCK_HOLDERS = """
+    SELECT pid FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+        AND database = (
+            SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        AND (classid::bigint << 32) + objid::bigint = %s
+"""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The messages of one table that may be embedded.
+
+    ``unknown`` ones have no row in recall's table; ``oldest_s`` is the age of the oldest pending one.
+    """
+
+    table: str
+    total: int
+    embedded: int
+    set_aside: int
+    unknown: int
+    oldest_s: float | None
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.embedded - self.set_aside
+
+
+def _counts() -> list[Counts]:
+    """One statement for each message table, which reads the whole table."""
+    return [Counts(table.table, *row(for_table(COUNTS, table))) for table in message_tables()]
+
+
+def no_messages_lost() -> Finding:
+    """Whether recall knows each message, and whether each is embedded."""
+    counts = _counts()
+    detail = ", ".join(
+        f"{count.table}: {count.embedded:,} of {count.total:,} embedded" for count in counts
+    )
+    pending = sum(count.pending for count in counts)
+    if unknown := sum(count.unknown for count in counts):
+        return warning(f"{unknown:,} messages are not known to recall; {detail}", BACKFILL)
+    if set_aside := sum(count.set_aside for count in counts):
+        return warning(
+            f"{set_aside:,} messages were refused by the service; {detail}",
+            f"{BACKFILL} --retry-failed",
+        )
+    if not pending:
+        return passed(detail)
+    if embedding_service.model_name():
+        return warning(f"{pending:,} messages are pending; {detail}", BACKFILL)
+    return passed(f"{detail}; {pending:,} pending, and nothing embeds with these settings")
+
+
+def no_message_waits_long() -> Finding:
+    """The age of the oldest pending message."""
+    if embedding_service.model_name() is None:
+        return skipped("nothing embeds with these settings: recall goes by words")
+    oldest_s = max((float(count.oldest_s or 0) for count in _counts()), default=0.0)
+    if not oldest_s:
+        return passed("no message is pending")
+    if oldest_s <= MAX_AGE_S:
+        return passed(f"the oldest pending message is {oldest_s:.0f} s old")
+    if rows(LOCK_HOLDERS, [BACKFILL_LOCK]):
+        return passed("some have waited long; a backfill is at work on them")
+    return warning(f"the oldest pending message has waited {oldest_s / 3600:.1f} hours", BACKFILL)
+
+
+def running_commands() -> Finding:
+    """Whether migrate or backfill_embeddings runs now, which changes what other checks count."""
+    locks = {"migrate": MIGRATE_LOCK, "backfill_embeddings": BACKFILL_LOCK}
+    running = [
+        f"{name} (process {pid})"
+        for name, lock in locks.items()
+        for (pid,) in rows(LOCK_HOLDERS, [lock])
+    ]
+    if running:
+        return information(f"{' and '.join(running)} runs now: look again when it has ended")
+    return information("neither migrate nor backfill_embeddings runs now")
+
+
+CHECKS = [
+    Check("criterion.1", no_messages_lost),
+    Check("criterion.2", no_message_waits_long),
+    Check("work.now", running_commands),
+]

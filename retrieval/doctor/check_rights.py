@@ -1,0 +1,76 @@
+"""Rights of the servers' database role."""
+
+from collections.abc import Iterator
+
+from django.conf import settings
+from psycopg import sql
+
+from retrieval.doctor.fixes import MIGRATE, statement
+from retrieval.doctor.queries import memory_exists, rows, value, vector_schema
+from retrieval.doctor.report import Check, Finding, failed, passed, skipped
+from retrieval.rights import FUNCTIONS, Privilege, grant, server_rights
+
+# Of the tables and of the extension.
+SCHEMAS = """
+    SELECT n.nspname FROM pg_catalog.pg_namespace n
+    WHERE n.oid IN (
+        SELECT relnamespace FROM pg_catalog.pg_class
+            WHERE oid = pg_catalog.to_regclass('message_memories')
+        UNION SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname = 'vector'
+    ) AND NOT pg_catalog.has_schema_privilege(%s, n.oid, 'USAGE')
+"""
+ON_TABLE = "SELECT pg_catalog.has_table_privilege(%s, %s, %s)"
+ON_COLUMN = "SELECT pg_catalog.has_column_privilege(%s, %s, %s, %s)"
+# NULL if there is no such function, which checklist.5 reports.
+ON_FUNCTION = """
+    SELECT pg_catalog.has_function_privilege(%s, pg_catalog.to_regprocedure(%s)::oid, 'EXECUTE')
+"""
+
+
+def role_has_rights() -> Finding:
+    """The rights of DATABASE_URL's role on memory's schemas, tables, columns and functions."""
+    role = settings.SERVER_DATABASE.get("USER") or value("SELECT current_user")
+    if not memory_exists():
+        return skipped("the database has no memory yet", MIGRATE)
+    if not rows("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]):
+        return skipped(f"this server knows no role {role}: a pooler may use another name")
+    vector_schema()  # raises VectorUnavailable
+    grants = [*_missing_on_schemas(role), *_missing_on_tables(role), *_missing_on_functions(role)]
+    if grants:
+        return failed(
+            f"the role {role} lacks rights that memory needs", "\n".join(map(statement, grants))
+        )
+    return passed(f"the role {role} has every right that memory needs")
+
+
+def _missing_on_schemas(role: str) -> Iterator[sql.Composed]:
+    for (schema,) in rows(SCHEMAS, [role]):
+        yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(
+            sql.Identifier(schema), sql.Identifier(role)
+        )
+
+
+def _missing_on_tables(role: str) -> Iterator[sql.Composed]:
+    for table, privileges in server_rights().items():
+        missing = [privilege for privilege in privileges if not _has(role, table, privilege)]
+        if missing:
+            yield grant(missing, sql.Identifier(table), role)
+
+
+def _has(role: str, table: str, privilege: Privilege) -> bool:
+    if not privilege.columns:
+        return bool(value(ON_TABLE, [role, table, privilege.action]))
+    return all(
+        value(ON_COLUMN, [role, table, column, privilege.action]) for column in privilege.columns
+    )
+
+
+def _missing_on_functions(role: str) -> Iterator[sql.Composed]:
+    for function in FUNCTIONS:
+        if value(ON_FUNCTION, [role, function]) is False:
+            yield sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
+                sql.SQL(function), sql.Identifier(role)
+            )
+
+
+CHECKS = [Check("checklist.12", role_has_rights)]

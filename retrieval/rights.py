@@ -1,0 +1,59 @@
+"""The rights on memory's tables and functions that the servers' database role needs.
+
+``grant_roles`` grants them (verse/roles.py) and ``rag_doctor`` checks them (checklist.12).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg import sql
+
+from retrieval.models import message_tables
+
+
+@dataclass(frozen=True)
+class Privilege:
+    """SELECT, INSERT, UPDATE or DELETE, on a whole table or, if columns are named, only on these."""
+
+    action: LiteralString
+    columns: tuple[str, ...] = ()
+
+    def compose(self) -> sql.Composable:
+        """The privilege as GRANT names it."""
+        if not self.columns:
+            return sql.SQL(self.action)
+        columns = sql.SQL(", ").join(map(sql.Identifier, self.columns))
+        return sql.SQL("{action} ({columns})").format(action=sql.SQL(self.action), columns=columns)
+
+
+SELECT, INSERT = Privilege("SELECT"), Privilege("INSERT")
+UPDATE, DELETE = Privilege("UPDATE"), Privilege("DELETE")
+READ = (SELECT,)
+WRITE = (SELECT, INSERT, UPDATE, DELETE)
+# Triggers write message_memories, with the rights of its owner.
+MEMORY_RIGHTS = {
+    "message_memories": READ,
+    "forgotten_messages": (SELECT, INSERT, DELETE),
+    "embedding_models": (SELECT, INSERT, Privilege("UPDATE", ("min_similarity", "measured_at"))),
+    "embedding_usage": (SELECT, INSERT, UPDATE),
+    "search_configs": READ,  # by message_terms, which has its caller's rights
+}
+FUNCTIONS: tuple[LiteralString, ...] = (
+    "message_terms(bigint, text, timestamptz)",
+    "content_term(bigint, text)",
+)
+
+
+def server_rights() -> dict[str, tuple[Privilege, ...]]:
+    """By table: memory's own and the message tables."""
+    return MEMORY_RIGHTS | dict.fromkeys((table.table for table in message_tables()), WRITE)
+
+
+def grant(privileges: Iterable[Privilege], table: sql.Identifier, role: str) -> sql.Composed:
+    """The statement that grants the privileges. Locks nothing that reading or writing waits for."""
+    return sql.SQL("GRANT {privileges} ON {table} TO {role}").format(
+        privileges=sql.SQL(", ").join(privilege.compose() for privilege in privileges),
+        table=table,
+        role=sql.Identifier(role),
+    )

@@ -1,0 +1,66 @@
+"""rag_doctor's checklist.12: does the servers' role have every right that memory needs?"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from retrieval.doctor.report import Status
+from retrieval.recall import min_similarity
+from retrieval.recall.candidates import Scope, recall
+from retrieval.tests.doctor_support import MODEL, Patient, check_that_it_is_mended
+
+pytestmark = [pytest.mark.newest_schema]  # roles are the whole server's
+ROLE = "doctor_server"
+FUNCTION = "FUNCTION message_terms(bigint, text, timestamptz)"
+# What the statement takes away, and what the printed fix must name.
+REVOKED = {
+    f"SELECT ON message_memories FROM {ROLE}": "message_memories",
+    f"SELECT ON search_configs FROM {ROLE}": "search_configs",
+    f"UPDATE (min_similarity) ON embedding_models FROM {ROLE}": "min_similarity",
+    f"UPDATE (measured_at) ON embedding_models FROM {ROLE}": "measured_at",
+    f"INSERT ON forgotten_messages FROM {ROLE}": "forgotten_messages",
+    f"UPDATE ON chat_messages FROM {ROLE}": "chat_messages",
+    f"EXECUTE ON {FUNCTION} FROM {ROLE}, PUBLIC": "message_terms",
+    f"USAGE ON SCHEMA public FROM {ROLE}, PUBLIC": "public",
+    f"USAGE ON SCHEMA apart FROM {ROLE}": "apart",
+}
+
+
+@pytest.fixture
+def role(patient: Patient, settings: Settings) -> Iterator[str]:
+    """The role of DATABASE_URL, without any right; the extension is in a schema of its own."""
+    patient.run(f"DROP ROLE IF EXISTS {ROLE}")
+    patient.run(f"CREATE ROLE {ROLE}; CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart")
+    settings.SERVER_DATABASE = settings.SERVER_DATABASE | {"USER": ROLE}
+    yield ROLE
+    connection.close()
+    patient.run(f"GRANT USAGE ON SCHEMA public TO PUBLIC; GRANT EXECUTE ON {FUNCTION} TO PUBLIC")
+    patient.run(f"ALTER EXTENSION vector SET SCHEMA public; DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+    patient.run("DROP SCHEMA apart")
+
+
+def test_a_role_with_the_printed_grants_can_recall(
+    role: str, patient: Patient, settings: Settings
+) -> None:
+    finding = check_that_it_is_mended(patient, "checklist.12", "FAIL", settings)
+    assert "GRANT USAGE ON SCHEMA" in finding.fix
+    ((user_id,),) = patient.run("SELECT min(user_id) FROM message_memories")
+    patient.run(f"SET ROLE {role}")
+    assert patient.run("SELECT count(*) FROM message_memories WHERE bits IS NULL") == [(0,)]
+    embedding = np.ones(1536, np.float32)
+    assert recall("Which dog?", Scope(user_id), embedding=embedding, model=MODEL)
+    min_similarity.measure(seconds=0)
+
+
+@pytest.mark.parametrize("revoked", REVOKED)
+def test_each_missing_right_fails_and_is_named(
+    revoked: str, role: str, patient: Patient, settings: Settings
+) -> None:
+    patient.mend(patient.find("checklist.12"), settings)
+    assert patient.find("checklist.12").status is Status.PASS
+    patient.run(f"REVOKE {revoked}")
+    finding = check_that_it_is_mended(patient, "checklist.12", "FAIL", settings)
+    assert REVOKED[revoked] in finding.fix
