@@ -84,8 +84,8 @@ VECTOR_SCHEMA = _VectorSchema()
 
 
 @contextmanager
-def memory_tables() -> Iterator[None]:
-    """For statements on memory's tables, Django's too: NoMemory if one of them does not exist.
+def require_memory() -> Iterator[None]:
+    """Around statements on memory's tables, Django's too: NoMemory if one does not exist.
 
     Inside a transaction a savepoint keeps the failure from the statements around it.
     """
@@ -108,7 +108,7 @@ def execute(statement: QueryNoTemplate, params: Mapping[str, Any]) -> list[tuple
     Parameters are sent apart from the statement, numpy arrays in pgvector's binary form:
     ``%(name)b``.
     """
-    with memory_tables():
+    with require_memory():
         return _execute(statement, params)
 
 

@@ -21,11 +21,12 @@ from typing import NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from psycopg import sql
 
 from retrieval import db
 from retrieval.message_tables import MessageTable, select_message
-from retrieval.models import message_tables
+from retrieval.models import ForgottenMessage, message_tables
 from retrieval.sql_files import read_statements
 
 SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
@@ -145,16 +146,12 @@ def _is_marked(ref: str, message: str) -> sql.Composed:
 
 def erase(user_id: int) -> int:
     """Delete what is recorded of the user; how many rows. One statement. Raises NoMemory."""
-    erased = "DELETE FROM forgotten_messages WHERE user_id = %(user)s"
-    return int(db.execute(erased, {"user": user_id})[0][0])
+    with db.require_memory():
+        return ForgottenMessage.objects.filter(user_id=user_id).delete()[0]
 
 
 def purge_deleted_users() -> None:
     """Delete what is recorded of users that no longer exist. One statement."""
-    purge = sql.SQL(
-        "DELETE FROM forgotten_messages f"
-        " WHERE NOT EXISTS (SELECT FROM {users} u WHERE u.id = f.user_id)"
-    )
-    users = sql.Identifier(get_user_model()._meta.db_table)
-    with suppress(db.NoMemory):
-        db.execute(purge.format(users=users), {})
+    owner = get_user_model()._default_manager.filter(pk=OuterRef("user_id"))
+    with suppress(db.NoMemory), db.require_memory():
+        ForgottenMessage.objects.filter(~Exists(owner)).delete()

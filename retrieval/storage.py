@@ -10,7 +10,7 @@ from psycopg import sql
 
 from retrieval import db
 from retrieval.message_tables import MessageTable, select_message
-from retrieval.models import message_tables
+from retrieval.models import MessageMemory, message_tables
 from retrieval.sql_files import read_statement
 from retrieval.vectors import Vector
 
@@ -23,17 +23,12 @@ STORE = sql.SQL("""
 """)
 STORE_BATCH = read_statement(Path(__file__).with_name("store_batch.sql"))
 KNOWN = read_statement(Path(__file__).with_name("known_embeddings.sql"))
-COUNT = sql.SQL("""
+COUNT = """
     SELECT count(*) FILTER (WHERE m.model = c.id), count(*) FILTER (
         WHERE m.embedding_error IS NOT NULL AND (m.model IS NULL OR m.model IS DISTINCT FROM c.id))
     FROM message_memories m LEFT JOIN embedding_models c ON c.current
     WHERE m.user_id = %(user)s AND NOT m.conversation = ANY (%(hidden)s::bigint[])
-""")
-HAS_VECTORS = sql.SQL("""
-    SELECT EXISTS (
-        SELECT FROM message_memories m JOIN embedding_models c ON c.current AND c.name = %(model)s
-        WHERE m.user_id = %(user)s AND m.model = c.id)
-""")
+"""
 FIRST_BATCH_ROWS = 20  # with an HNSW index that takes 0.2 s
 MAX_BATCH_S = 0.1  # how long a transaction of ``store_all`` holds its rows; edits wait for it
 _batch_rows: dict[str, int] = {}  # by table, as measured
@@ -110,8 +105,8 @@ def _known_statement() -> sql.Composed:
 
 def count_all(user_id: int) -> int:
     """How many of the user's messages are in memory. One statement. Raises NoMemory."""
-    counted = "SELECT count(*) FROM message_memories WHERE user_id = %(user)s"
-    return int(db.execute(counted, {"user": user_id})[0][0])
+    with db.require_memory():
+        return MessageMemory.objects.filter(user_id=user_id).count()
 
 
 def count(user_id: int, hidden: list[int]) -> tuple[int, int]:
@@ -128,7 +123,10 @@ def has_vectors(user_id: int, *, model: str) -> bool:
 
     One statement. Raises NoMemory.
     """
-    return bool(db.execute(HAS_VECTORS, {"user": user_id, "model": model})[0][0])
+    with db.require_memory():
+        return MessageMemory.objects.filter(
+            user_id=user_id, model__current=True, model__name=model
+        ).exists()
 
 
 def vacuum(tables: Sequence[MessageTable]) -> None:

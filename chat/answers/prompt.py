@@ -61,7 +61,7 @@ def build_prompt(
     ``memories`` come best first and get ``memory_tokens`` at most. ``history`` comes newest first
     and is read only as far as it fits.
     """
-    content = cut_middle(question.content, most=budget_tokens // MESSAGE_SHARE)
+    content = cut_middle(question.content, max_tokens=budget_tokens // MESSAGE_SHARE)
     left = budget_tokens - _cost(content)
     passage_tokens = min(budget_tokens // PASSAGE_SHARE, left - FIXED_TOKENS)
     system = instructions(conversation, max_tokens=passage_tokens)
@@ -112,13 +112,13 @@ def fit_memories(memories: Sequence[Memory], *, budget_tokens: int) -> tuple[str
 def quote(message: Message, *, max_tokens: int | None = None) -> str:
     """A message in a fence of its own, with its date, source and author."""
     author = "the user" if message.role == Role.USER else "you"
-    source = cut_middle(str(message.conversation), most=20).replace("\n", " ")
+    source = cut_middle(str(message.conversation), max_tokens=20).replace("\n", " ")
     date = f"{message.created_at:%A, %d %B %Y}"
     head = f"{date}, {message.conversation.kind} “{source}”, {author} said:"
     content = message.content
     if max_tokens is not None:
         empty = f"\n\n{fence(head, about='a memory')}"
-        content = cut_middle(content, most=max_tokens - count_tokens(empty) - SEAM_TOKENS)
+        content = cut_middle(content, max_tokens=max_tokens - count_tokens(empty) - SEAM_TOKENS)
     quoted = fence(f"{head}\n{content}", about="a memory")
     return f"\n\n{quoted}"
 
@@ -127,8 +127,8 @@ def instructions(conversation: Conversation, *, max_tokens: int) -> str:
     """The system's part. A passage of up to ``max_tokens`` tokens stands in it, fenced."""
     if not isinstance(conversation, Passage):
         return INSTRUCTIONS
-    reference = cut_middle(conversation.reference, most=max_tokens // 4)
-    text = cut_middle(conversation.text, most=max_tokens - max_tokens // 4)
+    reference = cut_middle(conversation.reference, max_tokens=max_tokens // 4)
+    text = cut_middle(conversation.text, max_tokens=max_tokens - max_tokens // 4)
     passage = fence(f"{reference}\n\n{text}", about="the passage")
     return f"{INSTRUCTIONS}\n\nThe user asks about this passage. {FENCE_RULE}\n\n{passage}"
 

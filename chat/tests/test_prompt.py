@@ -47,7 +47,7 @@ def test_history_is_sent_from_the_newest_without_a_gap() -> None:
     "text", ["word " * 5000, "好" * 9000, "😀" * 5000, "a" * 32_000, "<|endoftext|>" * 999]
 )
 def test_a_cut_text_keeps_its_two_ends_and_says_how_much_is_missing(text: Any) -> None:
-    cut = cut_middle(text, most=200)
+    cut = cut_middle(text, max_tokens=200)
     assert count_tokens(cut) <= 200
     assert "tokens left out" in cut
     assert cut[:4] == text[:4]

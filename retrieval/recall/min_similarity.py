@@ -5,6 +5,7 @@ for the bundled model. For others it is computed from stored vectors: the simila
 any two messages of different users reach.
 """
 
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,7 @@ from psycopg import sql
 from retrieval import db
 from retrieval.embeddings import local_model
 from retrieval.message_tables import select_message
-from retrieval.models import message_tables
+from retrieval.models import EmbeddingModel, message_tables
 from retrieval.runtime import Expiring
 
 # Of 100 questions about another person's life, 4 recalled a message by meaning alone at 0.40, 17
@@ -26,14 +27,13 @@ QUANTILE = 0.95  # of the bundled model's unrelated pairs that is 0.43
 SAMPLE_MESSAGES, MIN_SAMPLE_MESSAGES = 400, 40
 MEASURE_AGAIN_S = 86_400
 LOOK_AGAIN_S = 60.0
-STORED = sql.SQL("SELECT min_similarity FROM embedding_models WHERE current AND name = %(model)s")
 # The first process to get here measures for all. Locks the model's row.
-CLAIM = sql.SQL("""
+CLAIM = """
     UPDATE embedding_models SET measured_at = now()
     WHERE current AND (min_similarity IS NULL
         OR measured_at < now() - make_interval(secs => %(seconds)s))
     RETURNING id
-""")
+"""
 SAMPLE = sql.SQL("""
     WITH drawn AS MATERIALIZED (
         SELECT id FROM message_memories WHERE model = %(model)s ORDER BY random() LIMIT %(rows)s
@@ -41,8 +41,6 @@ SAMPLE = sql.SQL("""
     SELECT m.user_id, {vector}.vector_send(m.embedding)
     FROM drawn CROSS JOIN LATERAL ({message}) m WHERE m.embedding IS NOT NULL
 """)
-# Locks the model's row.
-SAVE = sql.SQL("UPDATE embedding_models SET min_similarity = %(value)s WHERE id = %(model)s")
 
 _stored: Expiring[tuple[str, float]] = Expiring()  # model and value
 
@@ -58,8 +56,9 @@ def min_similarity(model: str) -> float:
         return MEASURED[model]
     stored = _stored.get()
     if stored is None or stored[0] != model:
-        rows = db.execute(STORED, {"model": model})
-        value = rows[0][0] if rows and rows[0][0] is not None else -1.0
+        with db.require_memory():
+            row = EmbeddingModel.objects.filter(current=True, name=model).first()
+        value = -1.0 if row is None or row.min_similarity is None else row.min_similarity
         stored = _stored.set((model, value), seconds=LOOK_AGAIN_S)
     return stored[1]
 
@@ -70,13 +69,11 @@ def measure(*, seconds: float = MEASURE_AGAIN_S) -> None:
     Three statements; the sample is drawn from an index of memory's table, 0.3 s for a million
     messages. Does nothing without memory.
     """
-    try:
+    with suppress(db.NoMemory), db.require_memory():
         for (model,) in db.execute(CLAIM, {"seconds": seconds}):
             value = _of_sample(model)
             if value is not None:
-                db.execute(SAVE, {"model": model, "value": value})
-    except db.NoMemory:
-        return
+                EmbeddingModel.objects.filter(pk=model).update(min_similarity=value)
 
 
 def _of_sample(model: int) -> float | None:

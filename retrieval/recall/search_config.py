@@ -1,96 +1,108 @@
-"""In which language words are recalled: a text search configuration of PostgreSQL's, kept as a row in the database.
+"""The language of recall by words: a text search configuration of PostgreSQL, in a database row.
 
-Words are stored stemmed, so the configuration belongs to the data, like the embedding model: every row of recall's
-table tells by which one it was made. ``rag_text use`` changes it, ``backfill_embeddings`` makes the rows anew.
+Words are stored stemmed, so the configuration belongs to the data, like the embedding model: every
+row of message_memories says which one made it. ``rag_text use`` changes it, then
+``backfill_embeddings`` makes the other rows again.
 """
 
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.db.models import Count, Q
 
 from retrieval import db
+from retrieval.models import MessageMemory, SearchConfig
 
 DEFAULT = "english"  # docs/decisions/0010-hybrid-recall.md, "Languages"
-# A message's day is among its words, "3 may 2024", in the configuration's language; where it is not here, English.
+# A message's day is among its words, as "3 may 2024", in the configuration's language; English for
+# configurations that are not listed.
 MONTHS = {
-    "english": "january february march april may june july august september october november december",
+    "english": "january february march april may june"
+    " july august september october november december",
     "danish": "januar februar marts april maj juni juli august september oktober november december",
-    "dutch": "januari februari maart april mei juni juli augustus september oktober november december",
-    "finnish": "tammikuu helmikuu maaliskuu huhtikuu toukokuu kesäkuu heinäkuu elokuu syyskuu lokakuu marraskuu"
-    " joulukuu",
-    "french": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+    "dutch": "januari februari maart april mei juni"
+    " juli augustus september oktober november december",
+    "finnish": "tammikuu helmikuu maaliskuu huhtikuu toukokuu kesäkuu"
+    " heinäkuu elokuu syyskuu lokakuu marraskuu joulukuu",
+    "french": "janvier février mars avril mai juin"
+    " juillet août septembre octobre novembre décembre",
     "german": "januar februar märz april mai juni juli august september oktober november dezember",
-    "italian": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
-    "norwegian": "januar februar mars april mai juni juli august september oktober november desember",
-    "portuguese": "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+    "italian": "gennaio febbraio marzo aprile maggio giugno"
+    " luglio agosto settembre ottobre novembre dicembre",
+    "norwegian": "januar februar mars april mai juni"
+    " juli august september oktober november desember",
+    "portuguese": "janeiro fevereiro março abril maio junho"
+    " julho agosto setembro outubro novembro dezembro",
     "russian": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
-    "spanish": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
-    "swedish": "januari februari mars april maj juni juli augusti september oktober november december",
+    "spanish": "enero febrero marzo abril mayo junio"
+    " julio agosto septiembre octubre noviembre diciembre",
+    "swedish": "januari februari mars april maj juni"
+    " juli augusti september oktober november december",
     "turkish": "ocak şubat mart nisan mayıs haziran temmuz ağustos eylül ekim kasım aralık",
 }
-QUALIFIED = """
+# Locks nothing.
+QUALIFIED_NAME = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.cfgname)
     FROM pg_catalog.pg_ts_config c JOIN pg_catalog.pg_namespace n ON n.oid = c.cfgnamespace
     WHERE pg_catalog.pg_ts_config_is_visible(c.oid) AND c.cfgname = %(name)s
 """
-KNOWN = "SELECT cfgname FROM pg_catalog.pg_ts_config c WHERE pg_catalog.pg_ts_config_is_visible(c.oid) ORDER BY cfgname"
-ADD = """
-    INSERT INTO search_configs (config, months) VALUES (%(config)s, %(months)s)
-    ON CONFLICT (config) DO UPDATE SET months = excluded.months
-"""
-CURRENT = "SELECT id, config FROM search_configs WHERE current"
-COUNT = """
-    SELECT count(*) FILTER (WHERE p.search_config_id = t.id), count(*) FILTER (WHERE p.search_config_id IS DISTINCT FROM t.id)
-    FROM message_memories p, search_configs t WHERE t.current
+ALL_NAMES = """
+    SELECT cfgname FROM pg_catalog.pg_ts_config c
+    WHERE pg_catalog.pg_ts_config_is_visible(c.oid) ORDER BY cfgname
 """
 
 
 class UnknownText(Exception):
-    """No text search configuration of this database; the words say which there are."""
+    """No text search configuration of this database has that name; lists those there are."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The configuration in force, how many messages were made by it, and how many by another."""
+    """The current configuration; how many messages were made by it, and how many by others."""
 
     config: str
-    made: int
+    current: int
     other: int
 
 
 def state() -> State:
-    """Two statements, the second reads recall's table. Raises NoMemory."""
-    ((_, config),) = db.execute(CURRENT, {})
-    ((made, other),) = db.execute(COUNT, {})
-    return State(str(config).removeprefix("pg_catalog."), int(made), int(other))
+    """Two statements, the second reads message_memories. Raises NoMemory."""
+    with db.require_memory():
+        config = SearchConfig.objects.get(current=True)
+        rows = MessageMemory.objects.aggregate(
+            all=Count("pk"), current=Count("pk", filter=Q(search_config=config.pk))
+        )
+    name = config.config.removeprefix("pg_catalog.")
+    return State(name, rows["current"], rows["all"] - rows["current"])
 
 
 def use(name: str) -> None:
-    """Word questions and new messages by this configuration from now on. Raises UnknownText, NoMemory.
+    """Index questions and new messages by this configuration. Raises UnknownText, NoMemory.
 
-    Lock: two rows of a table that only recall reads, for one short transaction.
+    Locks two rows of search_configs, for one short transaction.
     """
     config = qualified(name)
-    with transaction.atomic():
-        db.execute(ADD, {"config": config, "months": months_of(name)})
-        db.execute(
-            "UPDATE search_configs SET current = false WHERE current AND config <> %(config)s",
-            {"config": config},
+    with transaction.atomic(), db.require_memory():
+        configs = SearchConfig.objects
+        configs.bulk_create(
+            [SearchConfig(config=config, months=months_of(name))],
+            update_conflicts=True,
+            unique_fields=["config"],
+            update_fields=["months"],
         )
-        db.execute(
-            "UPDATE search_configs SET current = true WHERE config = %(config)s", {"config": config}
-        )
+        configs.filter(current=True).exclude(config=config).update(current=False)
+        configs.filter(config=config).update(current=True)
 
 
 def qualified(name: str) -> str:
-    """The configuration's name with its schema, for SQL that knows no search_path. One statement or two."""
-    found = db.execute(QUALIFIED, {"name": name})
-    if not found:
-        known = ", ".join(row[0] for row in db.execute(KNOWN, {}))
-        raise UnknownText(f"this database has no text search configuration {name}; it has {known}")
-    return str(found[0][0])
+    """The configuration's name with its schema. One statement, two if it is unknown."""
+    rows = db.execute(QUALIFIED_NAME, {"name": name})
+    if not rows:
+        names = ", ".join(row[0] for row in db.execute(ALL_NAMES, {}))
+        raise UnknownText(f"this database has no text search configuration {name}; it has {names}")
+    return str(rows[0][0])
 
 
 def months_of(name: str) -> list[str]:
-    """The twelve months' names."""
+    """The names of the twelve months."""
     return MONTHS.get(name, MONTHS["english"]).split()

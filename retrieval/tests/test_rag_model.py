@@ -163,7 +163,7 @@ def test_without_a_model_there_is_nothing_to_switch_to(
 def test_what_the_old_model_refused_is_tried_again(
     remembered: StandaloneChatMessage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending, "RETRY_ROWS", 2)
+    monkeypatch.setattr(pending, "RETRY_BATCH_ROWS", 2)
     for number in range(5):
         StandaloneChatMessage.objects.create(
             conversation=remembered.conversation,

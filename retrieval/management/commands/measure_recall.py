@@ -7,6 +7,7 @@ from django.core.management.base import CommandError
 from retrieval import db
 from retrieval.doctor.check_recall import MIN_RECALL, TOP, Measurement
 from retrieval.management.operator_command import OperatorCommand
+from retrieval.models import RecallMeasurement
 
 HELP = """\
 Measure recall on users drawn at random: the share of a question's five nearest messages, by an
@@ -18,11 +19,6 @@ recall_measurements. For a schedule, once a day:
 Reads only, for ten seconds at most; makes no call to the embedding service.
 Exit code: 0, also if recall is so low that it warns (rag_doctor says what to do); 1 failed, or
 nothing is embedded yet."""
-# Locks: none but the new row.
-INSERT_MEASUREMENT = """
-    INSERT INTO recall_measurements (questions, users, recall, p50_ms, p95_ms)
-    VALUES (%(questions)s, %(users)s, %(recall)s, %(p50_ms)s, %(p95_ms)s)
-"""
 
 
 class Command(OperatorCommand):
@@ -42,7 +38,8 @@ class Command(OperatorCommand):
             "p50_ms": round(results.quantile_ms(0.5), 2),
             "p95_ms": round(results.quantile_ms(0.95), 2),
         }
-        db.execute(INSERT_MEASUREMENT, figures)
+        with db.require_memory():
+            RecallMeasurement.objects.create(**figures)
         if options["json"]:
             self.write_json(figures)
         else:

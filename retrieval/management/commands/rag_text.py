@@ -46,10 +46,12 @@ class Command(OperatorCommand):
                 raise CommandError(str(error)) from error
         state = search_config.state()
         if options["json"]:
-            self.write_json({"config": state.config, "current": state.made, "other": state.other})
+            self.write_json(
+                {"config": state.config, "current": state.current, "other": state.other}
+            )
             return
         self.stdout.write(
-            f"{state.config}: {state.made:,} messages indexed,"
+            f"{state.config}: {state.current:,} messages indexed,"
             f" {state.other:,} by another configuration"
         )
         if state.other:
