@@ -1,4 +1,4 @@
-"""Shared by the tests of import and export: files, and another session."""
+"""Shared fixtures: a chat, files to import, another database session."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -6,26 +6,35 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 
+from chat.models import StandaloneChat
 from tests.support import database_url
 
 
 @pytest.fixture
+def chat(alice: User) -> StandaloneChat:
+    """An empty chat of alice."""
+    return StandaloneChat.objects.create(user=alice)
+
+
+@pytest.fixture
 def file(tmp_path: Path) -> Callable[[Iterable[bytes]], str]:
-    """Makes a file of lines."""
+    """Writes lines to a file and returns its path."""
 
-    def make(lines: Iterable[bytes]) -> str:
-        with (tmp_path / "messages.jsonl").open("wb") as made:
-            made.writelines(lines)
-        return made.name
+    def write(lines: Iterable[bytes]) -> str:
+        path = tmp_path / "messages.jsonl"
+        with path.open("wb") as opened:
+            opened.writelines(lines)
+        return str(path)
 
-    return make
+    return write
 
 
 @pytest.fixture
 def other() -> Iterator[Any]:
-    """Another session, that waits for no lock longer than a second."""
+    """Another database session, with a lock_timeout of a second."""
     with psycopg.connect(
         database_url(connection), autocommit=True, options="-c lock_timeout=1s"
     ) as session:

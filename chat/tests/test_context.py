@@ -10,7 +10,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from chat.services import ChatService
-from chat.tests.test_memory import Api, contents, new_chat, say, search, wait_until_embedded
+from chat.tests.support import Api
+from chat.tests.test_memory import contents, new_chat, say, search, wait_until_embedded
 from fake_openai import Answer, FakeOpenAI
 from retrieval import current_model, runtime
 from retrieval.recall import min_similarity

@@ -39,12 +39,6 @@ ODD = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def chat(alice: User) -> StandaloneChat:
-    """Where she and Verse talk."""
-    return StandaloneChat.objects.create(user=alice)
-
-
 def say(chat: StandaloneChat, content: str, **fields: Any) -> Message:
     """A message of hers."""
     return chat.messages.create(user=chat.user, role=Role.USER, content=content, **fields)

@@ -1,6 +1,6 @@
 """Another user's object is, byte for byte, an object that is not there: on every address, by every method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +10,10 @@ from rest_framework.test import APIClient
 
 from chat.auth.api_tokens import create_token
 from chat.models import ApiToken, ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
+from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Api = Callable[[User], APIClient]
 METHODS = ("get", "post", "patch", "put", "delete")
 MISSING = 999_999_999
 OPEN = {"api/auth/token/", "api/schema/", "api/docs/"}  # without an object of anybody's

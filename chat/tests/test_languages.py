@@ -48,12 +48,6 @@ def english(db: None) -> Iterator[None]:
     search_config.use("english")
 
 
-@pytest.fixture
-def chat(alice: User) -> StandaloneChat:
-    """A chat of alice's."""
-    return StandaloneChat.objects.create(user=alice)
-
-
 def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:
     """Its reference."""
     said = StandaloneChatMessage.objects.create(

@@ -1,7 +1,6 @@
 """The turn with memory: what is embedded, what is recalled, what reaches the model, what is forgotten."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,12 +13,12 @@ from rest_framework.test import APIClient
 from chat.memory import recall
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import Passage, StandaloneChatMessage
+from chat.tests.support import Api
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
 from retrieval.embeddings import embedding_service
 from tests.support import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Api = Callable[[User], APIClient]
 FACT = "My dog is called Biscuit and he loves cheese."
 QUESTION = "What is my dog called?"
 

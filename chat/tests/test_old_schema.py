@@ -1,7 +1,7 @@
 """The chat's own statements name nothing younger than its first migration: it runs on while memory comes and goes."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from django.db.backends.signals import connection_created
 from rest_framework.test import APIClient
 
 from chat.memory.embed import finish_embedding_jobs
+from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 from retrieval import runtime
 
@@ -90,7 +91,7 @@ def wait_until_complete(client: APIClient, address: str) -> None:
 
 
 def test_no_chat_route_names_what_memory_added(
-    alice: User, api: Callable[[User], APIClient], remembering: FakeOpenAI, statements: list[str]
+    alice: User, api: Api, remembering: FakeOpenAI, statements: list[str]
 ) -> None:
     use_every_route(api(alice))
     finish_embedding_jobs()
@@ -100,7 +101,7 @@ def test_no_chat_route_names_what_memory_added(
 
 def test_every_chat_route_works_on_the_first_migration_s_schema(
     alice: User,
-    api: Callable[[User], APIClient],
+    api: Api,
     remembering: FakeOpenAI,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -122,7 +123,7 @@ def test_every_chat_route_works_on_the_first_migration_s_schema(
 
 def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
     alice: User,
-    api: Callable[[User], APIClient],
+    api: Api,
     remembering: FakeOpenAI,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,10 +13,10 @@ from rest_framework.test import APIClient
 from chat.auth.api_tokens import create_token, digest_of
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import ApiToken, Passage, StandaloneChat, StandaloneChatMessage
+from chat.tests.support import Api
 from fake_openai import Answer, FakeOpenAI, HangAfter
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Api = Callable[[User], APIClient]
 CANARIES = [f"canary{number}zebra" for number in range(50)]
 
 

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import embed_in_background
 from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 from tests.support import PATIENCE_S, Server
 
@@ -77,7 +78,7 @@ def told(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
 
 
 @pytest.fixture
-def client(alice: User, api: Callable[[User], APIClient]) -> APIClient:
+def client(alice: User, api: Api) -> APIClient:
     """Alice's."""
     return api(alice)
 

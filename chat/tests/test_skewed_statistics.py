@@ -1,6 +1,6 @@
 """Whatever the planner believes of the tables, nobody recalls somebody else's row, and everybody all of their own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, cycle
@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 from chat.memory.recalled import KIND_BITS, MODELS
 from chat.models import Passage, StandaloneChat
 from chat.tests.plan_support import plan_of
+from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
 from retrieval import current_model, db
@@ -99,7 +100,7 @@ def say(user: User, text: str, times: int, embedding: NDArray[np.float32] | None
 
 
 @pytest.fixture
-def people(api: Callable[[User], APIClient], remembering: FakeOpenAI) -> list[Person]:
+def people(api: Api, remembering: FakeOpenAI) -> list[Person]:
     """Each asks for what the next one said; statistics are of the time when the crowd was alone."""
     current_model.check_model(MODEL)
     say(User.objects.create(username="crowd"), "Cheese from a train window", CROWD, None)

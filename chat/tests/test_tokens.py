@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -23,10 +22,10 @@ from rest_framework.test import APIClient
 from chat.auth import password_login
 from chat.auth.api_tokens import TokenAuthentication, create_token
 from chat.models import ApiToken, RateWindow, StandaloneChat
+from chat.tests.support import Api
 from tests.support import ROOT, clean_environment, database_url
 
 pytestmark = pytest.mark.django_db
-Api = Callable[[User], APIClient]
 ALICE = {"username": "alice", "password": "alice's password"}
 NOBODY = b'{"detail":"Authentication credentials were not provided.","code":"not_authenticated"}'
 

@@ -1,7 +1,6 @@
 """Turns asked through the API and answered over HTTP by the fake: how each may end, and what is kept."""
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from chat.models import (
     StandaloneChatMessage,
     Status,
 )
+from chat.tests.support import Api
 from fake_openai import (
     CONTROLS,
     Answer,
@@ -42,13 +42,6 @@ from fake_openai import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Api = Callable[[User], APIClient]
-
-
-@pytest.fixture
-def chat(alice: User) -> StandaloneChat:
-    """A chat of alice's."""
-    return StandaloneChat.objects.create(user=alice)
 
 
 def post(

@@ -1,11 +1,29 @@
-"""Shared by the tests of the operator's commands."""
+"""Shared fixtures: a fake embedding service, and a database for the doctor's tests."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
+from fake_openai import FakeOpenAI
 from retrieval.tests.doctor_support import Patient
+from retrieval.tests.embedding_support import fresh, lead_to
+
+
+@pytest.fixture(scope="session")
+def embedding_server() -> Iterator[FakeOpenAI]:
+    """A fake server for the session. Needs no database."""
+    with FakeOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+def fake(embedding_server: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
+    """The fake server without behaviours and requests, and settings that use it."""
+    lead_to(embedding_server, settings)
+    with fresh(embedding_server):
+        yield embedding_server
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,14 @@
 """The pause: when a failing service is left alone, and how it is tried again."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Refuse, Vectors
 from retrieval.embeddings import embedding_service, errors
-from retrieval.tests.embedding_support import Clock, fresh, lead_to
+from retrieval.tests.embedding_support import Clock
 
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[FakeOpenAI]:
-    """One fake for the module."""
-    with FakeOpenAI() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
-    """The fake, well-behaved, and the settings that lead to it."""
-    lead_to(service, settings)
-    with fresh(service):
-        yield service
+pytestmark = pytest.mark.usefixtures("fake")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,25 +12,11 @@ from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Lie, Refuse, Vectors
 from retrieval.embeddings import embedding_service, errors
-from retrieval.tests.embedding_support import KEY, asked, expected, fresh, lead_to
+from retrieval.tests.embedding_support import KEY, asked, expected
 from retrieval.token_count import count_tokens
 
+pytestmark = pytest.mark.usefixtures("fake")
 LINE = "Error generating embeddings: "
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[FakeOpenAI]:
-    """One fake for the module."""
-    with FakeOpenAI() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
-    """The fake, well-behaved, and the settings that lead to it."""
-    lead_to(service, settings)
-    with fresh(service):
-        yield service
 
 
 def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(

@@ -3,7 +3,6 @@
 import random
 import time
 import traceback
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import get_args
 
@@ -28,8 +27,9 @@ from fake_openai import (
     Vectors,
 )
 from retrieval.embeddings import embedding_service, errors
-from retrieval.tests.embedding_support import KEY, expected, fresh, lead_to
+from retrieval.tests.embedding_support import KEY, expected
 
+pytestmark = pytest.mark.usefixtures("fake")
 TEXT = "a canary called Zyxwv"
 LIES = [Lie(kind) for kind in get_args(LieKind) if kind != "reordered"]
 NONSENSE: list[Behaviour] = [Html(), Garbled(), Empty(), ErrorEvent(message=f"{KEY} {TEXT}"), *LIES]
@@ -37,21 +37,6 @@ AWAY: list[Behaviour] = [
     *map(Refuse, (408, 409, 429, 500, 529)),
     Html(status=502), Drop(), Drop(reset=False), CutAfter(), CutAfter(reset=False),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[FakeOpenAI]:
-    """One fake for the module."""
-    with FakeOpenAI() as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def fake(service: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
-    """The fake, well-behaved, and the settings that lead to it."""
-    lead_to(service, settings)
-    with fresh(service):
-        yield service
 
 
 def failure(text: str = TEXT) -> errors.EmbeddingError:
