@@ -1,4 +1,4 @@
-"""Shared by all tests: alice and bob, the fake OpenAI, an API client, a real server in processes of its own."""
+"""Shared fixtures: alice and bob, the fake OpenAI, an API client, a real server, a database."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -29,31 +29,32 @@ from tests.support import Server, database_url
 heartbeat.PERIODIC_TASKS.clear()
 
 
-# Files whose tests run one after the other, by the beginning of their names: the doctor's make faults of the whole
-# server, and two of the bundled models at once would take the processor from each other.
-TOGETHER = {
+# Files whose tests must not run at the same time, by the beginning of their names: the doctor's
+# tests break the whole PostgreSQL server, and two bundled models would compete for the processor.
+GROUPS = {
     "retrieval/tests/test_doctor_": "doctor",
     "tests/test_demo": "models",
     "tests/test_samples": "models",
 }
 
 
-class Together(LoadScopeScheduling):  # type: ignore[misc]
-    """Sends each test to whichever worker is free, those of TOGETHER to one."""
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Sends each test to any free worker, but the tests of a group to the same worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next(
-            (group for start, group in TOGETHER.items() if nodeid.startswith(start)), nodeid
-        )
+        groups = (group for start, group in GROUPS.items() if nodeid.startswith(start))
+        return next(groups, nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    """For ``--numprocesses``; marks of groups are not heeded by pytest-xdist 3.8 with pytest 9.2."""
-    return Together(config, log)
+# Not `--dist loadgroup`: pytest-xdist 3.8 appends the group to Item._nodeid, but pytest 9.2 reads
+# Item._id, so xdist_group marks have no effect.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """The scheduler for ``--numprocesses``."""
+    return GroupScheduling(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--oldest-schema: the chat's tests on the schema that the old code has."""
+    """Add --oldest-schema: run the chat's tests on the schema of the first migration."""
     parser.addoption(
         "--oldest-schema",
         action="store_true",
@@ -62,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On the oldest schema there is no memory to test; what brings its own database is tested on the newest."""
+    """On the oldest schema, skip tests of memory and tests with a database of their own."""
     if config.getoption("oldest_schema"):
         needs = {"remembering", "database"}
         items[:] = [
@@ -77,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def django_db_setup(
     request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> None:
-    """The test's database, at the latest migration or at the chat's first."""
+    """The test database at the latest migration, or at the chat's first."""
     if request.config.getoption("oldest_schema"):
         with django_db_blocker.unblock():
             call_command("migrate", "chat", "0001_initial", verbosity=0)
@@ -85,7 +86,10 @@ def django_db_setup(
 
 @pytest.fixture(scope="session")
 def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
-    """One fake for the session: the product keeps one client a process, and one loop, ended before the database."""
+    """A fake server for the session, because the product keeps a client for its lifetime.
+
+    The product's event loop ends before the database is deleted.
+    """
     with FakeOpenAI() as fake:
         yield fake
     if runner.answer_loop.cache_info().currsize:
@@ -95,19 +99,19 @@ def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_flush() -> Iterator[None]:
-    """Empty the tables after a test with real transactions by DELETE, 2 ms, instead of Django's TRUNCATE, 130 ms."""
+    """Empty tables after transactional tests by DELETE (2 ms) instead of TRUNCATE (130 ms)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _case: delete_all_rows())
         yield
 
 
 def delete_all_rows() -> None:
-    """Empty every table of ours, but for rows that migrations insert."""
+    """Empty every table, except those that migrations fill."""
     seeded = (Permission, ContentType, SearchConfig)
     tables = {model._meta.db_table for model in apps.get_models() if model not in seeded}
     with connection.cursor() as cursor:
         known = sorted(tables & set(connection.introspection.table_names(cursor)))
-        # As a replica no foreign key is looked at, so the order does not matter.
+        # The role replica disables triggers and foreign keys, so the order does not matter.
         cursor.execute("SET session_replication_role = replica")
         cursor.execute(";".join(f'DELETE FROM "{table}"' for table in known))
         cursor.execute("SET session_replication_role = origin")
@@ -115,7 +119,7 @@ def delete_all_rows() -> None:
 
 @pytest.fixture
 def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
-    """The fake, well-behaved, with nothing recorded, and the settings that lead to it."""
+    """The fake server without behaviours and requests, and settings that use it."""
     openai_server.reset()
     settings.LLM = "openai"
     settings.LLM_BASE_URL = openai_server.base_url
@@ -126,7 +130,7 @@ def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeO
 
 @pytest.fixture
 def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
-    """The fake as the service for embeddings too, with a key: memory is on."""
+    """Memory is on: settings with a key that use the fake server for embeddings too."""
     settings.OPENAI_BASE_URL = fake_openai.base_url
     settings.OPENAI_API_KEY = "sk-test-0123456789"
     settings.EMBEDDING_TIMEOUT_S = 2
@@ -138,25 +142,25 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
 
 @cache
 def hashed(password: str) -> str:
-    """As it is stored; made once, since making it takes 0.3 s on purpose."""
+    """The password's hash. Cached, because hashing takes 0.3 s on purpose."""
     return make_password(password)
 
 
 @pytest.fixture
 def alice(db: None) -> User:
-    """A user."""
+    """The user of most tests."""
     return User.objects.create(username="alice", password=hashed("alice's password"))
 
 
 @pytest.fixture
 def bob(db: None) -> User:
-    """Another user, who must never see what is alice's."""
+    """Another user, who must never see data of alice."""
     return User.objects.create(username="bob", password=hashed("bob's password"))
 
 
 @pytest.fixture
 def api() -> Callable[[User], APIClient]:
-    """A client of the API, signed in by a token."""
+    """Creates an API client with a user's token."""
 
     def client_of(user: User) -> APIClient:
         client = APIClient(raise_request_exception=False)
@@ -168,7 +172,10 @@ def api() -> Callable[[User], APIClient]:
 
 @pytest.fixture
 def server(transactional_db: None, openai_server: FakeOpenAI) -> Iterator[Callable[..., Server]]:
-    """Starts real servers on the test's database: ``server(WEB_CONCURRENCY="2")``; all are ended afterwards."""
+    """Starts real servers on the test's database: ``server(WEB_CONCURRENCY="2")``.
+
+    They are ended after the test.
+    """
     started: list[Server] = []
 
     def start(**environment: Any) -> Server:
@@ -178,15 +185,15 @@ def server(transactional_db: None, openai_server: FakeOpenAI) -> Iterator[Callab
 
     openai_server.reset()
     yield start
-    for one in started:
-        one.end()
+    for running in started:
+        running.end()
     openai_server.reset()
 
 
 @pytest.fixture
 def database(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Database]:
-    """A database of its own, empty."""
+    """A separate, empty database."""
     with django_db_blocker.unblock():
-        made = Database(f"rollout_{worker_id}")
-        yield made
-        made.drop()
+        empty = Database(f"rollout_{worker_id}")
+        yield empty
+        empty.drop()

@@ -1,4 +1,4 @@
-"""The two probes, asked of a real server whose database comes and goes."""
+"""The health probes of a real server whose database can disappear."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,88 +15,84 @@ from verse.tests.test_startup import AWAY, copy_project
 
 
 class Place:
-    """A copy of the project, and a link that leads to the tests' database server or to nowhere."""
+    """A copy of the project, and a link to the database server that can be missing."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = copy_project(folder / "verse")
-        self.way = folder / "way"
+        self.link = folder / "link"
 
-    def lead_to_the_database(self) -> None:
-        """From now on it can be reached."""
-        self.way.symlink_to(connection.get_connection_params()["host"])
+    def connect_database(self) -> None:
+        """Make the database reachable."""
+        self.link.symlink_to(connection.get_connection_params()["host"])
 
     def start(self, database: str) -> Server:
-        """A server on a database that is reached by the link."""
-        url = f"postgresql:///{quote(database)}?host={quote(str(self.way))}&user={SUPERUSER}"
+        """Start a server that reaches the database by the link."""
+        url = f"postgresql:///{quote(database)}?host={quote(str(self.link))}&user={SUPERUSER}"
         return Server({"DATABASE_URL": url, "OPENAI_API_KEY": "sk-canary"}, root=self.tree)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """A place without a database yet."""
+    """A place without a database."""
     return Place(tmp_path)
 
 
 @pytest.fixture
 def away(tmp_path: Path) -> Iterator[Server]:
-    """A server whose database is away."""
+    """A server without a reachable database."""
     server = Server({"DATABASE_URL": AWAY}, root=copy_project(tmp_path / "verse"))
     yield server
     server.end()
 
 
-def ask(server: Server, address: str) -> tuple[int, Any]:
-    """The status and the JSON of an address."""
+def get(server: Server, path: str) -> tuple[int, Any]:
+    """The status and the JSON of a GET request."""
     with server.client() as client:
-        answer = client.get(address)
-    return answer.status_code, answer.json()
+        response = client.get(path)
+    return response.status_code, response.json()
 
 
 @pytest.fixture
 def ready(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What /readyz says where all is well; on the oldest schema there is something to migrate."""
+    """The answer of /readyz if all is well; on the oldest schema migrations are pending."""
     pending = {"migrations": "pending"} if request.config.getoption("oldest_schema") else {}
     return {"status": "ok"} | pending
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_a_server_starts_before_its_database_and_is_ready_as_soon_as_that_is_there(
+def test_a_server_starts_without_database_and_is_ready_when_it_appears(
     ready: dict[str, str], place: Place
 ) -> None:
     server = place.start(connection.settings_dict["NAME"])
     try:
         away = (503, {"status": "failing", "failing": {"database": "cannot be reached"}})
-        assert ask(server, "/healthz") == (200, {"status": "ok"})
-        assert ask(server, "/readyz") == away
+        assert get(server, "/healthz") == (200, {"status": "ok"})
+        assert get(server, "/readyz") == away
         assert "WARNING: The database cannot be reached yet: " in server.log
         assert "INFO: Not ready: database\n" in server.log
-        place.lead_to_the_database()
-        assert ask(server, "/readyz") == (200, ready)
-        place.way.unlink()
-        assert ask(server, "/readyz") == away
-        assert ask(server, "/healthz") == (200, {"status": "ok"})
+        place.connect_database()
+        assert get(server, "/readyz") == (200, ready)
+        place.link.unlink()
+        assert get(server, "/readyz") == away
+        assert get(server, "/healthz") == (200, {"status": "ok"})
         assert "canary" not in server.log
     finally:
         server.end()
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_a_server_that_is_about_to_stop_is_not_ready_and_healthy(
-    ready: dict[str, str], place: Place
-) -> None:
-    place.lead_to_the_database()
+def test_a_draining_server_is_healthy_but_not_ready(ready: dict[str, str], place: Place) -> None:
+    place.connect_database()
     server = place.start(connection.settings_dict["NAME"])
     draining = place.tree / ".verse/draining"
     draining.parent.mkdir(exist_ok=True)
     try:
         draining.touch()
-        assert ask(server, "/readyz") == (
-            503,
-            {"status": "failing", "failing": {"draining": "stop is announced"}},
-        )
-        assert ask(server, "/healthz") == (200, {"status": "ok"})
+        failing = {"draining": "stop is announced"}
+        assert get(server, "/readyz") == (503, {"status": "failing", "failing": failing})
+        assert get(server, "/healthz") == (200, {"status": "ok"})
         draining.unlink()
-        assert ask(server, "/readyz") == (200, ready)
+        assert get(server, "/readyz") == (200, ready)
         assert server.log.splitlines()[-1] == "INFO: Not ready: draining"
         assert "ERROR" not in server.log
     finally:
@@ -104,34 +100,34 @@ def test_a_server_that_is_about_to_stop_is_not_ready_and_healthy(
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_a_database_without_our_tables_is_not_ready_and_one_that_misses_a_later_migration_is(
+def test_missing_tables_mean_not_ready_but_a_pending_migration_does_not(
     ready: dict[str, str], place: Place
 ) -> None:
-    place.lead_to_the_database()
-    bare = place.start("postgres")
-    ours = place.start(connection.settings_dict["NAME"])
+    place.connect_database()
+    without_tables = place.start("postgres")
+    with_tables = place.start(connection.settings_dict["NAME"])
     try:
         failing = {"migrations": "run manage.py migrate"}
-        assert ask(bare, "/readyz") == (503, {"status": "failing", "failing": failing})
+        assert get(without_tables, "/readyz") == (503, {"status": "failing", "failing": failing})
         recorder = MigrationRecorder(connection)
         recorder.record_unapplied("sessions", "0001_initial")
         try:
-            assert ask(ours, "/readyz") == (200, {"status": "ok", "migrations": "pending"})
+            assert get(with_tables, "/readyz") == (200, {"status": "ok", "migrations": "pending"})
         finally:
             recorder.record_applied("sessions", "0001_initial")
-        assert ask(ours, "/readyz") == (200, ready)
+        assert get(with_tables, "/readyz") == (200, ready)
     finally:
-        bare.end()
-        ours.end()
+        without_tables.end()
+        with_tables.end()
 
 
-def test_probes_answer_within_a_second_while_the_database_is_away(away: Server) -> None:
+def test_probes_answer_within_a_second_without_a_database(away: Server) -> None:
     with away.client() as client:
-        for address in ("/readyz", "/healthz") * 3:
-            assert client.get(address).elapsed.total_seconds() < 1, address
+        for path in ("/readyz", "/healthz") * 3:
+            assert client.get(path).elapsed.total_seconds() < 1, path
 
 
-def test_probes_keep_their_form_for_an_unknown_host_and_for_head(away: Server) -> None:
+def test_probes_answer_unknown_hosts_and_head_requests(away: Server) -> None:
     with away.client(Host="10.0.0.7:8000") as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.head("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""What the log says about an exception: where and of what kind, and never its words."""
+"""Logged exceptions: their classes and places, never their messages."""
 
 import asyncio
 import gc
@@ -18,12 +18,12 @@ from pytest_django import Settings
 
 from verse.logs import JsonFormatter, TextFormatter, log_failed_thread
 
-CANARY = "canary-8b1f"  # a password, a key, or what somebody wrote
+CANARY = "canary-8b1f"  # stands for a password, a key or a user's text
 LOGGERS = ("verse.tests", "django.request", "asyncio", "verse.logs")
 
 
 class Log:
-    """All that the named loggers write in one format."""
+    """Collects the lines of the loggers in LOGGERS in a format."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         self._stream = io.StringIO()
@@ -32,13 +32,13 @@ class Log:
 
     @property
     def text(self) -> str:
-        """What has been written."""
+        """The lines so far."""
         return self._stream.getvalue()
 
 
 @pytest.fixture(params=[TextFormatter, JsonFormatter], ids=["text", "json"])
 def log(request: pytest.FixtureRequest) -> Iterator[Log]:
-    """A log in each of the two formats."""
+    """A log in each format."""
     log = Log(request.param())
     for name in LOGGERS:
         logging.getLogger(name).addHandler(log.handler)
@@ -48,12 +48,12 @@ def log(request: pytest.FixtureRequest) -> Iterator[Log]:
 
 
 def fail() -> None:
-    """Raise an exception whose words are secret."""
+    """Raise an exception with a secret message."""
     raise ValueError(f"cannot read {CANARY}")
 
 
 def fail_with_a_cause() -> None:
-    """The same as the reason for another, which quotes it."""
+    """Raise an exception whose cause is another."""
     try:
         fail()
     except ValueError as error:
@@ -61,35 +61,33 @@ def fail_with_a_cause() -> None:
 
 
 def fail_while_failing() -> None:
-    """The same while another is handled."""
+    """Raise an exception while another is handled."""
     try:
         fail_with_a_cause()
     except KeyError:
-        raise RuntimeError(f"on top of {CANARY}")  # noqa: B904 - the context is what is tested
+        raise RuntimeError(f"on top of {CANARY}")  # noqa: B904 # tests the context
 
 
 def fail_in_a_group() -> None:
-    """The same in a group, with a note."""
+    """Raise an exception group with a note."""
     error = ExceptionGroup(CANARY, [ValueError(CANARY), TypeError(CANARY)])
     error.add_note(CANARY)
     raise error
 
 
 def break_a_row() -> None:
-    """PostgreSQL's own refusal, which quotes the row."""
+    """Raise PostgreSQL's error that quotes a row."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TEMP TABLE said (word text CONSTRAINT short CHECK (length(word) < 5))"
-        )
-        cursor.execute("INSERT INTO said VALUES (%s)", [CANARY])
+        cursor.execute("CREATE TEMP TABLE words (word text CHECK (length(word) < 5))")
+        cursor.execute("INSERT INTO words VALUES (%s)", [CANARY])
 
 
 def view(request: HttpRequest) -> HttpResponse:
-    """A view that fails, and fails while it handles that."""
+    """A view that fails while it handles an exception."""
     try:
         break_a_row()
     except IntegrityError:
-        raise RuntimeError(CANARY)  # noqa: B904 - as above
+        raise RuntimeError(CANARY)  # noqa: B904 # tests the context
     return HttpResponse()
 
 
@@ -97,7 +95,7 @@ urlpatterns = [path("break/", view)]
 
 
 def logged(log: Log, fails: Callable[[], None]) -> str:
-    """What the log says when ``fails`` does and its caller logs that."""
+    """The log after ``fails`` raised and its caller logged it."""
     try:
         fails()
     except Exception:
@@ -118,32 +116,30 @@ def logged(log: Log, fails: Callable[[], None]) -> str:
         (fail_in_a_group, ["ExceptionGroup"], ["fail_in_a_group"]),
     ],
 )
-def test_a_logged_exception_has_classes_and_places_and_no_words(
+def test_a_logged_exception_has_classes_and_places_but_no_message(
     log: Log, fails: Callable[[], None], classes: list[str], places: list[str]
 ) -> None:
-    said = logged(log, fails)
-    assert CANARY not in said
-    assert "It failed" in said
-    assert all(name in said for name in classes)
-    assert all(f" {place}" in said for place in places)
-    assert "test_logs.py:" in said
+    text = logged(log, fails)
+    assert CANARY not in text
+    assert "It failed" in text
+    assert all(name in text for name in classes)
+    assert all(f" {place}" in text for place in places)
+    assert "test_logs.py:" in text
 
 
 @pytest.mark.usefixtures("db")
-def test_a_row_that_postgresql_quotes_is_not_logged_but_the_sqlstate_is(log: Log) -> None:
+def test_a_row_in_postgresqls_message_is_not_logged_but_the_sqlstate_is(log: Log) -> None:
     with pytest.raises(IntegrityError, match=f"Failing row contains.*{CANARY}"):
         break_a_row()
-    said = logged(log, break_a_row)
-    assert CANARY not in said
-    assert "IntegrityError (SQLSTATE 23514)" in said
-    assert "CheckViolation (SQLSTATE 23514)" in said
-    assert " break_a_row" in said
+    text = logged(log, break_a_row)
+    assert CANARY not in text
+    assert "IntegrityError (SQLSTATE 23514)" in text
+    assert "CheckViolation (SQLSTATE 23514)" in text
+    assert " break_a_row" in text
 
 
 @pytest.mark.usefixtures("db")
-def test_a_view_that_fails_is_logged_without_the_words_of_any_exception(
-    log: Log, settings: Settings
-) -> None:
+def test_a_failing_view_is_logged_without_exception_messages(log: Log, settings: Settings) -> None:
     settings.ROOT_URLCONF = sys.modules[__name__]
     assert Client(raise_request_exception=False).get("/break/").status_code == 500
     assert CANARY not in log.text
@@ -152,9 +148,9 @@ def test_a_view_that_fails_is_logged_without_the_words_of_any_exception(
     assert "IntegrityError (SQLSTATE 23514)" in log.text
 
 
-def test_what_another_handler_made_of_an_exception_before_is_not_repeated(log: Log) -> None:
+def test_text_cached_by_another_handler_is_not_used(log: Log) -> None:
     other = logging.StreamHandler(io.StringIO())
-    other.setFormatter(logging.Formatter())  # keeps its text in the record
+    other.setFormatter(logging.Formatter())  # caches its text in the record
     logger = logging.getLogger("verse.tests")
     logger.handlers.insert(0, other)
     try:
@@ -164,7 +160,7 @@ def test_what_another_handler_made_of_an_exception_before_is_not_repeated(log: L
     assert "ValueError" in log.text
 
 
-def test_a_task_that_nobody_awaited_is_logged_without_its_exception_s_words(log: Log) -> None:
+def test_an_unawaited_task_is_logged_without_its_exceptions_message(log: Log) -> None:
     async def forget() -> None:
         task = asyncio.create_task(asyncio.to_thread(fail), name=CANARY)
         await asyncio.wait([task])
@@ -176,7 +172,7 @@ def test_a_task_that_nobody_awaited_is_logged_without_its_exception_s_words(log:
     assert "ValueError" in log.text
 
 
-def test_a_callback_that_fails_is_logged_without_its_arguments(log: Log) -> None:
+def test_a_failing_callback_is_logged_without_its_arguments(log: Log) -> None:
     async def call() -> None:
         asyncio.get_running_loop().call_soon(lambda _text: fail(), CANARY)
         await asyncio.sleep(0.01)
@@ -186,7 +182,7 @@ def test_a_callback_that_fails_is_logged_without_its_arguments(log: Log) -> None
     assert "Exception in callback" in log.text
 
 
-def test_a_thread_that_fails_is_logged_without_words(
+def test_a_failing_thread_is_logged_without_a_message(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", log_failed_thread)
@@ -198,7 +194,7 @@ def test_a_thread_that_fails_is_logged_without_words(
     assert "ValueError" in log.text
 
 
-def test_exceptions_that_are_each_other_s_cause_are_logged_once_each(log: Log) -> None:
+def test_exceptions_that_cause_each_other_are_logged_once_each(log: Log) -> None:
     first, second = ValueError(CANARY), KeyError(CANARY)
     first.__cause__, second.__cause__ = second, first
     logging.getLogger("verse.tests").error("It failed", exc_info=first)
@@ -206,14 +202,14 @@ def test_exceptions_that_are_each_other_s_cause_are_logged_once_each(log: Log) -
     assert log.text.count("KeyError") == 1
 
 
-def test_text_begins_with_the_level() -> None:
+def test_a_text_line_begins_with_the_level() -> None:
     log = Log(TextFormatter())
     record = logging.makeLogRecord({"levelname": "WARNING", "msg": "No %s", "args": ("key",)})
     log.handler.handle(record)
     assert log.text == "WARNING: No key\n"
 
 
-def test_json_is_one_line_for_any_message_and_any_exception() -> None:
+def test_a_json_record_is_a_single_line() -> None:
     log = Log(JsonFormatter())
     try:
         fail_with_a_cause()
