@@ -43,7 +43,7 @@ SQL = re.compile(
 
 VAGUE_WORDS = re.compile(
     r"\b(whoever|somebody|(?<![`'])nobody(?![`'])|anew|mend|mends|mended|beside|wherever"
-    r"|whatever it|gone|told|untold)\b",
+    r"|whatever it is|gone|told|untold)\b",
     re.IGNORECASE,
 )
 VAGUE_NAMES = {

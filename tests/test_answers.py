@@ -1,4 +1,4 @@
-"""An answer is never lost: two server processes, clients that leave, processes that are killed."""
+"""No answer is lost: two server processes, clients that disconnect, processes that are killed."""
 
 import json
 import signal
@@ -75,7 +75,7 @@ def wait_for_statuses(expected: set[str], timeout_s: float = 15) -> None:
         time.sleep(0.1)
 
 
-def test_a_stream_tells_context_then_the_text_then_the_kept_answer(
+def test_a_stream_sends_context_then_text_then_the_saved_answer(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=100)
@@ -88,13 +88,13 @@ def test_a_stream_tells_context_then_the_text_then_the_kept_answer(
     assert len(events) > 10, "the text came in one piece"
     assert text_of(events) == TEXT
     assert events[-1][0] == "done"
-    kept = client.get(f"/api/chats/{chat}/messages/").json()["results"][1]
-    assert events[-1][1]["assistant_message"] == kept
-    assert kept["content"] == TEXT
+    saved = client.get(f"/api/chats/{chat}/messages/").json()["results"][1]
+    assert events[-1][1]["assistant_message"] == saved
+    assert saved["content"] == TEXT
 
 
 @pytest.mark.parametrize("after_events", [0, 1, 10])
-def test_an_answer_is_complete_when_its_client_has_left(
+def test_an_answer_completes_after_its_client_disconnected(
     after_events: int, alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=100)
@@ -111,8 +111,8 @@ def test_events_give_the_whole_text_once_from_any_process_at_any_moment(
     openai_server.chat.default = Answer(TEXT, tokens_per_s=25)
     (chat,) = chats_of(alice)
     token = create_token(alice)[1]
-    one, other = server(), server()
-    begin_and_leave(one.client(token), f"/api/chats/{chat}/messages/", after_events=1)
+    first, other = server(), server()
+    begin_and_leave(first.client(token), f"/api/chats/{chat}/messages/", after_events=1)
     answer = other.client(token).get(f"/api/chats/{chat}/messages/").json()["results"][1]
     assert answer["status"] == "streaming"
     url = f"/api/chats/{chat}/messages/{answer['id']}/events/"
@@ -121,7 +121,7 @@ def test_events_give_the_whole_text_once_from_any_process_at_any_moment(
         time.sleep(place[1])
         return read_stream(place[0].client(token), url, method="GET")
 
-    moments = [(of, pause) for of in (one, other) for pause in (0, 0.7, 1.4, 3)]
+    moments = [(of, pause) for of in (first, other) for pause in (0, 0.7, 1.4, 3)]
     with ThreadPoolExecutor(len(moments)) as pool:
         for events in pool.map(follow, moments):
             assert text_of(events) == TEXT
@@ -135,20 +135,20 @@ def test_stop_from_another_process_ends_the_answer_and_the_call_within_a_second(
     openai_server.chat.default = HangAfter("I was saying")
     (chat,) = chats_of(alice)
     token = create_token(alice)[1]
-    one, other = server(), server()
-    begin_and_leave(one.client(token), f"/api/chats/{chat}/messages/", after_events=2)
+    first, other = server(), server()
+    begin_and_leave(first.client(token), f"/api/chats/{chat}/messages/", after_events=2)
     answer = StandaloneChatMessage.objects.get(role="assistant")
-    asked_at = time.monotonic()
+    stopped_at = time.monotonic()
     stopped = other.client(token).post(f"/api/chats/{chat}/messages/{answer.pk}/stop/")
-    assert time.monotonic() - asked_at < 1.2
+    assert time.monotonic() - stopped_at < 1.2
     assert (stopped.status_code, stopped.json()["status"]) == (200, "interrupted")
     assert stopped.json()["content"] == "I was saying"
-    gone_at = openai_server.wait_for(
+    left_at = openai_server.wait_for(
         lambda: openai_server.chat.requests[0].client_gone_at, timeout_s=2
     )
-    assert gone_at is not None
-    assert gone_at - asked_at < 1
-    again = one.client(token).post(f"/api/chats/{chat}/messages/{answer.pk}/stop/")
+    assert left_at is not None
+    assert left_at - stopped_at < 1
+    again = first.client(token).post(f"/api/chats/{chat}/messages/{answer.pk}/stop/")
     assert again.json() == stopped.json()
 
 
@@ -177,7 +177,7 @@ def test_twenty_equal_posts_at_once_are_one_message_and_one_call(
     assert replay.headers["Idempotent-Replayed"] == "true"
 
 
-def test_the_sixty_first_message_within_a_minute_is_refused_whichever_process_counts(
+def test_all_processes_together_refuse_the_61st_message_of_a_minute(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     token = create_token(alice)[1]
@@ -201,29 +201,31 @@ def test_the_sixty_first_message_within_a_minute_is_refused_whichever_process_co
     assert StandaloneChatMessage.objects.filter(role="user").count() == 60
 
 
-def test_no_connection_is_held_while_the_model_speaks_or_after_clients_left(
+def test_no_connection_is_held_during_an_answer_or_after_clients_disconnect(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, first_token_s=0.5, tokens_per_s=50)
     openai_server.watch_database(database_url(connection))
     chats = chats_of(alice, 50)
-    one = server(DATABASE_POOL_SIZE="2", STREAMS_PER_USER="1000")
+    running = server(DATABASE_POOL_SIZE="2", STREAMS_PER_USER="1000")
     token = create_token(alice)[1]
     with ThreadPoolExecutor(10) as pool:
 
         def leave(chat: int) -> None:
-            begin_and_leave(one.client(token), f"/api/chats/{chat}/messages/", after_events=1)
+            begin_and_leave(running.client(token), f"/api/chats/{chat}/messages/", after_events=1)
 
         list(pool.map(leave, chats))
-        asked = pool.map(lambda _: one.client(token).get("/api/chats/").status_code, range(50))
-        assert set(asked) == {200}
+        statuses = pool.map(
+            lambda _: running.client(token).get("/api/chats/").status_code, range(50)
+        )
+        assert set(statuses) == {200}
     wait_for_statuses({"complete"})
     violations = openai_server.violations
     openai_server.unwatch_database()
     assert violations == []
 
 
-def test_a_killed_server_loses_no_message_and_its_answers_can_be_tried_again(
+def test_a_killed_server_loses_no_message_and_answers_can_be_retried(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     count = 40
@@ -256,7 +258,7 @@ def test_a_killed_server_loses_no_message_and_its_answers_can_be_tried_again(
     wait_for_statuses({"interrupted"}, timeout_s=15)
     assert StandaloneChatMessage.objects.filter(role="user").count() == count
     shortest = min(
-        len(one.content) for one in StandaloneChatMessage.objects.filter(role="assistant")
+        len(answer.content) for answer in StandaloneChatMessage.objects.filter(role="assistant")
     )
     assert shortest >= (3 - 1.5) * 25 * len("word ") * 0.8, "more than the last second is missing"
     openai_server.chat.default = Answer("Whole.")
@@ -277,31 +279,31 @@ def test_sigterm_lets_running_answers_end(
 ) -> None:
     openai_server.chat.default = Answer(TEXT, tokens_per_s=25)
     (chat,) = chats_of(alice)
-    one = server()
-    client = one.client(create_token(alice)[1])
+    running = server()
+    client = running.client(create_token(alice)[1])
     with client.stream(
         "POST", f"/api/chats/{chat}/messages/", headers=EVENTS, json={"content": "Hello"}
     ) as response:
         lines = events_in(response.iter_lines())
         next(lines)
-        one.signal(signal.SIGTERM)
+        running.signal(signal.SIGTERM)
         events = list(lines)
     assert text_of(events) == TEXT
-    assert one.process.wait(10) == 0
+    assert running.process.wait(10) == 0
     assert StandaloneChatMessage.objects.get(role="assistant").status == "complete"
 
 
-def test_sigterm_saves_what_was_said_when_the_grace_is_over(
+def test_sigterm_saves_the_text_so_far_after_the_grace_period(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = HangAfter("So far")
     (chat,) = chats_of(alice)
-    one = server(SHUTDOWN_GRACE="1")
+    running = server(SHUTDOWN_GRACE="1")
     begin_and_leave(
-        one.client(create_token(alice)[1]), f"/api/chats/{chat}/messages/", after_events=2
+        running.client(create_token(alice)[1]), f"/api/chats/{chat}/messages/", after_events=2
     )
-    one.signal(signal.SIGTERM)
-    assert one.process.wait(15) == 0
+    running.signal(signal.SIGTERM)
+    assert running.process.wait(15) == 0
     answer = StandaloneChatMessage.objects.get(role="assistant")
     assert (answer.status, answer.content, answer.error) == ("interrupted", "So far", "interrupted")
 
@@ -311,15 +313,15 @@ def test_too_many_answers_at_once_are_refused(
 ) -> None:
     openai_server.chat.default = Hang()
     token = create_token(alice)[1]
-    one = server(STREAMS_PER_USER="2")
+    running = server(STREAMS_PER_USER="2")
     chats = chats_of(alice, 3)
     for chat in chats[:2]:
-        begin_and_leave(one.client(token), f"/api/chats/{chat}/messages/", after_events=1)
-    refused = one.client(token).post(
+        begin_and_leave(running.client(token), f"/api/chats/{chat}/messages/", after_events=1)
+    refused = running.client(token).post(
         f"/api/chats/{chats[2]}/messages/", json={"content": "Hello"}, headers=EVENTS
     )
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
     assert int(refused.headers["Retry-After"]) > 0
-    busy = one.client(token).post(f"/api/chats/{chats[0]}/messages/", json={"content": "Hello"})
+    busy = running.client(token).post(f"/api/chats/{chats[0]}/messages/", json={"content": "Hello"})
     assert (busy.status_code, busy.json()["code"]) == (409, "in_progress")
     assert StandaloneChatMessage.objects.filter(role="user").count() == 2

@@ -124,7 +124,7 @@ def lock_user(user_id: int) -> None:
 
 
 def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:
-    """Replay a finished turn. Retry a failed one without counting it against the rate limit again."""
+    """Replay a finished turn. Retry a failed one; the rate limit has counted it already."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
     if answer is not None and answer.status == Status.STREAMING:
         raise errors.InProgress

@@ -104,7 +104,7 @@ class MessageView(ConversationMixin, APIView):
 
     @extend_schema(request=ContentSerializer, responses={200: MessageSerializer} | REFUSED)
     def patch(self, request: Request, conversation_id: int, message_id: int) -> Response:
-        """Edit the user's own message; its answer stays as it is. 403 for an assistant's message."""
+        """Edit the user's own message; its answer does not change. 403 for an assistant's."""
         service = self.get_service()
         message = self.get_message(service)
         if message.role != Role.USER:

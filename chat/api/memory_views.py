@@ -38,7 +38,7 @@ class SearchView(APIView):
         parameters=[SearchSerializer], responses={200: FoundSerializer, 400: ERROR, 401: ERROR}
     )
     def get(self, request: Request) -> Response:
-        """The recall that answers use, with nothing excluded, best first. 400: an unusable value."""
+        """The recall that answers use, nothing excluded, best first. 400: an unusable value."""
         query = SearchSerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
         text = query.validated_data.pop("q")

@@ -1,4 +1,4 @@
-"""The admin: what an operator sees, and what nobody can do there."""
+"""The admin: what operators see, and what they cannot do."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from chat import admin
+from chat import admin, bounded_admin
 from chat.auth.api_tokens import create_token, digest_of
 from chat.models import (
     ApiToken,
@@ -35,7 +35,7 @@ TABLES = (
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    """Signed in, allowed everything."""
+    """Signed in as a superuser."""
     return client_of(User.objects.create(username="operator", is_staff=True, is_superuser=True))
 
 
@@ -48,9 +48,8 @@ def client_of(user: User) -> Client:
 
 def add_of_each(number: int, content: str = "Hello") -> dict[str, Any]:
     """A new user with one row in every table; the primary keys by table."""
-    user = User.objects.create(
-        username=f"user{number:03}"
-    )  # no password: hashing sixty of them takes 15 s
+    # Without a password: hashing sixty takes 15 s.
+    user = User.objects.create(username=f"user{number:03}")
     passage = Passage.objects.create(user=user, reference=f"John {number}", text=content)
     chat = StandaloneChat.objects.create(user=user, title=f"Chat about {number}")
     answer = chat.messages.create(user=user, role="assistant", content=content)
@@ -75,21 +74,19 @@ def add_of_each(number: int, content: str = "Hello") -> dict[str, Any]:
 
 
 def address(table: str, page: str = "") -> str:
-    """Of a table's list, or of a page in it."""
+    """The URL of a table's list, or of a page in it."""
     return f"/admin/{'auth' if table == 'user' else 'chat'}/{table}/{page}"
 
 
 def queries_of(client: Client, url: str) -> list[str]:
     """The SQL of one GET, which must be a 200."""
-    with CaptureQueriesContext(
-        connection,
-    ) as captured:
+    with CaptureQueriesContext(connection) as captured:
         response = client.get(url)
     assert response.status_code == 200, url
     return [query["sql"] for query in captured.captured_queries]
 
 
-def test_a_page_asks_as_many_queries_for_sixty_rows_as_for_one(operator: Client) -> None:
+def test_a_page_makes_as_many_queries_for_sixty_rows_as_for_one(operator: Client) -> None:
     first = add_of_each(0)
     pages = [
         address(table, page)
@@ -98,16 +95,16 @@ def test_a_page_asks_as_many_queries_for_sixty_rows_as_for_one(operator: Client)
     ]
     pages += [address(table, f"{first[table]}/delete/") for table in (*TABLES[:5], "user")]
     _ = [operator.get(page) for page in pages]  # Django remembers its content types from here on
-    one = {page: len(queries_of(operator, page)) for page in pages}
+    for_one = {page: len(queries_of(operator, page)) for page in pages}
     for number in range(1, 60):
         add_of_each(number)
     for table in (*TABLES, "user"):
         assert operator.get(address(table)).content.count(b"/change/") >= 60, (
             "not all rows are on the page"
         )
-    sixty = {page: len(queries_of(operator, page)) for page in pages}
-    assert sixty == one
-    assert max(sixty.values()) <= 8, sixty
+    for_sixty = {page: len(queries_of(operator, page)) for page in pages}
+    assert for_sixty == for_one
+    assert max(for_sixty.values()) <= 8, for_sixty
 
 
 @pytest.mark.parametrize(
@@ -121,34 +118,36 @@ def test_a_list_never_counts_a_whole_table_and_loads_no_long_text(
         queries = queries_of(operator, address(table, page))
         counts = [sql for sql in queries if "COUNT(" in sql]
         assert counts
-        assert all(f"LIMIT {admin.MOST_COUNTED}" in sql for sql in counts), counts
+        assert all(f"LIMIT {bounded_admin.MAX_COUNTED_ROWS}" in sql for sql in counts), counts
         selected = [re.sub(r"LEFT\([^)]*\)", "", sql.split(" FROM ")[0]) for sql in queries]
         assert not any('"."content"' in sql or '"."text"' in sql for sql in selected), selected
         assert not any("LIKE '%" in sql or "UPPER(" in sql for sql in queries), queries
 
 
-def test_a_list_ends_where_counting_ends(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "MOST_COUNTED", 3)
+def test_a_list_ends_at_the_maximum_of_counted_rows(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_admin, "MAX_COUNTED_ROWS", 3)
     for number in range(5):
         add_of_each(number)
     assert operator.get(address("chatmessage")).context["cl"].result_count == 3
 
 
-def test_a_message_is_found_by_its_id_or_its_user_and_never_by_what_it_says(
+def test_a_message_is_found_by_id_or_user_but_not_by_content(
     operator: Client,
 ) -> None:
     first, second = add_of_each(1, "a needle"), add_of_each(2, "hay")
 
-    def found(asked: str) -> set[int]:
-        response = operator.get(address("chatmessage"), {"q": asked})
+    def search(term: str) -> set[int]:
+        response = operator.get(address("chatmessage"), {"q": term})
         return {message.pk for message in response.context["cl"].result_list}
 
     both = {first["chatmessage"], second["chatmessage"]}
-    assert found("user001") == {first["chatmessage"]}
-    assert found("user") == both
-    assert found(str(second["chatmessage"])) == {second["chatmessage"]}
+    assert search("user001") == {first["chatmessage"]}
+    assert search("user") == both
+    assert search(str(second["chatmessage"])) == {second["chatmessage"]}
     for nothing in ("needle", "ser001", "%", "9" * 40, "²", "user001 needle", "' OR 1=1 --"):
-        assert found(nothing) == set(), nothing
+        assert search(nothing) == set(), nothing
     assert operator.get(address("chatmessage"), {"q": "\0"}).status_code == 200
 
 
@@ -167,7 +166,7 @@ def test_markup_is_shown_as_text(table: str, operator: Client) -> None:
     )
 
 
-def test_no_page_shows_what_anybody_said_only_how_long_it_is(operator: Client) -> None:
+def test_no_page_shows_content_but_only_its_length(operator: Client) -> None:
     rows = add_of_each(0, f"canary {'x' * 1227}")
     ChatMessage.objects.update(
         context=[{"kind": "chat", "id": rows["standalonechatmessage"], "score": 1}]
@@ -176,7 +175,7 @@ def test_no_page_shows_what_anybody_said_only_how_long_it_is(operator: Client) -
         for page in (
             "",
             "?q=user",
-            *(f"{rows[table]}/{one}/" for one in ("change", "delete", "history")),
+            *(f"{rows[table]}/{page}/" for page in ("change", "delete", "history")),
         ):
             assert (
                 "canary" not in operator.get(address(table, page), follow=True).content.decode()
@@ -191,16 +190,18 @@ def test_no_page_shows_what_anybody_said_only_how_long_it_is(operator: Client) -
         done = operator.post(address(table, f"{rows[table]}/delete/"), {"post": "yes"}, follow=True)
         assert "was deleted successfully" in done.content.decode()
         assert "canary" not in done.content.decode()
-    assert "canary" not in operator.get("/admin/").content.decode()  # with what was done lately
+    assert (
+        "canary" not in operator.get("/admin/").content.decode()
+    )  # with its list of recent actions
 
 
 @pytest.mark.parametrize("table", ["chatmessage", "standalonechatmessage"])
-def test_a_message_is_neither_made_nor_edited_in_the_admin(table: str, operator: Client) -> None:
+def test_a_message_cannot_be_created_or_edited_in_the_admin(table: str, operator: Client) -> None:
     rows = add_of_each(0)
     RunningAnswer.objects.all().delete()
     model: Any = {"chatmessage": ChatMessage, "standalonechatmessage": StandaloneChatMessage}[table]
-    kept = ("pk", "user", "conversation", "role", "content", "status")
-    before = list(model.objects.values(*kept))
+    fields = ("pk", "user", "conversation", "role", "content", "status")
+    before = list(model.objects.values(*fields))
     forged = {
         "content": "forged",
         "role": "assistant",
@@ -214,7 +215,7 @@ def test_a_message_is_neither_made_nor_edited_in_the_admin(table: str, operator:
         address(table),
         {"action": "delete_selected", "_selected_action": rows[table], "post": "yes"},
     )
-    assert list(model.objects.values(*kept)) == before
+    assert list(model.objects.values(*fields)) == before
 
 
 @pytest.mark.parametrize("table", ["chatmessage", "standalonechatmessage"])
@@ -228,7 +229,7 @@ def test_a_message_can_be_deleted_in_the_admin(table: str, operator: Client) -> 
     assert not model.objects.exists()
 
 
-def test_neither_a_streaming_answer_nor_its_question_is_deleted_in_the_admin(
+def test_neither_a_streaming_answer_nor_its_question_can_be_deleted(
     operator: Client, alice: User
 ) -> None:
     chat = StandaloneChat.objects.create(user=alice)
@@ -241,13 +242,15 @@ def test_neither_a_streaming_answer_nor_its_question_is_deleted_in_the_admin(
         page = address("standalonechatmessage", f"{message.pk}/delete/")
         response = operator.post(page, {"post": "yes"}, follow=True)
         assert response.status_code == 200
-        assert "still being given" in response.content.decode()
+        assert "still running" in response.content.decode()
     assert chat.messages.count() == 2
     assert not LogEntry.objects.exists()
 
 
 @pytest.mark.parametrize("table", ["passage", "standalonechat"])
-def test_whose_a_conversation_is_cannot_be_changed(table: str, operator: Client, bob: User) -> None:
+def test_the_user_of_a_conversation_cannot_be_changed(
+    table: str, operator: Client, bob: User
+) -> None:
     rows = add_of_each(0)
     model: Any = {"passage": Passage, "standalonechat": StandaloneChat}[table]
     before = model.objects.get()
@@ -266,7 +269,7 @@ def test_whose_a_conversation_is_cannot_be_changed(table: str, operator: Client,
 
 
 @pytest.mark.parametrize("table", ["passage", "standalonechat"])
-def test_a_conversation_is_made_for_a_user_and_deleted_with_its_messages(
+def test_a_conversation_is_created_for_a_user_and_deleted_with_its_messages(
     table: str, operator: Client, alice: User
 ) -> None:
     model: Any = {"passage": Passage, "standalonechat": StandaloneChat}[table]
@@ -278,35 +281,37 @@ def test_a_conversation_is_made_for_a_user_and_deleted_with_its_messages(
         "memory": "on",
     }
     assert operator.post(address(table, "add/"), fields).status_code == 302
-    made = model.objects.get()
-    made.messages.create(user=alice, role="user", content="Hello")
-    assert made.user == alice
+    created = model.objects.get()
+    created.messages.create(user=alice, role="user", content="Hello")
+    assert created.user == alice
     assert (
-        operator.post(address(table, f"{made.pk}/change/"), fields | {"memory": ""}).status_code
+        operator.post(address(table, f"{created.pk}/change/"), fields | {"memory": ""}).status_code
         == 302
     )
-    assert operator.post(address(table, f"{made.pk}/delete/"), {"post": "yes"}).status_code == 302
+    assert (
+        operator.post(address(table, f"{created.pk}/delete/"), {"post": "yes"}).status_code == 302
+    )
     assert not model.objects.exists()
     history = LogEntry.objects.values_list("object_repr", "change_message")
     assert len(history) == 3
     assert "A secret" not in str(list(history))
 
 
-def test_a_conversation_deleted_meanwhile_does_not_come_back_by_an_edit(operator: Client) -> None:
+def test_an_edit_does_not_restore_a_conversation_deleted_meanwhile(operator: Client) -> None:
     rows = add_of_each(0)
     chat = StandaloneChat.objects.get()
     form: Any = type("Form", (), {"changed_data": ["title"]})
     StandaloneChat.objects.all().delete()
-    one: Any = admin.StandaloneChatAdmin(StandaloneChat, site)
+    model_admin: Any = admin.StandaloneChatAdmin(StandaloneChat, site)
     with pytest.raises(DatabaseError, match="did not affect any rows"), transaction.atomic():
-        one.save_model(None, chat, form, True)
+        model_admin.save_model(None, chat, form, True)
     assert not StandaloneChat.objects.filter(pk=rows["standalonechat"]).exists()
 
 
-def test_a_user_is_deleted_with_all_that_is_theirs(operator: Client) -> None:
+def test_a_user_is_deleted_with_all_their_rows(operator: Client) -> None:
     rows, other = add_of_each(0), add_of_each(1)
-    asked = operator.get(address("user", f"{rows['user']}/delete/")).content.decode()
-    assert "standalone chat messages" in asked.lower()
+    page = operator.get(address("user", f"{rows['user']}/delete/")).content.decode()
+    assert "standalone chat messages" in page.lower()
     assert (
         operator.post(address("user", f"{rows['user']}/delete/"), {"post": "yes"}).status_code
         == 302
@@ -322,7 +327,7 @@ def test_a_user_is_deleted_with_all_that_is_theirs(operator: Client) -> None:
         assert [row.user_id for row in model.objects.all()] == [other["user"]]
 
 
-def test_who_may_delete_users_but_no_messages_deletes_no_user_with_messages() -> None:
+def test_deleting_a_user_needs_permission_to_delete_their_messages() -> None:
     rows = add_of_each(0)
     staff = User.objects.create(username="staff", is_staff=True)
     staff.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "delete_user"]))
@@ -331,7 +336,7 @@ def test_who_may_delete_users_but_no_messages_deletes_no_user_with_messages() ->
 
 
 @pytest.mark.parametrize("table", ["runninganswer", "idempotencykey", "memoryswitch"])
-def test_what_the_product_keeps_for_itself_is_only_looked_at(table: str, operator: Client) -> None:
+def test_internal_tables_are_read_only(table: str, operator: Client) -> None:
     rows = add_of_each(0)
     assert operator.get(address(table, f"{rows[table]}/change/")).status_code == 200
     for page in ("add/", f"{rows[table]}/change/", f"{rows[table]}/delete/"):
@@ -343,9 +348,7 @@ def test_what_the_product_keeps_for_itself_is_only_looked_at(table: str, operato
     assert IdempotencyKey.objects.exists()
 
 
-def test_a_token_is_revoked_by_deleting_it_and_neither_made_nor_changed(
-    operator: Client, bob: User
-) -> None:
+def test_a_token_can_be_deleted_but_not_created_or_changed(operator: Client, bob: User) -> None:
     rows = add_of_each(0)
     changed = {"user": bob.pk, "name": "mine"}
     for page in ("add/", f"{rows['apitoken']}/change/"):
@@ -360,7 +363,7 @@ def test_a_token_is_revoked_by_deleting_it_and_neither_made_nor_changed(
     assert not ApiToken.objects.exists()
 
 
-def test_staff_without_permission_and_everybody_else_see_nothing(alice: User) -> None:
+def test_staff_without_permission_and_other_users_see_nothing(alice: User) -> None:
     rows = add_of_each(0, "a canary")
     staff = client_of(User.objects.create(username="staff", is_staff=True))
     others = [client_of(alice), Client()]
@@ -380,7 +383,7 @@ def test_staff_without_permission_and_everybody_else_see_nothing(alice: User) ->
     assert "canary" not in staff.get("/admin/").content.decode()
 
 
-def test_who_may_only_view_finds_nothing_to_press(alice: User) -> None:
+def test_a_view_permission_shows_no_save_or_delete_button(alice: User) -> None:
     rows = add_of_each(0)
     staff = User.objects.create(username="staff", is_staff=True)
     staff.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
@@ -433,12 +436,14 @@ def test_the_index_names_every_table(operator: Client) -> None:
         if app["app_label"] == "chat"
     )
     assert {model["name"] for model in ours["models"]} == {
-        "API tokens", "Chat messages", "Idempotency keys", "Memory switches", "Passages", "Running answers",
-        "Standalone chat messages", "Standalone chats",
-    }  # fmt: skip
+        *("API tokens", "Chat messages", "Idempotency keys", "Memory switches", "Passages"),
+        *("Running answers", "Standalone chat messages", "Standalone chats"),
+    }
 
 
-def test_a_passage_is_made_with_its_text_and_keeps_it(operator: Client, alice: User) -> None:
+def test_a_passage_is_created_with_its_text_which_cannot_change(
+    operator: Client, alice: User
+) -> None:
     fields = {
         "user": alice.pk,
         "reference": "Tobit 6",
@@ -446,12 +451,12 @@ def test_a_passage_is_made_with_its_text_and_keeps_it(operator: Client, alice: U
         "memory": "on",
     }
     assert operator.post(address("passage", "add/"), fields).status_code == 302
-    made = Passage.objects.get()
+    passage = Passage.objects.get()
     assert (
         operator.post(
-            address("passage", f"{made.pk}/change/"), fields | {"text": "forged"}
+            address("passage", f"{passage.pk}/change/"), fields | {"text": "forged"}
         ).status_code
         == 302
     )
-    made.refresh_from_db()
-    assert made.text == "And the dog followed."
+    passage.refresh_from_db()
+    assert passage.text == "And the dog followed."

@@ -1,4 +1,4 @@
-"""All that is held about a user: given out, and erased."""
+"""Everything stored about a user: exported, and erased."""
 
 import asyncio
 import json
@@ -28,9 +28,9 @@ def talk(client: APIClient) -> None:
             "reference": CANARIES[2 + number],
             "text": CANARIES[4 + number],
         }
-        one = client.post(f"/api/{kind}/", named, format="json").json()["id"]
+        conversation = client.post(f"/api/{kind}/", named, format="json").json()["id"]
         for canary in CANARIES[6 + 22 * number : 28 + 22 * number]:
-            address = f"/api/{kind}/{one}/messages/"
+            address = f"/api/{kind}/{conversation}/messages/"
             sent = client.post(
                 address, {"content": f"The {canary}."}, format="json", HTTP_IDEMPOTENCY_KEY=canary
             )
@@ -40,12 +40,12 @@ def talk(client: APIClient) -> None:
 
 def everything() -> str:
     """All tables, as text."""
-    found = ""
+    rows = ""
     with connection.cursor() as cursor:
         for table in connection.introspection.table_names(cursor):
             cursor.execute(f'SELECT string_agg(row::text, chr(10)) FROM "{table}" row')
-            found += str(cursor.fetchone()[0])
-    return found
+            rows += str(cursor.fetchone()[0])
+    return rows
 
 
 def lines_of(response: Any) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def lines_of(response: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in asyncio.run(read(response.streaming_content)).splitlines()]
 
 
-def test_an_export_holds_all_that_the_user_said_and_nothing_of_others(
+def test_an_export_holds_all_texts_of_the_user_and_no_others(
     alice: User, bob: User, api: Api, remembering: FakeOpenAI, settings: Any
 ) -> None:
     settings.THROTTLE_MESSAGES = None
@@ -69,13 +69,10 @@ def test_an_export_holds_all_that_the_user_said_and_nothing_of_others(
     lines = lines_of(response)
     text = json.dumps(lines)
     assert lines[0]["username"] == "alice"
-    assert [one for one in CANARIES if one not in text] == [
-        CANARIES[1],
-        CANARIES[2],
-        CANARIES[4],
-    ]  # not of that kind
+    not_of_this_kind = [CANARIES[1], CANARIES[2], CANARIES[4]]
+    assert [canary for canary in CANARIES if canary not in text] == not_of_this_kind
     assert "his zebra" not in text
-    assert {one["table"] for one in lines} >= {
+    assert {line["table"] for line in lines} >= {
         "auth_user",
         "api_tokens",
         "passages",
@@ -95,11 +92,16 @@ def test_an_erasure_leaves_nothing_and_its_receipt_agrees(
     receipt = api(alice).delete("/api/memory/", {"confirm": "alice"}, format="json")
     assert receipt.status_code == 200
     assert receipt.json()["deleted"] == {
-        "message_memories": 88, "running_answers": 0, "idempotency_keys": 44, "chat_messages": 44,
-        "standalone_chat_messages": 44, "passages": 1, "standalone_chats": 1,
-    }  # fmt: skip
+        "message_memories": 88,
+        "running_answers": 0,
+        "idempotency_keys": 44,
+        "chat_messages": 44,
+        "standalone_chat_messages": 44,
+        "passages": 1,
+        "standalone_chats": 1,
+    }
     after = everything()
-    assert [one for one in CANARIES if one in after] == []
+    assert [canary for canary in CANARIES if canary in after] == []
     assert StandaloneChat.objects.get().pk == his
     assert lines_of(api(alice).get("/api/memory/export/"))[0]["username"] == "alice"
     assert api(alice).get("/api/memory/search/", {"q": CANARIES[9]}).json()["results"] == []
@@ -109,31 +111,32 @@ def test_an_erasure_leaves_nothing_and_its_receipt_agrees(
         assert cursor.fetchone() == (0,)
 
 
-def test_an_export_holds_tokens_by_name_and_keys_and_an_erasure_takes_the_keys(
+def test_tokens_and_idempotency_keys_are_exported_and_keys_are_erased(
     alice: User, bob: User, api: Api, remembering: FakeOpenAI
 ) -> None:
     for user in (alice, bob):
         name = f"laptop of {user.username}"
         token, key = create_token(user, name=name)
         client = api(user)
-        said: dict[str, Any] = {}
+        ids: dict[str, Any] = {}
         for kind in ("chats", "passages"):
-            one = client.post(
-                f"/api/{kind}/", {"reference": "A", "text": "B"}, format="json"
-            ).json()["id"]
+            body = {"reference": "A", "text": "B"}
+            conversation = client.post(f"/api/{kind}/", body, format="json").json()["id"]
             answer = client.post(
-                f"/api/{kind}/{one}/messages/", {"content": "Hello"}, format="json",
+                f"/api/{kind}/{conversation}/messages/",
+                {"content": "Hello"},
+                format="json",
                 HTTP_IDEMPOTENCY_KEY=f"{name}, {kind}",
-            )  # fmt: skip
-            said[kind] = (one, answer.json()["user_message"]["id"])
+            )
+            ids[kind] = (conversation, answer.json()["user_message"]["id"])
     finish_embedding_jobs()
     tokens = of_table("api_tokens", api(bob))
-    assert [one["name"] for one in tokens] == ["laptop of bob", "", ""]
+    assert [line["name"] for line in tokens] == ["laptop of bob", "", ""]
     assert set(tokens[0]) == {"table", "id", "name", "created_at", "last_used_at"}
-    (chat, of_chat), (passage, of_passage) = said["chats"], said["passages"]
-    assert [one | {"created_at": None} for one in of_table("idempotency_keys", api(bob))] == [
-        kept("laptop of bob, chats", chat_id=chat, message_id=of_chat),
-        kept("laptop of bob, passages", passage_id=passage, message_id=of_passage),
+    (chat, of_chat), (passage, of_passage) = ids["chats"], ids["passages"]
+    assert [line | {"created_at": None} for line in of_table("idempotency_keys", api(bob))] == [
+        key_line("laptop of bob, chats", chat_id=chat, message_id=of_chat),
+        key_line("laptop of bob, passages", passage_id=passage, message_id=of_passage),
     ]
     assert key not in everything()
     assert digest_of(key).hex() not in json.dumps(lines_of(api(bob).get("/api/memory/export/")))
@@ -141,16 +144,16 @@ def test_an_export_holds_tokens_by_name_and_keys_and_an_erasure_takes_the_keys(
     assert erased["idempotency_keys"] == 2
     assert of_table("idempotency_keys", api(bob)) == []
     assert "laptop of bob, " not in everything()
-    assert of_table("api_tokens", api(bob))[0]["id"] == token.pk  # with the account they stay
+    assert of_table("api_tokens", api(bob))[0]["id"] == token.pk  # they stay with the account
     assert len(of_table("idempotency_keys", api(alice))) == 2
 
 
 def of_table(table: str, client: APIClient) -> list[dict[str, Any]]:
     """The lines of a table in the user's export."""
-    return [one for one in lines_of(client.get("/api/memory/export/")) if one["table"] == table]
+    return [line for line in lines_of(client.get("/api/memory/export/")) if line["table"] == table]
 
 
-def kept(key: str, **ids: int) -> dict[str, Any]:
+def key_line(key: str, **ids: int) -> dict[str, Any]:
     """A line of idempotency_keys, but for its time."""
     none = {"passage_id": None, "chat_id": None, "created_at": None}
     return {"table": "idempotency_keys", "key": key} | none | ids
@@ -161,7 +164,7 @@ def kept(key: str, **ids: int) -> dict[str, Any]:
     [{}, {"confirm": "Alice"}, {"confirm": "bob"}, {"confirm": ""}, {"confirm": True}],
     ids=str,
 )
-def test_without_the_user_s_own_name_nothing_is_erased(
+def test_without_the_users_own_name_nothing_is_erased(
     body: dict[str, Any], alice: User, api: Api
 ) -> None:
     Passage.objects.create(user=alice, reference="A", text="B")
@@ -170,19 +173,17 @@ def test_without_the_user_s_own_name_nothing_is_erased(
     assert Passage.objects.count() == 1
 
 
-def test_an_erasure_ends_an_answer_that_is_being_given(
-    alice: User, api: Api, remembering: FakeOpenAI
-) -> None:
+def test_an_erasure_ends_a_running_answer(alice: User, api: Api, remembering: FakeOpenAI) -> None:
     client = api(alice)
     remembering.chat.script(HangAfter("Canary zebra"))
     chat = client.post("/api/chats/", {}, format="json").json()["id"]
-    began = client.post(
+    stream = client.post(
         f"/api/chats/{chat}/messages/",
         {"content": "Go"},
         format="json",
         HTTP_ACCEPT="text/event-stream",
     )
-    assert began.status_code == 200
+    assert stream.status_code == 200
     remembering.wait_for(lambda: remembering.chat.requests)
     erased = client.delete("/api/memory/", {"confirm": "alice"}, format="json").json()["deleted"]
     assert (erased["running_answers"], erased["standalone_chat_messages"]) == (1, 2)

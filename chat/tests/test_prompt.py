@@ -1,4 +1,4 @@
-"""The prompt fits its budget, whatever was said."""
+"""The prompt fits its budget for any messages."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from chat.models import Passage, StandaloneChat, StandaloneChatMessage
 from retrieval.token_count import count_tokens, cut_middle
 
 
-def said(content: str, role: str = "user") -> StandaloneChatMessage:
-    """A message that is not kept."""
+def message(content: str, role: str = "user") -> StandaloneChatMessage:
+    """A message that is not saved."""
     return StandaloneChatMessage(role=role, content=content)
 
 
@@ -32,21 +32,23 @@ def test_a_prompt_is_never_over_its_budget(
     text: str, history: list[str], reference: str, budget: int
 ) -> None:
     passage = Passage(reference=reference, text=text)
-    prompt = build_prompt(passage, said(text), [said(one) for one in history], budget_tokens=budget)
+    prompt = build_prompt(
+        passage, message(text), [message(content) for content in history], budget_tokens=budget
+    )
     assert cost(prompt.parts) <= budget
     assert prompt.parts[-1]["role"] == "user"
 
 
-def test_history_is_sent_from_the_newest_without_a_gap() -> None:
-    history = [said("newest"), said("long " * 500), said("oldest")]
-    prompt = build_prompt(StandaloneChat(), said("Hello"), history, budget_tokens=300)
+def test_the_newest_history_is_sent_without_a_gap() -> None:
+    history = [message("newest"), message("long " * 500), message("oldest")]
+    prompt = build_prompt(StandaloneChat(), message("Hello"), history, budget_tokens=300)
     assert [part["content"] for part in prompt.parts][1:] == ["newest", "Hello"]
 
 
 @pytest.mark.parametrize(
     "text", ["word " * 5000, "好" * 9000, "😀" * 5000, "a" * 32_000, "<|endoftext|>" * 999]
 )
-def test_a_cut_text_keeps_its_two_ends_and_says_how_much_is_missing(text: Any) -> None:
+def test_a_cut_text_keeps_both_ends_and_says_how_much_is_missing(text: Any) -> None:
     cut = cut_middle(text, max_tokens=200)
     assert count_tokens(cut) <= 200
     assert "tokens left out" in cut

@@ -1,4 +1,4 @@
-"""The demo's sample conversations: their files are whole and agree with each other. No database."""
+"""The demo's sample conversations: their files are complete and agree. No database."""
 
 import json
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from chat import samples
 
 FOLDER = Path(samples.__file__).parent
 FIELDS = ["user", "conversation", "kind", "role", "content", "created_at"]
-LEAST_MESSAGES = 150  # with fewer, the first five recalled would be a good part of all
+MIN_MESSAGES = 150  # with fewer, five recalled ones would be a large share of all
 
 
 @cache
@@ -25,7 +25,9 @@ def conversations() -> list[list[dict[str, str]]]:
     """The messages of each conversation, as they follow each other in the file."""
     return [
         list(group)
-        for _, group in groupby(messages(), key=lambda one: (one["kind"], one["conversation"]))
+        for _, group in groupby(
+            messages(), key=lambda message: (message["kind"], message["conversation"])
+        )
     ]
 
 
@@ -35,49 +37,53 @@ def read(name: str) -> Any:
 
 
 def test_there_are_enough_messages_of_both_kinds() -> None:
-    assert len(messages()) >= LEAST_MESSAGES
-    assert {one["kind"] for one in messages()} == {"chat", "passage"}
+    assert len(messages()) >= MIN_MESSAGES
+    assert {message["kind"] for message in messages()} == {"chat", "passage"}
 
 
 def test_every_message_has_exactly_the_fields_and_is_text() -> None:
-    for one in messages():
-        assert list(one) == FIELDS
-        assert all(isinstance(value, str) for value in one.values())
-        assert one["user"] == "demo"
+    for message in messages():
+        assert list(message) == FIELDS
+        assert all(isinstance(value, str) for value in message.values())
+        assert message["user"] == "demo"
 
 
 def test_no_message_is_empty_or_long() -> None:
-    assert [one for one in messages() if not 0 < len(one["content"].strip()) < 2000] == []
+    assert [
+        message for message in messages() if not 0 < len(message["content"].strip()) < 2000
+    ] == []
 
 
-def test_a_conversation_is_told_in_one_go_and_has_its_own_name() -> None:
+def test_a_conversation_is_contiguous_and_has_its_own_name() -> None:
     names = [talk[0]["conversation"] for talk in conversations()]
     assert len(names) == len(set(names))
 
 
 def test_the_user_begins_and_the_roles_alternate() -> None:
     for talk in conversations():
-        roles = [one["role"] for one in talk]
+        roles = [message["role"] for message in talk]
         assert roles == ["user", "assistant"] * (len(talk) // 2)
 
 
 def test_time_passes_within_a_conversation() -> None:
     for talk in conversations():
-        times = [datetime.fromisoformat(one["created_at"]) for one in talk]
+        times = [datetime.fromisoformat(message["created_at"]) for message in talk]
         assert all(time.tzinfo == UTC for time in times)
         assert all(earlier < later for earlier, later in pairwise(times))
 
 
 def test_every_passage_has_its_text_and_every_text_its_conversation() -> None:
     texts = read("passages.json")
-    assert set(texts) == {one["conversation"] for one in messages() if one["kind"] == "passage"}
+    assert set(texts) == {
+        message["conversation"] for message in messages() if message["kind"] == "passage"
+    }
     assert all(0 < len(text.splitlines()) <= 12 for text in texts.values())
 
 
 def test_every_question_has_its_answer_once_among_the_messages() -> None:
     questions = read("questions.json")
-    contents = [one["content"] for one in messages()]
+    contents = [message["content"] for message in messages()]
     assert len(questions) == 5
-    for one in questions:
-        assert list(one) == ["question", "expected", "why"]
-        assert contents.count(one["expected"]) == 1
+    for question in questions:
+        assert list(question) == ["question", "expected", "why"]
+        assert contents.count(question["expected"]) == 1

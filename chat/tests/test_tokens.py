@@ -1,4 +1,4 @@
-"""Tokens and passwords: who gets in, who does not, and what is kept of either."""
+"""Tokens and passwords: who gets in, who does not, and what is stored."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ NOBODY = b'{"detail":"Authentication credentials were not provided.","code":"not
 
 
 def ask_token(**body: Any) -> Any:
-    """POST to the token endpoint, from an address of one's own choice."""
+    """POST to the token endpoint; ``address`` is the client's."""
     address = body.pop("address", "127.0.0.1")
     client = APIClient(raise_request_exception=False, REMOTE_ADDR=address)
     return client.post("/api/auth/token/", body, format="json")
@@ -43,7 +43,7 @@ def test_the_right_password_gets_a_token_that_works(alice: User) -> None:
     assert set(answer.json()) == {"token", "id"}
     client = Client(headers={"Authorization": f"Token {answer.json()['token']}"})
     listed = client.get("/api/auth/tokens/").json()["results"]
-    assert [(one["id"], one["name"]) for one in listed] == [(answer.json()["id"], "laptop")]
+    assert [(token["id"], token["name"]) for token in listed] == [(answer.json()["id"], "laptop")]
     assert set(listed[0]) == {"id", "name", "created_at", "last_used_at"}
 
 
@@ -67,7 +67,7 @@ def test_the_right_password_gets_a_token_that_works(alice: User) -> None:
         {"username": "alice", "password": "alice's password", "name": 5},
     ],
 )
-def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(
+def test_a_wrong_username_or_password_is_a_400_and_no_token(
     body: dict[str, Any], alice: User
 ) -> None:
     answer = ask_token(**body)
@@ -98,7 +98,7 @@ def test_whatever_is_not_a_name_and_its_password_is_a_400_and_no_token(
         (b"[" * 100_000, 400, "parse_error"),
     ],
 )
-def test_a_body_that_is_no_name_and_password_is_a_400(
+def test_an_unusable_body_is_a_400_and_no_token(
     body: bytes, status: int, code: str, alice: User
 ) -> None:
     client = Client(raise_request_exception=False)
@@ -107,15 +107,13 @@ def test_a_body_that_is_no_name_and_password_is_a_400(
     assert not ApiToken.objects.exists()
 
 
-def test_a_wrong_name_and_a_wrong_password_get_the_same_bytes(alice: User) -> None:
-    one, other = (
-        ask_token(**ALICE | {"password": "wrong"}),
-        ask_token(**ALICE | {"username": "nobody"}),
-    )
-    assert one.content == other.content
+def test_a_wrong_username_and_a_wrong_password_get_the_same_bytes(alice: User) -> None:
+    wrong_password = ask_token(**ALICE | {"password": "wrong"})
+    wrong_username = ask_token(**ALICE | {"username": "nobody"})
+    assert wrong_password.content == wrong_username.content
 
 
-def test_only_the_digest_of_a_token_is_kept(alice: User) -> None:
+def test_only_the_digest_of_a_token_is_stored(alice: User) -> None:
     key = ask_token(**ALICE).json()["token"]
     with connection.cursor() as cursor:
         cursor.execute("SELECT row_to_json(t)::text FROM api_tokens t")
@@ -138,7 +136,7 @@ def test_a_revoked_token_is_refused_at_once(alice: User, api: Api) -> None:
     assert revoking.get("/api/chats/").status_code == 200
 
 
-def test_the_token_of_a_user_who_is_not_active_is_refused(alice: User, api: Api) -> None:
+def test_the_token_of_an_inactive_user_is_refused(alice: User, api: Api) -> None:
     client = api(alice)
     User.objects.update(is_active=False)
     assert (client.get("/api/chats/").status_code, client.get("/api/chats/").content) == (
@@ -165,7 +163,7 @@ def test_a_token_of_a_deleted_user_is_refused(alice: User, api: Api) -> None:
 @example("\0")
 @example("\x80")
 @example("Token Token")
-def test_whatever_follows_token_is_one_and_the_same_401(alice: User, key: str) -> None:
+def test_every_wrong_token_gets_the_same_401(alice: User, key: str) -> None:
     for header in (f"Token {key}", f"Token  {key}", f"token {key}", f"Token{key}", f"{key}"):
         answer = Client(raise_request_exception=False).get("/api/chats/", HTTP_AUTHORIZATION=header)
         assert (answer.status_code, answer.content) == (401, NOBODY), header[:100]
@@ -213,11 +211,8 @@ def test_the_time_of_last_use_is_written_once_a_minute(alice: User, api: Api) ->
     assert [writes(), writes()] == [1, 0]
 
 
-def test_guessing_one_accounts_password_is_slowed_from_whatever_address(
-    alice: User, bob: User
-) -> None:
-    tries = password_login.ATTEMPTS_PER_ACCOUNT
-    for number in range(tries):
+def test_guessing_one_accounts_password_is_slowed_for_all_addresses(alice: User, bob: User) -> None:
+    for number in range(password_login.ATTEMPTS_PER_ACCOUNT):
         wrong = ALICE | {"password": f"guess {number}"}
         assert ask_token(**wrong, address=f"10.0.0.{number}").status_code == 400
     for username in ("alice", "ALICE", "Alice"):
@@ -248,7 +243,7 @@ def test_guessing_many_accounts_passwords_is_slowed_by_address(
     assert ask_token(**ALICE, address="10.0.0.2").status_code == 200
 
 
-def test_what_is_kept_of_the_tries_names_no_account(alice: User) -> None:
+def test_the_stored_attempts_name_no_account(alice: User) -> None:
     ask_token(**ALICE)
     assert not any("alice" in name for name in RateWindow.objects.values_list("name", flat=True))
 
@@ -258,13 +253,13 @@ def test_a_session_may_read_and_needs_a_csrf_token_to_write(alice: User) -> None
     client = Client(enforce_csrf_checks=True, raise_request_exception=False)
     client.force_login(alice)
     assert client.get("/api/chats/").status_code == 200
-    asked: dict[str, Any] = {"data": {"title": "Taken over"}, "content_type": "application/json"}
+    body: dict[str, Any] = {"data": {"title": "Taken over"}, "content_type": "application/json"}
     unsafe = [
-        client.post("/api/chats/", **asked),
-        client.patch(f"/api/chats/{chat.pk}/", **asked),
+        client.post("/api/chats/", **body),
+        client.patch(f"/api/chats/{chat.pk}/", **body),
         client.delete(f"/api/chats/{chat.pk}/"),
-        client.post(f"/api/chats/{chat.pk}/messages/", **asked),
-        client.post("/api/chats/", headers={"Origin": "https://evil.example"}, **asked),
+        client.post(f"/api/chats/{chat.pk}/messages/", **body),
+        client.post("/api/chats/", headers={"Origin": "https://evil.example"}, **body),
         client.post("/api/chats/", {"title": "A form"}),
     ]
     assert {(answer.status_code, answer.json()["code"]) for answer in unsafe} == {
@@ -273,12 +268,10 @@ def test_a_session_may_read_and_needs_a_csrf_token_to_write(alice: User) -> None
     assert StandaloneChat.objects.get().title == "Mine"
     client.get("/admin/login/")
     csrf = client.cookies["csrftoken"].value
-    assert client.post("/api/chats/", headers={"X-CSRFToken": csrf}, **asked).status_code == 201
+    assert client.post("/api/chats/", headers={"X-CSRFToken": csrf}, **body).status_code == 201
 
 
-def test_a_token_needs_no_csrf_token_and_a_session_beside_it_takes_nothing_away(
-    alice: User, bob: User
-) -> None:
+def test_a_token_needs_no_csrf_token_and_wins_over_a_session(alice: User, bob: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(alice)
     header = {"Authorization": f"Token {create_token(bob)[1]}"}
@@ -289,7 +282,7 @@ def test_a_token_needs_no_csrf_token_and_a_session_beside_it_takes_nothing_away(
     assert StandaloneChat.objects.get().user == bob
 
 
-def test_a_wrong_token_is_refused_although_a_session_stands_beside_it(alice: User) -> None:
+def test_a_wrong_token_is_refused_even_with_a_session(alice: User) -> None:
     client = Client()
     client.force_login(alice)
     assert client.get("/api/chats/", headers={"Authorization": "Token wrong"}).content == NOBODY
@@ -315,7 +308,7 @@ def test_create_token_refuses_in_one_line(user: str, name: str, alice: User) -> 
     assert not ApiToken.objects.exists()
 
 
-def test_the_command_for_an_unknown_user_exits_1_and_says_so_in_one_line(db: None) -> None:
+def test_create_token_for_an_unknown_user_exits_1_with_one_line(db: None) -> None:
     environment = clean_environment(DATABASE_URL=database_url(connection), SECRET_KEY="test")
     command = [sys.executable, "manage.py", "create_token", "nobody"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

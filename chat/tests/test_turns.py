@@ -1,4 +1,4 @@
-"""Turns asked through the API and answered over HTTP by the fake: how each may end, and what is kept."""
+"""Turns through the API, answered over HTTP by the fake: how each can end, and what is saved."""
 
 import time
 from datetime import timedelta
@@ -54,12 +54,12 @@ def post(
     )
 
 
-def kept() -> list[tuple[str, str, str]]:
+def saved_messages() -> list[tuple[str, str, str]]:
     """Role, content and status of all messages, oldest first."""
     return list(StandaloneChatMessage.objects.in_order().values_list("role", "content", "status"))
 
 
-def test_an_answer_is_kept_as_the_model_gave_it(
+def test_an_answer_is_saved_as_the_model_sent_it(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     fake_openai.chat.script(
@@ -68,7 +68,7 @@ def test_an_answer_is_kept_as_the_model_gave_it(
     response = post(api(alice), chat, " Hello? ")
     assert response.status_code == 201
     assert response.data["assistant_message"]["content"] == "Hello,\n  Alice 🦊."
-    assert kept() == [
+    assert saved_messages() == [
         ("user", " Hello? ", "complete"),
         ("assistant", "Hello,\n  Alice 🦊.", "complete"),
     ]
@@ -95,7 +95,7 @@ def test_an_answer_is_kept_as_the_model_gave_it(
         (ErrorEvent("So far"), 502, "llm_error", "So far"),
     ],
 )
-def test_a_model_that_fails_leaves_a_status_and_the_key_tries_again(
+def test_a_failed_answer_has_a_status_and_its_key_retries(
     behaviour: Any,
     status: int,
     code: str,
@@ -117,11 +117,14 @@ def test_a_model_that_fails_leaves_a_status_and_the_key_tries_again(
     assert text is None or answer.content == text
     fake_openai.chat.default = Answer("At last.")
     assert post(client, chat, key="k").status_code == 201
-    assert kept() == [("user", "Hello", "complete"), ("assistant", "At last.", "complete")]
+    assert saved_messages() == [
+        ("user", "Hello", "complete"),
+        ("assistant", "At last.", "complete"),
+    ]
     assert StandaloneChatMessage.objects.in_order()[1].pk == answer.pk
 
 
-def test_a_silence_between_keep_alive_bytes_is_a_silence(
+def test_a_slow_answer_that_is_never_silent_does_not_time_out(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
     settings.LLM_TIMEOUT_S = 0.6
@@ -129,7 +132,7 @@ def test_a_silence_between_keep_alive_bytes_is_a_silence(
     assert post(api(alice), chat).status_code == 201  # three seconds in all, but never silent
 
 
-def test_odd_answers_are_kept_safely(
+def test_odd_answers_are_stored_safely(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(alice)
@@ -143,7 +146,7 @@ def test_odd_answers_are_kept_safely(
     assert len(post(client, chat).data["assistant_message"]["content"]) == 1_000_000
 
 
-def test_no_model_is_said_plainly_and_the_message_is_kept(
+def test_without_a_model_the_message_is_saved_and_503_returned(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
     settings.LLM_CONFIGURED = False
@@ -156,11 +159,13 @@ def test_no_model_is_said_plainly_and_the_message_is_kept(
             HTTP_ACCEPT=accept,
         )
         assert (response.status_code, response.json()["code"]) == (503, "llm_not_configured")
-    assert [row for row in kept() if row[0] == "user"] == [("user", "Hello", "complete")] * 2
+    assert [row for row in saved_messages() if row[0] == "user"] == [
+        ("user", "Hello", "complete")
+    ] * 2
     assert fake_openai.requests == []
 
 
-def test_a_key_finds_the_first_answer_and_refuses_another_content(
+def test_a_key_replays_the_first_answer_and_refuses_other_content(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(alice)
@@ -181,15 +186,15 @@ def test_a_key_finds_the_first_answer_and_refuses_another_content(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_of_no_or_too_many_characters_is_refused(
+def test_an_empty_or_too_long_key_is_refused(
     key: str, alice: User, chat: StandaloneChat, api: Api
 ) -> None:
     response = post(api(alice), chat, key=key)
     assert (response.status_code, response.data["code"]) == (400, "invalid")
-    assert kept() == []
+    assert saved_messages() == []
 
 
-def test_a_key_is_forgotten_after_a_day(
+def test_a_key_expires_after_a_day(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(alice)
@@ -203,13 +208,13 @@ def test_a_key_is_forgotten_after_a_day(
 @pytest.mark.parametrize(
     "content", [None, "", "  \n", 5, ["a"], "a\x00b", "x" * 32_001, {"a": 1}, True]
 )
-def test_content_that_is_no_text_is_refused_and_nothing_kept(
+def test_unusable_content_is_refused_and_nothing_is_saved(
     content: Any, alice: User, chat: StandaloneChat, api: Api
 ) -> None:
     response = post(api(alice), chat, content)
     assert (response.status_code, response.data["code"]) == (400, "invalid")
     assert response.data["content"]
-    assert kept() == []
+    assert saved_messages() == []
 
 
 def test_malformed_bodies_are_refused(alice: User, chat: StandaloneChat, api: Api) -> None:
@@ -222,10 +227,10 @@ def test_malformed_bodies_are_refused(alice: User, chat: StandaloneChat, api: Ap
     assert form.status_code == 415
     missing = client.post(url, "{}", content_type="application/json")
     assert missing.json()["content"] == ["This field is required."]
-    assert kept() == []
+    assert saved_messages() == []
 
 
-def test_what_was_said_before_is_sent_along_but_no_failed_answer(
+def test_the_prompt_holds_the_history_without_failed_answers(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
     client = api(alice)
@@ -255,7 +260,7 @@ def test_a_passage_is_part_of_the_prompt(alice: User, api: Api, fake_openai: Fak
     assert "For God so loved the world" in system
 
 
-def test_a_message_too_long_for_the_model_is_cut_in_the_prompt_and_kept_whole(
+def test_a_too_long_message_is_cut_in_the_prompt_only(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
     settings.LLM_CONTEXT_TOKENS, settings.LLM_MAX_TOKENS = 1000, 200
@@ -275,16 +280,20 @@ def test_regenerate_keeps_the_id_and_replaces_the_text(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(alice)
-    fake_openai.chat.script(Answer("One."), Answer("Two."), Answer("Two anew."))
+    fake_openai.chat.script(Answer("One."), Answer("Two."), Answer("Two again."))
     first = post(client, chat, "First").data["assistant_message"]["id"]
     second = post(client, chat, "Second").data["assistant_message"]["id"]
-    anew = client.post(f"/api/chats/{chat.pk}/messages/{second}/regenerate/")
-    assert anew.status_code == 201
-    assert anew.data["assistant_message"] | {"created_at": 0} == {
-        "id": second, "role": "assistant", "content": "Two anew.", "status": "complete", "created_at": 0,
+    again = client.post(f"/api/chats/{chat.pk}/messages/{second}/regenerate/")
+    assert again.status_code == 201
+    assert again.data["assistant_message"] | {"created_at": 0} == {
+        "id": second,
+        "role": "assistant",
+        "content": "Two again.",
+        "status": "complete",
+        "created_at": 0,
         "context": [],
-    }  # fmt: skip
-    assert anew.data["user_message"]["content"] == "Second"
+    }
+    assert again.data["user_message"]["content"] == "Second"
     assert [part["content"] for part in fake_openai.chat.requests[2].messages][1:] == [
         "First",
         "One.",
@@ -313,10 +322,10 @@ def test_messages_are_edited_and_deleted_by_their_rules(
     assert client.delete(answer).status_code == 204
     assert client.get(answer).status_code == 404
     assert client.delete(f"/api/chats/{chat.pk}/").status_code == 204
-    assert kept() == []
+    assert saved_messages() == []
 
 
-def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
+def test_a_message_cannot_be_edited_or_deleted_while_it_is_answered(
     alice: User, chat: StandaloneChat, api: Api
 ) -> None:
     turn = turns.start(chat, "Hello", key=None)
@@ -334,16 +343,16 @@ def test_what_is_being_answered_can_neither_be_edited_nor_deleted(
     assert not RunningAnswer.objects.exists()
 
 
-def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: StandaloneChat) -> None:
+def test_an_answer_of_a_dead_process_is_ended_as_interrupted(chat: StandaloneChat) -> None:
     turn = turns.start(chat, "Hello", key="k")
     RunningAnswer.objects.update(text="So far")
     heartbeat.end_abandoned()
-    assert kept()[1] == ("assistant", "", "streaming")
+    assert saved_messages()[1] == ("assistant", "", "streaming")
     RunningAnswer.objects.update(
         alive_at=timezone.now() - timedelta(seconds=heartbeat.ABANDONED_S + 1)
     )
     heartbeat.end_abandoned()
-    assert kept()[1] == ("assistant", "So far", "interrupted")
+    assert saved_messages()[1] == ("assistant", "So far", "interrupted")
     late = turns.finish(
         turn.answer, "Too late", turns.Ending(Status.COMPLETE), running_id=turn.running_id
     )
@@ -351,7 +360,7 @@ def test_an_answer_whose_process_is_gone_is_ended_by_whoever_finds_it(chat: Stan
     assert late.content == "So far"
 
 
-def test_a_stop_works_when_the_answers_process_is_gone(
+def test_stop_ends_an_answer_whose_process_died(
     alice: User, chat: StandaloneChat, api: Api
 ) -> None:
     turn = turns.start(chat, "Hello", key="k")
@@ -361,13 +370,13 @@ def test_a_stop_works_when_the_answers_process_is_gone(
     assert post(api(alice), chat, key="k").headers["Idempotent-Replayed"] == "true"
 
 
-def test_a_conversation_deleted_meanwhile_is_not_there(chat: StandaloneChat) -> None:
+def test_a_turn_in_a_deleted_conversation_is_not_found(chat: StandaloneChat) -> None:
     StandaloneChat.objects.filter(pk=chat.pk).delete()
     with pytest.raises(NotFound):
         turns.start(chat, "Hello", key=None)
 
 
-def test_whatever_fails_in_a_beat_the_next_one_comes(
+def test_the_heartbeat_survives_an_unexpected_error(
     chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats: list[float] = []
@@ -385,7 +394,7 @@ def test_whatever_fails_in_a_beat_the_next_one_comes(
     assert len(beats) >= 3
 
 
-def test_the_next_turn_asks_the_model_on_the_same_connection(
+def test_the_next_turn_reuses_the_connection_to_the_model(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     post(api(alice), chat)
