@@ -115,7 +115,7 @@ TARGETS = [
 def main() -> None:
     """Print it."""
     results = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in FILES}
-    print("| | measured | must | hoped for | |\n|---|---|---|---|---|")
+    print("| | measured | required | desired | |\n|---|---|---|---|---|")
     for target in TARGETS:
         print(target.line(results))
 
