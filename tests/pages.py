@@ -8,7 +8,7 @@ from typing import NamedTuple
 # a live chat and removes it again; the second runs on a server with memory.
 ROLLOUT = [
     "howto/connect-with-psql",
-    "howto/start-and-stop",
+    "howto/start-and-stop-a-server",
     "deployment",
     "howto/verify-the-schema",
     "howto/backfill-embeddings",
@@ -31,6 +31,7 @@ OPERATION = [
     "howto/size-connection-pools",
     "howto/use-the-embedded-postgresql",
     "howto/run-daily-jobs",
+    "howto/change-the-stemming-language",
     "howto/create-api-tokens",
 ]
 # Comments before a block say why it is not run, or its exit code.
