@@ -126,8 +126,11 @@ def _fix() -> str:
     return tables_and_functions_exist().fix or "RAG_ENABLED=false"
 
 
-CHECKS = [
-    Check("checklist.9", keys_are_separate),
-    Check("trap.10", keys_are_separate),
-    Check("isolation.canaries", recall_keeps_users_apart, option="isolation", in_transaction=False),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.9", keys_are_separate),
+        Check("trap.10", keys_are_separate),
+        Check(
+            "isolation.canaries", recall_keeps_users_apart, option="isolation", in_transaction=False
+        ),
+    ]

@@ -35,7 +35,7 @@ def pools_fit() -> Finding:
         fixes.append(f"WEB_CONCURRENCY={max(usable, 1)}")
     return warning(
         f"{detail}, of which {RESERVED} are for commands: some requests will be refused",
-        "\n".join(fixes),
+        *fixes,
     )
 
 
@@ -71,9 +71,10 @@ def _deployment_check(check_id: str, *, fix: str) -> Finding | None:
     return None
 
 
-CHECKS = [
-    Check("checklist.11", pools_fit),
-    Check("settings.debug", debug_is_off),
-    Check("settings.secret_key", secret_key_is_long),
-    Check("settings.allowed_hosts", hosts_are_named),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.11", pools_fit),
+        Check("settings.debug", debug_is_off),
+        Check("settings.secret_key", secret_key_is_long),
+        Check("settings.allowed_hosts", hosts_are_named),
+    ]

@@ -51,7 +51,7 @@ def columns_are_right() -> Finding:
     fixes = [line for table, column in columns.items() for line in _fix(table, column)]
     detail = ", ".join(f"{table.table}: {column}" for table, column in columns.items())
     if fixes:
-        return failed(f"the column embedding is not as it should be: {detail}", "\n".join(fixes))
+        return failed(f"the column embedding is not as it should be: {detail}", *fixes)
     return passed(detail)
 
 
@@ -101,8 +101,9 @@ def no_column_dropped_by_cascade() -> Finding:
     )
 
 
-CHECKS = [
-    Check("checklist.3", columns_are_right),
-    Check("trap.13", columns_are_right),
-    Check("trap.12", no_column_dropped_by_cascade),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.3", columns_are_right),
+        Check("trap.13", columns_are_right),
+        Check("trap.12", no_column_dropped_by_cascade),
+    ]

@@ -26,10 +26,6 @@ MAY_READ_SETTINGS = "SELECT pg_catalog.pg_has_role(current_user, 'pg_read_all_se
 MAY_READ_FILES = """
     SELECT pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE')
 """
-NEEDS_SUPERUSER = """
-    SELECT superuser AND NOT trusted FROM pg_catalog.pg_available_extension_versions
-    WHERE name = 'vector' LIMIT 1
-"""
 AZURE_COMMAND = (
     "az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER "
     "--name azure.extensions --value"
@@ -99,20 +95,6 @@ def _preload(libraries: list[str]) -> str:
     return statement(sql.SQL("ALTER SYSTEM SET shared_preload_libraries = {}").format(names))
 
 
-def extension_needs_no_grant() -> Finding:
-    """The extension in this database, and which role the server lets create it."""
-    needs_superuser = rows(NEEDS_SUPERUSER)
-    if not needs_superuser:
-        return skipped("the server does not list its extensions")
-    if not rows(INSTALLED):
-        return failed(
-            "the extension is missing, and a grant on the database does not allow to create it",
-            ENABLE_VECTOR,
-        )
-    who = "only a superuser could create it" if needs_superuser[0][0] else "it is trusted here"
-    return passed(f"created already; {who}, a grant on the database would not do")
-
-
 def azure_lists_extension() -> Finding:
     """The setting azure.extensions, if the server has it."""
     names = setting("azure.extensions")
@@ -126,12 +108,13 @@ def azure_lists_extension() -> Finding:
     )
 
 
-CHECKS = [
-    Check("checklist.1", extension_exists),
-    Check("checklist.2", version_is_safe),
-    Check("trap.6", extension_is_not_preloaded),
-    Check("trap.7", extension_needs_no_grant),
-    Check("trap.21", azure_lists_extension),
-    Check("trap.23", extension_exists),
-    Check("trap.25", extension_exists),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.1", extension_exists),
+        Check("checklist.2", version_is_safe),
+        Check("trap.6", extension_is_not_preloaded),
+        Check("trap.7", extension_exists),
+        Check("trap.21", azure_lists_extension),
+        Check("trap.23", extension_exists),
+        Check("trap.25", extension_exists),
+    ]

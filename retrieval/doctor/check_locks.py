@@ -1,7 +1,9 @@
-"""Locks on the message tables that block others at this moment.
+"""Locks on memory's tables that block other sessions at this moment.
 
 They are recognised by their modes: this role may not be allowed to read another one's statements.
 """
+
+from functools import partial
 
 from psycopg import sql
 
@@ -28,42 +30,16 @@ LOCKS = """
 TABLE, INDEX = "r", "i"  # pg_class.relkind
 # Of a lock. A change with a short lock_timeout (retrieval/schema/locks.py) gives up after 0.3 s.
 MIN_AGE_S = 0.5
+TERMINATE = sql.SQL("SELECT pg_terminate_backend({})")
 
 
-def memory_table_names() -> list[str]:
+def recall_tables() -> list[str]:
     """The message tables and recall's own."""
     return [*(table.table for table in message_tables()), "message_memories"]
 
 
-def no_blocking_index_build() -> Finding:
-    """SHARE locks on the tables now: CREATE INDEX without CONCURRENTLY. Verse never takes one."""
-    return _locks("ShareLock", TABLE, "a CREATE INDEX without CONCURRENTLY blocks writes")
-
-
-def no_blocking_alter_table() -> Finding:
-    """ACCESS EXCLUSIVE locks on the tables, held or waited for now."""
-    return _locks(
-        "AccessExclusiveLock",
-        TABLE,
-        "a change of a table blocks all other queries, or waits while they wait behind it",
-    )
-
-
-def no_blocking_index_drop() -> Finding:
-    """ACCESS EXCLUSIVE locks on the tables' indexes now."""
-    return _locks(
-        "AccessExclusiveLock",
-        INDEX,
-        "a DROP INDEX without CONCURRENTLY (or a REINDEX) locks its table",
-    )
-
-
 def _locks(mode: str, relkind: str, problem: str) -> Finding:
-    locks = [
-        (pid, granted, age_s)
-        for pid, granted, age_s in rows(LOCKS, [mode, relkind, memory_table_names()])
-        if age_s >= MIN_AGE_S
-    ]
+    locks = [lock for lock in rows(LOCKS, [mode, relkind, recall_tables()]) if lock[2] >= MIN_AGE_S]
     if not locks:
         return passed("no session does so now")
     sessions = ", ".join(
@@ -71,15 +47,20 @@ def _locks(mode: str, relkind: str, problem: str) -> Finding:
         for pid, granted, age_s in locks
     )
     pids = dict.fromkeys(pid for pid, _, _ in locks)
-    return warning(f"{problem}: {sessions}", "\n".join(map(_terminate, pids)))
+    return warning(f"{problem}: {sessions}", *map(_terminate, pids))
 
 
 def _terminate(pid: int) -> str:
-    return statement(sql.SQL("SELECT pg_terminate_backend({})").format(sql.Literal(pid)))
+    return statement(TERMINATE.format(sql.Literal(pid)))
 
 
-CHECKS = [
-    Check("trap.8", no_blocking_index_build),
-    Check("trap.11", no_blocking_alter_table),
-    Check("trap.18", no_blocking_index_drop),
-]
+def checks() -> list[Check]:
+    share, exclusive = "ShareLock", "AccessExclusiveLock"  # Verse itself never asks for SHARE
+    create = partial(_locks, share, TABLE, "a CREATE INDEX without CONCURRENTLY blocks writes")
+    alter = partial(_locks, exclusive, TABLE, "a change of a table blocks all other queries")
+    drop = partial(_locks, exclusive, INDEX, "a DROP INDEX without CONCURRENTLY locks its table")
+    return [
+        Check("trap.8", create, subject="SHARE locks on the tables now"),
+        Check("trap.11", alter, subject="ACCESS EXCLUSIVE locks on the tables now"),
+        Check("trap.18", drop, subject="ACCESS EXCLUSIVE locks on the tables' indexes now"),
+    ]

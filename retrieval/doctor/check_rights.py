@@ -10,8 +10,8 @@ from retrieval.doctor.queries import memory_exists, rows, value, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped
 from retrieval.rights import FUNCTIONS, Privilege, grant, server_rights
 
-# Of the tables and of the extension.
-SCHEMAS = """
+# Those of the tables and of the extension on which the role has no rights.
+CLOSED_SCHEMAS = """
     SELECT n.nspname FROM pg_catalog.pg_namespace n
     WHERE n.oid IN (
         SELECT relnamespace FROM pg_catalog.pg_class
@@ -25,6 +25,8 @@ ON_COLUMN = "SELECT pg_catalog.has_column_privilege(%s, %s, %s, %s)"
 ON_FUNCTION = """
     SELECT pg_catalog.has_function_privilege(%s, pg_catalog.to_regprocedure(%s)::oid, 'EXECUTE')
 """
+GRANT_SCHEMA = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}")
+GRANT_FUNCTION = sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}")
 
 
 def role_has_rights() -> Finding:
@@ -35,26 +37,22 @@ def role_has_rights() -> Finding:
     if not rows("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]):
         return skipped(f"this server knows no role {role}: a pooler may use another name")
     vector_schema()  # raises VectorUnavailable
-    grants = [*_missing_on_schemas(role), *_missing_on_tables(role), *_missing_on_functions(role)]
-    if grants:
-        return failed(
-            f"the role {role} lacks rights that memory needs", "\n".join(map(statement, grants))
-        )
+    fixes = [statement(missing) for missing in _missing_grants(role)]
+    if fixes:
+        return failed(f"the role {role} lacks rights that memory needs", *fixes)
     return passed(f"the role {role} has every right that memory needs")
 
 
-def _missing_on_schemas(role: str) -> Iterator[sql.Composed]:
-    for (schema,) in rows(SCHEMAS, [role]):
-        yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(
-            sql.Identifier(schema), sql.Identifier(role)
-        )
-
-
-def _missing_on_tables(role: str) -> Iterator[sql.Composed]:
+def _missing_grants(role: str) -> Iterator[sql.Composed]:
+    for (schema,) in rows(CLOSED_SCHEMAS, [role]):
+        yield GRANT_SCHEMA.format(sql.Identifier(schema), sql.Identifier(role))
     for table, privileges in server_rights().items():
         missing = [privilege for privilege in privileges if not _has(role, table, privilege)]
         if missing:
             yield grant(missing, sql.Identifier(table), role)
+    for function in FUNCTIONS:
+        if value(ON_FUNCTION, [role, function]) is False:
+            yield GRANT_FUNCTION.format(sql.SQL(function), sql.Identifier(role))
 
 
 def _has(role: str, table: str, privilege: Privilege) -> bool:
@@ -65,12 +63,5 @@ def _has(role: str, table: str, privilege: Privilege) -> bool:
     )
 
 
-def _missing_on_functions(role: str) -> Iterator[sql.Composed]:
-    for function in FUNCTIONS:
-        if value(ON_FUNCTION, [role, function]) is False:
-            yield sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
-                sql.SQL(function), sql.Identifier(role)
-            )
-
-
-CHECKS = [Check("checklist.12", role_has_rights)]
+def checks() -> list[Check]:
+    return [Check("checklist.12", role_has_rights)]

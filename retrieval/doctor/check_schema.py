@@ -60,7 +60,7 @@ def triggers_are_enabled() -> Finding:
     if not missing and not disabled:
         return passed(f"{len(triggers)} triggers, all enabled")
     fixes = [NO_WAIT, *map(create, missing), *map(_enable, disabled), BACKFILL]
-    return failed(_problems({"missing": missing, "disabled": disabled}), "\n".join(fixes))
+    return failed(_problems({"missing": missing, "disabled": disabled}), *fixes)
 
 
 def _state(trigger: Thing) -> str | None:
@@ -85,7 +85,8 @@ def _label(thing: Thing) -> str:
     return f"{thing.name} on {thing.table}" if thing.kind == "TRIGGER" else thing.name
 
 
-CHECKS = [
-    Check("checklist.5", tables_and_functions_exist),
-    Check("checklist.6", triggers_are_enabled),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.5", tables_and_functions_exist),
+        Check("checklist.6", triggers_are_enabled),
+    ]

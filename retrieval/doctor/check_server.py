@@ -47,8 +47,9 @@ def jit_is_off() -> Finding:
     return warning(f"jit is on: large tables make recall slow{note}", statement(turn_off))
 
 
-CHECKS = [
-    Check("database.encoding", encoding_is_utf8),
-    Check("database.writable", database_is_writable),
-    Check("database.jit", jit_is_off),
-]
+def checks() -> list[Check]:
+    return [
+        Check("database.encoding", encoding_is_utf8),
+        Check("database.writable", database_is_writable),
+        Check("database.jit", jit_is_off),
+    ]

@@ -3,10 +3,10 @@
 from psycopg import sql
 
 from retrieval.doctor.fixes import BACKFILL, statement
-from retrieval.doctor.queries import row, rows, vector_schema
+from retrieval.doctor.queries import row, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.embeddings import embedding_service
-from retrieval.models import message_tables
+from retrieval.models import EmbeddingModel, message_tables
 from retrieval.vectors import DIMENSIONS
 
 NEWEST_ROWS = 1_000  # of each table, whose vectors are measured
@@ -24,8 +24,8 @@ CLEAR = sql.SQL("""
 
 def stored_model() -> str | None:
     """The current model, which made the stored vectors; None before the first. One query."""
-    names = rows("SELECT name FROM embedding_models WHERE current")
-    return str(names[0][0]) if names else None
+    names = EmbeddingModel.objects.filter(current=True).values_list("name", flat=True)
+    return names.first()
 
 
 def stored_model_is_configured() -> Finding:
@@ -59,12 +59,14 @@ def vectors_have_their_size() -> Finding:
         if wrong:
             return failed(
                 f"{table.table} holds vectors of another size than {DIMENSIONS}",
-                f"{statement(CLEAR.format(**table.names, **parts))}\n{BACKFILL}",
+                statement(CLEAR.format(**table.names, **parts)),
+                BACKFILL,
             )
     return passed(f"vector_dims is {DIMENSIONS} for each of {total:,} vectors")
 
 
-CHECKS = [
-    Check("checklist.8", stored_model_is_configured),
-    Check("trap.1", vectors_have_their_size),
-]
+def checks() -> list[Check]:
+    return [
+        Check("checklist.8", stored_model_is_configured),
+        Check("trap.1", vectors_have_their_size),
+    ]

@@ -12,31 +12,18 @@ ENABLE_VECTOR = "python manage.py enable_vector"
 DOCTOR = "python manage.py rag_doctor"
 # If this is exceeded, run the lines again: retrieval/schema/locks.py.
 NO_WAIT = "SET lock_timeout = '300ms';"
+SETTING = """
+    SELECT source, current_user, pg_catalog.current_database() FROM pg_catalog.pg_settings
+    WHERE name = %s
+"""
+# Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
+DROP_INDEX = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+REBUILD_INDEX = sql.SQL("REINDEX INDEX CONCURRENTLY {}")
 
 
 def statement(composed: sql.Composable) -> str:
     """The statement on one line, ended by a semicolon."""
     return f"{' '.join(composed.as_string(connection.connection).split())};"
-
-
-def reset_setting(name: str) -> str:
-    """SQL that resets a setting at the level that set it: role, database or server."""
-    source, role, database = row(
-        "SELECT source, current_user, pg_catalog.current_database() FROM pg_catalog.pg_settings "
-        "WHERE name = %s",
-        [name],
-    )
-    levels = {
-        "user": sql.SQL("ALTER ROLE {role} RESET {name}"),
-        "database": sql.SQL("ALTER DATABASE {database} RESET {name}"),
-        "database user": sql.SQL("ALTER ROLE {role} IN DATABASE {database} RESET {name}"),
-    }
-    names = {"role": role, "database": database, "name": name}
-    identifiers = {key: sql.Identifier(text) for key, text in names.items()}
-    if source in levels:
-        return statement(levels[source].format(**identifiers))
-    reset = sql.SQL("ALTER SYSTEM RESET {name}").format(**identifiers)
-    return f"{statement(reset)}\nSELECT pg_reload_conf();"
 
 
 def create(thing: Thing) -> str:
@@ -45,10 +32,24 @@ def create(thing: Thing) -> str:
 
 
 def drop_index(name: str) -> str:
-    """Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on."""
-    return statement(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+    return statement(DROP_INDEX.format(sql.Identifier(name)))
 
 
 def rebuild_index(name: str) -> str:
-    """Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on."""
-    return statement(sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
+    return statement(REBUILD_INDEX.format(sql.Identifier(name)))
+
+
+def reset_setting(name: str) -> str:
+    """SQL that resets a setting at the level that set it: role, database or server."""
+    source, role, database = row(SETTING, [name])
+    levels = {
+        "user": sql.SQL("ROLE {role}"),
+        "database": sql.SQL("DATABASE {database}"),
+        "database user": sql.SQL("ROLE {role} IN DATABASE {database}"),
+    }
+    level = levels.get(source, sql.SQL("SYSTEM")).format(
+        role=sql.Identifier(role), database=sql.Identifier(database)
+    )
+    reset = sql.SQL("ALTER {level} RESET {name}").format(level=level, name=sql.Identifier(name))
+    reload = [] if source in levels else ["SELECT pg_reload_conf();"]
+    return "\n".join([statement(reset), *reload])

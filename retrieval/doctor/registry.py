@@ -1,55 +1,27 @@
 """Every check there is, in the order of the report."""
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from retrieval.doctor import (
-    advice,
-    check_columns,
-    check_extension,
-    check_indexes,
-    check_locks,
-    check_memory_rows,
-    check_migrations,
-    check_pending,
-    check_recall,
-    check_rights,
-    check_schema,
-    check_sequences,
-    check_server,
-    check_spending,
-    check_vectors,
-)
+from retrieval import doctor
+from retrieval.doctor import advice
 from retrieval.doctor.report import Check
 
-MODULES = (
-    advice,
-    check_columns,
-    check_extension,
-    check_indexes,
-    check_locks,
-    check_memory_rows,
-    check_migrations,
-    check_pending,
-    check_rights,
-    check_schema,
-    check_sequences,
-    check_server,
-    check_spending,
-    check_vectors,
-)
 GROUPS = ("criterion", "checklist", "trap")
 
 
 def all_checks() -> list[Check]:
-    """Memory's checks, and those of each installed app's module ``doctor_checks``."""
-    listed = [check for module in MODULES for check in module.CHECKS] + check_recall.checks()
+    """Those of this package's modules ``check_*`` and of each app's module ``doctor_checks``."""
+    names = [f"{doctor.__name__}.{module.name}" for module in iter_modules(doctor.__path__)]
+    names = [name for name in names if ".check_" in name]
     for app in apps.get_app_configs():
         if app.module and module_has_submodule(app.module, "doctor_checks"):
-            listed += import_module(f"{app.name}.doctor_checks").CHECKS
-    return sorted(listed, key=_position)
+            names.append(f"{app.name}.doctor_checks")
+    listed = [check for name in names for check in import_module(name).checks()]
+    return sorted([*advice.checks(), *listed], key=_position)
 
 
 def _position(check: Check) -> tuple[int, str, int]:

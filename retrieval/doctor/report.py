@@ -51,19 +51,19 @@ def passed(detail: str) -> Finding:
     return Finding(Status.PASS, detail)
 
 
-def warning(detail: str, fix: str) -> Finding:
-    return Finding(Status.WARN, detail, fix)
+def warning(detail: str, *fix: str) -> Finding:
+    return Finding(Status.WARN, detail, "\n".join(fix))
 
 
-def failed(detail: str, fix: str) -> Finding:
-    return Finding(Status.FAIL, detail, fix)
+def failed(detail: str, *fix: str) -> Finding:
+    return Finding(Status.FAIL, detail, "\n".join(fix))
 
 
-def skipped(detail: str, fix: str = "") -> Finding:
+def skipped(detail: str, *fix: str) -> Finding:
     """The check could not run; ``detail`` says why, ``fix`` how to look by hand."""
-    return Finding(Status.SKIP, detail, fix)
+    return Finding(Status.SKIP, detail, "\n".join(fix))
 
 
-def information(detail: str, fix: str = "") -> Finding:
+def information(detail: str, *fix: str) -> Finding:
     """A line without a verdict: SKIP, since a check that can only PASS would prove nothing."""
-    return Finding(Status.SKIP, f"info: {detail}", fix)
+    return skipped(f"info: {detail}", *fix)
