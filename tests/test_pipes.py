@@ -15,13 +15,13 @@ from fake_openai import FakeOpenAI, Vectors
 from retrieval.tests.backfill_support import (
     PATIENCE_S,
     Done,
-    begin,
-    embedded,
-    end_of,
-    one_line,
+    add_messages,
+    embedded_texts,
+    only_line,
     query,
-    say,
+    start,
     texts,
+    wait_for_end,
 )
 from tests.support import ROOT, clean_environment, database_url
 
@@ -101,45 +101,45 @@ def test_a_report_into_a_closed_pipe_is_exit_1_without_output(
 def test_a_backfill_into_a_closed_pipe_stores_running_calls_and_stops(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(60))
+    add_messages(alice, texts(60))
     remembering.embeddings.default = Vectors(delay_s=0.3)
     command = "backfill_embeddings --batch-size 5 --workers 3 --sleep 0"
     done = run_piped("head -1", command, **BUFFERED, **service_of(remembering))
     assert done.code == 1
     assert (
-        one_line(done.err)
+        only_line(done.err)
         == "stopped: the reader of the output has ended; run backfill_embeddings again to go on"
     )
     assert done.lines == ["standalone_chat_messages: batch 1, 5 embedded, 0 failed, 5/60 (8.3%)"]
-    assert embedded() == requested_texts(remembering)
-    assert 10 <= len(embedded()) <= 40
+    assert embedded_texts() == requested_texts(remembering)
+    assert 10 <= len(embedded_texts()) <= 40
 
 
 def test_json_output_is_complete_for_a_reader_of_one_line(
     alice: User, remembering: FakeOpenAI
 ) -> None:
     contents = texts(10)
-    say(alice, contents)
+    add_messages(alice, contents)
     command = "backfill_embeddings --batch-size 5 --sleep 0 --json"
     done = run_piped("head -1", command, **BUFFERED, **service_of(remembering))
     assert (done.code, json.loads(done.out)["embedded"]) == (0, 10)
     query("UPDATE standalone_chat_messages SET embedding = NULL")
     done = run_unread(command, **service_of(remembering))
     assert (done.code, "Traceback" in done.err) == (1, False)
-    assert embedded() == set(contents)
+    assert embedded_texts() == set(contents)
 
 
 def test_each_batch_is_reported_at_once_in_a_pipe(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(10))
-    process = begin(remembering.base_url, "--batch-size", "5", "--sleep", "60", PYTHONUNBUFFERED="")
+    add_messages(alice, texts(10))
+    process = start(remembering.base_url, "--batch-size", "5", "--sleep", "60", PYTHONUNBUFFERED="")
     assert process.stdout
     assert process.stdout.readline().startswith("standalone_chat_messages: batch 1, 5 embedded")
     process.send_signal(signal.SIGTERM)
-    assert end_of(process).code == 143
+    assert wait_for_end(process).code == 143
 
 
 def test_an_export_ends_when_the_pipe_closes(alice: User) -> None:
-    say(alice, [f"{number} " + "x" * 30_000 for number in range(20)])
+    add_messages(alice, [f"{number} " + "x" * 30_000 for number in range(20)])
     done = run_piped("head -1", "export_messages", **BUFFERED)
     assert (done.code, done.err) == (1, "")
     assert json.loads(done.out)["user"] == "alice"

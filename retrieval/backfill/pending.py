@@ -10,6 +10,7 @@ from psycopg import sql
 
 from retrieval import db
 from retrieval.message_tables import MessageTable
+from retrieval.models import EmbeddingModel
 
 RETRY_BATCH_ROWS = 500  # of one transaction
 # ``m`` is the message, ``p`` its row in message_memories or NULL, ``c`` the current model or NULL.
@@ -45,7 +46,6 @@ COUNT = sql.SQL("""
         WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
     WHERE m.content <> '' AND {remembered}
 """)
-SELECT_OLD_MODELS = "SELECT id FROM embedding_models WHERE NOT current ORDER BY id"
 # Locks: the row of message_memories.
 SET_ASIDE = sql.SQL("""
     UPDATE message_memories p SET embedding_error = %(reason)s FROM {table} m
@@ -106,7 +106,9 @@ def models_of_pending() -> list[int | None]:
 
     One statement.
     """
-    return [None, *(int(model) for (model,) in db.execute(SELECT_OLD_MODELS, {}))]
+    old_models = EmbeddingModel.objects.filter(current=False).order_by("id")
+    with db.require_memory():
+        return [None, *old_models.values_list("id", flat=True)]
 
 
 def next_rows(source: MessageTable, *, model: int | None, after: int, limit: int) -> list[Row]:

@@ -5,10 +5,11 @@ from typing import cast
 
 from django.apps import apps
 from django.db import connection
+from django.db.models import F
 
-from retrieval import db
+from retrieval.db import require_memory
 from retrieval.message_tables import MessageTable
-from retrieval.models import Embedded
+from retrieval.models import Embedded, MessageMemory
 from retrieval.schema.indexes import VectorIndex
 
 # pgvector's own bounds; https://github.com/pgvector/pgvector#index-options and its hnsw.h
@@ -19,14 +20,11 @@ PAGE_BYTES = 8192
 # In memory during the build: the vector and its bookkeeping, then the links.
 GRAPH_BYTES = 6_400
 GRAPH_BYTES_PER_M = 60
-# These read only the catalog, or an index of message_memories. Locks: none.
+# Locks: none.
 READ_INDEX = """
     SELECT pg_catalog.pg_relation_size(c.oid), i.indisvalid, c.reloptions
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
     WHERE c.oid = pg_catalog.to_regclass(%s)
-"""
-COUNT_VECTORS = """
-    SELECT count(*) FROM message_memories WHERE model IS NOT NULL AND (id & 1) = %(kind_bit)s
 """
 READ_MEMORY_SETTING = """
     SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))
@@ -104,11 +102,15 @@ def read_states(table: str | None = None) -> list[IndexState]:
 
 def read_state(source: MessageTable, name: str) -> IndexState:
     """Two queries. Raises NoMemory."""
-    ((rows,),) = db.execute(COUNT_VECTORS, {"kind_bit": source.kind_bit})
+    vectors = MessageMemory.objects.alias(kind_bit=F("id").bitand(1)).filter(
+        kind_bit=source.kind_bit, model__isnull=False
+    )
+    with require_memory():
+        rows = vectors.count()
     with connection.cursor() as cursor:
         cursor.execute(READ_INDEX, [name])
         size_bytes, valid, reloptions = cursor.fetchone() or (0, None, None)
-    return IndexState(source, name, int(rows), int(size_bytes), valid, list(reloptions or []))
+    return IndexState(source, name, rows, int(size_bytes), valid, list(reloptions or []))
 
 
 def maintenance_work_mem() -> int:

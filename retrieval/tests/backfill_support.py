@@ -1,4 +1,4 @@
-"""What the tests of backfill_embeddings share: messages, and the command here or in a process of its own."""
+"""Shared by the tests of backfill_embeddings: messages, and the command in a process or here."""
 
 import subprocess
 import sys
@@ -16,17 +16,19 @@ from tests.support import ROOT, clean_environment, database_url
 CHAT, PASSAGE = "standalone_chat_messages", "chat_messages"
 PARENTS = {CHAT: "chat_id", PASSAGE: "passage_id"}
 PATIENCE_S = 60
-OURS = "application_name = 'verse-backfill'"  # sessions of the command in processes of their own
-SAY = """
+# The sessions of the command when it runs in a process.
+IS_OUR_SESSION = "application_name = 'verse-backfill'"
+INSERT_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
-    SELECT %s, %s, 'user', content, now() FROM unnest(%s::text[]) WITH ORDINALITY t(content, n) ORDER BY n
+    SELECT %s, %s, 'user', content, now()
+    FROM unnest(%s::text[]) WITH ORDINALITY t(content, n) ORDER BY n
     RETURNING id
 """
 
 
 @dataclass(frozen=True)
 class Done:
-    """How the command ended."""
+    """The exit code and the output of the command."""
 
     code: int
     out: str
@@ -34,19 +36,21 @@ class Done:
 
     @property
     def lines(self) -> list[str]:
-        """What it printed."""
+        """Of standard output."""
         return self.out.splitlines()
 
 
-def say(
+def add_messages(
     user: User, contents: list[str], *, table: str = CHAT, parent: int | None = None
 ) -> list[int]:
-    """The user's messages, in a conversation of their own unless ``parent`` is given; their ids."""
+    """Add messages of the user, in a new conversation unless ``parent`` is given; their ids."""
     if parent is None:
         parent = (StandaloneChat if table == CHAT else Passage).objects.create(user=user).pk
     return [
         row[0]
-        for row in query(SAY.format(table=table, parent=PARENTS[table]), user.pk, parent, contents)
+        for row in query(
+            INSERT_MESSAGES.format(table=table, parent=PARENTS[table]), user.pk, parent, contents
+        )
     ]
 
 
@@ -57,13 +61,13 @@ def query(sql: str, *params: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def embedded(table: str = CHAT) -> set[str]:
+def embedded_texts(table: str = CHAT) -> set[str]:
     """The texts that have a vector."""
     return {row[0] for row in query(f"SELECT content FROM {table} WHERE embedding IS NOT NULL")}
 
 
-def set_aside() -> list[str]:
-    """The reasons of the rows that were."""
+def failure_reasons() -> list[str]:
+    """Why rows were set aside."""
     return [
         row[0]
         for row in query(
@@ -73,7 +77,7 @@ def set_aside() -> list[str]:
 
 
 def run(*arguments: str, pause: bool = False) -> Done:
-    """The command in this process; without the second's rest between batches unless ``pause``."""
+    """The command in this process; without a pause between batches unless ``pause``."""
     out, err = StringIO(), StringIO()
     rest = [] if pause or "--sleep" in arguments else ["--sleep", "0"]
     try:
@@ -83,47 +87,51 @@ def run(*arguments: str, pause: bool = False) -> Done:
     return Done(0, out.getvalue(), err.getvalue())
 
 
-def begin(
+def start(
     base_url: str,
     *arguments: str,
     url: str | None = None,
     terminal: int | None = None,
     **environment: str,
 ) -> "subprocess.Popen[str]":
-    """The command in a process of its own, on the tests' database or that of ``url``; its output on ``terminal``."""
+    """Start the command in a process, on the tests' database or ``url``, perhaps on a terminal."""
     rest = [] if "--sleep" in arguments else ["--sleep", "0"]
-    values = {
-        "DATABASE_URL": named(url or database_url(connection)), "SECRET_KEY": "test", "OPENAI_BASE_URL": base_url,
+    settings = {
+        "DATABASE_URL": with_application_name(url or database_url(connection)),
+        "SECRET_KEY": "test",
+        "OPENAI_BASE_URL": base_url,
         "OPENAI_API_KEY": "sk-test-0123456789",
-    } | environment  # fmt: skip
+    }
+    output = terminal or subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "manage.py", "backfill_embeddings", *arguments, *rest], cwd=ROOT, text=True,
-        stdout=terminal or subprocess.PIPE, stderr=terminal or subprocess.PIPE, env=clean_environment(**values),
+        [sys.executable, "manage.py", "backfill_embeddings", *arguments, *rest],
+        cwd=ROOT, text=True, stdout=output, stderr=output,
+        env=clean_environment(**settings | environment),
     )  # fmt: skip
 
 
-def named(url: str) -> str:
-    """The URL whose sessions are OURS."""
+def with_application_name(url: str) -> str:
+    """The URL, with an application name by which IS_OUR_SESSION finds its sessions."""
     return f"{url}{'&' if '?' in url else '?'}application_name=verse-backfill"
 
 
-def end_of(process: "subprocess.Popen[str]") -> Done:
-    """Wait for it."""
+def wait_for_end(process: "subprocess.Popen[str]") -> Done:
+    """Wait for the process to end."""
     out, err = process.communicate(timeout=PATIENCE_S)
     return Done(process.returncode, out, err)
 
 
-def run_apart(base_url: str, *arguments: str, url: str | None = None, **environment: str) -> Done:
-    """``begin`` to its end."""
-    return end_of(begin(base_url, *arguments, url=url, terminal=None, **environment))
+def run_process(base_url: str, *arguments: str, url: str | None = None, **environment: str) -> Done:
+    """``start``, then wait for the end."""
+    return wait_for_end(start(base_url, *arguments, url=url, terminal=None, **environment))
 
 
-def one_line(err: str) -> str:
-    """What a process said on standard error, without Django's word before it."""
+def only_line(err: str) -> str:
+    """The one line on standard error, without Django's prefix."""
     assert len(err.strip().splitlines()) == 1, err
     return err.strip().removeprefix("CommandError: ")
 
 
 def texts(count: int, about: str = "bread") -> list[str]:
-    """So many different ones."""
+    """``count`` different texts."""
     return [f"Number {number} of what I said about {about}" for number in range(count)]

@@ -1,9 +1,10 @@
-"""backfill_embeddings: which rows are embedded, once each, and what it says of them."""
+"""backfill_embeddings: which rows are embedded, once each, and what it prints."""
 
 import json
 from collections import Counter
 from itertools import pairwise
 from threading import Thread
+from typing import cast
 
 import pytest
 from django.contrib.auth.models import User
@@ -19,11 +20,11 @@ from retrieval.models import message_tables
 from retrieval.tests.backfill_support import (
     CHAT,
     PASSAGE,
-    embedded,
+    add_messages,
+    embedded_texts,
+    failure_reasons,
     query,
     run,
-    say,
-    set_aside,
     texts,
 )
 from retrieval.token_count import count_tokens
@@ -32,16 +33,16 @@ from tests.support import database_url
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
 
-def asked(fake: FakeOpenAI) -> Counter[str]:
-    """How often the service was asked for each text."""
+def request_counts(fake: FakeOpenAI) -> Counter[str]:
+    """How often each text was sent to the service."""
     return Counter(text for request in fake.embeddings.requests for text in request.texts)
 
 
-def test_each_batch_is_a_line_with_what_was_done_in_the_table(
+def test_each_batch_is_a_line_with_the_progress_in_its_table(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(25))
-    say(alice, texts(10), table=PASSAGE)
+    add_messages(alice, texts(25))
+    add_messages(alice, texts(10), table=PASSAGE)
     done = run("--batch-size", "10")
     assert done.code == 0
     assert [line for line in done.lines if "batch" in line] == [
@@ -50,8 +51,8 @@ def test_each_batch_is_a_line_with_what_was_done_in_the_table(
         "standalone_chat_messages: batch 3, 5 embedded, 0 failed, 25/25 (100.0%)",
         "chat_messages: batch 1, 10 embedded, 0 failed, 10/10 (100.0%)",
     ]
-    assert embedded() == set(texts(25))
-    assert embedded(PASSAGE) == set(texts(10))
+    assert embedded_texts() == set(texts(25))
+    assert embedded_texts(PASSAGE) == set(texts(10))
     assert query("SELECT count(*), count(bits), count(model) FROM message_memories") == [
         (35, 35, 35)
     ]
@@ -62,7 +63,7 @@ def test_each_batch_is_a_line_with_what_was_done_in_the_table(
 
 
 def test_the_oldest_are_embedded_first(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(30))
+    add_messages(alice, texts(30))
     run("--batch-size", "7", "--workers", "3")
     assert [text for request in remembering.embeddings.requests for text in request.texts] == texts(
         30
@@ -70,10 +71,10 @@ def test_the_oldest_are_embedded_first(alice: User, remembering: FakeOpenAI) -> 
 
 
 @pytest.mark.parametrize("model", [None, 2])
-def test_the_next_rows_are_read_from_the_index_though_the_planner_thinks_that_all_are_pending(
+def test_next_rows_come_from_the_index_even_if_all_seem_pending(
     model: int | None, alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(3_000))
+    add_messages(alice, texts(3_000))
     query("UPDATE message_memories SET model = %s", model)
     query(f"ANALYZE message_memories, {CHAT}, standalone_chats")
     params = {"after": 0, "limit": 100, "model": model}
@@ -87,21 +88,23 @@ def test_the_next_rows_are_read_from_the_index_though_the_planner_thinks_that_al
     assert "Sort" not in plan
 
 
-def test_one_poisoned_text_is_set_aside_and_the_others_of_its_batch_are_embedded(
+def test_a_refused_text_is_set_aside_and_the_rest_embedded(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    (poisoned,) = say(alice, ["Tell me about POISON."])
-    say(alice, texts(999))
+    (poisoned,) = add_messages(alice, ["Tell me about POISON."])
+    add_messages(alice, texts(999))
     remembering.embeddings.refuse_text("POISON")
     done = run()
     assert done.code == 1
-    assert embedded() == set(texts(999))
-    assert set_aside() == ["the service refused the text: status 400 (content_filter)"]
+    assert embedded_texts() == set(texts(999))
+    assert failure_reasons() == ["the service refused the text: status 400 (content_filter)"]
     assert (
         "standalone_chat_messages: batch 1, 99 embedded, 1 failed, 100/1000 (10.0%)" in done.lines
     )
     assert done.err == "1 messages were refused by the service; --retry-failed tries them again"
-    assert max(count for text, count in asked(remembering).items() if text in texts(999)) <= 8
+    assert (
+        max(count for text, count in request_counts(remembering).items() if text in texts(999)) <= 8
+    )
 
     before = len(remembering.embeddings.requests)
     assert run().code == 1
@@ -110,66 +113,64 @@ def test_one_poisoned_text_is_set_aside_and_the_others_of_its_batch_are_embedded
     assert remembering.embeddings.requests[before].texts == ["Tell me about POISON."]
 
     StandaloneChatMessage.objects.filter(pk=poisoned).update(content="Tell me about bread.")
-    assert set_aside() == []
+    assert failure_reasons() == []
     assert run().code == 0
-    assert "Tell me about bread." in embedded()
+    assert "Tell me about bread." in embedded_texts()
 
 
 @pytest.mark.soak  # the pauses of 15 s after three failures in a row
-def test_a_text_for_which_no_vector_comes_is_set_aside_too(
+def test_a_text_without_a_usable_vector_is_set_aside(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 1
-    say(alice, ["ODD", *texts(2)])
+    add_messages(alice, ["ODD", *texts(2)])
     remembering.embeddings.when("ODD", Lie("wrong_size"))
     assert run().code == 1
-    assert embedded() == set(texts(2))
-    assert set_aside() == ["the service's answer was not usable: a vector has not 1536 numbers"]
+    assert embedded_texts() == set(texts(2))
+    assert failure_reasons() == [
+        "the service's answer was not usable: a vector has not 1536 numbers"
+    ]
 
 
-def test_what_was_set_aside_is_embedded_by_retry_failed_once_the_service_takes_it(
+def test_retry_failed_embeds_messages_that_were_set_aside(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, ["POISON", *texts(5)])
+    add_messages(alice, ["POISON", *texts(5)])
     remembering.embeddings.refuse_text("POISON")
     run()
     remembering.embeddings.reset()
     assert run().code == 1
     assert run("--retry-failed").code == 0
-    assert "POISON" in embedded()
-    assert set_aside() == []
+    assert "POISON" in embedded_texts()
+    assert failure_reasons() == []
 
 
-def test_equal_texts_are_bought_once_for_a_user_and_again_for_another(
+def test_equal_texts_are_bought_once_per_user(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
     remembering.embeddings.default = Vectors(delay_s=0.1)
     for table in (CHAT, PASSAGE):
-        say(alice, ["Yes", "No", "Yes"] * 10, table=table)
-    say(bob, ["Yes"] * 10)
-    done = run(
-        "--batch-size", "4", "--workers", "4"
-    )  # with calls under way that have not brought the vector yet
+        add_messages(alice, ["Yes", "No", "Yes"] * 10, table=table)
+    add_messages(bob, ["Yes"] * 10)
+    done = run("--batch-size", "4", "--workers", "4")  # equal texts while their call still runs
     assert done.code == 0
     assert "70 embedded" in done.out
-    assert asked(remembering) == {"Yes": 2, "No": 1}
+    assert request_counts(remembering) == {"Yes": 2, "No": 1}
 
 
-def test_a_refused_text_that_comes_twice_is_refused_for_both(
+def test_a_refused_text_that_occurs_twice_is_sent_once(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, ["POISON", "bread", "POISON", "cake"])
+    add_messages(alice, ["POISON", "bread", "POISON", "cake"])
     remembering.embeddings.refuse_text("POISON")
     run("--batch-size", "1", "--workers", "4")
-    assert len(set_aside()) == 2
-    assert asked(remembering)["POISON"] == 1
-    assert embedded() == {"bread", "cake"}
+    assert len(failure_reasons()) == 2
+    assert request_counts(remembering)["POISON"] == 1
+    assert embedded_texts() == {"bread", "cake"}
 
 
-def test_an_edit_and_a_deletion_while_the_service_works_win(
-    alice: User, remembering: FakeOpenAI
-) -> None:
-    ids = say(alice, texts(10))
+def test_edits_and_deletions_during_a_call_win(alice: User, remembering: FakeOpenAI) -> None:
+    ids = add_messages(alice, texts(10))
     remembering.embeddings.default = Vectors(delay_s=0.5)
     url = database_url(connection)
 
@@ -184,100 +185,103 @@ def test_an_edit_and_a_deletion_while_the_service_works_win(
     done = run()
     thread.join()
     assert "standalone_chat_messages: batch 1, 8 embedded, 0 failed, 10/10 (100.0%)" in done.lines
-    assert embedded() == set(texts(10)) - {texts(10)[3], texts(10)[4]}
+    assert embedded_texts() == set(texts(10)) - {texts(10)[3], texts(10)[4]}
     assert "8 embedded" in done.out
     assert "1 pending" in done.out
     assert query("SELECT count(*) FROM message_memories") == [(9,)]
     assert run().code == 0
-    assert "Edited" in embedded()
+    assert "Edited" in embedded_texts()
 
 
-def test_what_a_switch_turns_off_is_neither_counted_nor_embedded(
+def test_switched_off_messages_are_neither_counted_nor_embedded(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
-    say(bob, ["Mine"])
+    add_messages(bob, ["Mine"])
     MemorySwitch.objects.create(user=bob, enabled=False)
     hidden = StandaloneChat.objects.create(user=alice, memory=False)
-    say(alice, ["Off the record"], parent=hidden.pk)
-    say(alice, ["Remember this"])
+    add_messages(alice, ["Off the record"], parent=hidden.pk)
+    add_messages(alice, ["Remember this"])
     assert "standalone_chat_messages: 1 pending" in run("--dry-run").out
     done = run("--json")
     assert json.loads(done.out)["pending"] == 0
-    assert asked(remembering) == {"Remember this": 1}
+    assert request_counts(remembering) == {"Remember this": 1}
     MemorySwitch.objects.update(enabled=True)
     StandaloneChat.objects.update(memory=True)
     assert run().code == 0
-    assert embedded() == {"Mine", "Off the record", "Remember this"}
+    assert embedded_texts() == {"Mine", "Off the record", "Remember this"}
 
 
 def test_limit_counts_over_both_tables(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(10))
-    say(alice, texts(10, "cake"), table=PASSAGE)
+    add_messages(alice, texts(10))
+    add_messages(alice, texts(10, "cake"), table=PASSAGE)
     done = run("--limit", "14", "--batch-size", "4")
     assert done.code == 0
     assert "Stopped by --limit; run it again to go on with the 6 pending" in done.out
-    assert (len(embedded()), len(embedded(PASSAGE))) == (10, 4)
+    assert (len(embedded_texts()), len(embedded_texts(PASSAGE))) == (10, 4)
     assert json.loads(run("--limit", "2", "--json").out)["stopped_by"] == "limit"
     rest = run("--limit", "4")
     assert "Stopped by" not in rest.out  # there was no more to do
-    assert len(embedded(PASSAGE)) == 10
+    assert len(embedded_texts(PASSAGE)) == 10
 
 
-def test_one_table_alone(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(3))
-    say(alice, texts(3, "cake"), table=PASSAGE)
+def test_table_restricts_the_run_to_one_table(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(3))
+    add_messages(alice, texts(3, "cake"), table=PASSAGE)
     assert run("--table", PASSAGE).code == 0
-    assert (len(embedded()), len(embedded(PASSAGE))) == (0, 3)
+    assert (len(embedded_texts()), len(embedded_texts(PASSAGE))) == (0, 3)
 
 
 def test_max_cost_is_never_exceeded(alice: User, remembering: FakeOpenAI) -> None:
     remembering.embeddings.count_tokens = count_tokens
     lengths = [3, 400, 1, 1500, 20, 700, 5, 2600, 2, 90] * 10
-    say(alice, [f"{number}: " + "bread " * length for number, length in enumerate(lengths)])
+    add_messages(
+        alice, [f"{number}: " + "bread " * length for number, length in enumerate(lengths)]
+    )
     done = run("--max-cost", "0.0001", "--batch-size", "3", "--workers", "2")  # 5,000 tokens
     assert done.code == 0
-    paid = sum(count_tokens(text) for text in asked(remembering).elements())
+    paid = sum(count_tokens(text) for text in request_counts(remembering).elements())
     assert 2_000 < paid <= 5_000
-    assert 0 < len(embedded()) < 100
-    assert (
-        f"Stopped by --max-cost; run it again to go on with the {100 - len(embedded())} pending"
-        in done.out
-    )
+    assert 0 < len(embedded_texts()) < 100
+    left = 100 - len(embedded_texts())
+    assert f"Stopped by --max-cost; run it again to go on with the {left} pending" in done.out
     assert f"({paid:,} tokens, $0.000" in done.out
     before = len(remembering.embeddings.requests)
     assert run("--max-cost", "0").code == 0
     assert len(remembering.embeddings.requests) == before
 
 
-def test_a_batch_is_one_call_within_the_services_limits(
+def test_a_batch_is_one_call_within_the_service_limits(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 30
     remembering.embeddings.count_tokens = count_tokens
-    say(alice, [f"{number} " + "bread " * 8_000 for number in range(38)])  # 304,000 tokens
+    add_messages(alice, [f"{number} " + "bread " * 8_000 for number in range(38)])  # 304,000 tokens
     assert run("--batch-size", "100").code == 0
-    assert len(embedded()) == 38
+    assert len(embedded_texts()) == 38
     assert len(remembering.embeddings.requests) == 2
 
 
-def test_workers_are_so_many_calls_at_once(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(40))
+def test_workers_is_the_number_of_concurrent_calls(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(40))
     remembering.embeddings.default = Vectors(delay_s=0.3)
     assert run("--batch-size", "5", "--workers", "4").code == 0
-    spans = [(one.arrived_at, one.finished_at or 0) for one in remembering.embeddings.requests]
+    spans = [
+        (request.arrived_at, request.finished_at or 0)
+        for request in remembering.embeddings.requests
+    ]
     at_once = [sum(begin <= moment < end for begin, end in spans) for moment, _ in spans]
     assert max(at_once) == 4
 
 
-def test_sleep_is_between_batches(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(6))
+def test_sleep_pauses_between_batches(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(6))
     assert run("--batch-size", "2", "--sleep", "0.4").code == 0
-    began = [one.arrived_at for one in remembering.embeddings.requests]
-    assert all(later - before >= 0.4 for before, later in pairwise(began))
+    started = [request.arrived_at for request in remembering.embeddings.requests]
+    assert all(later - before >= 0.4 for before, later in pairwise(started))
 
 
 def test_dry_run_changes_nothing(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(5))
+    add_messages(alice, texts(5))
     query("DELETE FROM message_memories")
     done = run("--dry-run")
     assert done.code == 0
@@ -288,29 +292,30 @@ def test_dry_run_changes_nothing(alice: User, remembering: FakeOpenAI) -> None:
     assert json.loads(run("--dry-run", "--json").out)["pending"] == {CHAT: 5, PASSAGE: 0}
 
 
-def test_json_is_one_object_on_standard_output(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(5))
+def test_json_prints_one_object_on_standard_output(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(5))
     done = run("--json", "--batch-size", "2")
     assert json.loads(done.out) == {
         "embedded": 5, "failed": 0, "pending": 0, "tokens": sum(map(count_tokens, texts(5))),
-        "cost_usd": pytest.approx(sum(map(count_tokens, texts(5))) * 2e-8, abs=1e-6), "stopped_by": None,
+        "cost_usd": pytest.approx(sum(map(count_tokens, texts(5))) * 2e-8, abs=1e-6),
+        "stopped_by": None,
     }  # fmt: skip
     assert "batch 3, 1 embedded" in done.err
 
 
-def test_what_calls_cost_is_kept_by_day(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(5))
+def test_the_cost_of_calls_is_stored_by_day(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(5))
     run("--batch-size", "2")
-    kept = query("SELECT model, outcome, calls::int, texts::int, tokens::int FROM embedding_usage")
-    assert kept == [("text-embedding-3-small", "ok", 3, 5, sum(map(count_tokens, texts(5))))]
+    usage = query("SELECT model, outcome, calls::int, texts::int, tokens::int FROM embedding_usage")
+    assert usage == [("text-embedding-3-small", "ok", 3, 5, sum(map(count_tokens, texts(5))))]
 
 
-def test_after_a_change_of_model_what_the_old_one_embedded_is_pending(
+def test_after_a_model_switch_messages_of_the_old_model_are_pending(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(5))
+    add_messages(alice, texts(5))
     run()
-    say(alice, ["New"])
+    add_messages(alice, ["New"])
     query("UPDATE embedding_models SET current = false")
     query("INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-large', true)")
     with pytest.MonkeyPatch.context() as patch:
@@ -325,38 +330,42 @@ def test_after_a_change_of_model_what_the_old_one_embedded_is_pending(
     assert models == [("text-embedding-3-large",)]
 
 
-def test_the_least_similarity_is_measured_after_a_run_that_embedded_and_once_a_day(
+def test_min_similarity_is_measured_after_a_run_at_most_daily(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(25, "bread"))
-    say(bob, texts(25, "the sea"), table=PASSAGE)
+    add_messages(alice, texts(25, "bread"))
+    add_messages(bob, texts(25, "the sea"), table=PASSAGE)
     run("--limit", "30")
-    assert least() is None  # too few to tell
+    assert stored_min_similarity() is None  # too few to tell
     run()
-    first = least()
-    assert first == pytest.approx(quantile_of_strangers(), abs=1e-4)
-    say(bob, texts(25, "bread"))
+    first = stored_min_similarity()
+    assert first == pytest.approx(quantile_between_users(), abs=1e-4)
+    add_messages(bob, texts(25, "bread"))
     run()
-    assert least() == first
+    assert stored_min_similarity() == first
     query("UPDATE embedding_models SET measured_at = now() - interval '25 hours'")
     run()  # nothing is embedded
-    assert least() == first
-    say(bob, ["The sea is as ever."])
+    assert stored_min_similarity() == first
+    add_messages(bob, ["The sea is as ever."])
     run()
-    assert least() == pytest.approx(quantile_of_strangers(), abs=1e-4)
-    assert least() != first
+    assert stored_min_similarity() == pytest.approx(quantile_between_users(), abs=1e-4)
+    assert stored_min_similarity() != first
 
 
-def least() -> float | None:
-    """What the database has for the current model."""
-    return query("SELECT min_similarity FROM embedding_models WHERE current")[0][0]  # type: ignore[no-any-return]
+def stored_min_similarity() -> float | None:
+    """The database's value for the current model."""
+    rows = query("SELECT min_similarity FROM embedding_models WHERE current")
+    return cast("float | None", rows[0][0])
 
 
-def quantile_of_strangers() -> float:
-    """That of the similarities of each two embedded messages of different users."""
+def quantile_between_users() -> float:
+    """The quantile of similarities between messages of two users, computed from all pairs."""
     embedded = " UNION ALL ".join(
-        f"SELECT user_id, embedding FROM {one}" for one in (CHAT, PASSAGE)
+        f"SELECT user_id, embedding FROM {table}" for table in (CHAT, PASSAGE)
     )
-    pairs = "SELECT 1 - (a.embedding <=> b.embedding) AS near FROM said a JOIN said b ON a.user_id < b.user_id"
-    quantile = f"SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY near) FROM ({pairs}) pairs"
-    return float(query(f"WITH said AS ({embedded}) {quantile}")[0][0])
+    pairs = (
+        "SELECT 1 - (a.embedding <=> b.embedding) AS similarity"
+        " FROM embedded a JOIN embedded b ON a.user_id < b.user_id"
+    )
+    quantile = "SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY similarity)"
+    return float(query(f"WITH embedded AS ({embedded}) {quantile} FROM ({pairs}) pairs")[0][0])

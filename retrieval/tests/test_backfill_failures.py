@@ -1,4 +1,4 @@
-"""backfill_embeddings: each way to fail is one line and exit code 1; nothing is half written, a next run goes on."""
+"""backfill_embeddings: each failure is one line and exit code 1, and the next run goes on."""
 
 import contextlib
 import io
@@ -19,20 +19,20 @@ from retrieval.embeddings import circuit_breaker, embedding_service, errors
 from retrieval.management.operator_command import NOT_MIGRATED
 from retrieval.tests.backfill_support import (
     CHAT,
-    OURS,
+    IS_OUR_SESSION,
     PASSAGE,
     PATIENCE_S,
     Done,
-    begin,
-    embedded,
-    end_of,
-    one_line,
+    add_messages,
+    embedded_texts,
+    failure_reasons,
+    only_line,
     query,
     run,
-    run_apart,
-    say,
-    set_aside,
+    run_process,
+    start,
     texts,
+    wait_for_end,
 )
 from tests.databases import Database
 from tests.support import database_url
@@ -43,33 +43,33 @@ NO_KEY = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=lo
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits of some milliseconds where the run would wait seconds."""
+    """Waits of some milliseconds instead of seconds."""
     monkeypatch.setattr(embedding_calls, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(circuit_breaker, "OPEN_S", 0.01)
 
 
-def forget_words() -> None:
-    """As if the messages came before recall's triggers."""
+def delete_memories() -> None:
+    """As if the messages were older than memory's triggers."""
     query("DELETE FROM message_memories")
 
 
-def test_without_a_key_it_fills_for_words_and_says_what_is_missing(
+def test_without_a_key_it_indexes_words_and_names_the_setting(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.OPENAI_API_KEY = ""
-    say(alice, texts(5))
-    forget_words()
+    add_messages(alice, texts(5))
+    delete_memories()
     done = run()
     assert (done.code, done.err) == (1, NO_KEY)
     assert query("SELECT count(*) FROM message_memories") == [(5,)]
     assert f"{CHAT}: 5 messages indexed for recall by words" in done.lines
 
 
-def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done_its_work(
+def test_with_embeddings_none_it_indexes_words_and_succeeds(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
-    say(alice, texts(5))
-    forget_words()
+    add_messages(alice, texts(5))
+    delete_memories()
     settings.EMBEDDINGS = "none"
     nothing = (
         "EMBEDDINGS=none: recall goes by words, nothing is embedded. "
@@ -84,17 +84,19 @@ def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done
     assert (done.code, done.err) == (0, "")
     assert done.lines == [f"{CHAT}: 5 messages indexed for recall by words", nothing]
     query(
-        "UPDATE message_memories SET embedding_error = 'refused' WHERE id = (SELECT min(id) FROM message_memories)"
+        "UPDATE message_memories SET embedding_error = 'refused'"
+        " WHERE id = (SELECT min(id) FROM message_memories)"
     )
     again = run("--json")
     assert (again.code, json.loads(again.out)) == (0, {
-        "embedded": 0, "failed": 1, "pending": 4, "tokens": 0, "cost_usd": 0.0, "stopped_by": "EMBEDDINGS=none",
+        "embedded": 0, "failed": 1, "pending": 4, "tokens": 0, "cost_usd": 0.0,
+        "stopped_by": "EMBEDDINGS=none",
     })  # fmt: skip
     assert remembering.embeddings.requests == []
 
 
 @pytest.mark.parametrize(
-    ("refusal", "said"),
+    ("refusal", "message"),
     [
         (Refuse(401), "the service refused the key: status 401 (invalid_api_key)"),
         (Refuse(403), "the service refused the key: status 403"),
@@ -105,22 +107,22 @@ def test_where_nothing_is_to_be_embedded_it_fills_for_words_says_so_and_has_done
         (Refuse(404, "model_not_found"), "the service refused: status 404 (model_not_found)"),
     ],
 )
-def test_what_another_try_will_not_mend_ends_it_at_once(
-    refusal: Refuse, said: str, alice: User, remembering: FakeOpenAI
+def test_permanent_refusals_end_the_run_at_once(
+    refusal: Refuse, message: str, alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(30))
+    add_messages(alice, texts(30))
     remembering.embeddings.default = refusal
     done = run("--batch-size", "5", "--workers", "2")
-    assert (done.code, done.err) == (1, said)
+    assert (done.code, done.err) == (1, message)
     assert len(remembering.embeddings.requests) <= 2
-    assert set_aside() == []
-    assert embedded() == set()
+    assert failure_reasons() == []
+    assert embedded_texts() == set()
 
 
-def test_a_setting_that_is_refused_for_every_text_sets_none_aside(
+def test_a_setting_refused_for_every_text_sets_none_aside(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(30))
+    add_messages(alice, texts(30))
     remembering.embeddings.default = Refuse(
         400, message="This model does not support specifying dimensions."
     )
@@ -130,38 +132,41 @@ def test_a_setting_that_is_refused_for_every_text_sets_none_aside(
         done.err
         == "it takes no text at all with these settings; the service refused the text: status 400"
     )
-    assert set_aside() == []
+    assert failure_reasons() == []
 
 
-def test_a_setting_that_is_refused_from_the_middle_on_sets_none_aside(
+def test_a_setting_refused_after_some_batches_sets_none_aside(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(30))
+    add_messages(alice, texts(30))
     remembering.embeddings.script(Vectors())
     remembering.embeddings.default = Refuse(400)
     done = run("--batch-size", "10")
     assert done.code == 1
     assert done.err.startswith("it takes no text at all")
-    assert len(embedded()) == 10
-    assert set_aside() == []
+    assert len(embedded_texts()) == 10
+    assert failure_reasons() == []
 
 
-def test_another_model_than_the_stored_one_is_named_before_any_call(
+def test_a_different_stored_model_is_named_before_any_call(
     alice: User, remembering: FakeOpenAI
 ) -> None:
     query("INSERT INTO embedding_models (name, current) VALUES ('text-embedding-ada-002', true)")
-    say(alice, texts(5))
+    add_messages(alice, texts(5))
     done = run()
     assert done.code == 1
-    named = "the stored vectors come from the model text-embedding-ada-002, the settings name text-embedding-3-small"
-    assert done.err.startswith(named)
+    names = (
+        "the stored vectors come from the model text-embedding-ada-002,"
+        " the settings name text-embedding-3-small"
+    )
+    assert done.err.startswith(names)
     assert remembering.embeddings.requests == []
 
 
-def test_a_switch_of_models_meanwhile_ends_it_without_a_row_of_the_wrong_one(
+def test_a_model_switch_ends_the_run_without_mixed_vectors(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(20))
+    add_messages(alice, texts(20))
     remembering.embeddings.script(Vectors(), Vectors(delay_s=1))
     url = database_url(connection)
 
@@ -172,7 +177,8 @@ def test_a_switch_of_models_meanwhile_ends_it_without_a_row_of_the_wrong_one(
         with psycopg.connect(url, autocommit=True) as other:
             other.execute("UPDATE embedding_models SET current = false")
             other.execute(
-                "INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-large', true)"
+                "INSERT INTO embedding_models (name, current)"
+                " VALUES ('text-embedding-3-large', true)"
             )
 
     thread = Thread(target=switch)
@@ -184,16 +190,16 @@ def test_a_switch_of_models_meanwhile_ends_it_without_a_row_of_the_wrong_one(
         "come from the model text-embedding-3-large, the settings name text-embedding-3-small"
         in done.err
     )
-    assert len(embedded()) == 5
+    assert len(embedded_texts()) == 5
     assert len(remembering.embeddings.requests) == 2
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_service_that_stays_away_is_waited_for_and_then_left_to_the_operator(
+def test_a_service_that_stays_away_ends_the_run_after_retries(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.1
-    say(alice, texts(30))
+    add_messages(alice, texts(30))
     remembering.embeddings.script(Vectors())
     remembering.embeddings.default = Refuse(503)
     done = run("--batch-size", "10")
@@ -203,27 +209,27 @@ def test_a_service_that_stays_away_is_waited_for_and_then_left_to_the_operator(
     )
     assert "\n" not in done.err
     assert sum("; trying again in 0 s" in line for line in done.lines) >= embedding_calls.TRIES - 1
-    assert len(embedded()) == 10
-    assert set_aside() == []
+    assert len(embedded_texts()) == 10
+    assert failure_reasons() == []
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("failure", [Refuse(500), Lie("too_few"), Lie("nan"), Html()])
-def test_a_service_that_comes_back_is_gone_on_with(
+def test_the_run_goes_on_when_the_service_comes_back(
     failure: Refuse | Lie | Html, alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.2
-    say(alice, texts(20))
+    add_messages(alice, texts(20))
     remembering.embeddings.script(*[failure] * 6)
     assert run("--batch-size", "10").code == 0
-    assert embedded() == set(texts(20))
+    assert embedded_texts() == set(texts(20))
 
 
-def test_the_time_that_the_service_asks_for_is_waited(
+def test_it_waits_as_long_as_retry_after_says(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 1
-    say(alice, texts(3))
+    add_messages(alice, texts(3))
     remembering.embeddings.script(Refuse(429, headers={"Retry-After": "2"}))
     done = run()
     assert done.code == 0
@@ -232,46 +238,45 @@ def test_the_time_that_the_service_asks_for_is_waited(
     assert second.arrived_at - first.arrived_at >= 2
 
 
-def test_a_service_that_wants_to_be_left_alone_for_long_ends_it(
-    alice: User, remembering: FakeOpenAI
-) -> None:
-    say(alice, texts(3))
+def test_a_long_retry_after_ends_the_run(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(3))
     remembering.embeddings.script(Refuse(429, headers={"Retry-After": "3600"}))
     done = run()
     assert (done.code, done.err) == (1, "the service failed: status 429 (rate_limit_exceeded)")
     assert len(remembering.embeddings.requests) == 1
 
 
-def test_what_other_workers_have_paid_for_is_kept_when_one_fails(
+def test_vectors_of_other_workers_are_stored_when_one_fails(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(40))
+    add_messages(alice, texts(40))
     remembering.embeddings.when(f"{texts(40)[0]}", Refuse(401))
     remembering.embeddings.default = Vectors(delay_s=0.2)
     done = run("--batch-size", "10", "--workers", "4")
     assert done.code == 1
-    assert embedded() == set(texts(40)[10:])
+    assert embedded_texts() == set(texts(40)[10:])
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_a_halved_batch_has_paid_for_is_kept_when_the_service_goes_away(
+def test_vectors_of_a_halved_batch_are_stored_when_calls_fail(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, [*texts(8), "POISON"])
+    add_messages(alice, [*texts(8), "POISON"])
     remembering.embeddings.refuse_text("POISON")
     remembering.embeddings.script(Vectors())
     remembering.embeddings.default = Refuse(401)
     assert run().code == 1
-    assert embedded() == set(texts(4))
+    assert embedded_texts() == set(texts(4))
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--batch-size", "0"], ["--batch-size", "-5"], ["--batch-size", "ten"], ["--limit", "0"], ["--table", "users"],
-     ["--max-cost", "-1"], ["--max-cost", "nan"], ["--workers", "0"], ["--sleep", "-1"], ["--fast"]],
+    [["--batch-size", "0"], ["--batch-size", "-5"], ["--batch-size", "ten"], ["--limit", "0"],
+     ["--table", "users"], ["--max-cost", "-1"], ["--max-cost", "nan"], ["--workers", "0"],
+     ["--sleep", "-1"], ["--fast"]],
     ids=" ".join,
 )  # fmt: skip
-def test_wrong_usage_is_exit_code_2(wrong: list[str]) -> None:
+def test_wrong_usage_exits_2(wrong: list[str]) -> None:
     err = io.StringIO()
     with contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
         ManagementUtility(["manage.py", "backfill_embeddings", *wrong]).execute()
@@ -279,13 +284,13 @@ def test_wrong_usage_is_exit_code_2(wrong: list[str]) -> None:
     assert "error:" in err.getvalue()
 
 
-def test_from_the_first_schema_it_says_to_migrate_then_fills_and_embeds_what_was_said_before(
+def test_old_schemas_must_be_migrated_then_earlier_messages_are_embedded(
     database: Database, remembering: FakeOpenAI
 ) -> None:
-    """With the extension in a schema that no search_path names."""
+    """With the extension in a schema that is on no search_path."""
 
     def run_there(**environment: str) -> Done:
-        return run_apart(remembering.base_url, url=database.url, **environment)
+        return run_process(remembering.base_url, url=database.url, **environment)
 
     database.run("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     database.run(f"ALTER DATABASE {database.name} SET search_path = public")
@@ -294,14 +299,15 @@ def test_from_the_first_schema_it_says_to_migrate_then_fills_and_embeds_what_was
         database.add_message(f"Dog number {number} barked.")
     for migration in ("0004_vector_indexes", "0005_backfill"):
         done = run_there()
-        assert (done.code, one_line(done.err)) == (1, NOT_MIGRATED)
+        assert (done.code, only_line(done.err)) == (1, NOT_MIGRATED)
         database.migrate("chat", migration)
     assert remembering.embeddings.requests == []
     done = run_there(OPENAI_API_KEY="")
-    assert (done.code, one_line(done.err)) == (1, NO_KEY)
+    assert (done.code, only_line(done.err)) == (1, NO_KEY)
     owner = "(SELECT min(id) FROM auth_user)::bigint"
-    found = f"SELECT count(*) FROM message_memories WHERE terms && message_terms({owner}, 'barking dogs')"
-    assert database.run(found) == [(6,)]
+    terms = f"message_terms({owner}, 'barking dogs')"
+    matches = f"SELECT count(*) FROM message_memories WHERE terms && {terms}"
+    assert database.run(matches) == [(6,)]
     assert run_there().code == 0
     assert database.run("SELECT count(*), count(bits), count(model) FROM message_memories") == [
         (6, 6, 6)
@@ -309,50 +315,50 @@ def test_from_the_first_schema_it_says_to_migrate_then_fills_and_embeds_what_was
     for table in (CHAT, PASSAGE):
         assert database.run(f"SELECT count(embedding) FROM {table}") == [(3,)]
     database.run("DROP EXTENSION vector CASCADE")
-    assert one_line(run_there().err) == NOT_MIGRATED
+    assert only_line(run_there().err) == NOT_MIGRATED
 
 
 def test_a_read_only_database_is_one_line(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(3))
+    add_messages(alice, texts(3))
     read_only = "-c default_transaction_read_only=on"
-    done = run_apart(remembering.base_url, PGOPTIONS=read_only)
+    done = run_process(remembering.base_url, PGOPTIONS=read_only)
     assert done.code == 1
     assert (
-        one_line(done.err)
+        only_line(done.err)
         == "the database is read-only, a replica perhaps: name the primary in DATABASE_URL"
     )
-    assert run_apart(remembering.base_url, "--dry-run", PGOPTIONS=read_only).code == 0
+    assert run_process(remembering.base_url, "--dry-run", PGOPTIONS=read_only).code == 0
     assert remembering.embeddings.requests == []
 
 
-def test_a_database_that_goes_away_half_way_is_one_line_and_the_rest_is_pending(
+def test_a_lost_database_is_one_line_and_the_rest_stays_pending(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(6))
+    add_messages(alice, texts(6))
     remembering.embeddings.script(Vectors(), Vectors(delay_s=3))
-    process = begin(remembering.base_url, "--batch-size", "3")
+    process = start(remembering.base_url, "--batch-size", "3")
     remembering.wait_for(lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S)
-    assert query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OURS}") == [
-        (True,)
-    ]
-    done = end_of(process)
+    assert query(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {IS_OUR_SESSION}"
+    ) == [(True,)]
+    done = wait_for_end(process)
     assert done.code == 1
-    assert one_line(done.err).startswith("the database failed: ")
-    assert embedded() == set(texts(3))
+    assert only_line(done.err).startswith("the database failed: ")
+    assert embedded_texts() == set(texts(3))
     assert run().code == 0
-    assert embedded() == set(texts(6))
+    assert embedded_texts() == set(texts(6))
 
 
-def test_a_database_that_cannot_be_reached_is_one_line() -> None:
-    done = run_apart("http://127.0.0.1:9/v1", url="postgresql://nobody@127.0.0.1:9/none")
+def test_an_unreachable_database_is_one_line() -> None:
+    done = run_process("http://127.0.0.1:9/v1", url="postgresql://nobody@127.0.0.1:9/none")
     assert done.code == 1
-    assert one_line(done.err).startswith("the database failed: ")
+    assert only_line(done.err).startswith("the database failed: ")
 
 
-def test_log_lines_of_embeddings_are_back_after_it(
+def test_embedding_failures_are_logged_again_after_the_run(
     alice: User, remembering: FakeOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    say(alice, texts(1))
+    add_messages(alice, texts(1))
     remembering.embeddings.script(Refuse(401), Refuse(401))
     run()
     assert "Error generating embeddings" not in caplog.text

@@ -1,4 +1,4 @@
-"""backfill_embeddings as a process: killed, stopped, started twice, on a terminal, beside edits and erasures."""
+"""backfill_embeddings as a process: killed, stopped, twice at once, on a terminal, with edits."""
 
 import os
 import pty
@@ -18,23 +18,23 @@ from chat.personal_data import erase
 from fake_openai import FakeOpenAI, Vectors
 from retrieval.tests.backfill_support import (
     CHAT,
-    OURS,
+    IS_OUR_SESSION,
     PASSAGE,
     PATIENCE_S,
-    begin,
-    embedded,
-    end_of,
-    one_line,
+    add_messages,
+    embedded_texts,
+    only_line,
     query,
     run,
-    run_apart,
-    say,
+    run_process,
+    start,
     texts,
+    wait_for_end,
 )
 from tests.support import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-MOST_WAIT_S = 0.5  # contract section 7
+MAX_WAIT_S = 0.5  # docs/promises.md, Zero downtime
 LONGEST_WAIT = """
     SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0) FROM pg_locks
     WHERE NOT granted AND pid <> ALL (%s)
@@ -46,112 +46,110 @@ LONGEST_WAIT = """
     [(300, 5, 4), pytest.param(5_000, 20, 20, marks=pytest.mark.soak)],
     ids=["short", "full"],
 )
-def test_killed_at_any_moment_it_loses_nothing_and_never_pays_twice(
+def test_killed_at_any_moment_it_never_pays_twice(
     rows: int, batch: int, kills: int, alice: User, remembering: FakeOpenAI
 ) -> None:
-    said = texts(rows)
-    say(alice, said[: rows // 2])
-    say(alice, said[rows // 2 :], table=PASSAGE)
+    contents = texts(rows)
+    add_messages(alice, contents[: rows // 2])
+    add_messages(alice, contents[rows // 2 :], table=PASSAGE)
     query("DELETE FROM message_memories WHERE id % 3 = 0")  # some came before the triggers
     luck = random.Random(seed := time.time_ns())
     committed: set[str] = set()
-    most = (
-        rows // batch // kills // 2
-    )  # calls before a kill, so that something is left for the last one
+    # Calls before a kill, so few that something is left for the last one.
+    max_calls = rows // batch // kills // 2
     for kill in range(kills):
         remembering.embeddings.default = Vectors(delay_s=0.1)
-        process = begin(remembering.base_url, "--batch-size", str(batch), "--workers", "2")
-        kill_at(process, luck.randint(1, most), luck.uniform(0, 0.15), remembering)
-        paid_again = committed & asked_since_reset(remembering)
+        process = start(remembering.base_url, "--batch-size", str(batch), "--workers", "2")
+        kill_at(process, luck.randint(1, max_calls), luck.uniform(0, 0.15), remembering)
+        paid_again = committed & sent_since_reset(remembering)
         assert not paid_again, f"kill {kill} of seed {seed}: {sorted(paid_again)[:5]}"
-        committed = embedded() | embedded(PASSAGE)
+        committed = embedded_texts() | embedded_texts(PASSAGE)
         remembering.reset()
     assert 0 < len(committed) < rows
-    done = run_apart(remembering.base_url)
+    done = run_process(remembering.base_url)
     assert done.code == 0, done.err
-    assert not committed & asked_since_reset(remembering)
-    assert embedded() | embedded(PASSAGE) == set(said)
+    assert not committed & sent_since_reset(remembering)
+    assert embedded_texts() | embedded_texts(PASSAGE) == set(contents)
     assert query("SELECT count(*), count(bits), count(model) FROM message_memories") == [
         (rows,) * 3
     ]
 
 
 def kill_at(process: "subprocess.Popen[str]", call: int, after_s: float, fake: FakeOpenAI) -> None:
-    """SIGKILL some time after this call of it; returns when its last statement is over."""
+    """SIGKILL some time after the nth call; return when its last statement has ended."""
     fake.wait_for(lambda: len(fake.embeddings.requests) >= call, timeout_s=PATIENCE_S)
     time.sleep(after_s)
     process.kill()
     process.communicate()
     fake.wait_for(
-        lambda: not query(f"SELECT FROM pg_stat_activity WHERE {OURS}"), timeout_s=PATIENCE_S
+        lambda: not query(f"SELECT FROM pg_stat_activity WHERE {IS_OUR_SESSION}"),
+        timeout_s=PATIENCE_S,
     )
 
 
-def asked_since_reset(fake: FakeOpenAI) -> set[str]:
-    """The texts that the service was asked for."""
+def sent_since_reset(fake: FakeOpenAI) -> set[str]:
+    """The texts that were sent to the service."""
     return {text for request in fake.embeddings.requests for text in request.texts}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_batches_under_way_and_says_how_to_go_on(
+def test_a_signal_finishes_running_batches_and_says_how_to_resume(
     number: signal.Signals, code: int, alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(60))
+    add_messages(alice, texts(60))
     remembering.embeddings.default = Vectors(delay_s=0.5)
-    process = begin(remembering.base_url, "--batch-size", "5", "--workers", "2", "--sleep", "0.1")
+    process = start(remembering.base_url, "--batch-size", "5", "--workers", "2", "--sleep", "0.1")
     remembering.wait_for(lambda: len(remembering.embeddings.requests) >= 3, timeout_s=PATIENCE_S)
     process.send_signal(number)
-    done = end_of(process)
+    done = wait_for_end(process)
     assert done.code == code
-    assert one_line(done.err) == "interrupted; run backfill_embeddings again to go on"
-    asked = asked_since_reset(remembering)
-    assert embedded() == asked
-    assert 15 <= len(asked) < 60
-    assert f"{60 - len(asked)} pending" in done.lines[-1]
+    assert only_line(done.err) == "interrupted; run backfill_embeddings again to go on"
+    sent = sent_since_reset(remembering)
+    assert embedded_texts() == sent
+    assert 15 <= len(sent) < 60
+    assert f"{60 - len(sent)} pending" in done.lines[-1]
 
 
-def test_a_signal_ends_the_wait_for_a_service_that_is_away(
+def test_a_signal_ends_the_wait_for_an_unavailable_service(
     alice: User, remembering: FakeOpenAI
 ) -> None:
-    say(alice, texts(5))
+    add_messages(alice, texts(5))
     remembering.stop()
     try:
-        process = begin(remembering.base_url, EMBEDDING_TIMEOUT="0.2")
+        process = start(remembering.base_url, EMBEDDING_TIMEOUT="0.2")
         assert process.stdout
         assert "trying again in 1 s" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
-        assert end_of(process).code == 143
+        assert wait_for_end(process).code == 143
     finally:
         remembering.start()
-    assert embedded() == set()
+    assert embedded_texts() == set()
 
 
-def test_two_at_once_are_refused(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(10))
+def test_a_second_run_at_the_same_time_is_refused(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(10))
     remembering.embeddings.default = Vectors(delay_s=6)
-    first = begin(remembering.base_url)
+    first = start(remembering.base_url)
     remembering.wait_for(lambda: remembering.embeddings.requests, timeout_s=PATIENCE_S)
     second = run()
     expected = "another backfill_embeddings is running: let it finish, or stop it first"
     assert (second.code, second.err) == (1, expected)
-    assert end_of(first).code == 0
+    assert wait_for_end(first).code == 0
     assert len(remembering.embeddings.requests) == 1
 
 
-def test_no_transaction_is_open_while_the_service_is_asked(
-    alice: User, remembering: FakeOpenAI
-) -> None:
-    say(alice, texts(20))
+def test_no_transaction_is_open_during_a_call(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(20))
     remembering.watch_database(database_url(connection), only="verse-backfill")
-    assert run_apart(remembering.base_url, "--batch-size", "5", "--workers", "2").code == 0
+    assert run_process(remembering.base_url, "--batch-size", "5", "--workers", "2").code == 0
     assert len(remembering.embeddings.requests) == 4
     assert remembering.violations == []
 
 
-def test_on_a_terminal_it_shows_a_bar(alice: User, remembering: FakeOpenAI) -> None:
-    say(alice, texts(20))
+def test_on_a_terminal_a_backfill_shows_a_bar(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(20))
     ours, theirs = pty.openpty()
-    process = begin(remembering.base_url, "--batch-size", "5", terminal=theirs)
+    process = start(remembering.base_url, "--batch-size", "5", terminal=theirs)
     os.close(theirs)
     shown = read_to_end(ours)
     assert process.wait(PATIENCE_S) == 0
@@ -162,12 +160,12 @@ def test_on_a_terminal_it_shows_a_bar(alice: User, remembering: FakeOpenAI) -> N
 
 
 def read_to_end(terminal: int) -> str:
-    """What is shown on it until nobody has it open."""
+    """The terminal's output until its other side is closed."""
     shown = b""
     while True:
         try:
             part = os.read(terminal, 65_536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # on Linux: the other side is closed
             part = b""
         if not part:
             os.close(terminal)
@@ -175,12 +173,12 @@ def read_to_end(terminal: int) -> str:
         shown += part
 
 
-def test_edits_and_erasures_of_the_same_rows_neither_fail_nor_wait(
+def test_edits_and_erasures_neither_fail_nor_wait_during_a_run(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
-    """Lock waits are read in the database: on a busy machine a request's own time says little."""
-    mine = say(alice, [*texts(60), *(f"POISON {number}" for number in range(20))])
-    say(bob, texts(60))
+    """Lock waits are read in the database: on a busy machine a request's time says little."""
+    mine = add_messages(alice, [*texts(60), *(f"POISON {number}" for number in range(20))])
+    add_messages(bob, texts(60))
     remembering.embeddings.refuse_text("POISON")
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     ((before,),) = query(deadlocks)
@@ -190,11 +188,14 @@ def test_edits_and_erasures_of_the_same_rows_neither_fail_nor_wait(
         while time.monotonic() < until:
             run("--batch-size", "20", "--workers", "2", "--retry-failed")
     assert people.failures == []
-    assert people.longest_wait_s < MOST_WAIT_S
+    assert people.longest_wait_s < MAX_WAIT_S
     assert people.done > 50
-    time.sleep(1.1)  # a session tells of its deadlocks once a second
+    time.sleep(1.1)  # a session reports its deadlocks once a second
     assert query(deadlocks) == [(before,)]
-    orphans = f"SELECT count(*) FROM message_memories p WHERE NOT EXISTS (SELECT FROM {CHAT} WHERE id = p.id >> 1)"
+    orphans = (
+        "SELECT count(*) FROM message_memories p"
+        f" WHERE NOT EXISTS (SELECT FROM {CHAT} WHERE id = p.id >> 1)"
+    )
     assert query(orphans) == [(0,)]
     run("--retry-failed")
     assert query(
@@ -203,7 +204,7 @@ def test_edits_and_erasures_of_the_same_rows_neither_fail_nor_wait(
 
 
 class People:
-    """Those who edit alice's messages, one and ten at a time, and erase all of bob's again and again."""
+    """Edits alice's messages, one and ten at a time, and erases all of bob's, again and again."""
 
     def __init__(self, url: str, mine: list[int], bob: User) -> None:
         self._url, self._mine, self._bob = url, mine, bob
@@ -212,7 +213,7 @@ class People:
         self.longest_wait_s = 0.0
         self.done = 0
         work = (self._edit_one, self._edit_ten, self._erase, self._look)
-        self._threads = [threading.Thread(target=self._repeat, args=[one]) for one in work]
+        self._threads = [threading.Thread(target=self._repeat, args=[task]) for task in work]
 
     def __enter__(self) -> None:
         for thread in self._threads:
@@ -228,7 +229,7 @@ class People:
             while not self._stop.is_set():
                 try:
                     work(session)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the test fails
+                except Exception as error:  # noqa: BLE001 # any error fails the test
                     self.failures.append(repr(error))
         connection.close()
 
@@ -240,8 +241,9 @@ class People:
 
     def _edit(self, session: "psycopg.Connection[tuple[object, ...]]", ids: list[int]) -> None:
         session.execute(
-            f"UPDATE {CHAT} m SET content = content || '.' FROM unnest(%s::bigint[]) WITH ORDINALITY chosen(id, n) "
-            "WHERE m.id = chosen.id", [ids],
+            f"UPDATE {CHAT} m SET content = content || '.'"
+            " FROM unnest(%s::bigint[]) WITH ORDINALITY chosen(id, n) WHERE m.id = chosen.id",
+            [ids],
         )  # fmt: skip
         self.done += 1
         time.sleep(0.02)
@@ -249,11 +251,13 @@ class People:
     def _erase(self, _session: object) -> None:
         erase(self._bob.pk)
         self.done += 1
-        say(self._bob, texts(60))
+        add_messages(self._bob, texts(60))
         time.sleep(0.1)
 
     def _look(self, session: "psycopg.Connection[tuple[object, ...]]") -> None:
-        backfill = session.execute(f"SELECT pid FROM pg_stat_activity WHERE {OURS}").fetchall()
+        backfill = session.execute(
+            f"SELECT pid FROM pg_stat_activity WHERE {IS_OUR_SESSION}"
+        ).fetchall()
         row = session.execute(LONGEST_WAIT, [[pid for (pid,) in backfill]]).fetchone()
         self.longest_wait_s = max(self.longest_wait_s, float(str(row[0])) if row else 0.0)
         time.sleep(0.02)

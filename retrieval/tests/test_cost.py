@@ -1,4 +1,4 @@
-"""What a backfill would cost: counted in messages, or in the tokens of what would be bought."""
+"""What a backfill would cost: by messages, or by the tokens of the texts to buy."""
 
 import json
 from collections.abc import Callable
@@ -21,9 +21,10 @@ from retrieval.token_count import count_tokens
 from tests.databases import Database
 
 pytestmark = pytest.mark.django_db(transaction=True)
-# Texts and how many tokens of cl100k_base they have, as published. By OpenAI: the first four in its cookbook (How to
-# count tokens with tiktoken, read 2026-11-25), the next eight in tiktoken's tests/test_encoding.py (1a730c5). By
-# jtokkit, an implementation of its own, the last eight: lib/src/test/resources/cl100k_base_encodings.csv (1abaa41).
+# Texts and how many tokens of cl100k_base they have, as published. By OpenAI: the first four in its
+# cookbook (How to count tokens with tiktoken, read 2026-11-25), the next eight in tiktoken's
+# tests/test_encoding.py (1a730c5). By jtokkit, an independent implementation, the last eight:
+# lib/src/test/resources/cl100k_base_encodings.csv (1abaa41).
 PUBLISHED = {
     "tiktoken is great!": 6,
     "antidisestablishmentarianism": 6,
@@ -49,7 +50,8 @@ PUBLISHED = {
 SMALL = "text-embedding-3-small"
 MANY = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
-    SELECT user_id, id, 'user', 'Message ' || n, now() FROM standalone_chats, generate_series(1, %s) n
+    SELECT user_id, id, 'user', 'Message ' || n, now()
+    FROM standalone_chats, generate_series(1, %s) n
 """
 
 
@@ -60,10 +62,10 @@ def _priced(settings: Settings) -> None:
 
 
 @pytest.fixture
-def say(alice: User) -> Callable[..., None]:
-    """Messages of alice's, or of somebody else's, in a chat or about a passage."""
+def add_messages(alice: User) -> Callable[..., None]:
+    """Add messages of alice or another user, in a chat or about a passage."""
 
-    def said(*contents: str, by: User = alice, about_passage: bool = False) -> None:
+    def add(*contents: str, by: User = alice, about_passage: bool = False) -> None:
         for content in contents:
             if about_passage:
                 passage = Passage.objects.create(
@@ -78,18 +80,17 @@ def say(alice: User) -> Callable[..., None]:
                     user=by, conversation=chat, role="user", content=content
                 )
 
-    return said
+    return add
 
 
 def printed(*options: str) -> str:
-    """What the command says."""
+    """The output of the command."""
     out = StringIO()
     call_command("rag_cost_estimate", *options, stdout=out)
     return out.getvalue()
 
 
 def run(sql: str) -> None:
-    """A statement."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
 
@@ -99,7 +100,7 @@ def run(sql: str) -> None:
     ("messages", "tokens", "cost"),
     [(0, "0", "0.00"), (1, "100", "0.00"), (12_345, "1,234,500", "0.02")],
 )
-def test_it_is_three_lines_with_a_hundred_tokens_a_message(
+def test_the_estimate_is_three_lines_at_100_tokens_a_message(
     messages: int, tokens: str, cost: str, alice: User
 ) -> None:
     StandaloneChat.objects.create(user=alice)
@@ -117,19 +118,19 @@ def test_it_is_three_lines_with_a_hundred_tokens_a_message(
     assert json.loads(printed("--json")) == pytest.approx(as_json, abs=5e-7)
 
 
-def test_thousands_of_dollars_have_separators_too(
-    settings: Settings, say: Callable[..., None]
+def test_dollars_have_thousands_separators(
+    settings: Settings, add_messages: Callable[..., None]
 ) -> None:
     settings.EMBEDDING_PRICE_PER_1K = 12_345.678
-    say("Hello")
+    add_messages("Hello")
     assert printed().endswith("\nEstimated cost: $1,234.57\n")
 
 
 @pytest.mark.parametrize(("text", "tokens"), PUBLISHED.items())
-def test_exact_counts_are_those_that_are_published(
-    text: str, tokens: int, say: Callable[..., None]
+def test_exact_counts_equal_published_token_counts(
+    text: str, tokens: int, add_messages: Callable[..., None]
 ) -> None:
-    say(text)
+    add_messages(text)
     assert json.loads(printed("--exact", "--json")) == {
         "messages": 1,
         "tokens": tokens,
@@ -138,38 +139,40 @@ def test_exact_counts_are_those_that_are_published(
     }
 
 
-def test_equal_texts_of_one_user_are_bought_once(say: Callable[..., None], bob: User) -> None:
-    say("hello world", "hello world")
-    say("hello world", about_passage=True)
+def test_equal_texts_of_one_user_are_bought_once(
+    add_messages: Callable[..., None], bob: User
+) -> None:
+    add_messages("hello world", "hello world")
+    add_messages("hello world", about_passage=True)
     assert (estimate(exact=True).messages, estimate(exact=True).tokens) == (3, 2)
-    say("hello world", by=bob)
+    add_messages("hello world", by=bob)
     assert (estimate(exact=True).messages, estimate(exact=True).tokens) == (4, 4)
 
 
-def test_a_long_text_counts_as_far_as_it_is_sent(say: Callable[..., None]) -> None:
-    say("hello" + " world" * 9_000)
+def test_a_long_text_counts_only_the_tokens_sent(add_messages: Callable[..., None]) -> None:
+    add_messages("hello" + " world" * 9_000)
     assert estimate(exact=True).tokens == MAX_TEXT_TOKENS
 
 
-def test_what_is_switched_off_does_not_count(say: Callable[..., None]) -> None:
-    say("hello world", "rer")
+def test_switched_off_messages_do_not_count(add_messages: Callable[..., None]) -> None:
+    add_messages("hello world", "rer")
     StandaloneChat.objects.filter(messages__content="rer").update(memory=False)
     assert (estimate().messages, estimate(exact=True).tokens) == (1, 2)
 
 
-def test_the_tokens_counted_are_those_that_the_backfill_buys(
-    remembering: FakeOpenAI, say: Callable[..., None]
+def test_exact_tokens_equal_the_tokens_that_the_backfill_buys(
+    remembering: FakeOpenAI, add_messages: Callable[..., None]
 ) -> None:
     remembering.embeddings.count_tokens = count_tokens
-    say("hello world", "hello world", *PUBLISHED, "hello" + " world" * 9_000)
-    say("hello world", about_passage=True)
+    add_messages("hello world", "hello world", *PUBLISHED, "hello" + " world" * 9_000)
+    add_messages("hello world", about_passage=True)
     foreseen = estimate(exact=True)
     assert foreseen.messages == backfill(batch_size=7)
     with connection.cursor() as cursor:
         cursor.execute("SELECT sum(tokens) FROM embedding_usage")
         assert cursor.fetchone() == (foreseen.tokens,)
     assert (estimate().messages, estimate(exact=True).tokens) == (0, 0)
-    say("hello world")  # its vector is there: nothing is bought
+    add_messages("hello world")  # its vector is there: nothing is bought
     assert (estimate().messages, estimate(exact=True).tokens) == (1, 0)
     assert backfill(batch_size=7) == 1
     with connection.cursor() as cursor:
@@ -177,13 +180,14 @@ def test_the_tokens_counted_are_those_that_the_backfill_buys(
         assert cursor.fetchone() == (foreseen.tokens,)
 
 
-def test_what_the_service_has_refused_does_not_count(
-    remembering: FakeOpenAI, say: Callable[..., None]
+def test_messages_set_aside_do_not_count(
+    remembering: FakeOpenAI, add_messages: Callable[..., None]
 ) -> None:
-    say("hello world", "rer")
+    add_messages("hello world", "rer")
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT min(id) FROM message_memories)"
+            "UPDATE message_memories SET embedding_error = 'no'"
+            " WHERE id = (SELECT min(id) FROM message_memories)"
         )
     assert (estimate().messages, estimate(exact=True).tokens) == (1, 1)
 
@@ -193,43 +197,44 @@ def test_what_the_service_has_refused_does_not_count(
     ("embeddings", "model"),
     [("openai", SMALL), ("openai", "text-embedding-3-large"), ("local", SMALL), ("none", SMALL)],
 )
-def test_what_is_pending_is_told_alike_whatever_model_the_settings_name(
+def test_pending_counts_do_not_depend_on_the_configured_model(
     embeddings: str,
     model: str,
     remembering: FakeOpenAI,
-    say: Callable[..., None],
+    add_messages: Callable[..., None],
     settings: Settings,
 ) -> None:
-    say("hello world", "rer")
-    say("hello world", about_passage=True)
+    add_messages("hello world", "rer")
+    add_messages("hello world", about_passage=True)
     backfill(batch_size=7)
-    say("today", "rer", "refused")
+    add_messages("today", "rer", "refused")
     run(
-        "UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT max(id) FROM message_memories)"
+        "UPDATE message_memories SET embedding_error = 'no'"
+        " WHERE id = (SELECT max(id) FROM message_memories)"
     )
     settings.EMBEDDINGS, settings.EMBEDDING_MODEL = embeddings, model
-    without = sum(one["without"] for one in status.collect()["tables"].values())
+    without = sum(table["without"] for table in status.collect()["tables"].values())
     assert (without, estimate().messages, estimate(exact=True).messages) == (2, 2, 2)
-    bought = (
-        3 if embeddings == "local" else 1
-    )  # today, in [CLS] and [SEP]; of rer there is a vector
+    # Only "today" is bought, by the local model with [CLS] and [SEP]; "rer" has a vector.
+    bought = 3 if embeddings == "local" else 1
     assert estimate(exact=True).tokens == bought
     out, err = StringIO(), StringIO()
     call_command("rag_cost_estimate", "--json", stdout=out, stderr=err)
     assert json.loads(out.getvalue())["messages"] == 2
     other = {"openai": model, "local": local_model.NAME, "none": SMALL}[embeddings]
-    told = f"of the stored vectors, has yet to embed; the settings name {other}. What switching"
-    assert (told in err.getvalue()) == (other != SMALL)
+    warning = f"of the stored vectors, has yet to embed; the settings name {other}. What switching"
+    assert (warning in err.getvalue()) == (other != SMALL)
     assert (err.getvalue() == "") == (other == SMALL)
 
 
 @pytest.mark.newest_schema
-def test_before_the_first_vector_what_was_set_aside_is_not_pending(
-    say: Callable[..., None],
+def test_messages_set_aside_before_the_first_vector_are_not_pending(
+    add_messages: Callable[..., None],
 ) -> None:
-    say("hello world", "rer")
+    add_messages("hello world", "rer")
     run(
-        "UPDATE message_memories SET embedding_error = 'no' WHERE id = (SELECT min(id) FROM message_memories)"
+        "UPDATE message_memories SET embedding_error = 'no'"
+        " WHERE id = (SELECT min(id) FROM message_memories)"
     )
     assert status.collect()["tables"]["standalone_chat_messages"] == {
         "with": 0, "without": 1, "failed": 1, "percent": 0.0
@@ -238,23 +243,23 @@ def test_before_the_first_vector_what_was_set_aside_is_not_pending(
 
 
 @pytest.mark.parametrize("embeddings", ["local", "none"])
-def test_without_openai_it_costs_nothing(
-    embeddings: str, settings: Settings, say: Callable[..., None]
+def test_without_openai_the_estimate_is_free(
+    embeddings: str, settings: Settings, add_messages: Callable[..., None]
 ) -> None:
     settings.EMBEDDINGS, settings.EMBEDDING_PRICE_PER_1K = embeddings, 1_000.0
-    say("hello world")
+    add_messages("hello world")
     assert printed() == "Messages to backfill: 1\nEstimated tokens: 100\nEstimated cost: $0.00\n"
 
 
-def test_the_bundled_model_has_a_tokenizer_of_its_own(
-    settings: Settings, say: Callable[..., None]
+def test_the_bundled_model_counts_with_its_own_tokenizer(
+    settings: Settings, add_messages: Callable[..., None]
 ) -> None:
     settings.EMBEDDINGS = "local"
-    say("hello world")
+    add_messages("hello world")
     assert estimate(exact=True).tokens == 4  # [CLS] hello world [SEP]
 
 
-def test_before_memory_is_added_every_message_counts(database: Database) -> None:
+def test_before_migration_every_message_counts(database: Database) -> None:
     database.start_at("0001_initial")
     for content in ("hello world", "hello world", "rer", ""):
         database.add_message(content)  # in each table
@@ -265,7 +270,7 @@ def test_before_memory_is_added_every_message_counts(database: Database) -> None
         assert (done.returncode, done.stdout, done.stderr) == (0, expected.format(tokens), "")
 
 
-def test_a_database_that_is_away_is_one_line_and_wrong_usage_is_exit_2(database: Database) -> None:
+def test_an_unreachable_database_exits_1_and_wrong_usage_2(database: Database) -> None:
     database.url = database.url.replace(database.name, "not_there")
     done = database.command("rag_cost_estimate")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr

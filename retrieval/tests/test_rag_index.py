@@ -1,4 +1,4 @@
-"""The HNSW indexes built anew, dropped and made again by real processes: under traffic, killed, two at once."""
+"""rag_index as a process: rebuild, drop and create under traffic, killed, two at once."""
 
 import json
 import os
@@ -18,22 +18,24 @@ import pytest
 from django.core.management import execute_from_command_line
 from pytest_django import DjangoDbBlocker
 
+from retrieval.management.operator_command import NOT_MIGRATED
 from tests.databases import Database, fill_with_vectors, wait_for_build
 from tests.support import PATIENCE_S, ROOT, clean_environment
 
 pytestmark = pytest.mark.newest_schema
 NAMES = ("idx_standalone_messages_embedding", "idx_chat_messages_embedding_user")
 STATE = """
-    SELECT c.relname, i.indisvalid, c.reloptions FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-    JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'hnsw' ORDER BY 1 DESC
+    SELECT c.relname, i.indisvalid, c.reloptions
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+    WHERE a.amname = 'hnsw' ORDER BY 1 DESC
 """
-USUAL = ["m=16", "ef_construction=64"]
-BY_ONE_PROCESS = (
-    "-c max_parallel_maintenance_workers=0"  # so that there is time to do something meanwhile
-)
+BUSY = "another rag_index or migrate is running: let it finish, or stop it first"
+DEFAULT_OPTIONS = ["m=16", "ef_construction=64"]
+# Slow enough that the test can do something during the build.
+BY_ONE_PROCESS = "-c max_parallel_maintenance_workers=0"
 NEAREST = """
-    SELECT count(*) FROM (SELECT id FROM chat_messages ORDER BY embedding <=> (SELECT embedding FROM chat_messages
-        ORDER BY id LIMIT 1 OFFSET 10) LIMIT 5) x
+    SELECT count(*) FROM (SELECT id FROM chat_messages ORDER BY embedding <=> (
+        SELECT embedding FROM chat_messages ORDER BY id LIMIT 1 OFFSET 10) LIMIT 5) x
 """
 
 
@@ -43,25 +45,27 @@ def original(
 ) -> Iterator[Database]:
     """Both tables with vectors, and indexes on them."""
     with django_db_blocker.unblock():
-        made = Database(f"indexed_{worker_id}")
-    made.start_at("0003_recall")
-    made.run("INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-small', true)")
-    fill_with_vectors(made)
-    made.migrate()
-    yield made
+        database = Database(f"indexed_{worker_id}")
+    database.start_at("0003_recall")
+    database.run(
+        "INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-small', true)"
+    )
+    fill_with_vectors(database)
+    database.migrate()
+    yield database
     with django_db_blocker.unblock():
-        made.drop()
+        database.drop()
 
 
 @pytest.fixture
 def filled(
     original: Database, django_db_blocker: DjangoDbBlocker, worker_id: str
 ) -> Iterator[Database]:
-    """A copy of that."""
+    """A copy of ``original``."""
     with django_db_blocker.unblock():
-        made = Database(f"copy_{worker_id}", template=original.name)
-        yield made
-        made.drop()
+        database = Database(f"copy_{worker_id}", template=original.name)
+        yield database
+        database.drop()
 
 
 def state(database: Database) -> list[tuple[Any, ...]]:
@@ -69,9 +73,9 @@ def state(database: Database) -> list[tuple[Any, ...]]:
     return database.run(STATE)
 
 
-def usual() -> list[tuple[Any, ...]]:
-    """Both, as migrate makes them."""
-    return [(name, True, USUAL) for name in NAMES]
+def default_state() -> list[tuple[Any, ...]]:
+    """Both indexes as migrate creates them."""
+    return [(name, True, DEFAULT_OPTIONS) for name in NAMES]
 
 
 def test_rebuild_gives_valid_indexes_of_the_same_names(filled: Database) -> None:
@@ -82,17 +86,17 @@ def test_rebuild_gives_valid_indexes_of_the_same_names(filled: Database) -> None
     assert not set(before) & set(
         filled.run("SELECT relfilenode FROM pg_class WHERE relname = ANY (%s)", list(NAMES))
     )
-    told = json.loads(done.stdout)["indexes"]
-    assert [(one["name"], one["rows"], one["valid"]) for one in told] == [
+    reports = json.loads(done.stdout)["indexes"]
+    assert [(report["name"], report["rows"], report["valid"]) for report in reports] == [
         (name, 2_000, True) for name in NAMES
     ]
     assert filled.run(NEAREST) == [(5,)]
     assert filled.command("rag_index", "rebuild", "--table", "chat_messages").returncode == 0
-    assert state(filled)[1] == (NAMES[1], True, USUAL)
+    assert state(filled)[1] == (NAMES[1], True, DEFAULT_OPTIONS)
     assert state(filled)[0][2] == ["m=8", "ef_construction=40"]
 
 
-def test_it_says_before_what_it_needs_and_then_how_far_it_is(filled: Database) -> None:
+def test_rebuild_announces_its_needs_and_shows_progress(filled: Database) -> None:
     done = filled.command(
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS="-c maintenance_work_mem=12MB"
     )
@@ -112,7 +116,7 @@ def test_it_says_before_what_it_needs_and_then_how_far_it_is(filled: Database) -
     assert lines[-1].endswith(" MB, m=16, ef_construction=64")
 
 
-def test_reads_and_writes_go_on_meanwhile(filled: Database) -> None:
+def test_reads_and_writes_go_on_during_builds(filled: Database) -> None:
     waits: list[float] = []
     ended = threading.Event()
 
@@ -121,7 +125,8 @@ def test_reads_and_writes_go_on_meanwhile(filled: Database) -> None:
             while not ended.is_set():
                 began = time.monotonic()
                 session.execute(
-                    "UPDATE chat_messages SET embedding = embedding WHERE id = (SELECT max(id) FROM chat_messages)"
+                    "UPDATE chat_messages SET embedding = embedding"
+                    " WHERE id = (SELECT max(id) FROM chat_messages)"
                 )
                 session.execute(
                     "SELECT count(*) FROM (SELECT FROM chat_messages ORDER BY id DESC LIMIT 5) x"
@@ -139,14 +144,14 @@ def test_reads_and_writes_go_on_meanwhile(filled: Database) -> None:
         ended.set()
         writer.join()
     assert len(waits) > 20
-    assert max(waits) < 0.5  # contract section 7
-    assert state(filled) == usual()
+    assert max(waits) < 0.5  # docs/promises.md, Zero downtime
+    assert state(filled) == default_state()
 
 
 @pytest.mark.parametrize(
     "how", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
 )
-def test_what_a_rebuild_that_was_ended_has_left_the_next_one_removes(
+def test_a_rebuild_removes_what_an_interrupted_one_left(
     filled: Database, how: signal.Signals
 ) -> None:
     process = filled.start(
@@ -158,29 +163,29 @@ def test_what_a_rebuild_that_was_ended_has_left_the_next_one_removes(
     _, err = process.communicate(timeout=PATIENCE_S)
     if how != signal.SIGKILL:
         assert process.returncode == 128 + how
-        assert (
-            err
-            == "CommandError: interrupted; run rag_index rebuild again, it removes what may be left of an index\n"
+        assert err == (
+            "CommandError: interrupted;"
+            " run rag_index rebuild again, it removes what may be left of an index\n"
         )
     assert (f"{NAMES[1]}_ccnew", False) in [row[:2] for row in state(filled)]
-    assert (NAMES[1], True, USUAL) in state(filled)  # the old one serves
+    assert (NAMES[1], True, DEFAULT_OPTIONS) in state(filled)  # the old one serves
     again = filled.command("rag_index", "rebuild", "--table", "chat_messages")
     assert again.returncode == 0, again.stderr
-    assert state(filled) == usual()
+    assert state(filled) == default_state()
 
 
-def test_an_index_that_is_invalid_is_mended(filled: Database) -> None:
+def test_rebuild_repairs_an_invalid_index(filled: Database) -> None:
     filled.run(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{NAMES[0]}'::regclass")
     assert f"{NAMES[0]}" in filled.command("rag_status").stdout.split("INVALID")[0].splitlines()[-1]
     done = filled.command("rag_index", "rebuild", "--table", "standalone_chat_messages")
     assert (done.returncode, "INVALID" in filled.command("rag_status").stdout) == (0, False), (
         done.stderr
     )
-    assert state(filled) == usual()
+    assert state(filled) == default_state()
 
 
 @pytest.mark.soak
-def test_what_others_have_left_or_made_stays(filled: Database) -> None:
+def test_indexes_with_other_names_are_left_alone(filled: Database) -> None:
     filled.run(
         "CREATE INDEX mine ON chat_messages USING hnsw (embedding vector_l2_ops) WHERE false"
     )
@@ -189,7 +194,7 @@ def test_what_others_have_left_or_made_stays(filled: Database) -> None:
     assert ("mine", False) in [row[:2] for row in state(filled)]
 
 
-def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Database) -> None:
+def test_a_dropped_index_stays_away_until_it_is_created_again(filled: Database) -> None:
     assert filled.command("rag_index", "drop", "hnsw").stdout.splitlines() == [
         f"{name} is dropped" for name in NAMES
     ]
@@ -197,9 +202,9 @@ def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Databas
     filled.migrate()
     assert state(filled) == []
     status = json.loads(filled.command("rag_status", "--json").stdout)
-    assert [one["name"] for one in status["indexes"] if one["missing"]] == list(NAMES)
+    assert [index["name"] for index in status["indexes"] if index["missing"]] == list(NAMES)
     assert filled.command("rag_index", "create", "hnsw").returncode == 0
-    assert state(filled) == usual()
+    assert state(filled) == default_state()
     again = filled.command("rag_index", "create", "hnsw")
     assert (
         again.stdout.splitlines()[0]
@@ -208,7 +213,7 @@ def test_dropped_on_purpose_it_stays_away_until_it_is_made_again(filled: Databas
 
 
 @pytest.mark.soak
-def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> None:
+def test_migrating_back_works_without_the_indexes(database: Database) -> None:
     database.start_at("0001_initial")
     database.migrate("chat")
     database.add_message("Kept.")
@@ -217,18 +222,19 @@ def test_the_way_back_works_where_the_indexes_are_gone(database: Database) -> No
     database.migrate("chat", "0001_initial")
     assert database.run("SELECT content FROM chat_messages") == [("Kept.",)]
     database.migrate("chat")
-    assert state(database) == usual()
+    assert state(database) == default_state()
 
 
-def test_two_at_once_and_beside_a_migrate_the_second_says_so(filled: Database) -> None:
+def test_a_second_rag_index_is_refused_and_migrate_waits(filled: Database) -> None:
     with psycopg.connect(filled.url) as session:
         session.execute("DELETE FROM chat_messages WHERE false")  # which the build waits for
         process = filled.start("rag_index", "rebuild", "--table", "chat_messages")
         wait_for_build(filled)
         second = filled.command("rag_index", "rebuild")
         assert (second.returncode, second.stderr) == (
-            1, "CommandError: another rag_index or migrate is running: let it finish, or stop it first\n",
-        )  # fmt: skip
+            1,
+            f"CommandError: {BUSY}\n",
+        )
         migrating = filled.start_migrate("chat")
         assert migrating.stdout
         waits = "another migrate is running, or a rag_index: waiting for it"
@@ -238,23 +244,24 @@ def test_two_at_once_and_beside_a_migrate_the_second_says_so(filled: Database) -
     assert migrating.returncode == 0
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
-    assert state(filled) == usual()
+    assert state(filled) == default_state()
 
 
 @pytest.mark.soak
-def test_a_build_by_hand_is_left_alone(filled: Database) -> None:
+def test_a_build_by_someone_else_is_left_alone(filled: Database) -> None:
     with busy(filled, f"REINDEX INDEX CONCURRENTLY {NAMES[0]}"):
         wait_for_build(filled)
         done = filled.command("rag_index", "rebuild")
-        assert (done.returncode, done.stderr) == (
-            1, "CommandError: an index of standalone_chat_messages is being built: let it finish, or stop it first\n",
-        )  # fmt: skip
-    assert state(filled) == usual()
+        error = (
+            "an index of standalone_chat_messages is being built: let it finish, or stop it first"
+        )
+        assert (done.returncode, done.stderr) == (1, f"CommandError: {error}\n")
+    assert state(filled) == default_state()
 
 
 @contextmanager
 def busy(database: Database, statement: str) -> Iterator[None]:
-    """The statement runs meanwhile."""
+    """The statement runs in a thread."""
     thread = threading.Thread(target=database.run, args=(statement,))
     thread.start()
     try:
@@ -264,11 +271,12 @@ def busy(database: Database, statement: str) -> Iterator[None]:
 
 
 @pytest.mark.soak
-def test_on_a_terminal_it_is_a_bar(filled: Database) -> None:
+def test_on_a_terminal_a_rebuild_shows_a_bar(filled: Database) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))  # a bar in a window without a width is empty
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "rag_index", "rebuild"], cwd=ROOT, stdout=theirs, stderr=theirs,
+        [sys.executable, "manage.py", "rag_index", "rebuild"],
+        cwd=ROOT, stdout=theirs, stderr=theirs,
         env=clean_environment(DATABASE_URL=filled.url, SECRET_KEY="test", TERM="xterm"),
     )  # fmt: skip
     os.close(theirs)
@@ -276,7 +284,7 @@ def test_on_a_terminal_it_is_a_bar(filled: Database) -> None:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # its end, on Linux
+        except OSError:  # on Linux: the other side is closed
             break
         shown += part
     os.close(ours)
@@ -313,7 +321,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD.items())
-def test_wrong_usage_is_exit_2_and_says_what_is_allowed(
+def test_wrong_usage_exits_2_and_says_what_is_allowed(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -326,14 +334,14 @@ def test_without_memory_it_says_to_migrate(database: Database) -> None:
     database.start_at("0001_initial")
     for arguments in (["rag_index", "rebuild"], ["rag_index", "drop", "hnsw"], ["rag_status"]):
         done = database.command(*arguments)
-        expected = "CommandError: the database has no memory yet, or an older form of it: run manage.py migrate\n"
+        expected = f"CommandError: {NOT_MIGRATED}\n"
         assert (done.returncode, done.stderr) == (1, expected)
 
 
-def test_without_room_in_shared_memory_one_process_builds(filled: Database) -> None:
+def test_one_process_builds_if_shared_memory_is_too_small(filled: Database) -> None:
     more_than_there_is = "-c maintenance_work_mem=2000GB"
     done = filled.command(
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS=more_than_there_is
     )
     assert done.returncode == 0, done.stderr
-    assert state(filled) == usual()
+    assert state(filled) == default_state()
