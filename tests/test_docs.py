@@ -186,3 +186,12 @@ def test_make_targets_and_files_in_the_docs_exist() -> None:
         assert named <= targets, f"{page.name}: {named - targets}"
         files = re.findall(rf"`((?:{FOLDERS})/[\w/.-]*)`", text)
         assert all((ROOT / name).exists() for name in files), f"{page.name}: {files}"
+
+
+def test_the_code_cites_only_pages_that_exist() -> None:
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    for name in listed:
+        if name.endswith((".py", ".sql", ".yaml", "Makefile", "Dockerfile")):
+            cited = re.findall(r"\bdocs/[\w/-]+\.md", (ROOT / name).read_text())
+            missing = [page for page in cited if not (ROOT / page).is_file()]
+            assert not missing, f"{name}: {missing}"

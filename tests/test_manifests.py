@@ -27,7 +27,7 @@ OTHERS = {
     "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB",  # the database image's
     "PUBLISHED_PORT", "EXTRAS", "BACKFILL_MAX_COST",  # compose.yaml's own
 }  # fmt: skip
-AFTER_GRACE_S = 10  # a stop takes this much longer than SHUTDOWN_GRACE: docs/operations.md
+AFTER_GRACE_S = 10  # SIGKILL no sooner: docs/howto/start-and-stop-a-server.md
 
 
 def settings() -> set[str]:

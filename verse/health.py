@@ -1,4 +1,4 @@
-"""Health probes: /healthz (the process answers) and /readyz (it can serve). docs/operations.md"""
+"""/healthz: the process answers; /readyz: it can serve. docs/howto/health-checks.md"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

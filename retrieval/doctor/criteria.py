@@ -1,4 +1,4 @@
-"""What ``rag_doctor`` checks, as docs/operations.md lists it: success criteria, checklist, traps.
+"""What ``rag_doctor`` checks, as docs/doctor.md lists it: success criteria, checklist, traps.
 
 A trap is a wrong instruction of the deployment guides that circulate; its text is the right form.
 """

@@ -1,4 +1,4 @@
-"""Each setting of docs/configuration.md: its default, what it takes, and the one line that refuses the rest."""
+"""Each setting of docs/settings.md: its default, what it takes, and the one line that refuses the rest."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""Checks everything that memory needs, and prints what fixes it. docs/operations.md"""
+"""Checks everything that memory needs, and prints what fixes it. docs/doctor.md"""
 
 import sys
 from argparse import ArgumentParser
