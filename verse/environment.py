@@ -1,22 +1,33 @@
-"""Read settings from environment variables; refuse a value that cannot be used with one helpful line."""
+"""Reads settings from environment variables with django-environ; refuses values that are unusable.
+
+django-environ casts leniently ("maybe" is false, "$20" is 20), so each form is checked first. A
+refusal is one line: docs/promises.md, "Settings".
+"""
 
 import math
 import re
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import dotenv
+import environ
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from verse.secret_file import load_or_create_secret
+
 DAY_S = 86_400
 SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
-# Anything that may be a credential is not repeated: an API key's usual beginning, a URL's user part or parameter.
+BOOLEANS = ("true", "1", "yes", "on", "false", "0", "no", "off")
+# A value that may be a credential is not shown: the usual beginning of an API key, the user part
+# of a URL, a parameter with such a name.
 SECRET_LOOK = re.compile(r"sk-|[^/]@|(pass(word)?|key|token|secret)=", re.IGNORECASE)
+# Of Django's database settings: libpq's parameters of the same meaning.
+LIBPQ_PARAMETERS = {
+    "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"
+}  # fmt: skip
 SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}  # libpq's
 
 
@@ -32,19 +43,29 @@ class Rate:
 class Environment:
     """Typed access to ``values``; an empty string counts as unset.
 
-    Each reader returns the default where the variable is unset. A value that cannot be used raises
-    SystemExit with one line: start-up ends with exit code 1 and no traceback.
+    Each method returns the default if the variable is unset. It raises SystemExit with one line if
+    the value cannot be used: start-up ends with exit code 1 and no traceback.
     """
 
     values: Mapping[str, str | None]
     secrets: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._env = environ.Env()
+        # django-environ would replace "$NAME" with the variable NAME; a password can begin with $.
+        self._env.escape_proxy = True
+        self._env.ENVIRON = {
+            name: value.strip().replace("$", r"\$")
+            for name, value in self.values.items()
+            if value and value.strip()
+        }
+
     def text(self, name: str, default: str = "") -> str:
-        """Any text, without the white space around it."""
-        return (self.values.get(name) or "").strip() or default
+        """Any text, without surrounding white space."""
+        return str(self._env.str(name, default))
 
     def secret(self, name: str) -> str:
-        """A key: printable ASCII without spaces, since it travels in an HTTP header; '' where unset."""
+        """A key; '' if unset. Printable ASCII without spaces, because HTTP headers contain it."""
         value = self.text(name)
         if value:
             self.secrets.add(value)
@@ -71,19 +92,18 @@ class Environment:
         value = self.text(name, default).lower()
         return value if value in allowed else self.refuse(name, " or ".join(allowed))
 
-    def switch(self, name: str, *, default: bool) -> bool:
-        """True or false."""
-        words = {"true": True, "1": True, "yes": True, "on": True}
-        words |= {"false": False, "0": False, "no": False, "off": False}
-        value = self.text(name, str(default)).lower()
-        return words[value] if value in words else self.refuse(name, "true or false")
+    def boolean(self, name: str, *, default: bool) -> bool:
+        if self.text(name, str(default)).lower() not in BOOLEANS:
+            self.refuse(name, "true or false")
+        return bool(self._env.bool(name, default))
 
-    def integer(self, name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:
-        """A whole number from ``least`` to ``most``."""
+    def integer(
+        self, name: str, default: int, *, minimum: int = 1, maximum: int = 1_000_000_000
+    ) -> int:
         value = self.text(name, str(default))
-        if not re.fullmatch(r"-?[0-9]{1,18}", value) or not least <= int(value) <= most:
-            self.refuse(name, f"a whole number from {least} to {most}")
-        return int(value)
+        if not re.fullmatch(r"-?[0-9]{1,18}", value) or not minimum <= int(value) <= maximum:
+            self.refuse(name, f"a whole number from {minimum} to {maximum}")
+        return int(self._env.int(name, default))
 
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
@@ -92,13 +112,13 @@ class Environment:
         )
 
     def dollars(self, name: str, default: float | None) -> float | None:
-        """US dollars, 0 or more; None where unset and without a default."""
+        """US dollars, 0 or more; None if unset and without a default."""
         if not self.text(name) and default is None:
             return None
         return self._number(name, default or 0, lambda number: number >= 0, "US dollars, 0 or more")
 
     def similarity(self, name: str) -> float | None:
-        """A cosine similarity from -1 to 1; None where unset."""
+        """A cosine similarity from -1 to 1; None if unset."""
         if not self.text(name):
             return None
         return self._number(
@@ -116,47 +136,43 @@ class Environment:
         return Rate(int(match[1]), SECONDS[match[2]])
 
     def url(self, name: str, default: str = "") -> str:
-        """An http or https URL without its last slash; ``default`` where unset."""
+        """An http or https URL without its last slash."""
         value = self.text(name)
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is none
+        except ValueError:  # an invalid port
             usable = False
         if value and (not usable or re.search(r"\s", value)):
             self.refuse(name, "a URL such as https://api.openai.com/v1")
         return value.rstrip("/") or default
 
     def database(self, name: str) -> dict[str, Any] | None:
-        """A PostgreSQL URL as a Django database; None where unset.
+        """A PostgreSQL URL as a Django database; None if unset.
 
         Query parameters (sslmode, connect_timeout, …) become libpq options. The value is never
-        shown: it holds a password.
+        shown: it contains a password.
         """
-        value = self.text(name)
-        if not value:
+        url = self.text(name)
+        if not url:
             return None
-        if not value.startswith(("postgres://", "postgresql://")):
+        if not url.startswith(("postgres://", "postgresql://")):
             self._refuse_database(name)
         try:
-            parts = conninfo_to_dict(value)
-        except psycopg.Error:
+            database = environ.Env.db_url_config(url, engine="pooled_postgres")
+            options = conninfo_to_dict(url)
+        except (ValueError, psycopg.Error):
             self._refuse_database(name)
-        if not parts.get("dbname") or not _is_usable(parts):
+        if not options.get("dbname") or not _is_usable(options):
             self._refuse_database(name)
-        self.secrets.add(str(parts.get("password") or ""))
-        return {
-            "ENGINE": "pooled_postgres",
-            "NAME": parts.pop("dbname"),
-            "USER": parts.pop("user", ""),
-            "PASSWORD": parts.pop("password", ""),
-            "HOST": parts.pop("host", ""),
-            "PORT": parts.pop("port", ""),
-            "OPTIONS": parts,
-        }
+        self.secrets.add(str(options.get("password") or ""))
+        # libpq is right where the two differ: hosts in the query, "+" in names, lists of ports.
+        for setting, parameter in LIBPQ_PARAMETERS.items():
+            database[setting] = options.pop(parameter, "")
+        return {**database, "OPTIONS": options}
 
-    def secret_key(self, name: str, kept_in: Path, *, may_generate: bool) -> str:
-        """The site's signing key; a generated one is kept in the file ``kept_in`` (mode 0600)."""
+    def secret_key(self, name: str, path: Path, *, may_generate: bool) -> str:
+        """The key that signs sessions; if unset, one that is generated and stored in ``path``."""
         value = self.secret(name)
         if value:
             return value
@@ -166,28 +182,28 @@ class Environment:
                 "a long random text; it must be set where DEBUG is off and DATABASE_URL is set",
                 show=False,
             )
-        return kept_secret(kept_in)
+        return load_or_create_secret(path)
 
     def refuse(self, name: str, allowed: str, *, show: bool = True) -> NoReturn:
-        """End start-up with one line: the variable, its value unless that may be a secret, what is allowed."""
+        """End start-up with one line: the variable, its value unless it may be secret, the rule."""
         value = self.text(name)
-        hidden = (
-            not show or SECRET_LOOK.search(value) or any(s and s in value for s in self.secrets)
-        )
-        shown = "" if hidden else f"={value[:100]!r}"
+        may_be_secret = SECRET_LOOK.search(value) or any(s and s in value for s in self.secrets)
+        shown = f"={value[:100]!r}" if show and not may_be_secret else ""
         raise SystemExit(f"Verse cannot start: {name}{shown} cannot be used; allowed: {allowed}")
 
     def _number(
         self, name: str, default: float, fits: Callable[[float], bool], allowed: str
     ) -> float:
         try:
+            # Not django-environ's own cast for float, which drops letters and refuses 1e-5.
             number = float(self.text(name, str(default)))
         except ValueError:
             number = math.nan
         return number if math.isfinite(number) and fits(number) else self.refuse(name, allowed)
 
     def _parts(self, name: str, default: str = "") -> list[str]:
-        return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+        parts = self._env.get_value(name, cast=list, default=default, parse_default=True)
+        return [part.strip() for part in parts if part.strip()]
 
     def _refuse_database(self, name: str) -> NoReturn:
         self.refuse(
@@ -195,49 +211,10 @@ class Environment:
         )
 
 
-def _is_usable(parts: Mapping[str, Any]) -> bool:
-    """What libpq would refuse only when it connects: a port that is none, an unknown sslmode."""
-    ports = str(parts.get("port") or "5432").split(",")  # one per host
-    numbers = all(
+def _is_usable(options: Mapping[str, Any]) -> bool:
+    """What libpq would refuse only when it connects: an invalid port, an unknown sslmode."""
+    ports = str(options.get("port") or "5432").split(",")  # one per host
+    are_numbers = all(
         re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port
     )
-    return numbers and parts.get("sslmode", "prefer") in SSL_MODES
-
-
-def read_file(path: Path) -> dict[str, str | None]:
-    """The settings in the file ``path``, none where there is no file. SystemExit: it cannot be read."""
-    try:
-        return dotenv.dotenv_values(path)
-    except (OSError, UnicodeError) as error:
-        raise SystemExit(
-            f"Verse cannot start: {path} cannot be read ({type(error).__name__})"
-        ) from error
-
-
-def kept_secret(path: Path, *, length: int = 48) -> str:
-    """The secret in the file ``path``; where there is none, a new one of ``length`` random bytes.
-
-    Two processes that start at once get the same: the file appears whole or not at all. SystemExit: it can
-    neither be read nor made.
-    """
-    try:
-        return _kept_secret(path, length)
-    except OSError as error:
-        raise SystemExit(
-            f"Verse cannot start: {path}, made where it is missing: {error.strerror}"
-        ) from error
-
-
-def _kept_secret(path: Path, length: int) -> str:
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(length))
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            pass  # another process was first; its secret is read below
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
+    return are_numbers and options.get("sslmode", "prefer") in SSL_MODES

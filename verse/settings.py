@@ -1,17 +1,18 @@
-"""Django's settings, and Verse's own: the only reader of the environment (and of the file .env)."""
+"""Django's settings and Verse's own: the only reader of environment variables and ``.env``."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from verse.environment import Environment, read_file
+from verse.env_file import read_env_file
+from verse.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-HOME = BASE_DIR / ".verse"  # all that a running Verse keeps outside the database
+HOME = BASE_DIR / ".verse"  # everything that Verse stores outside the database
 
-env = Environment({**read_file(BASE_DIR / ".env"), **os.environ})
+env = Environment({**read_env_file(BASE_DIR / ".env"), **os.environ})
 
-# Secrets first, all of them: their values must not be shown in a line about another variable.
+# All secrets first: a line that refuses another variable must not show their values.
 OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
 LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
 env.secret("SECRET_KEY")
@@ -19,21 +20,21 @@ _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
 
 # --- the site ---------------------------------------------------------------------------------
-DEBUG = env.switch("DEBUG", default=False)
+DEBUG = env.boolean("DEBUG", default=False)
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
-# A cookie marked secure is not sent over plain http: only a site that says it is https gets it.
+# Browsers do not send secure cookies over plain http, so they need a site with https.
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
 )
-PORT = env.integer("PORT", 8000, least=1, most=65535)
-WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, most=256)
+PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=256)
 SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 
 # --- the database -----------------------------------------------------------------------------
-DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, most=1000)
+DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, maximum=1000)
 EMBEDDED_POSTGRES_VERSION = int(env.choice("EMBEDDED_POSTGRES_VERSION", "16", ("16", "18")))
 _embedded = {
     "ENGINE": "embedded_postgres",
@@ -45,22 +46,21 @@ SECRET_KEY = env.secret_key(
 )
 
 
-def database(parts: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A Django database of ``parts``: UTC, statements that the server's own defaults cannot slow."""
+def database(parts: dict[str, Any], *, pool: dict[str, int] | None = None) -> dict[str, Any]:
+    """A Django database of a URL's parts; requests get its connections from the pool."""
     options = {"application_name": "verse", "connect_timeout": 5} | parts.get("OPTIONS", {})
-    pooled_by_other = _direct != _server
-    return {
-        **parts,
-        "OPTIONS": options | more,
-        "DISABLE_SERVER_SIDE_CURSORS": bool(more) and pooled_by_other,
-    }
+    if pool:
+        options["pool"] = pool
+    # With DATABASE_DIRECT_URL, DATABASE_URL may lead to a pooler, which cannot keep cursors open.
+    is_behind_pooler = pool is not None and _direct != _server
+    return {**parts, "OPTIONS": options, "DISABLE_SERVER_SIDE_CURSORS": is_behind_pooler}
 
 
 # Commands and tests connect directly; the server uses SERVER_DATABASE (verse/server_settings.py).
 DATABASES = {"default": database(_direct or _embedded)}
 SERVER_DATABASE = database(
     _server or _embedded,
-    # A request waits 5 s at the most for a connection, then it is a 503: docs/decisions/0003-database.md
+    # A request waits up to 5 s for a connection, then it gets 503: docs/decisions/0003-database.md
     pool={"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "max_idle": 60},
 )
 
@@ -71,33 +71,35 @@ OPENAI_BASE_URL = env.url("OPENAI_BASE_URL", "https://api.openai.com/v1")
 LLM_BASE_URL = env.url("LLM_BASE_URL", OPENAI_BASE_URL)
 LLM_CONFIGURED = LLM == "local" or bool(LLM_API_KEY or env.text("LLM_BASE_URL"))
 LLM_TIMEOUT_S = env.seconds("LLM_TIMEOUT", 60)
-LLM_CONTEXT_TOKENS = env.integer("LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, least=512)
+LLM_CONTEXT_TOKENS = env.integer(
+    "LLM_CONTEXT_TOKENS", 2048 if LLM == "local" else 8192, minimum=512
+)
 LLM_MAX_TOKENS = env.integer("LLM_MAX_TOKENS", 512 if LLM == "local" else 1024)
 if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
     env.refuse(
         "LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}"
     )
-CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 20, least=0, most=1000)
+CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 20, minimum=0, maximum=1000)
 THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
-STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, most=10_000)
+STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, maximum=10_000)
 
 # --- memory -----------------------------------------------------------------------------------
 EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
 EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "text-embedding-3-small")
 EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
-EMBEDDING_PRICE_PER_1K = env.dollars(
-    "EMBEDDING_PRICE_PER_1K", None
-)  # retrieval/embeddings/cost.py has a table
+# None: the price of retrieval/embeddings/cost.py
+EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K", None)
 EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD", None)
-RAG_ENABLED = env.switch("RAG_ENABLED", default=True)
+RAG_ENABLED = env.boolean("RAG_ENABLED", default=True)
 RAG_TIMEOUT_S = env.seconds("RAG_TIMEOUT", 3)
-RAG_CONTEXT_LIMIT = env.integer("RAG_CONTEXT_LIMIT", 5, least=0, most=50)
-RAG_CONTEXT_TOKENS = env.integer("RAG_CONTEXT_TOKENS", 1500, least=0)
+RAG_CONTEXT_LIMIT = env.integer("RAG_CONTEXT_LIMIT", 5, minimum=0, maximum=50)
+RAG_CONTEXT_TOKENS = env.integer("RAG_CONTEXT_TOKENS", 1500, minimum=0)
 RAG_MIN_SIMILARITY = env.similarity("RAG_MIN_SIMILARITY")
 
 # --- Django -----------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "django.contrib.admin.apps.SimpleAdminConfig",  # verse/urls.py loads its pages: a command starts 0.6 s sooner
+    # Simple: only verse/urls.py loads the admin's pages, so a command starts 0.6 s sooner.
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -112,7 +114,7 @@ INSTALLED_APPS = [
     "verse",
 ]
 MIDDLEWARE = [
-    # These two are asynchronous; behind them all is synchronous, in one thread a request (asgi_handler.py).
+    # These two are asynchronous. The rest runs in one thread a request: verse/asgi_handler.py
     "verse.health.answer_probes",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -151,9 +153,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = (
-    BASE_DIR / "static"
-)  # made for the image, by collectstatic; elsewhere packages' own files are served
+# collectstatic fills it for the image; without it the packages' own files are served.
+STATIC_ROOT = BASE_DIR / "static"
 SERVESTATIC_USE_FINDERS = not STATIC_ROOT.is_dir()
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
@@ -193,7 +194,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "django": {"handlers": [], "level": "INFO"},
-        # A request line per model call, and the address with it, helps nobody.
+        # Without a line for each model call, which would contain the address.
         "httpx2": {"level": "WARNING"},
         "psycopg.pool": {"level": "ERROR"},
     },

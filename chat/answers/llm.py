@@ -24,7 +24,7 @@ KEEPALIVE_S = (
 )
 REPLACED = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text type cannot store NUL
 
-# One entry: the loop of answers. Connections belong to a loop, and creating them costs 30 to 157 ms.
+# One entry, the loop of answers: connections belong to a loop. Creating clients costs 30 to 157 ms.
 _clients: dict[asyncio.AbstractEventLoop, "OpenAIClients"] = {}
 
 

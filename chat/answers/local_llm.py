@@ -1,4 +1,4 @@
-"""The bundled language model (LLM=local): a llama.cpp server inside this process, spoken to like any other."""
+"""The bundled language model (LLM=local): a llama.cpp server in this process, called over HTTP."""
 
 import secrets
 from functools import cache
@@ -10,9 +10,9 @@ from django.conf import settings
 
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPT_CACHE_MIB = 128  # the library's default is 8 GB
-ANSWERS_AT_ONCE = 2  # on two cores a third would only slow the others; it waits
-# The tokenizer that fits the prompt counts up to half of this model's tokens in some scripts (retrieval/token_count.py):
-# with a window twice as long as LLM_CONTEXT_TOKENS no prompt is refused.
+MAX_PARALLEL_ANSWERS = 2  # more answers wait: on two cores a third would slow the others
+# In some scripts this model has up to twice the tokens that retrieval/token_count.py counts. With
+# twice the LLM_CONTEXT_TOKENS as its window it refuses no prompt.
 WINDOW_FACTOR = 2
 
 
@@ -21,7 +21,7 @@ class LocalModelMissing(Exception):
 
 
 class Server(NamedTuple):
-    """A server that lives as long as this object, and how to speak to it."""
+    """A running server, its address and its key. It stops when ``handle`` is deleted."""
 
     handle: Any
     base_url: str
@@ -30,26 +30,24 @@ class Server(NamedTuple):
 
 @cache
 def serve() -> Server:
-    """Load the model and serve it on a free port of 127.0.0.1, to those who know its key.
+    """Load the model, and serve it on a free port of 127.0.0.1 to callers with its random key.
 
-    About a second, once a process. Raises LocalModelMissing.
+    Takes about a second, once a process. Raises LocalModelMissing.
     """
     model_path = _model_path()
-    import xllamacpp  # 30 MB that only this setting needs
+    import xllamacpp  # 30 MB, so only with LLM=local
 
     key = secrets.token_urlsafe(32)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model_path)
-    parameters.n_ctx = settings.LLM_CONTEXT_TOKENS * WINDOW_FACTOR * ANSWERS_AT_ONCE
-    parameters.n_parallel = ANSWERS_AT_ONCE
+    parameters.n_ctx = settings.LLM_CONTEXT_TOKENS * WINDOW_FACTOR * MAX_PARALLEL_ANSWERS
+    parameters.n_parallel = MAX_PARALLEL_ANSWERS
     parameters.cache_ram_mib = PROMPT_CACHE_MIB
     parameters.api_keys = [key]
     parameters.ui = parameters.endpoint_slots = False
-    parameters.sampling.temp = 0.2  # so small a model wanders at the usual 0.8
-    parameters.sampling.dry_multiplier = (
-        0.8  # and without this it says one sentence again and again to the end
-    )
-    parameters.verbosity = -1  # its log would hold prompts
+    parameters.sampling.temp = 0.2  # at the usual 0.8 so small a model loses its subject
+    parameters.sampling.dry_multiplier = 0.8  # without it the model repeats one sentence to the end
+    parameters.verbosity = -1  # its log would contain prompts
     server = xllamacpp.Server(parameters)
     return Server(server, f"{server.listening_address}/v1", key)
 

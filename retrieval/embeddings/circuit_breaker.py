@@ -29,7 +29,7 @@ class CircuitBreaker:
             return self._is_open()
 
     def before_call(self) -> None:
-        """Allow a call, or raise CircuitOpen. Each allowed call must end in a ``record_`` method."""
+        """Allow a call or raise CircuitOpen. Each allowed call ends with a ``record_`` method."""
         with self._lock:
             if self._is_open():
                 raise CircuitOpen(

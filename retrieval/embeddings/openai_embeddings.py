@@ -1,4 +1,4 @@
-"""Asks OpenAI, or a compatible server, for embeddings: retries within a deadline, checks answers."""
+"""Embeds texts by OpenAI's API or a compatible one: retries, a deadline, checked answers."""
 
 import asyncio
 import random
@@ -62,7 +62,7 @@ async def _retry(
     *,
     deadline_s: float,
 ) -> list[Vector]:
-    """Call until there is an answer. Give up if the pause would outlast the deadline (loop time)."""
+    """Call until there is an answer, or until a pause would outlast the deadline (loop time)."""
     max_pause_s = FIRST_PAUSE_S
     while True:
         try:

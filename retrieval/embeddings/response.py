@@ -23,7 +23,7 @@ class ServiceError(NamedTuple):
 def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
     """The ``count`` vectors of a response, in the order of the texts, whatever order they came in.
 
-    Raises ValueError, without content of the response, unless there is a valid vector for each text.
+    Raises ValueError unless there is a valid vector for each text. Its message quotes nothing.
     """
     items = _items(body)
     if len(items) != count:
@@ -93,7 +93,7 @@ def _vector(embedding: Any) -> Vector:
 
 
 def _numbers(embedding: Any) -> "np.ndarray[Any, Any]":
-    """From base64, which was asked for and is ten times faster, or from the list some servers send."""
+    """From base64, as requested and ten times faster, or from a list, as some servers send."""
     try:
         if isinstance(embedding, str):
             return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
-from verse.environment import Environment, Rate, kept_secret, read_file
+from verse.env_file import read_env_file
+from verse.environment import Environment, Rate
+from verse.secret_file import load_or_create_secret
 
 CANARY = "canary-8b1f"  # a secret that looks like none
 ADDRESS = "a URL such as https://api.openai.com/v1"
@@ -21,7 +23,9 @@ GOOD: list[tuple[str, dict[str, Any], str | None, Any]] = [
     ("text", {"default": "gpt-4o-mini"}, None, "gpt-4o-mini"),
     ("text", {"default": "gpt-4o-mini"}, "", "gpt-4o-mini"),
     ("text", {"default": "gpt-4o-mini"}, "  llama-3  ", "llama-3"),
+    ("text", {}, r"$HOME \$5 ${HOME}", r"$HOME \$5 ${HOME}"),
     ("secret", {}, None, ""),
+    ("secret", {}, "$ecret", "$ecret"),
     ("secret", {}, " sk-abc!~ ", "sk-abc!~"),
     ("hosts", {"default": "localhost,127.0.0.1"}, None, ["localhost", "127.0.0.1"]),
     (
@@ -34,17 +38,18 @@ GOOD: list[tuple[str, dict[str, Any], str | None, Any]] = [
     ("origins", {}, "https://a.example,http://b:8000", ["https://a.example", "http://b:8000"]),
     ("choice", {"default": "openai", "allowed": ("openai", "local")}, None, "openai"),
     ("choice", {"default": "openai", "allowed": ("openai", "local")}, "LOCAL", "local"),
-    ("switch", {"default": True}, None, True),
-    ("switch", {"default": False}, "Yes", True),
-    ("switch", {"default": True}, "0", False),
+    ("boolean", {"default": True}, None, True),
+    ("boolean", {"default": False}, "Yes", True),
+    ("boolean", {"default": True}, "0", False),
     ("integer", {"default": 7}, None, 7),
-    ("integer", {"default": 7, "least": 0}, "0", 0),
-    ("integer", {"default": 7, "most": 9}, "9", 9),
+    ("integer", {"default": 7, "minimum": 0}, "0", 0),
+    ("integer", {"default": 7, "maximum": 9}, "9", 9),
     ("seconds", {"default": 25}, None, 25.0),
     ("seconds", {"default": 25}, "0.5", 0.5),
     ("dollars", {"default": None}, None, None),
     ("dollars", {"default": 0.00002}, None, 0.00002),
     ("dollars", {"default": None}, "0", 0.0),
+    ("dollars", {"default": None}, "2e-5", 0.00002),
     ("similarity", {}, None, None),
     ("similarity", {}, "-1", -1.0),
     ("rate", {"default": "60/min"}, None, Rate(60, 60)),
@@ -87,11 +92,11 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "opnai",
         "openai or local or none",
     ),
-    ("switch", {"default": True}, "maybe", "true or false"),
+    ("boolean", {"default": True}, "maybe", "true or false"),
     ("integer", {"default": 5}, "many", "a whole number from 1 to 1000000000"),
     ("integer", {"default": 5}, "1.5", "a whole number from 1 to 1000000000"),
     ("integer", {"default": 5}, "0", "a whole number from 1 to 1000000000"),
-    ("integer", {"default": 5, "most": 65535}, "65536", "a whole number from 1 to 65535"),
+    ("integer", {"default": 5, "maximum": 65535}, "65536", "a whole number from 1 to 65535"),
     ("integer", {"default": 5}, "9" * 50, "a whole number from 1 to 1000000000"),
     ("integer", {"default": 5}, "٣", "a whole number from 1 to 1000000000"),
     ("seconds", {"default": 5}, "soon", SECONDS),
@@ -177,7 +182,7 @@ def test_a_secret_in_the_wrong_variable_is_not_shown_there() -> None:
     password.database("DB")
     with pytest.raises(SystemExit, match=r"^Verse cannot start: NAME cannot be used"):
         password.integer("NAME", 5)
-    assert CANARY not in refusal("switch", CANARY, keys={CANARY}, default=True)
+    assert CANARY not in refusal("boolean", CANARY, keys={CANARY}, default=True)
 
 
 def test_a_long_bad_value_is_shown_cut_off() -> None:
@@ -232,7 +237,7 @@ def test_processes_that_start_at_once_keep_the_same_secret(tmp_path: Path) -> No
 
     def start() -> None:
         together.wait()
-        found.append(kept_secret(tmp_path / "kept"))
+        found.append(load_or_create_secret(tmp_path / "kept"))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
@@ -250,13 +255,52 @@ def test_a_secret_that_cannot_be_kept_stops_the_start_with_one_line(tmp_path: Pa
         SystemExit,
         match=r"^Verse cannot start: \S+/file/kept, made where it is missing: File exists$",
     ):
-        kept_secret(tmp_path / "file" / "kept")
+        load_or_create_secret(tmp_path / "file" / "kept")
 
 
 def test_a_file_of_settings_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# mine\nPORT=9000\nLLM_MODEL='two words'\nEMPTY=\n")
-    assert read_file(tmp_path / ".env") == {"PORT": "9000", "LLM_MODEL": "two words", "EMPTY": ""}
-    assert read_file(tmp_path / "none") == {}
+    assert read_env_file(tmp_path / ".env") == {
+        "PORT": "9000",
+        "LLM_MODEL": "two words",
+        "EMPTY": "",
+    }
+    assert read_env_file(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("  export NAME = spaced  ", "spaced"),
+        ("NAME=9000 # a comment", "9000"),
+        ("NAME=a#b", "a#b"),
+        ("NAME='a # b' # a comment", "a # b"),
+        ('NAME="a \\"b\\" # c"', 'a "b" # c'),
+        ("NAME=$ecret", "$ecret"),
+        ("NAME=a=b", "a=b"),
+    ],
+)
+def test_a_line_of_the_file_may_have_spaces_quotes_and_a_comment(
+    tmp_path: Path, line: str, value: str
+) -> None:
+    (tmp_path / ".env").write_text(f"# NAME=no\n{line}\n")
+    assert read_env_file(tmp_path / ".env") == {"NAME": value}
+
+
+def test_a_line_that_is_no_setting_is_logged_without_its_content(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text(f"PORT=9000\n{CANARY}\n")
+    assert read_env_file(tmp_path / ".env") == {"PORT": "9000"}
+    assert "line 2 is ignored" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_several_hosts_and_a_plus_are_read_as_libpq_does() -> None:
+    database = Environment({"NAME": "postgresql://u:a+b@c:6432,d/x+y"}).database("NAME")
+    assert database
+    assert (database["HOST"], database["PORT"]) == ("c,d", "6432,")
+    assert (database["NAME"], database["PASSWORD"]) == ("x+y", "a+b")
 
 
 def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(
@@ -266,7 +310,7 @@ def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(
     with pytest.raises(
         SystemExit, match=r"^Verse cannot start: \S+/.env cannot be read \(UnicodeDecodeError\)$"
     ):
-        read_file(tmp_path / ".env")
+        read_env_file(tmp_path / ".env")
 
 
 def names_in_the_example() -> dict[str, str]:

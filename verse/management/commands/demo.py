@@ -18,7 +18,7 @@ from retrieval.backfill import Backfill, count_pending
 from retrieval.embeddings.embedding_service import model_name
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.management.progress import Progress
-from verse.environment import kept_secret
+from verse.secret_file import load_or_create_secret
 
 MAX_WORKERS = 2  # each loads the model into its memory
 BATCH_SIZE = 16  # messages for each step of the progress bar; two runs of the bundled model
@@ -43,7 +43,7 @@ class Command(BaseCommand):
         """Never returns: the server replaces this process, so that Ctrl-C reaches it."""
         self.refuse_taken_port()
         call_command("migrate", verbosity=0)
-        password = kept_secret(settings.HOME / "demo_password", length=9)
+        password = load_or_create_secret(settings.HOME / "demo_password", length=9)
         load(self.make_user(password))
         self.embed()
         connection.close()

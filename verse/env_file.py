@@ -1,0 +1,52 @@
+"""Reads the file ``.env`` with django-environ."""
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import environ
+
+logger = logging.getLogger(__name__)
+
+# NAME=value. Spaces around both and a comment after them are allowed; django-environ would take
+# them as part of the value, or log the line, which may contain a secret.
+LINE = re.compile(
+    r"""\s*(?:export\s+)?(?P<name>\w+)\s*=\s*
+    (?P<value>'[^']*'|"(?:[^"\\]|\\.)*"|.*?)
+    (?:\s+\#.*)?\s*""",
+    re.VERBOSE,
+)
+
+
+class EnvFile(environ.Env):  # type: ignore[misc]
+    """``read_env`` stores into ENVIRON, by default the process's environment."""
+
+    ENVIRON: ClassVar[dict[str, str]]
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The settings in the file; {} if there is no file. Raises SystemExit if it cannot be read."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(
+            f"Verse cannot start: {path} cannot be read ({type(error).__name__})"
+        ) from error
+    EnvFile.ENVIRON = {}
+    EnvFile.read_env(io.StringIO("\n".join(_settings(path, content))))
+    return EnvFile.ENVIRON
+
+
+def _settings(path: Path, content: str) -> Iterator[str]:
+    """Each setting as NAME=value, without spaces and comments around them."""
+    for number, line in enumerate(content.splitlines(), 1):
+        setting = LINE.fullmatch(line)
+        if setting:
+            yield f"{setting['name']}={setting['value']}"
+        elif line.strip() and not line.lstrip().startswith("#"):
+            logger.warning("%s: line %d is ignored, it is not NAME=value", path, number)
