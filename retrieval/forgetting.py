@@ -15,7 +15,6 @@ Forward and once, because to ask backwards at each recall read a user's whole hi
 from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +118,7 @@ def _has_stale_source(kind_bit: sql.Composable, *, or_marked: sql.Composable) ->
     )
 
 
-@cache
+@db.composed_once
 def tainted_statement() -> sql.Composed:
     or_marked = sql.SQL("OR {}").format(_is_marked("source", "s"))
     return SQL["tainted"].format(
@@ -129,7 +128,7 @@ def tainted_statement() -> sql.Composed:
     )
 
 
-@cache
+@db.composed_once
 def _take_forgotten_statement() -> sql.Composed:
     given = SQL["given"].format(kind_bit=sql.SQL("m.kind_bit"))
     return SQL["take_forgotten"].format(message=_message("answer", "ref"), given=given)

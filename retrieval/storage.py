@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import pgvector
@@ -40,7 +39,7 @@ def store(source: MessageTable, pk: int, content: str, embedding: Vector, *, mod
     True if it was stored. One statement. Raises NoMemory.
     """
     params = {"id": pk, "content": content, "embedding": embedding, "model": model}
-    return bool(db.execute(_for_table(STORE, source), params)[0][0])
+    return bool(db.execute(_store_statement(source), params)[0][0])
 
 
 def store_all(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
@@ -66,13 +65,19 @@ def store_all(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, 
 def _store_batch(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
     ids, contents, vectors = map(list, zip(*rows, strict=True))
     params = {"ids": ids, "contents": contents, "embeddings": vectors, "model": model}
-    stored = {row[0] for row in db.execute(_for_table(STORE_BATCH, source), params)}
+    stored = {row[0] for row in db.execute(_store_batch_statement(source), params)}
     locked = [row for row in rows if row[0] not in stored]
     return len(stored) + sum(store(source, *row, model=model) for row in locked)
 
 
-def _for_table(statement: sql.SQL, source: MessageTable) -> sql.Composed:
-    return statement.format(vector=db.VECTOR_SCHEMA, **source.names)
+@db.composed_once
+def _store_statement(source: MessageTable) -> sql.Composed:
+    return STORE.format(**source.names)
+
+
+@db.composed_once
+def _store_batch_statement(source: MessageTable) -> sql.Composed:
+    return STORE_BATCH.format(vector=db.VECTOR_SCHEMA, **source.names)
 
 
 def known(user_id: int, content: str, *, model: str) -> Vector | None:
@@ -96,7 +101,7 @@ def known_of(texts: Sequence[tuple[int, str]], *, model: str) -> dict[tuple[int,
     }
 
 
-@cache
+@db.composed_once
 def _known_statement() -> sql.Composed:
     columns, ref = sql.SQL("content, embedding"), sql.SQL("same.id")
     text = select_message(message_tables(), columns, ref=ref)

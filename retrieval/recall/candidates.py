@@ -7,7 +7,6 @@ docs/decisions/0009-recall-structures.md; figures and constants: docs/decisions/
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def parameters(
     } | scope.filters
 
 
-@lru_cache
+@db.composed_once
 def candidates_statement(filters: tuple[str, ...], *, by_meaning: bool) -> sql.Composed:
     """candidates.sql with the conditions of these FILTERS; composed once for each set of them."""
     if by_meaning:

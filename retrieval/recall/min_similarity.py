@@ -6,7 +6,6 @@ any two messages of different users reach.
 """
 
 from contextlib import suppress
-from functools import cache
 
 import numpy as np
 import pgvector
@@ -91,7 +90,7 @@ def _of_sample(model: int) -> float | None:
     return float(np.quantile((vectors @ vectors.T)[chosen], QUANTILE))
 
 
-@cache
+@db.composed_once
 def _sample_statement() -> sql.Composed:
     columns, ref = sql.SQL("user_id, embedding"), sql.SQL("drawn.id")
     message = select_message(message_tables(), columns, ref=ref)
