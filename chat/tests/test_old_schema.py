@@ -1,7 +1,10 @@
 """The chat's own statements name nothing younger than its first migration: it runs on while memory comes and goes."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from rest_framework.test import APIClient
 from chat.memory.embed import finish_embedding_jobs
 from chat.tests.support import Api
 from fake_openai import FakeOpenAI
-from retrieval import runtime
+from retrieval import db, runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
 YOUNGER = re.compile(
@@ -23,13 +26,26 @@ YOUNGER = re.compile(
 
 
 @pytest.fixture
-def statements(transactional_db: None) -> Iterator[list[str]]:
-    """Every statement that goes through Django meanwhile, from whatever thread."""
+def statements(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every statement through Django, of any thread, that does not require memory's tables."""
     seen: list[str] = []
+    require_memory, depth = db.require_memory, Counter[int]()
+
+    @contextmanager
+    def counted() -> Iterator[None]:
+        depth[get_ident()] += 1
+        try:
+            with require_memory():
+                yield
+        finally:
+            depth[get_ident()] -= 1
 
     def capture(execute: Any, sql: str, *rest: Any) -> Any:
-        seen.append(sql)
+        if not depth[get_ident()]:
+            seen.append(sql)
         return execute(sql, *rest)
+
+    monkeypatch.setattr(db, "require_memory", counted)
 
     def watch(connection: Any, **_: Any) -> None:
         if capture not in connection.execute_wrappers:
