@@ -21,12 +21,14 @@ django.setup()
 
 import numpy as np
 import psycopg
+from django.db import connection
 from pgvector.psycopg import register_vector
 
 from benchmarks.load import scratch_database
 from retrieval import db
+from retrieval.message_tables import MessageTable
 from retrieval.recall import candidates
-from retrieval.schema import structures
+from retrieval.schema.statements import compose
 
 BATCH = 500
 QUESTIONS = 60
@@ -85,10 +87,9 @@ def main() -> None:
         register_vector(database)
         database.execute(COLUMNS)
         database.execute(BESIDE)
-        source = structures.MessageTable(0, "beside", "chat_id")
-        database.execute(
-            structures.for_source(structures.FOLLOW, source, schema="public", vector="public")
-        )
+        beside = MessageTable(0, "beside", "chat_id")
+        for statement in compose(connection, "current_message_table.sql", beside):
+            database.execute(statement)
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
         print(

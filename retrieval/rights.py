@@ -42,6 +42,7 @@ MEMORY_RIGHTS = {
 FUNCTIONS: tuple[LiteralString, ...] = (
     "message_terms(bigint, text, timestamptz)",
     "content_term(bigint, text)",
+    "memory_row(integer, bigint, bigint, bigint, timestamptz, text, text)",
 )
 
 

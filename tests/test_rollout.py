@@ -26,7 +26,7 @@ def state_of_indexes(database: Database) -> dict[str, bool]:
 def test_a_migrate_that_is_killed_in_the_index_build_is_repaired_by_the_next(
     database: Database,
 ) -> None:
-    database.start_at("0003_recall")
+    database.start_at("0002_embedding")
     fill_with_vectors(database)
     seen = set()
     for moment_s in (0.1, 0.4, 0.8, 1.2, 1.8):
@@ -83,7 +83,7 @@ def test_the_way_back_removes_all_but_the_messages_and_the_extension(database: D
 
 
 def test_the_columns_hold_1536_numbers_and_the_indexes_are_for_cosine(database: Database) -> None:
-    database.start_at("0004_vector_indexes")
+    database.start_at("0005_memory")
     types = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s"
     assert [database.run(types, table, "embedding") for table in TABLES] == [
         [("vector(1536)",)]
@@ -130,7 +130,7 @@ def test_the_extension_may_live_in_a_schema_that_no_search_path_names(database: 
 def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once(
     database: Database,
 ) -> None:
-    database.start_at("0004_vector_indexes")
+    database.start_at("0005_memory")
     token = manage(database.url, "create_token", "alice").strip().splitlines()[-1]
     with old_code() as folder, FakeOpenAI() as fake:
         values = {"DATABASE_URL": database.url, "LLM_BASE_URL": fake.base_url}
@@ -170,7 +170,7 @@ def test_what_the_old_code_writes_on_the_new_schema_is_recalled_by_words_at_once
 
 @pytest.mark.parametrize("broken", ["message_memories", "embedding_models"])
 def test_a_trigger_that_cannot_work_lets_the_write_pass(broken: str, database: Database) -> None:
-    database.start_at("0004_vector_indexes")
+    database.start_at("0005_memory")
     database.run(f"DROP TABLE {broken} CASCADE")
     database.add_message("Still said.")
     database.run("UPDATE chat_messages SET content = 'Said anew.'")

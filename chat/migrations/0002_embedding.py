@@ -1,17 +1,18 @@
-"""The extension vector, and a nullable column for embeddings in each table of messages.
+"""The extension vector, and a nullable column for the embedding in each message table.
 
-Lock: ACCESS EXCLUSIVE on one table after the other, under a millisecond each, waited for 300 ms at a time with pauses.
-Back: drops the columns with the same lock; the extension stays. Half-way: migrate again.
+Lock: ACCESS EXCLUSIVE on one table after the other, under a millisecond each, with a timeout of
+300 ms and retries. Back: drops the columns with the same lock; the extension stays. Stopped
+half-way: run migrate again.
 """
 
 from django.db import migrations
 from pgvector.django import VectorField
 
-from retrieval.schema.operations import AddEmbedding, EnableVector
+from retrieval.schema.operations import AddEmbedding, EnableVector, RemoveMemory
 
 
 class Migration(migrations.Migration):
-    atomic = False  # one table a transaction: a lock on both at once would wait twice as long
+    atomic = False  # one table a transaction: locks on both at once would wait twice as long
     dependencies = [("chat", "0001_initial")]
     operations = [
         EnableVector(),
@@ -23,9 +24,12 @@ class Migration(migrations.Migration):
             )
             for model in ("chatmessage", "standalonechatmessage")
         ),
-        # Of Django alone: nothing is sent to the database.
+        # Django's state alone: nothing is sent to the database.
         *(
             migrations.AlterModelOptions(name=model, options={"base_manager_name": "objects"})
             for model in ("chatmessage", "standalonechatmessage")
         ),
+        # On the way back from a database where 0005_memory is not applied but earlier states of this
+        # repository have added memory: its triggers depend on the column.
+        RemoveMemory(),
     ]

@@ -1,8 +1,8 @@
-"""An HNSW index on the embeddings of each table of messages, built while everybody goes on.
+"""An HNSW index on the embeddings of each message table, built while reads and writes go on.
 
-Lock: SHARE UPDATE EXCLUSIVE on one table after the other, for as long as the build takes: reads and writes go on; it
-waits for the transactions that are open. Back: drops them, as gently. Half-way: it leaves an INVALID index, which
-migrate, run again, replaces.
+Lock: SHARE UPDATE EXCLUSIVE on one table after the other for as long as the build takes; it waits
+for the transactions that are open. Back: drops them with the same lock. Stopped half-way: leaves an
+INVALID index, which the next migrate replaces.
 """
 
 from django.db import migrations
@@ -12,7 +12,7 @@ from retrieval.schema.indexes import AddVectorIndex, VectorIndex
 
 class Migration(migrations.Migration):
     atomic = False  # CREATE INDEX CONCURRENTLY refuses to run in a transaction
-    dependencies = [("chat", "0003_recall")]
+    dependencies = [("chat", "0002_embedding")]
     operations = [
         AddVectorIndex(
             "standalonechatmessage", VectorIndex(name="idx_standalone_messages_embedding")

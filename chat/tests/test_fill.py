@@ -23,7 +23,7 @@ from retrieval.recall.candidates import Scope, recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
-MIGRATIONS = ("0003_recall", "0005_backfill", "0008_forgetting")
+MIGRATIONS = ("0005_memory",)
 # In each conversation before memory came. A user has fewer messages than recall compares by cosine, 100: of more it
 # may take any that are equally near.
 SAID = 25

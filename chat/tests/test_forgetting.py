@@ -16,7 +16,7 @@ from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, S
 from chat.tests.plan_support import MESSAGES, rows_read
 from retrieval.backfill import fill_words
 from retrieval.forgetting import erase, purge_deleted_users, tainted, tainted_statement
-from retrieval.schema.operations import NoteLost
+from retrieval.schema.operations import NoteTaintedAnswers
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 # Each answer was given its question and five messages from anywhere before, each with the other half of its turn.
@@ -281,8 +281,8 @@ def test_what_went_before_forgetting_was_noted_is_found_by_the_migration(
     told.delete()
     sql("DELETE FROM forgotten_messages")  # as the triggers of before left it
     assert those_forgotten(*answers[1:]) == []
-    for number, model in MODELS.items():
-        NoteLost(number, model._meta.db_table).forwards(connection)
+    for model in MODELS.values():
+        NoteTaintedAnswers(model.memory_table).forwards(connection)
     assert sql("SELECT id FROM forgotten_messages") == [(answers[0].pk * 2,)]
     assert those_forgotten(*answers) == sorted(one.content for one in answers[:-1])
     assert those_forgotten(elsewhere) == ["Biscuit, in a passage."]

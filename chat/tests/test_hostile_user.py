@@ -17,7 +17,6 @@ from retrieval.models import message_tables
 from retrieval.recall import candidates
 from retrieval.recall.candidates import Scope
 from retrieval.schema import bulk
-from retrieval.schema.structures import COLUMNS, CURRENT, ROW
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MANY = [5_000, pytest.param(200_000, marks=pytest.mark.soak)]
@@ -34,20 +33,16 @@ SAY = """
         timestamptz '2024-05-03' + n * interval '1 second'
     FROM standalone_chats, generate_series(1, %(count)s) n WHERE user_id = ANY (%(users)s)
 """
-# As the triggers would have it, had each message this embedding: of so many the signs are enough.
-LEARN = f"""
-    INSERT INTO message_memories ({COLUMNS}) SELECT {ROW} FROM (
-        SELECT id, user_id, chat_id, role, content, created_at, %(vector)b AS embedding
-        FROM standalone_chat_messages WHERE user_id = ANY (%(users)s)
-    ) m
+# As the triggers would do if each message had this embedding: recall needs only the signs of it.
+REMEMBER = """
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, search_config_id, bits, model)
+    SELECT r.*, {vector}.binary_quantize(%(vector)b)::bit(1536),
+        (SELECT id FROM embedding_models WHERE current)
+    FROM standalone_chat_messages m CROSS JOIN LATERAL memory_row(
+        0, m.id, m.user_id, m.chat_id, m.created_at, m.role, m.content) r
+    WHERE m.user_id = ANY (%(users)s)
 """
-for _name, _value in (
-    ("{model}", CURRENT),
-    ("{schema}.", ""),
-    ("{number}", "0"),
-    ("{conversation}", "chat_id"),
-):
-    LEARN = LEARN.replace(_name, _value)
 
 
 def say(users: list[User], text: str, count: int) -> None:
@@ -57,7 +52,7 @@ def say(users: list[User], text: str, count: int) -> None:
     with transaction.atomic():
         bulk.defer_memory_insert()
         db.execute(SAY, params)
-        db.execute(sql.SQL(LEARN).format(vector=db.VECTOR_SCHEMA), params)
+        db.execute(sql.SQL(REMEMBER).format(vector=db.VECTOR_SCHEMA), params)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from chat.tests.transfer_support import (
 )
 from retrieval.backfill import fill_words
 from retrieval.schema import bulk
+from tests.old_schemas import RECORDED, add_old_memory
 from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -72,7 +73,7 @@ def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(
 def test_more_ids_than_a_statement_takes_are_all_learnt(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "IDS_AT_ONCE", 7)
+    monkeypatch.setattr(bulk, "MAX_IDS", 7)
     imported(*many(15))
     assert len(known()) == 15
 
@@ -173,38 +174,44 @@ def test_words_are_worked_out_in_parallel(alice: User, other: Any) -> None:
     assert max(seen) > 0
 
 
-@pytest.mark.parametrize("migration", ["0001_initial", "0003_recall"])
-def test_an_import_works_on_older_schemas_too(alice: User, migration: str) -> None:
-    call_command("migrate", "chat", migration, verbosity=0)
+@pytest.fixture
+def old_memory() -> Iterator[Callable[[str], None]]:
+    """Adds memory as an earlier state of this repository did; afterwards today's schema again."""
+    call_command("migrate", "chat", "0004_vector_indexes", verbosity=0)
+    with connection.cursor() as cursor:
+        yield lambda state: add_old_memory(
+            lambda sql, *names: cursor.execute(sql, names or None), state
+        )
+    call_command("migrate", "chat", verbosity=0)
+
+
+def test_an_import_works_on_the_first_schema(alice: User) -> None:
+    call_command("migrate", "chat", "0001_initial", verbosity=0)
     try:
         assert imported(*many(20)).messages == 20
-        if migration != "0001_initial":
-            assert len(known()) == 20
     finally:
         call_command("migrate", "chat", verbosity=0)
 
 
-def test_a_database_migrated_before_learns_row_by_row_until_it_is_migrated(alice: User) -> None:
+@pytest.mark.parametrize("state", RECORDED)
+def test_an_import_is_in_memory_on_older_schemas_too(
+    alice: User, state: str, old_memory: Callable[[str], None]
+) -> None:
+    old_memory(state)
+    assert imported(*many(20)).messages == len(known()) == 20
+
+
+def test_a_schema_without_bulk_functions_learns_by_row_until_migrated(
+    alice: User, old_memory: Callable[[str], None]
+) -> None:
+    call_command("migrate", "chat", verbosity=0)
     today = schema()
-    call_command("migrate", "chat", "0006_model_and_text", verbosity=0)
-    try:
-        make_as_before()
-        assert schema() != today
-        assert imported(*many(20)).messages == len(known()) == 20
-    finally:
-        call_command("migrate", "chat", verbosity=0)
+    call_command("migrate", "chat", "0004_vector_indexes", verbosity=0)
+    old_memory("0006_model_and_text")
+    assert schema() != today
+    assert imported(*many(20)).messages == len(known()) == 20
+    call_command("migrate", "chat", verbosity=0)
     assert schema() == today
-
-
-def make_as_before() -> None:
-    """Triggers that know of nothing but themselves, and an index that takes every row at once."""
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER INDEX message_memories_terms SET (fastupdate = off)")
-        for table in ("standalone_chat_messages", "chat_messages"):
-            cursor.execute(f"DROP FUNCTION {table}_new_memories, {table}_insert_memories")
-            cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [f"{table}_memory_insert"])
-            cursor.execute(cursor.fetchone()[0].replace("= 'on'", "= 'never'"))
-            cursor.execute(f"ALTER FUNCTION {table}_memory_insert RESET gin_pending_list_limit")
 
 
 def schema() -> list[Any]:

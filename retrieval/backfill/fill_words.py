@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from retrieval import db
 from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import MessageTable
-from retrieval.schema.bulk_structures import SHORT_LIST
-from retrieval.schema.structures import COLUMNS, ONLY, ROW
 
 WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 # A message that somebody changes or deletes at this moment is left out: its trigger sees to it. The others are held
@@ -16,7 +14,7 @@ WINDOW_ROWS = 500  # a transaction, 0.1 to 0.2 s: an edit of one of its messages
 # The index's list is kept short, as by the triggers: whoever says something next would have to empty a long one.
 FILL = """
 WITH short AS MATERIALIZED (
-    SELECT pg_catalog.set_config('gin_pending_list_limit', '{short_list}', true)
+    SELECT pg_catalog.set_config('gin_pending_list_limit', '64kB', true)
 ), seen AS MATERIALIZED (
     SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
 ), missing AS MATERIALIZED (
@@ -25,7 +23,12 @@ WITH short AS MATERIALIZED (
             AND p.search_config_id = (SELECT id FROM search_configs WHERE current))
     FOR SHARE SKIP LOCKED
 ), filled AS (
-    INSERT INTO message_memories ({columns}) SELECT {row} FROM short CROSS JOIN missing m
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars, is_question,
+        search_config_id, bits, model)
+    SELECT r.*, {vector}.binary_quantize(m.embedding)::bit(1536), CASE WHEN m.embedding IS NOT NULL
+        THEN (SELECT max(e.id) FROM embedding_models e HAVING count(*) = 1) END
+    FROM short CROSS JOIN missing m CROSS JOIN LATERAL memory_row(
+        {number}, m.id, m.user_id, m.{conversation}, m.created_at, m.role, m.content) r
     ON CONFLICT (id) DO UPDATE SET terms = excluded.terms, chars = excluded.chars,
         is_question = excluded.is_question, search_config_id = excluded.search_config_id
     RETURNING 1
@@ -53,16 +56,6 @@ def fill(source: MessageTable) -> Iterator[int]:
 
 
 def _of(source: MessageTable) -> str:
-    row = (
-        ROW.replace("{model}", ONLY)
-        .replace("{schema}.", "")
-        .replace("{conversation}", source.conversation)
-    )
-    statement = (
-        FILL.replace("{row}", row)
-        .replace("{lost}", has_stale_source(source).as_string())
-        .replace("{columns}", COLUMNS)
-        .replace("{table}", source.table)
-    )
-    statement = statement.replace("{short_list}", SHORT_LIST)
-    return statement.replace("{number}", str(source.kind_bit))
+    statement = FILL.replace("{lost}", has_stale_source(source).as_string())
+    statement = statement.replace("{conversation}", source.conversation)
+    return statement.replace("{table}", source.table).replace("{number}", str(source.kind_bit))

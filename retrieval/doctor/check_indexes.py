@@ -6,7 +6,7 @@ from psycopg import sql
 
 from retrieval.doctor.check_columns import columns_are_right
 from retrieval.doctor.check_locks import recall_tables
-from retrieval.doctor.expected import Thing, shared, vector_indexes
+from retrieval.doctor.expected import SchemaObject, shared, vector_indexes
 from retrieval.doctor.fixes import create, drop_index, rebuild_index, statement
 from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, Status, failed, information, passed
@@ -134,7 +134,7 @@ def _recall_indexes() -> dict[str, str]:
     return {index.name: _concurrently(index) for index in shared("INDEX")}
 
 
-def _concurrently(index: Thing) -> str:
+def _concurrently(index: SchemaObject) -> str:
     before, _, after = create(index).partition("INDEX IF NOT EXISTS")
     return f"{before}INDEX CONCURRENTLY IF NOT EXISTS{after}" if after else before
 

@@ -2,7 +2,7 @@
 
 from psycopg import sql
 
-from retrieval.doctor.expected import Thing, of_tables, shared
+from retrieval.doctor.expected import SchemaObject, of_tables, shared
 from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, create, reset_setting, statement
 from retrieval.doctor.queries import memory_exists, rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed
@@ -42,7 +42,7 @@ def tables_and_functions_exist() -> Finding:
     )
 
 
-def _exists(table: Thing) -> bool:
+def _exists(table: SchemaObject) -> bool:
     return bool(value("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [table.name]))
 
 
@@ -63,17 +63,17 @@ def triggers_are_enabled() -> Finding:
     return failed(_problems({"missing": missing, "disabled": disabled}), *fixes)
 
 
-def _state(trigger: Thing) -> str | None:
+def _state(trigger: SchemaObject) -> str | None:
     return dict(rows(TRIGGERS, [trigger.table])).get(trigger.name)
 
 
-def _enable(trigger: Thing) -> str:
+def _enable(trigger: SchemaObject) -> str:
     """Locks: SHARE ROW EXCLUSIVE, which writes wait for."""
     names = map(sql.Identifier, (trigger.table, trigger.name))
     return statement(sql.SQL("ALTER TABLE {} ENABLE TRIGGER {}").format(*names))
 
 
-def _problems(things: dict[str, list[Thing]]) -> str:
+def _problems(things: dict[str, list[SchemaObject]]) -> str:
     return "; ".join(
         f"{problem}: {', '.join(map(_label, listed))}"
         for problem, listed in things.items()
@@ -81,7 +81,7 @@ def _problems(things: dict[str, list[Thing]]) -> str:
     )
 
 
-def _label(thing: Thing) -> str:
+def _label(thing: SchemaObject) -> str:
     return f"{thing.name} on {thing.table}" if thing.kind == "TRIGGER" else thing.name
 
 

@@ -1,4 +1,4 @@
-"""What there must be in the database: read out of the statements that make it, so that the two cannot disagree."""
+"""What a migrated database contains, from the files of the current schema (retrieval/schema/sql)."""
 
 import re
 from dataclasses import dataclass
@@ -7,24 +7,21 @@ from django.apps import apps
 from django.db import connection
 
 from retrieval.models import Embedded, message_tables
-from retrieval.schema import extension, structures
 from retrieval.schema.indexes import VectorIndex
-from retrieval.schema.operations import schema_of_messages
+from retrieval.schema.statements import compose
 
-STATEMENT = re.compile(
-    r"\n    (?=CREATE |ALTER |REVOKE |--)"
-)  # a function's body is indented further
-# A function that is made anew can be called by all until that is revoked.
-MADE = re.compile(
-    r"(?:CREATE (?:OR REPLACE )?(?:UNIQUE )?)?(?P<kind>TABLE|INDEX|FUNCTION|TRIGGER|REVOKE) (?:IF NOT EXISTS )?"
-    r"(?:[\w\"]+\.)?(?P<name>\w+)"
+# The kind and the name of what a statement creates. A REVOKE belongs to the functions before it:
+# everyone may call a function that is created again.
+HEAD = re.compile(
+    r"(?:CREATE (?:OR REPLACE )?(?:UNIQUE )?)?(?P<kind>TABLE|INDEX|FUNCTION|TRIGGER|REVOKE) "
+    r"(?:IF NOT EXISTS )?(?:[\w\"]+\.)?\"?(?P<name>\w+)"
 )
 BODY = re.compile(r"\$\$(.*)\$\$", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A table, index, function, trigger or REVOKE, and its statement; ``table`` is that of messages it belongs to."""
+class SchemaObject:
+    """A table, index, function, trigger or REVOKE; ``table``: the message table it belongs to."""
 
     kind: str
     name: str
@@ -33,36 +30,29 @@ class Thing:
 
     @property
     def body(self) -> str:
-        """Of a function, as pg_proc.prosrc has it."""
-        found = BODY.search(self.statement)
-        return found[1] if found else ""
+        """A function's body, as in pg_proc.prosrc."""
+        body = BODY.search(self.statement)
+        return body[1] if body else ""
 
 
-def shared(kind: str) -> list[Thing]:
-    """Of this kind, what both tables of messages share. At most one query."""
-    schema = schema_of_messages(connection)
-    made = structures.tables(schema) + structures.BACKFILL.format(schema=schema)
-    found = [one for one in _things(made) if one.kind == kind]
-    if kind == "INDEX":
-        found += [
-            Thing("INDEX", name, f"CREATE INDEX CONCURRENTLY {name} ON {schema}.{what};")
-            for name, what in structures.BACKFILL_INDEXES.items()
-        ]
-    return found
+def shared(kind: str) -> list[SchemaObject]:
+    """What both message tables share, of this kind. At most two queries."""
+    return _objects(compose(connection, "current.sql"), kind)
 
 
-def of_tables(kind: str) -> list[Thing]:
-    """Of this kind, what each table of messages has. Two queries. VectorUnavailable: there is no extension."""
-    schema, vector = schema_of_messages(connection), extension.schema(connection)
-    found = []
-    for source in message_tables():
-        made = structures.for_source(structures.FOLLOW, source, schema=schema, vector=vector)
-        found += [one for one in _things(made, source.table) if one.kind == kind]
-    return found
+def of_tables(kind: str) -> list[SchemaObject]:
+    """What each message table has, of this kind. Four queries. VectorUnavailable: no extension."""
+    return [
+        schema_object
+        for table in message_tables()
+        for schema_object in _objects(
+            compose(connection, "current_message_table.sql", table), kind, table.table
+        )
+    ]
 
 
 def vector_indexes() -> list[tuple[str, VectorIndex]]:
-    """The HNSW indexes with their tables, in the order of sources."""
+    """The HNSW indexes with their tables, by kind bit."""
     models = sorted(
         (model for model in apps.get_models() if issubclass(model, Embedded)),
         key=lambda model: model.memory_table.kind_bit,
@@ -75,10 +65,10 @@ def vector_indexes() -> list[tuple[str, VectorIndex]]:
     ]
 
 
-def _things(statements: str, table: str = "") -> list[Thing]:
-    written = [statement.strip() for statement in STATEMENT.split(statements)]
+def _objects(statements: list[str], kind: str, table: str = "") -> list[SchemaObject]:
+    heads = ((HEAD.match(statement), statement) for statement in statements)
     return [
-        Thing(made["kind"], made["name"], one, table)
-        for one in written
-        if (made := MADE.match(one))
+        SchemaObject(kind, head["name"], statement, table)
+        for head, statement in heads
+        if head and head["kind"] == kind
     ]

@@ -3,7 +3,7 @@
 from django.db import connection
 from psycopg import sql
 
-from retrieval.doctor.expected import Thing
+from retrieval.doctor.expected import SchemaObject
 from retrieval.doctor.queries import row
 
 MIGRATE = "python manage.py migrate"
@@ -26,7 +26,7 @@ def statement(composed: sql.Composable) -> str:
     return f"{' '.join(composed.as_string(connection.connection).split())};"
 
 
-def create(thing: Thing) -> str:
+def create(thing: SchemaObject) -> str:
     """The statement that creates what the database lacks, ended by a semicolon."""
     return thing.statement.rstrip(";") + ";"
 

@@ -1,37 +1,38 @@
-"""Many messages of one transaction into recall's table: their words worked out in parallel, and indexed by sets.
+"""Insert many messages of one transaction into memory: words in parallel, index in large steps.
 
-The trigger ``memory_insert`` works out one row after the other. Who adds many messages may call ``defer_memory_insert`` before and
-``insert_memories`` after, in one transaction. Why so, and its figures: docs/decisions/0009-recall-structures.md.
+The trigger ``memory_insert`` computes one row after the other. An import calls
+``defer_memory_insert`` before it inserts messages and ``insert_memories`` after, in the same
+transaction. Figures: docs/decisions/0009-recall-structures.md.
 """
 
 from django.db import connection
+from psycopg import sql
 
 from retrieval.message_tables import MessageTable
 
-IDS_AT_ONCE = (
-    50_000  # a statement; some 20 MB of rows lie on disk between their making and their insertion
-)
+MAX_IDS = 50_000  # a statement; it writes some 20 MB of rows to disk before it inserts them
 
 
 def defer_memory_insert() -> None:
-    """Let no trigger learn what this transaction adds from now on: ``insert_memories`` will. One statement.
+    """Keep the triggers from inserting what this transaction adds from now on. One statement.
 
-    Triggers from before migration 0006 take no notice, nor does a schema without memory.
+    Triggers of older schemas ignore it and insert; there ``insert_memories`` does nothing.
     """
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL verse.defer_memory_insert = on")
 
 
-def insert_memories(source: MessageTable, first: int, last: int) -> None:
-    """Learn the messages with these ids that this transaction added outside savepoints: found by words once it ends.
+def insert_memories(table: MessageTable, first: int, last: int) -> None:
+    """Insert the messages with these ids that this transaction added outside savepoints.
 
-    One statement for each 50,000 ids, in parallel where the server has workers to spare. Unlike a trigger's, its
-    errors are the caller's. Where the schema has no such function, its triggers learnt them, or it has no memory.
+    One statement for each MAX_IDS ids, in parallel where the server has free workers. Errors are
+    raised, unlike a trigger's. Does nothing where the schema has no memory or is older.
     """
-    name = f"{source.table}_insert_memories"
+    function = f"{table.table}_insert_memories"
+    statement = sql.SQL("SELECT {}(%s, %s)").format(sql.Identifier(function))
     with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regprocedure(%s) IS NULL", [f"{name}(bigint, bigint)"])
+        cursor.execute("SELECT to_regprocedure(%s) IS NULL", [f"{function}(bigint, bigint)"])
         if cursor.fetchone()[0]:
             return
-        for start in range(first, last + 1, IDS_AT_ONCE):
-            cursor.execute(f"SELECT {name}(%s, %s)", [start, min(start + IDS_AT_ONCE - 1, last)])
+        for start in range(first, last + 1, MAX_IDS):
+            cursor.execute(statement, [start, min(start + MAX_IDS - 1, last)])

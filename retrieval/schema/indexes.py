@@ -1,4 +1,4 @@
-"""The HNSW index: its class, and the operation that builds it while everybody goes on writing."""
+"""The HNSW index, and index builds that let reads and writes go on."""
 
 from contextlib import suppress
 from typing import Any, cast
@@ -9,22 +9,26 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddIndex
 from django.db.migrations.state import ProjectState
 from pgvector.django import HnswIndex
-from psycopg.sql import Composed
+from psycopg import sql
 
 from retrieval.schema import extension
 
-# A backend whose client was killed ends its build within this, instead of going on for nobody.
-CLIENT_CHECK = "1s"
-STATE = """
+CLIENT_CHECK = "1s"  # a build whose client was killed ends within this
+IS_VALID = """
     SELECT i.indisvalid FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)
+"""
+CREATE = """
+    CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table}
+    USING hnsw (embedding {vector}.vector_cosine_ops)
+    WITH (m = {m}, ef_construction = {ef_construction})
 """
 
 
 class VectorIndex(HnswIndex):
-    """An HNSW index for cosine distance, with a name as long as PostgreSQL's own names may be.
+    """An HNSW index for cosine distance, with a name of up to PostgreSQL's own 63 characters.
 
-    Django's limit of 30 characters is for databases that we do not use; contract section 6 promises longer names.
+    Django's limit of 30 is for other databases; docs/promises.md, "Tables", names longer ones.
     """
 
     max_name_length = 63  # NAMEDATALEN - 1
@@ -39,52 +43,57 @@ class VectorIndex(HnswIndex):
 
 
 def state(connection: BaseDatabaseWrapper, name: str) -> bool | None:
-    """Whether the index is valid; None where there is none. One query."""
+    """Whether the index is valid; None if there is none. One query."""
     with connection.cursor() as cursor:
-        cursor.execute(STATE, [name])
+        cursor.execute(IS_VALID, [name])
         row = cursor.fetchone()
     return None if row is None else bool(row[0])
 
 
 def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> None:
     """Build the HNSW index, as ``ensure`` does."""
-    vector = extension.schema(connection)
-    options = f"m = {index.m}, ef_construction = {index.ef_construction}"
-    what = f'"{table}" USING hnsw (embedding {vector}.vector_cosine_ops) WITH ({options})'
-    ensure(connection, index.name, what)
+    create = sql.SQL(CREATE).format(
+        name=sql.Identifier(index.name),
+        table=sql.Identifier(table),
+        vector=sql.SQL(extension.schema(connection)),
+        m=sql.Literal(index.m),
+        ef_construction=sql.Literal(index.ef_construction),
+    )
+    ensure(connection, index.name, create)
 
 
-def ensure(connection: BaseDatabaseWrapper, name: str, what: str) -> None:
-    """Build an index CONCURRENTLY: a valid one stays, an INVALID one, left by a build that was ended, is replaced.
+def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composable) -> None:
+    """Run CREATE INDEX CONCURRENTLY unless the index is valid; first drop an INVALID one.
 
-    ``what``: the rest of the statement, from the table's name. Lock: SHARE UPDATE EXCLUSIVE on the table, so reads
-    and writes go on; it waits for transactions that are open.
+    An ended build leaves an INVALID index. Lock: SHARE UPDATE EXCLUSIVE on the table, so reads and
+    writes go on; it waits for the transactions that are open.
     """
-    found = state(connection, name)
-    if found is False:
+    is_valid = state(connection, name)
+    if is_valid is False:
         drop(connection, name)
-    if not found:
-        execute(connection, f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{name}" ON {what}')
+    if not is_valid:
+        execute(connection, create)
 
 
 def drop(connection: BaseDatabaseWrapper, name: str) -> None:
-    """Drop the index CONCURRENTLY; nothing to do where there is none. Lock: as build."""
-    execute(connection, f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+    """Drop the index CONCURRENTLY, if it exists. Lock: as ``ensure``."""
+    statement = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    execute(connection, statement.format(name=sql.Identifier(name)))
 
 
-def execute(connection: BaseDatabaseWrapper, sql: str | Composed) -> None:
-    """Run what builds or drops an index; it ends soon after its client has gone, where the system can tell that."""
+def execute(connection: BaseDatabaseWrapper, statement: str | sql.Composable) -> None:
+    """Run a statement that builds or drops an index. It ends soon after its client has died."""
     with connection.cursor() as cursor:
-        with suppress(DatabaseError):  # not every system can tell that a client is gone
+        with suppress(DatabaseError):  # not every operating system notices a dead client
             cursor.execute(
                 "SELECT pg_catalog.set_config('client_connection_check_interval', %s, false)",
                 [CLIENT_CHECK],
             )
-        cursor.execute(sql)
+        cursor.execute(statement)
 
 
 class AddVectorIndex(AddIndex):
-    """Build the index without holding anybody up; run again after a kill, it repairs. Back: drops it so."""
+    """Build the index CONCURRENTLY; run again after a kill, it repairs. Back: drops it the same way."""
 
     atomic = False
 
@@ -95,10 +104,10 @@ class AddVectorIndex(AddIndex):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Build."""
         model = to_state.apps.get_model(app_label, self.model_name)
         if self.allow_migrate_model(schema_editor.connection.alias, model):
-            build(schema_editor.connection, model._meta.db_table, self._vector_index())
+            index = cast("VectorIndex", self.index)
+            build(schema_editor.connection, model._meta.db_table, index)
 
     def database_backwards(
         self,
@@ -107,10 +116,6 @@ class AddVectorIndex(AddIndex):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Drop."""
         model = from_state.apps.get_model(app_label, self.model_name)
         if self.allow_migrate_model(schema_editor.connection.alias, model):
             drop(schema_editor.connection, self.index.name)
-
-    def _vector_index(self) -> VectorIndex:
-        return cast("VectorIndex", self.index)

@@ -1,38 +1,42 @@
-"""Migration operations that add memory to live tables, and take it away: each may be killed and run again."""
+"""Migration operations on live tables: each may be killed and run again."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddField
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
+from psycopg import sql
 
-from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import MessageTable
-from retrieval.models import message_tables
-from retrieval.schema import extension, indexes, locks, structures
-from retrieval.vectors import DIMENSIONS
+from retrieval.schema import extension, indexes, locks
+from retrieval.schema.statements import compose
 
-NOTE_ROWS = 2_000  # a transaction
+MESSAGE_TABLES = (
+    MessageTable(0, "standalone_chat_messages", "chat_id"),
+    MessageTable(1, "chat_messages", "passage_id"),
+)
+BATCH_ROWS = 2_000  # rows a transaction; 20,000 rows take 0.4 s
+ADD_EMBEDDING = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS embedding {vector}.vector(1536)"
+DROP_EMBEDDING = "ALTER TABLE {table} DROP COLUMN IF EXISTS embedding"
 
 
-class OnLiveTables(Operation):
-    """Statements of our own, both ways, in transactions of their own; Django's models know nothing of it."""
+class LiveOperation(Operation):
+    """SQL of our own in its own transactions. Django's model state does not change."""
 
     reversible = True
     atomic = False
-    said: str  # for ``migrate --plan``
+    description: str  # for ``migrate --plan``
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """What migrate does."""
-        raise NotImplementedError
+        """What ``migrate`` does: nothing, unless a subclass overrides it."""
 
     def backwards(self, connection: BaseDatabaseWrapper) -> None:
-        """What the way back does: nothing, unless a subclass says otherwise."""
+        """What the way back does: nothing, unless a subclass overrides it."""
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Nothing of Django's."""
+        pass
 
     def database_forwards(
         self,
@@ -41,7 +45,6 @@ class OnLiveTables(Operation):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Django's name for it."""
         self.forwards(schema_editor.connection)
 
     def database_backwards(
@@ -51,32 +54,28 @@ class OnLiveTables(Operation):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Django's name for it."""
         self.backwards(schema_editor.connection)
 
     def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return self.said
+        return self.description
 
 
-class EnableVector(OnLiveTables):
-    """The extension, made where it is missing; with the help of ``enable_vector`` where it cannot.
+class EnableVector(LiveOperation):
+    """Create the extension where it is missing. Lock: none on any table.
 
-    Lock: none on any table. Back: it stays, since DROP EXTENSION would take along what others made with it.
+    Back: it stays, since DROP EXTENSION would drop what others have built on it.
     """
 
-    said = "Make the extension vector where it is missing"
+    description = "Create the extension vector where it is missing"
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Make it."""
         extension.enable(connection)
 
 
 class AddEmbedding(AddField):
-    """The column ``embedding``, nullable: no row is rewritten.
+    """The column ``embedding``, nullable: no row is rewritten. Back: drops it.
 
-    Lock: ACCESS EXCLUSIVE on the table, for under a millisecond, asked for as ``locks.change`` does. Back: drops the
-    column, with the same lock.
+    Lock, both ways: ACCESS EXCLUSIVE on the table for under a millisecond.
     """
 
     def database_forwards(
@@ -86,13 +85,11 @@ class AddEmbedding(AddField):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Add it, unless it is there."""
         connection = schema_editor.connection
         table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        vector = f"{extension.schema(connection)}.vector({DIMENSIONS})"
-        locks.run_with_short_lock(
-            connection, table, f'ALTER TABLE "{table}" ADD COLUMN IF NOT EXISTS embedding {vector}'
-        )
+        vector = sql.SQL(extension.schema(connection))
+        add = sql.SQL(ADD_EMBEDDING).format(table=sql.Identifier(table), vector=vector)
+        locks.run_with_short_lock(connection, table, add)
 
     def database_backwards(
         self,
@@ -101,163 +98,72 @@ class AddEmbedding(AddField):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Drop it."""
         table = from_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        locks.run_with_short_lock(
-            schema_editor.connection,
-            table,
-            f'ALTER TABLE "{table}" DROP COLUMN IF EXISTS embedding',
-        )
+        drop = sql.SQL(DROP_EMBEDDING).format(table=sql.Identifier(table))
+        locks.run_with_short_lock(schema_editor.connection, table, drop)
 
 
-class AddRecall(OnLiveTables):
-    """Recall's own tables and functions. No live table is touched.
+class RunSqlFiles(LiveOperation):
+    """Run files of ``retrieval/schema/sql`` in one transaction that locks ``table`` briefly.
 
-    Back: drops them; a recall that reads them is waited for, briefly and again.
+    ``files``: names, each with the message table that it is composed for.
     """
 
-    said = "Make the tables and functions of recall"
+    def __init__(
+        self, description: str, table: str, files: Sequence[tuple[str, MessageTable | None]]
+    ) -> None:
+        self.description, self.table, self.files = description, table, files
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Make them."""
-        with connection.cursor() as cursor:
-            cursor.execute(structures.tables(schema_of_messages(connection)))
-
-    def backwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Drop them."""
-        dropped = structures.DROP_TABLES.format(schema=schema_of_messages(connection))
-        locks.run_with_short_lock(connection, "message_memories", dropped)
+        statements = [
+            line for name, table in self.files for line in compose(connection, name, table)
+        ]
+        locks.run_with_short_lock(connection, self.table, ";\n".join(statements))
 
 
-class AddRecallAnew(OnLiveTables):
-    """Recall's tables and functions as they are today, where an earlier version made them.
+class BuildIndexes(LiveOperation):
+    """Build the indexes of a file CONCURRENTLY. Back: nothing, they go with their table."""
 
-    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does. Back:
-    nothing to do, the earlier migration takes all of it away.
-    """
-
-    said = "Bring the tables and functions of recall up to date"
+    def __init__(self, description: str, file: str, names: Sequence[str]) -> None:
+        self.description, self.file, self.names = description, file, names
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Add what is missing, replace the functions."""
-        schema = schema_of_messages(connection)
-        changed = structures.CATCH_UP.format(schema=schema)
-        locks.run_with_short_lock(
-            connection, "message_memories", changed + structures.tables(schema)
-        )
+        for name, create in zip(self.names, compose(connection, self.file), strict=True):
+            indexes.ensure(connection, name, create)
 
 
-class FollowTable(OnLiveTables):
-    """Triggers by which recall's table follows a table of messages, whoever writes there.
+class NoteTaintedAnswers(LiveOperation):
+    """Note answers that were given a message which is missing or was edited later.
 
-    Lock: SHARE ROW EXCLUSIVE on the table (writes wait), for some milliseconds, asked for as ``locks.change`` does.
-    A trigger never fails a write: what it cannot do is a warning, and the row waits for ``backfill_embeddings``.
-    Back: drops them, with ACCESS EXCLUSIVE, as short.
+    Only what memory already holds; backfill_embeddings notes the rest. No lock on message tables:
+    their rows are read, BATCH_ROWS a transaction. Run again after a kill, it notes nothing twice.
     """
 
-    def __init__(self, number: int, table: str, conversation: str) -> None:
-        self.source = MessageTable(number, table, conversation)
-
-    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        """As it stands in a migration file."""
-        return (
-            type(self).__name__,
-            [self.source.kind_bit, self.source.table, self.source.conversation],
-            {},
-        )
+    def __init__(self, table: MessageTable) -> None:
+        self.table = table
+        self.description = f"Note answers in {table.table} that a forgotten message has tainted"
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Make the functions, then the triggers."""
-        schema, vector = schema_of_messages(connection), extension.schema(connection)
-        made = structures.for_source(structures.FOLLOW, self.source, schema=schema, vector=vector)
-        locks.run_with_short_lock(connection, self.source.table, made)
-
-    def backwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Drop the triggers, then their functions."""
-        schema = schema_of_messages(connection)
-        dropped = structures.for_source(structures.UNFOLLOW, self.source, schema=schema)
-        locks.run_with_short_lock(connection, self.source.table, dropped)
-
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return f"Let recall follow {self.source.table}"
-
-
-class FollowTableAnew(FollowTable):
-    """The triggers of a table as they are now, where an earlier migration made them otherwise. Lock: as FollowTable.
-
-    Back: they stay, since they do for earlier code what the earlier ones did.
-    """
-
-    def backwards(self, connection: BaseDatabaseWrapper) -> None:
-        """They stay."""
-
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return f"Make the triggers on {self.source.table} anew"
-
-
-class NoteLost(OnLiveTables):
-    """Note the messages that may repeat what went while the triggers noted nothing, for their users' next recall.
-
-    Those that recall knows; the others are noted by the backfill that takes them up. No lock on the table: its rows
-    are read, NOTE_ROWS a transaction. Back: nothing to do.
-    """
-
-    def __init__(self, number: int, table: str) -> None:
-        self.number, self.table = number, table
-
-    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        """As it stands in a migration file."""
-        return (type(self).__name__, [self.number, self.table], {})
-
-    def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Go through recall's rows, from their beginning; run again after a kill, it notes nothing twice."""
-        source = next(one for one in message_tables() if one.table == self.table)
-        statement = structures.NOTE_LOST.replace(
-            "{lost}", has_stale_source(source).as_string()
-        ).replace("{table}", source.table)
-        statement = statement.replace("{number}", str(self.number))
+        (statement,) = compose(connection, "0005_note_tainted.sql", self.table)
         after: int | None = 0
         while after is not None:
             with connection.cursor() as cursor:
-                cursor.execute(statement, {"after": after, "rows": NOTE_ROWS})
+                cursor.execute(statement, {"after": after, "batch_rows": BATCH_ROWS})
                 (after,) = cursor.fetchone() or (None,)
 
-    def describe(self) -> str:
-        """For ``migrate --plan``."""
-        return f"Note what in {self.table} may repeat a message that is gone"
 
+class RemoveMemory(LiveOperation):
+    """Back: drop memory's triggers, then its tables and functions, whatever made them.
 
-class AddBackfill(OnLiveTables):
-    """What a backfill needs: the reason of rows set aside, an index on pending rows, a table of what calls cost.
-
-    Lock: ACCESS EXCLUSIVE on message_memories for under a millisecond, asked for as ``locks.change`` does; the
-    indexes are built CONCURRENTLY. Back: drops them, as gently.
+    Lock: ACCESS EXCLUSIVE on one message table after the other, then on memory's own tables, for
+    milliseconds. Forwards: nothing.
     """
 
-    said = "Make ready for backfill_embeddings"
-
-    def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Make them; run again after a kill, it goes on."""
-        schema = schema_of_messages(connection)
-        locks.run_with_short_lock(
-            connection, "message_memories", structures.BACKFILL.format(schema=schema)
-        )
-        for name, what in structures.BACKFILL_INDEXES.items():
-            indexes.ensure(connection, name, f"{schema}.{what}")
+    description = "Remove memory's triggers, tables and functions on the way back"
 
     def backwards(self, connection: BaseDatabaseWrapper) -> None:
-        """Drop them."""
-        for name in structures.BACKFILL_INDEXES:
-            indexes.drop(connection, name)
-        dropped = structures.DROP_BACKFILL.format(schema=schema_of_messages(connection))
-        locks.run_with_short_lock(connection, "message_memories", dropped)
-
-
-def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
-    """The schema that the tables are in, quoted: where the session makes new ones. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.quote_ident(current_schema())")
-        row = cursor.fetchone()
-    return str(row[0]) if row else "public"
+        for table in MESSAGE_TABLES:
+            triggers = compose(connection, "0005_backward_triggers.sql", table)
+            locks.run_with_short_lock(connection, table.table, ";\n".join(triggers))
+        rest = compose(connection, "0005_backward.sql")
+        locks.run_with_short_lock(connection, "message_memories", ";\n".join(rest))

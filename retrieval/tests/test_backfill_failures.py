@@ -297,7 +297,7 @@ def test_old_schemas_must_be_migrated_then_earlier_messages_are_embedded(
     database.start_at("0001_initial")
     for number in range(3):
         database.add_message(f"Dog number {number} barked.")
-    for migration in ("0004_vector_indexes", "0005_backfill"):
+    for migration in ("0004_vector_indexes", "0005_memory"):
         done = run_there()
         assert (done.code, only_line(done.err)) == (1, NOT_MIGRATED)
         database.migrate("chat", migration)

@@ -32,7 +32,7 @@ def test_messages_given_to_another_are_found(
 ) -> None:
     patient.run("SELECT set_config('check_function_bodies', 'off', false)")
     patient.run(
-        patient.run(DEFINITION)[0][0].replace("m.user_id, m.chat_id", f"{wrong}, m.chat_id")
+        patient.run(DEFINITION)[0][0].replace('m.user_id, m."chat_id"', f'{wrong}, m."chat_id"')
     )
     found = check_that_it_is_mended(patient, NAME, "FAIL", settings, "isolation")
     assert "FUNCTION" in found.fix

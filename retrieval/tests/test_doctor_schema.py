@@ -13,7 +13,7 @@ BY_HAND = "ALTER TABLE {table} DROP COLUMN embedding CASCADE; ALTER TABLE {table
 PASSAGES = BY_HAND.format(table="chat_messages", kind="vector(768)")
 CHATS = BY_HAND.format(table="standalone_chat_messages", kind="vector")
 OTHER_FUNCTION = """
-    CREATE OR REPLACE FUNCTION content_term(owner bigint, body text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    CREATE OR REPLACE FUNCTION content_term(owner_id bigint, body text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT 1::bigint $$
 """
 VERSION = "UPDATE pg_extension SET extversion = '{}' WHERE extname = 'vector'"

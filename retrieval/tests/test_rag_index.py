@@ -46,11 +46,13 @@ def original(
     """Both tables with vectors, and indexes on them."""
     with django_db_blocker.unblock():
         database = Database(f"indexed_{worker_id}")
-    database.start_at("0003_recall")
+    database.start_at("0005_memory")
     database.run(
         "INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-small', true)"
     )
+    assert database.command("rag_index", "drop", "hnsw").returncode == 0
     fill_with_vectors(database)
+    assert database.command("rag_index", "create", "hnsw").returncode == 0
     database.migrate()
     yield database
     with django_db_blocker.unblock():

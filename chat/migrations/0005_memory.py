@@ -1,0 +1,58 @@
+"""Memory's tables, and triggers that keep them up to date, whichever program writes messages.
+
+It replaces 0003_recall and 0005 to 0008 of earlier states of this repository: it brings a database
+that has applied some or all of them to the same schema as a new one. Rows in memory stay in recall.
+
+Lock: ACCESS EXCLUSIVE on memory's own tables if they exist, then SHARE ROW EXCLUSIVE (writes wait)
+on one message table after the other; ACCESS EXCLUSIVE where an earlier trigger is dropped. Some
+milliseconds each, with a timeout of 300 ms and retries. Indexes are built CONCURRENTLY.
+Back: drops triggers, functions and tables, with ACCESS EXCLUSIVE as short. Stopped half-way: run
+migrate again. Messages from before are added by backfill_embeddings.
+"""
+
+from django.db import migrations
+
+from retrieval.schema.operations import (
+    MESSAGE_TABLES,
+    BuildIndexes,
+    NoteTaintedAnswers,
+    RemoveMemory,
+    RunSqlFiles,
+)
+
+
+class Migration(migrations.Migration):
+    atomic = False  # one table a transaction
+    dependencies = [("chat", "0004_vector_indexes")]
+    operations = [
+        RemoveMemory(),
+        # In one transaction: earlier triggers call the new functions as soon as columns are renamed.
+        RunSqlFiles(
+            "Create memory's tables and functions",
+            "message_memories",
+            [
+                ("0005_upgrade.sql", None),
+                ("0005_memory.sql", None),
+                *(("0005_functions.sql", table) for table in MESSAGE_TABLES),
+            ],
+        ),
+        *(
+            RunSqlFiles(
+                f"Create memory's triggers on {table.table}",
+                table.table,
+                [("0005_triggers.sql", table)],
+            )
+            for table in MESSAGE_TABLES
+        ),
+        RunSqlFiles(
+            "Drop functions of earlier versions",
+            "message_memories",
+            [("0005_drop_old_functions.sql", None)],
+        ),
+        BuildIndexes(
+            "Build the indexes of the backfill",
+            "0005_indexes.sql",
+            ["message_memories_pending", "message_memories_failed"],
+        ),
+        *(NoteTaintedAnswers(table) for table in MESSAGE_TABLES),
+    ]

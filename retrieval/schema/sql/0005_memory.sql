@@ -1,0 +1,140 @@
+-- Memory's own tables, and the functions that both message tables share.
+-- Lock: none on a table that is in use, except where 0005_upgrade.sql has locked it.
+
+CREATE TABLE IF NOT EXISTS embedding_models (
+    id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    current boolean NOT NULL DEFAULT false,
+    min_similarity real,  -- retrieval/recall/min_similarity.py
+    measured_at timestamptz
+);
+
+CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_current ON embedding_models (current)
+    WHERE current;
+
+CREATE TABLE IF NOT EXISTS search_configs (
+    id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    config text NOT NULL UNIQUE,
+    months text[] NOT NULL,
+    current boolean NOT NULL DEFAULT false
+);
+
+CREATE UNIQUE INDEX IF NOT EXISTS search_configs_current ON search_configs (current)
+    WHERE current;
+
+INSERT INTO search_configs (config, months, current)
+SELECT 'pg_catalog.english', ARRAY['january', 'february', 'march', 'april', 'may', 'june', 'july',
+    'august', 'september', 'october', 'november', 'december'], true
+WHERE NOT EXISTS (SELECT FROM search_configs);
+
+CREATE TABLE IF NOT EXISTS recall_measurements (
+    measured_at timestamptz PRIMARY KEY DEFAULT now(),
+    questions integer NOT NULL,
+    users integer NOT NULL,
+    recall real NOT NULL,
+    p50_ms real NOT NULL,
+    p95_ms real NOT NULL
+);
+
+-- What API calls have cost, by day.
+CREATE TABLE IF NOT EXISTS embedding_usage (
+    day date NOT NULL,
+    model text NOT NULL,
+    outcome text NOT NULL,
+    calls bigint NOT NULL,
+    texts bigint NOT NULL,
+    tokens bigint NOT NULL,
+    cost_usd double precision NOT NULL,
+    PRIMARY KEY (day, model, outcome)
+);
+
+-- One narrow row for each message with content; retrieval/models.py explains the columns.
+CREATE TABLE IF NOT EXISTS message_memories (
+    id bigint PRIMARY KEY,
+    user_id bigint NOT NULL,
+    conversation bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    by_user boolean NOT NULL,
+    terms bigint[] NOT NULL,
+    chars smallint NOT NULL,
+    is_question boolean,
+    bits bit(1536),
+    model smallint,
+    search_config_id smallint,
+    embedding_error text
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
+
+CREATE INDEX IF NOT EXISTS message_memories_terms ON message_memories USING gin (terms);
+
+CREATE INDEX IF NOT EXISTS message_memories_user ON message_memories (user_id, id);
+
+CREATE INDEX IF NOT EXISTS message_memories_bits ON message_memories (user_id)
+    INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
+
+CREATE INDEX IF NOT EXISTS message_memories_turns ON message_memories
+    (conversation, created_at, id);
+
+CREATE TABLE IF NOT EXISTS forgotten_messages (
+    id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    message_at timestamptz NOT NULL,
+    forgotten_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    tainted boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (id, tainted)
+);
+
+CREATE INDEX IF NOT EXISTS forgotten_messages_user ON forgotten_messages (user_id, tainted);
+
+-- 64-bit hashes of a text's words, mixed with the user's id so that users share none.
+-- The date is part of the words ("3 may 2024"): a question that names a day finds its messages.
+-- Accents are removed. Scripts without spaces (Thai, Lao, Burmese, Khmer, Japanese, Chinese) and
+-- Korean, which has endings on every word, give every two neighbouring characters as a term.
+-- ASCII text skips both steps. At most 50,000 characters are read; a message has 32,000.
+CREATE OR REPLACE FUNCTION message_terms(
+    owner_id bigint, body text, sent_at timestamptz DEFAULT NULL
+) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    unspaced CONSTANT text := '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff'
+        '\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+';
+    day CONSTANT timestamp := sent_at AT TIME ZONE 'UTC';
+    pairs text[];
+    config regconfig;
+    months text[];
+BEGIN
+    SELECT c.config, c.months INTO config, months
+        FROM {schema}.search_configs c WHERE c.current;
+    body := pg_catalog.left(body, 50000) || coalesce(' ' || months[extract(month FROM day)::int]
+        || ' ' || extract(day FROM day) || ' ' || extract(year FROM day), '');
+    IF pg_catalog.octet_length(body) <> pg_catalog.length(body) THEN
+        body := pg_catalog.normalize(pg_catalog.regexp_replace(
+            pg_catalog.normalize(body, 'NFKD'), '[\u0300-\u036f]', '', 'g'), 'NFKC');
+        pairs := ARRAY(SELECT DISTINCT pg_catalog.substr(run[1], at, 2)
+            FROM pg_catalog.regexp_matches(body, unspaced, 'g') run,
+                pg_catalog.generate_series(1, greatest(pg_catalog.length(run[1]) - 1, 1)) at);
+        body := pg_catalog.regexp_replace(body, unspaced, ' ', 'g');
+    END IF;
+    RETURN ARRAY(SELECT pg_catalog.hashtextextended(word, owner_id) FROM pg_catalog.unnest(
+        pg_catalog.tsvector_to_array(pg_catalog.to_tsvector(config, body)) || pairs) word);
+END $$;
+
+-- A hash of the whole text, stored among its terms: finds equal texts of the same user.
+CREATE OR REPLACE FUNCTION content_term(owner_id bigint, body text)
+RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.hashtextextended('content ' || body, owner_id)
+$$;
+
+-- What message_memories holds of a message, but for its vector. kind_bit tells the two message
+-- tables apart: retrieval/message_tables.py. The planner inlines it: no SET, no subquery as argument.
+CREATE OR REPLACE FUNCTION memory_row(
+    kind_bit integer, message_id bigint, owner_id bigint, parent_id bigint, sent_at timestamptz,
+    sender text, body text
+) RETURNS TABLE (
+    id bigint, user_id bigint, conversation bigint, created_at timestamptz, by_user boolean,
+    terms bigint[], chars smallint, is_question boolean, search_config_id smallint
+) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT message_id * 2 + kind_bit, owner_id, parent_id * 2 + kind_bit, sent_at, sender = 'user',
+        {schema}.message_terms(owner_id, body, sent_at) || {schema}.content_term(owner_id, body),
+        least(pg_catalog.length(body), 300)::smallint,
+        pg_catalog.right(pg_catalog.rtrim(body), 1) IN ('?', '？', '؟'),
+        (SELECT c.id FROM {schema}.search_configs c WHERE c.current)
+$$;

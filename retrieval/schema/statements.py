@@ -1,0 +1,66 @@
+"""The SQL files of memory's schema, composed for one database."""
+
+from pathlib import Path
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import sql
+
+from retrieval.message_tables import MessageTable
+from retrieval.schema import extension
+
+FOLDER = Path(__file__).parent / "sql"
+TABLE_FUNCTIONS = (
+    "memory_insert",
+    "memory_update",
+    "memory_embedding",
+    "memory_delete",
+    "clear_stale_embedding",
+    "new_memories",
+    "insert_memories",
+)
+
+
+def compose(
+    connection: BaseDatabaseWrapper, file: str, table: MessageTable | None = None
+) -> list[str]:
+    """The file's statements, for ``table`` where the file is about one message table.
+
+    An empty line ends a statement; comment lines before it are left out. At most two queries.
+    VectorUnavailable: the file names the extension's schema, and the extension is missing.
+    """
+    text = (FOLDER / file).read_text().strip()
+    names = _schema_names(connection, text)
+    if table is not None:
+        names |= _table_names(table, names["schema"])
+    blocks = (_without_leading_comments(block) for block in text.split("\n\n"))
+    return [sql.SQL(block).format(**names).as_string() for block in blocks if block]
+
+
+def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
+    """The schema of the tables, quoted: where the session creates new ones. One query."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.quote_ident(pg_catalog.current_schema())")
+        row = cursor.fetchone()
+    return str(row[0]) if row else "public"
+
+
+def _schema_names(connection: BaseDatabaseWrapper, text: str) -> dict[str, sql.Composable]:
+    names: dict[str, sql.Composable] = {"schema": sql.SQL(schema_of_messages(connection))}
+    if "{vector}" in text:
+        names["vector"] = sql.SQL(extension.schema(connection))
+    return names
+
+
+def _table_names(table: MessageTable, schema: sql.Composable) -> dict[str, sql.Composable]:
+    functions = {
+        name: sql.Composed([schema, sql.SQL("."), sql.Identifier(f"{table.table}_{name}")])
+        for name in TABLE_FUNCTIONS
+    }
+    return functions | table.names
+
+
+def _without_leading_comments(block: str) -> str:
+    lines = block.splitlines()
+    while lines and lines[0].startswith("--"):
+        lines.pop(0)
+    return "\n".join(lines)
