@@ -14,7 +14,7 @@ from retrieval.models import message_tables
 
 @dataclass(frozen=True)
 class Privilege:
-    """SELECT, INSERT, UPDATE or DELETE, on a whole table or, if columns are named, only on these."""
+    """SELECT, INSERT, UPDATE or DELETE, on a whole table or only on the named columns."""
 
     action: LiteralString
     columns: tuple[str, ...] = ()

@@ -1,8 +1,5 @@
 """The column ``embedding`` of both message tables."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql
@@ -16,6 +13,7 @@ from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 from retrieval.vectors import DIMENSIONS
 
+WANTED = f"vector({DIMENSIONS})"
 # trap.13: information_schema gives USER-DEFINED as the type.
 COLUMN = """
     SELECT pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute
@@ -27,19 +25,9 @@ RENAMED = """
     WHERE attrelid = pg_catalog.to_regclass(%s) AND attname ~ '^embedding_before'
         AND NOT attisdropped
 """
-ADD = sql.SQL("ALTER TABLE {table} ADD COLUMN embedding {vector}.vector({dimensions})")
+ADD_COLUMN = sql.SQL("ALTER TABLE {table} ADD COLUMN embedding {vector}.vector({dimensions})")
 RENAME = sql.SQL("ALTER TABLE {table} RENAME embedding TO {new_name}")
 ALLOW_NULL = sql.SQL("ALTER TABLE {table} ALTER embedding DROP NOT NULL")
-
-
-class Column(NamedTuple):
-    """Its type without the extension's schema; "missing" if there is no column."""
-
-    type: str
-    not_null: bool
-
-    def __str__(self) -> str:
-        return self.type + (" NOT NULL" if self.not_null else "")
 
 
 def columns_are_right() -> Finding:
@@ -55,29 +43,32 @@ def columns_are_right() -> Finding:
     return passed(detail)
 
 
-def _column_of(table: MessageTable) -> Column:
+def _column_of(table: MessageTable) -> str:
+    """Its type without the extension's schema, and NOT NULL; "missing" if there is no column."""
     for type_name, not_null in rows(COLUMN, [table.table]):
-        return Column(str(type_name).rpartition(".")[2], bool(not_null))
-    return Column("missing", not_null=False)
+        return str(type_name).rpartition(".")[2] + (" NOT NULL" if not_null else "")
+    return "missing"
 
 
-def _fix(table: MessageTable, column: Column) -> Iterator[str]:
-    """Locks: ACCESS EXCLUSIVE for an instant. Rewrites nothing: another type's column is renamed."""
-    add = ADD.format(vector=vector_schema(), dimensions=sql.Literal(DIMENSIONS), **table.names)
-    if column.type == "missing":
-        yield from (NO_WAIT, statement(add))
-    elif column.type != f"vector({DIMENSIONS})":
-        new_name = sql.Identifier(f"embedding_before_{value(RENAMED, [table.table]) + 1}")
-        yield from (NO_WAIT, "BEGIN;", statement(RENAME.format(new_name=new_name, **table.names)))
-        yield statement(add)
-        yield from (
-            create(trigger)
-            for trigger in of_tables("TRIGGER")
-            if trigger.table == table.table and "embedding" in trigger.statement
-        )
-        yield "COMMIT;"
-    elif column.not_null:
-        yield from (NO_WAIT, statement(ALLOW_NULL.format(**table.names)))
+def _fix(table: MessageTable, column: str) -> list[str]:
+    """Locks: ACCESS EXCLUSIVE for an instant, as nothing is rewritten."""
+    add = statement(
+        ADD_COLUMN.format(vector=vector_schema(), dimensions=sql.Literal(DIMENSIONS), **table.names)
+    )
+    if column == WANTED:
+        return []
+    if column == "missing":
+        return [NO_WAIT, add]
+    if column == f"{WANTED} NOT NULL":
+        return [NO_WAIT, statement(ALLOW_NULL.format(**table.names))]
+    new_name = sql.Identifier(f"embedding_before_{value(RENAMED, [table.table]) + 1}")
+    rename = statement(RENAME.format(new_name=new_name, **table.names))
+    triggers = [
+        create(trigger)
+        for trigger in of_tables("TRIGGER")
+        if trigger.table == table.table and "embedding" in trigger.statement
+    ]
+    return [NO_WAIT, "BEGIN;", rename, add, *triggers, "COMMIT;"]
 
 
 def no_column_dropped_by_cascade() -> Finding:
@@ -90,7 +81,9 @@ def no_column_dropped_by_cascade() -> Finding:
         return failed(
             f"embedding of {names} was dropped, though its migration is applied. Messages are "
             "kept; the backfill embeds them again",
-            f"python manage.py migrate {min(apps)} 0001_initial\n{MIGRATE}\n{BACKFILL}",
+            f"{MIGRATE} {min(apps)} 0001_initial",
+            MIGRATE,
+            BACKFILL,
         )
     columns = [f"{table.table}.embedding" for table in message_tables() if table not in missing]
     if not columns:

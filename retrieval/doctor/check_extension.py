@@ -67,7 +67,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def extension_is_not_preloaded() -> Finding:
-    """shared_preload_libraries, as it is now and as the server's files have it for the next start."""
+    """shared_preload_libraries, in force now and in the server's files for its next start."""
     if not value(MAY_READ_SETTINGS):
         return skipped(
             "this role may not read shared_preload_libraries: ask as a superuser",

@@ -68,7 +68,7 @@ def migrations_are_known() -> Finding:
     names = ", ".join(name for _, name in unknown)
     return failed(
         f"a later version has applied {names}: undo it from that version",
-        f"python manage.py migrate {label} {last}",
+        f"{MIGRATE} {label} {last}",
     )
 
 

@@ -35,7 +35,7 @@ LOCK_HOLDERS = """
 class Counts:
     """The messages of one table that may be embedded.
 
-    ``unknown`` ones have no row in recall's table; ``oldest_s`` is the age of the oldest pending one.
+    ``unknown``: without a row in recall's table. ``oldest_s``: the age of the oldest pending one.
     """
 
     table: str

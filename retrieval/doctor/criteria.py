@@ -68,8 +68,8 @@ TRAPS = {
     "trap.22": "A lower RAG_CONTEXT_LIMIT saves on the language model, not on embeddings; pauses "
     "save nothing.",
     "trap.23": 'PostgreSQL\'s error texts are: extension "vector" is not available (not '
-    'installed); type "vector" does not exist (not created); permission denied to create extension "vector". '
-    "None of them needs a restart.",
+    'installed); type "vector" does not exist (not created); permission denied to create '
+    'extension "vector". None of them needs a restart.',
     "trap.24": "Run a long job as a Kubernetes Job: kubectl exec -it dies with the terminal.",
     "trap.25": "Of the output of \\dx, compare only name and version.",
     "trap.26": '"Times used: 0" is not a fault: with a filter by user the planner may rightly use '

@@ -57,7 +57,7 @@ def value(query: Query, params: Params = ()) -> Any:
 
 
 def setting(name: str) -> str | None:
-    """A setting of this session; None if the server does not know it or this role may not read it."""
+    """A setting of this session; None if it is unknown, or if this role may not read it."""
     current: str | None = value("SELECT pg_catalog.current_setting(%s, true)", [name])
     return current
 

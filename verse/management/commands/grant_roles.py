@@ -44,12 +44,12 @@ class Command(OperatorCommand):
         if web == backfill:
             raise CommandError("--web and --backfill must be two roles")
         try:
-            schema = roles.find_schema(connection)
-            roles.refuse_powerful(connection, schema.owner, [web, backfill])
+            schema = roles.find_schema()
+            roles.refuse_powerful(schema.owner, [web, backfill])
         except roles.RolesError as error:
             raise CommandError(str(error)) from error
-        creates = _texts(roles.create_missing_roles(connection, [web, backfill]))
-        grants = list(roles.grants(connection, schema, web=web, backfill=backfill))
+        creates = _texts(roles.create_missing([web, backfill]))
+        grants = list(roles.grants(schema, web=web, backfill=backfill))
         if options["print"]:
             self._print(creates, _texts(grants), as_json=options["json"])
             return
