@@ -164,14 +164,6 @@ class Message(Embedded):
         return f"{self.role} {self.pk}"
 
 
-# SQL of ``Source.remembered``: what neither the user's switch nor the conversation's keeps out of memory.
-REMEMBERED = """
-    m.status IN ('complete', 'interrupted')
-    AND EXISTS (SELECT FROM {parents} c WHERE c.id = m.{parent} AND c.memory)
-    AND NOT EXISTS (SELECT FROM memory_switches s WHERE s.user_id = m.user_id AND NOT s.enabled)
-"""
-
-
 def _message_constraints(table: str) -> list[models.BaseConstraint]:
     return [
         models.CheckConstraint(condition=models.Q(role__in=Role.values), name=f"{table}_role"),
@@ -184,12 +176,7 @@ def _message_constraints(table: str) -> list[models.BaseConstraint]:
 class ChatMessage(Message):
     """A message about a passage."""
 
-    memory_table = MessageTable(
-        1,
-        "chat_messages",
-        "passage_id",
-        remembered=REMEMBERED.format(parents="passages", parent="passage_id"),
-    )
+    memory_table = MessageTable(1, "chat_messages", "passage_id", "passages")
 
     conversation = models.ForeignKey(
         Passage, models.CASCADE, related_name="messages", db_column="passage_id", db_index=False
@@ -209,12 +196,7 @@ class ChatMessage(Message):
 class StandaloneChatMessage(Message):
     """A message of a standalone chat."""
 
-    memory_table = MessageTable(
-        0,
-        "standalone_chat_messages",
-        "chat_id",
-        remembered=REMEMBERED.format(parents="standalone_chats", parent="chat_id"),
-    )
+    memory_table = MessageTable(0, "standalone_chat_messages", "chat_id", "standalone_chats")
 
     conversation = models.ForeignKey(
         StandaloneChat, models.CASCADE, related_name="messages", db_column="chat_id", db_index=False

@@ -135,8 +135,7 @@ def _take_forgotten_statement() -> sql.Composed:
 
 
 def _message(*ref: str) -> sql.Composed:
-    selected = select_message(message_tables(), COLUMNS, ref=sql.Identifier(*ref))
-    return SQL["message"].format(select_message=selected)
+    return select_message(message_tables(), COLUMNS, ref=sql.Identifier(*ref))
 
 
 def _is_marked(ref: str, message: str) -> sql.Composed:

@@ -1,10 +1,5 @@
 -- Fragments and statements of forgetting.py. "m" is a message, "ref" names one: MessageTable.
 
--- name: message
--- The message that a ref names. LIMIT 1 keeps the planner from joining whole tables: five answers
--- took ten seconds among 300,000 messages.
-{select_message} LIMIT 1
-
 -- name: given
 -- The refs of what the answer m was given: its question, the memories with their companions, and
 -- the history, which is of its own conversation. Any SQL may have written "context": entries that

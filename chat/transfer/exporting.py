@@ -59,10 +59,7 @@ def _users() -> Iterator[tuple[int, str]]:
 
 
 def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[tuple[int, str]]:
-    conversations = model._meta.get_field("conversation").related_model._meta.db_table
-    query = CONVERSATIONS.format(
-        kind=sql.Literal(kind), conversations=sql.Identifier(conversations)
-    )
+    query = CONVERSATIONS.format(kind=sql.Literal(kind), **model.memory_table.names)
     after = ""
     while page := _fetch(query, user=user_id, after=after, page=PAGE):
         yield from page

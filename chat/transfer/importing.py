@@ -172,13 +172,10 @@ def _execute_for_each_kind(cursor: Any, name: str) -> None:
 
 @cache
 def _for_kind(name: str, kind: str) -> sql.Composed:
-    model = KINDS[kind]
-    conversations = model._meta.get_field("conversation").related_model._meta.db_table
     name_columns, names = NAME_COLUMNS[kind]
     return SQL[name].format(
         kind=sql.Literal(kind),
-        conversations=sql.Identifier(conversations),
         name_columns=name_columns,
         names=names,
-        **model.memory_table.names,
+        **KINDS[kind].memory_table.names,
     )

@@ -146,7 +146,7 @@ def for_table(statement: sql.SQL, source: MessageTable, **parts: sql.Composable)
     return statement.format(
         pending=PENDING,
         failed=FAILED,
-        remembered=sql.SQL(source.remembered),
+        remembered=source.is_remembered,
         **source.names,
         **parts,
     )
