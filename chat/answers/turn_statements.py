@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from django.contrib.auth import get_user_model
 from django.db import connection
 from psycopg import sql
 
@@ -22,6 +23,12 @@ def _for_both_tables(statement: sql.SQL) -> dict[type[Message], str]:
     }
 
 
+# Locks: the user's row. The ORM's select_for_update() does the same in 0.7 ms more for every turn.
+LOCK_USER = (
+    sql.SQL("SELECT FROM {users} WHERE id = %(user)s FOR NO KEY UPDATE")
+    .format(users=sql.Identifier(get_user_model()._meta.db_table))
+    .as_string()
+)
 # Only the process that deletes the running_answers row may write the answer. Locks: both rows.
 FINISH = _for_both_tables(
     sql.SQL("""

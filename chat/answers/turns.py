@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import idempotency
-from chat.answers.turn_statements import ADD_TURN, FINISH, TOUCH, AnyConversation, execute
+from chat.answers.turn_statements import (
+    ADD_TURN,
+    FINISH,
+    LOCK_USER,
+    TOUCH,
+    AnyConversation,
+    execute,
+)
 from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_hit
 
@@ -119,8 +125,8 @@ def running_answer_of(conversation: AnyConversation) -> RunningAnswer | None:
 
 def lock_user(user_id: int) -> None:
     """Serialise one user's turns: lock the user's row (FOR NO KEY UPDATE) until the commit."""
-    users = get_user_model()._default_manager.select_for_update(no_key=True)
-    list(users.filter(pk=user_id).values_list("pk"))
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK_USER, {"user": user_id})
 
 
 def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:

@@ -12,6 +12,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
 from chat.answers import heartbeat, idempotency, runner, turns
+from chat.memory.embed import finish_embedding_jobs
 from chat.models import (
     IdempotencyKey,
     Passage,
@@ -20,6 +21,7 @@ from chat.models import (
     StandaloneChatMessage,
     Status,
 )
+from chat.services import ChatService
 from chat.tests.support import Api
 from fake_openai import (
     CONTROLS,
@@ -403,3 +405,20 @@ def test_the_next_turn_reuses_the_connection_to_the_model(
     assert len(fake_openai.chat.requests) == 2
     assert before
     assert set(fake_openai._connections) == before
+
+
+def test_the_services_context_limit_bounds_what_an_answer_is_given(
+    alice: User, api: Api, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = api(alice)
+    for content in ("My dog is called Biscuit.", "The dog has a brother called Toast."):
+        post(client, StandaloneChat.objects.create(user=alice), content)
+    finish_embedding_jobs()
+    chat = StandaloneChat.objects.create(user=alice)
+    question = chat.messages.create(user=alice, role="user", content="What is my dog called?")
+    assert len(ChatService(chat)._get_relevant_context(question)) > 1
+    monkeypatch.setattr(ChatService, "RAG_CONTEXT_LIMIT", 1)
+    (memory,) = ChatService(chat)._get_relevant_context(question)
+    assert [memory.message.pk] == [
+        recalled["message_id"] for recalled in post(client, chat, question.content).data["context"]
+    ]
