@@ -100,7 +100,7 @@ def said_by_hostile(people: People, near: Question, rows: int) -> People:
 def measure(questions: list[Question]) -> dict[str, dict[str, float]]:
     """Both ways, question by question in turn."""
     ways = {
-        "words": Way(local(lambda q: [one.reference for one in whole(q, None)]), backend),
+        "words": Way(local(lambda q: [one.ref for one in whole(q, None)]), backend),
         "words and meaning": Way(local(lambda q: nearest_first(whole(q, q.vector))), backend),
     }
     return ask_all(ways, questions)

@@ -204,7 +204,7 @@ def own_ways(held: tuple[NDArray[np.int64], NDArray[np.float32]]) -> dict[str, W
     """Verse's own, and the limit."""
     return {
         "recall": Way(local(lambda q: nearest_first(whole(q, q.vector))), backend),
-        "recall by words": Way(local(lambda q: [one.reference for one in whole(q, None)]), backend),
+        "recall by words": Way(local(lambda q: [one.ref for one in whole(q, None)]), backend),
         "numpy": Way(local(lambda q: nearest_of(*held, q.vector))),
     }
 
@@ -219,7 +219,7 @@ def nearest_first(ranked: list[Ranked]) -> list[int]:
     found = sorted(
         ranked, key=lambda one: -1 if one.similarity is None else one.similarity, reverse=True
     )
-    return [one.reference for one in found]
+    return [one.ref for one in found]
 
 
 def backend() -> list[int]:

@@ -109,7 +109,7 @@ def _recalled(user_id: int, canary: Canary) -> set[int]:
     question, scope = QUESTION.format(word=canary.word), Scope(user_id)
     ranked = recall(question, scope, embedding=canary.vector, model=stored_model() or "")
     shown = find_memories(question, scope, canary.vector, limit=settings.RAG_CONTEXT_LIMIT).memories
-    return {match.reference for match in ranked} | {memory.ref for memory in shown}
+    return {match.ref for match in ranked} | {memory.ref for memory in shown}
 
 
 def _owners(refs: set[int]) -> set[int]:

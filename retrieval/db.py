@@ -43,7 +43,7 @@ class NoMemory(Exception):
 
 @dataclass(frozen=True)
 class VectorType:
-    """Where the extension lives (its schema, quoted) and this database's oids of vector, vector[]."""
+    """Where the extension lives (its schema, quoted) and the oids of vector and vector[]."""
 
     schema: str
     oid: int

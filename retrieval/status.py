@@ -1,4 +1,4 @@
-"""The state of memory: messages by table, indexes, the model, the similarity that recall requires."""
+"""The state of memory: messages by table, indexes, the model, the required similarity."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def percent(part: int, whole: int) -> float:
 
 
 def indexes() -> list[dict[str, Any]]:
-    """Memory's indexes, INVALID ones of aborted builds included, and declared ones that are missing.
+    """Memory's indexes: the INVALID ones of aborted builds too, and declared ones that are missing.
 
     ``{"name", "table", "size_bytes", "valid", "scans", "missing"}`` each. One statement.
     """

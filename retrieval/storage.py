@@ -1,4 +1,4 @@
-"""Stores embeddings in the rows of their messages, and reads back vectors that are already paid for."""
+"""Stores embeddings in the rows of their messages, and reads vectors that are already paid for."""
 
 import time
 from collections.abc import Sequence

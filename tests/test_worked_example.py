@@ -50,7 +50,7 @@ def test_the_worked_example_is_true(alice: User) -> None:
     shown = SCORED.findall(PAGE)
     assert len(shown) == 5
     for one, (text, cosine, score) in zip(found, shown, strict=False):
-        assert texts[one.reference] == text
+        assert texts[one.ref] == text
         assert one.score == pytest.approx(float(score), abs=0.002)
         assert one.similarity == pytest.approx(float(cosine), abs=0.002)
     assert max(one.score for one in found[5:]) < 0.42

@@ -155,7 +155,7 @@ def find_memories(
         relevant = [
             row
             for row in ranked
-            if row.words or row.similarity is None or row.similarity >= threshold
+            if row.shares_words or row.similarity is None or row.similarity >= threshold
         ]
         rows = relevant[: limit + SPARE_RANKED]
         memories = _fetch(scope.user_id, rows, limit, companions=companions)
@@ -191,14 +191,14 @@ def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) 
     while ranked and len(memories) < limit:
         missing = limit - len(memories)
         batch, ranked = ranked[:missing], ranked[missing:]
-        refs = [row.reference for row in batch]
+        refs = [row.ref for row in batch]
         refs += [row.companion for row in batch if companions and row.companion]
         messages = messages_by_ref(user_id, refs)
         answers = [ref for ref, message in messages.items() if message.role == Role.ASSISTANT]
         for ref in tainted(user_id, answers):
             del messages[ref]
         for row in batch:
-            if row.reference in messages:
+            if row.ref in messages:
                 companion = messages.get(row.companion or 0) if companions else None
-                memories.append(Memory(messages[row.reference], row.score, companion))
+                memories.append(Memory(messages[row.ref], row.score, companion))
     return memories

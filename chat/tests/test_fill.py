@@ -120,7 +120,7 @@ def found_by(users: list[User]) -> list[list[tuple[Any, ...]]]:
             question, Scope(user.pk), embedding=vector if by_meaning else None, model=MODEL
         )
         found.append(
-            [(one.reference, round(one.score, 9), one.companion, one.words) for one in ranked]
+            [(one.ref, round(one.score, 9), one.companion, one.shares_words) for one in ranked]
         )
     return found
 
@@ -151,7 +151,7 @@ def test_what_is_filled_is_recalled_as_if_nothing_else_had_been_said(
     remembering: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fill_words, "WINDOW_ROWS", window)
+    monkeypatch.setattr(fill_words, "BATCH_ROWS", window)
     life = Life([alice, bob, *(User.objects.create(username=f"other {n}") for n in range(others))])
     life.say(SAID)
     moments = []

@@ -83,7 +83,7 @@ def found_by(user: User) -> list[Any]:
     for plans, question, embedding in product(PLANS, QUESTIONS, (None, VECTOR)):
         db.execute(f"SET plan_cache_mode = force_{plans}_plan", {})
         ranked = candidates.recall(question, Scope(user.pk), embedding=embedding, model=MODEL)
-        found.append([(one.reference, round(one.score, 9), one.companion) for one in ranked])
+        found.append([(one.ref, round(one.score, 9), one.companion) for one in ranked])
     db.execute("RESET plan_cache_mode", {})
     return found
 
@@ -140,4 +140,4 @@ def test_their_own_recall_reads_little_and_finds_what_else_they_said(
         )
         assert blocks(plan) <= 500 + by_meaning * (2_000 + 60 * many // 1_000)
     found = candidates.recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
-    assert found[0].reference == SOURCE.pack_ref(said.pk)
+    assert found[0].ref == SOURCE.pack_ref(said.pk)

@@ -62,7 +62,7 @@ def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:
 
 def found(user: User, question: str) -> list[int]:
     """What words alone find, best first."""
-    return [one.reference for one in recall(question, Scope(user.pk), embedding=None)]
+    return [one.ref for one in recall(question, Scope(user.pk), embedding=None)]
 
 
 @pytest.mark.parametrize("language", SAID)

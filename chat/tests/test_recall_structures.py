@@ -204,7 +204,7 @@ def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> N
     )
     mine = StandaloneChatMessage.objects.get(user=alice)
     found = recall("bees and goats", Scope(alice.pk), embedding=None)
-    assert [one.reference for one in found] == [mine.memory_table.pack_ref(mine.pk)]
+    assert [one.ref for one in found] == [mine.memory_table.pack_ref(mine.pk)]
 
 
 def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: User) -> None:
@@ -221,7 +221,7 @@ def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: U
             for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)
         }
         found = recall("Goats and bees?", Scope(user.pk), embedding=None)
-        assert {one.reference for one in found} == own
+        assert {one.ref for one in found} == own
         assert {one.companion for one in found} == {None}
 
 

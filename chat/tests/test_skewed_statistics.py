@@ -188,7 +188,7 @@ def recall_by_all(people: list[Person]) -> int:
             (one.asks, vector(one.asks)),
         ):
             found = recall(asks, Scope(one.user.pk), embedding=embedding, model=MODEL)
-            assert {row.reference for row in found} == one.own
+            assert {row.ref for row in found} == one.own
             assert {row.companion for row in found} <= {None, *one.own}
     return 3 * len(people)
 

@@ -108,7 +108,8 @@ def _text(fields: dict[str, Any], name: str, max_chars: int) -> str:
 
 def _time(value: object) -> datetime:
     try:
-        at = datetime.fromisoformat(value)  # type: ignore[arg-type] # anything but text is a TypeError
+        # Anything but text is a TypeError.
+        at = datetime.fromisoformat(value)  # type: ignore[arg-type]
         _refuse_unless(at.tzinfo is not None, "created_at has no offset from UTC")
         return at.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):

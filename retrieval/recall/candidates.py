@@ -1,8 +1,8 @@
 """Finds a user's own earlier messages for a question, by words and by meaning.
 
 Two steps: one statement returns some hundred narrow rows, the candidates with the turns around
-them (candidates.sql); ``ranking`` orders them. Why the tables are as they are:
-docs/decisions/0009-recall-structures.md; figures and constants: docs/decisions/0010-hybrid-recall.md.
+them (candidates.sql); ``ranking`` orders them. docs/decisions/0009-recall-structures.md has the reasons
+for the tables, docs/decisions/0010-hybrid-recall.md those for the constants.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ MAX_TERM_MESSAGES = 1500  # messages of a word that are looked at
 MAX_TERM_SHARE = 0.15
 
 CANDIDATES = read_statement(Path(__file__).with_name("candidates.sql"))
-NEAREST = read_statement(Path(__file__).with_name("nearest.sql"))
+NEAREST_CTES = read_statement(Path(__file__).with_name("nearest.sql"))
 # The embedding of row ``p`` in one of the message tables.
 TEXT = sql.SQL("""
     LEFT JOIN LATERAL (
@@ -139,7 +139,7 @@ def candidates_statement(filters: tuple[str, ...], *, by_meaning: bool) -> sql.C
 
 
 def _nearest(filters: tuple[str, ...]) -> sql.Composed:
-    return NEAREST.format(
+    return NEAREST_CTES.format(
         is_shown=_is_shown(filters),
         texts=_texts(),
         distance=_distance(),

@@ -40,7 +40,7 @@ def changed(statements: str) -> Iterator[None]:
 def recall_by_meaning(user: User) -> list[int]:
     """Refs of what is recalled."""
     ranked = recall("Bread?", Scope(user.pk), embedding=VECTOR, model="a model")
-    return [message.reference for message in ranked]
+    return [message.ref for message in ranked]
 
 
 def test_a_recreated_extension_costs_one_failed_statement(alice: User) -> None:
