@@ -1,4 +1,4 @@
-"""What the tests of embeddings share: a fake service that the settings lead to, and a clock that is set by hand."""
+"""Shared by the tests of embeddings: settings for a fake service, and a clock set by tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ KEY = "sk-test-0123456789abcdefghij"
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock in seconds that only a test moves."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -25,7 +25,7 @@ class Clock:
 
 
 def lead_to(fake: FakeOpenAI, settings: Settings) -> None:
-    """Settings for OpenAI's embeddings from the fake."""
+    """Use the fake server for OpenAI's embeddings."""
     settings.EMBEDDINGS = "openai"
     settings.EMBEDDING_MODEL = "text-embedding-3-small"
     settings.EMBEDDING_TIMEOUT_S = 5.0
@@ -35,7 +35,7 @@ def lead_to(fake: FakeOpenAI, settings: Settings) -> None:
 
 @contextmanager
 def fresh(fake: FakeOpenAI) -> Iterator[FakeOpenAI]:
-    """The fake well-behaved and the product without a past, before and after."""
+    """Reset the fake server and the embedding service, before and after."""
     fake.reset()
     embedding_service.reset()
     yield fake
@@ -44,10 +44,10 @@ def fresh(fake: FakeOpenAI) -> Iterator[FakeOpenAI]:
 
 
 def expected(text: str) -> Vector:
-    """The fake's vector of the text."""
+    """The fake server's vector of the text."""
     return np.array(vector_of(text, DIMENSIONS), np.float32)
 
 
-def asked(fake: FakeOpenAI) -> list[list[str]]:
-    """The texts of each request so far."""
+def texts_of_calls(fake: FakeOpenAI) -> list[list[str]]:
+    """The texts of each embedding request so far."""
     return [request.texts for request in fake.embeddings.requests]

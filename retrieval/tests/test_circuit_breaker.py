@@ -1,4 +1,4 @@
-"""The pause: when a failing service is left alone, and how it is tried again."""
+"""The circuit breaker: when calls to a failing service stop, and how they start again."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("fake")
 
 @pytest.fixture
 def clock() -> Clock:
-    """The pause's clock."""
+    """The circuit breaker's clock."""
     clock = Clock()
     embedding_service.reset(clock=clock)
     return clock
@@ -26,7 +26,7 @@ def fail_three_times(fake: FakeOpenAI) -> None:
             embedding_service.get_embedding("hello")
 
 
-def test_after_three_failures_no_call_is_made_for_15_s_and_then_one(
+def test_three_failures_stop_calls_for_15_s_until_a_probe_succeeds(
     fake: FakeOpenAI, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_three_times(fake)
@@ -51,9 +51,7 @@ def test_after_three_failures_no_call_is_made_for_15_s_and_then_one(
     assert len(fake.requests) == 5
 
 
-def test_a_call_that_is_tried_after_the_pause_and_fails_begins_another(
-    fake: FakeOpenAI, clock: Clock
-) -> None:
+def test_a_failed_probe_opens_the_circuit_again(fake: FakeOpenAI, clock: Clock) -> None:
     fail_three_times(fake)
     clock.now_s += 15
     fake.embeddings.script(Refuse(403))
@@ -65,7 +63,9 @@ def test_a_call_that_is_tried_after_the_pause_and_fails_begins_another(
     assert not embedding_service.is_paused()
 
 
-def test_of_many_callers_after_the_pause_one_asks(fake: FakeOpenAI, clock: Clock) -> None:
+def test_only_one_of_many_concurrent_callers_becomes_the_probe(
+    fake: FakeOpenAI, clock: Clock
+) -> None:
     fail_three_times(fake)
     clock.now_s += 15
     fake.embeddings.default = Vectors(delay_s=0.3)
@@ -82,7 +82,7 @@ def test_of_many_callers_after_the_pause_one_asks(fake: FakeOpenAI, clock: Clock
     assert len(fake.requests) == 4
 
 
-def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
+def test_a_success_in_between_keeps_the_circuit_closed(fake: FakeOpenAI) -> None:
     fake.embeddings.script(*(Refuse(401), Refuse(401), Vectors()) * 3)
     for _ in range(3):
         for _ in range(2):
@@ -92,7 +92,7 @@ def test_a_success_in_between_keeps_the_pause_away(fake: FakeOpenAI) -> None:
     assert not embedding_service.is_paused()
 
 
-def test_a_refused_text_says_nothing_about_the_service(fake: FakeOpenAI) -> None:
+def test_a_refused_text_does_not_count_as_a_failure(fake: FakeOpenAI) -> None:
     fake.embeddings.refuse_text("poison")
     for _ in range(4):
         with pytest.raises(errors.InputRefused):
@@ -100,9 +100,7 @@ def test_a_refused_text_says_nothing_about_the_service(fake: FakeOpenAI) -> None
     assert not embedding_service.is_paused()
 
 
-def test_a_refused_text_after_the_pause_leaves_the_try_to_the_next(
-    fake: FakeOpenAI, clock: Clock
-) -> None:
+def test_after_a_refused_text_the_next_call_is_the_probe(fake: FakeOpenAI, clock: Clock) -> None:
     fail_three_times(fake)
     clock.now_s += 15
     fake.embeddings.refuse_text("poison")
@@ -121,9 +119,7 @@ def test_callers_who_stop_waiting_count_as_failures() -> None:
     assert not embedding_service.is_paused()
 
 
-def test_failures_of_calls_under_way_do_not_make_the_pause_longer(
-    fake: FakeOpenAI, clock: Clock
-) -> None:
+def test_failures_of_running_calls_do_not_extend_the_15_s(fake: FakeOpenAI, clock: Clock) -> None:
     fail_three_times(fake)
     clock.now_s += 10
     embedding_service.record_cut_off()

@@ -1,4 +1,4 @@
-"""Answers that the fake service does not give, and the forms of Retry-After."""
+"""Responses that the fake server cannot send, and the forms of Retry-After."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def answer(*vectors: Any, indexes: list[Any] | None = None) -> bytes:
     return json.dumps({"data": items}).encode()
 
 
-def test_plain_numbers_are_read_like_base64() -> None:
+def test_plain_numbers_are_parsed_like_base64() -> None:
     (vector,) = parse_vectors(answer(GOOD), count=1)
     assert vector.dtype == np.float32
     assert np.array_equal(vector, GOOD)
@@ -51,7 +51,7 @@ def test_plain_numbers_are_read_like_base64() -> None:
     ],
     ids=str,
 )
-def test_a_vector_that_cosine_could_not_use_is_refused(vector: Any, words: str) -> None:
+def test_a_vector_that_is_unusable_for_cosine_is_refused(vector: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
         parse_vectors(answer(GOOD, vector), count=2)
 
@@ -67,12 +67,12 @@ def test_a_vector_that_cosine_could_not_use_is_refused(vector: Any, words: str) 
         ([1, 1], "its indexes are not those of the texts"),
     ],
 )
-def test_each_index_comes_once(indexes: list[Any], words: str) -> None:
+def test_each_index_must_occur_once(indexes: list[Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}$"):
         parse_vectors(answer(GOOD, GOOD, indexes=indexes), count=2)
 
 
-def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
+def test_an_additional_vector_is_refused_even_with_the_right_indexes() -> None:
     with pytest.raises(ValueError, match=r"^2 vectors for 1 texts$"):
         parse_vectors(answer(GOOD, GOOD, indexes=[0, 0]), count=1)
 
@@ -80,12 +80,12 @@ def test_one_vector_too_many_is_refused_even_with_the_right_indexes() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"\xff", b"[" * 100_000, b"{", b"null", b"[]", b'{"data":{}}', b'{"data":[1]}']
 )
-def test_what_is_no_list_of_vectors_is_refused(body: bytes) -> None:
+def test_a_body_without_a_list_of_vectors_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"^it (is not JSON|holds no list of vectors)$"):
         parse_vectors(body, count=1)
 
 
-def test_retry_after_is_read_in_all_its_forms() -> None:
+def test_retry_after_is_parsed_in_all_its_forms() -> None:
     assert parse_retry_after_s({"retry-after": "2"}) == 2
     assert parse_retry_after_s({"retry-after": "0.5"}) == 0.5
     assert parse_retry_after_s({"retry-after-ms": "1500", "retry-after": "2"}) == 1.5
@@ -100,7 +100,7 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "error"),
     [
         (b'{"error": {"code": "invalid_api_key", "type": "auth"}}', ("invalid_api_key", "auth")),
         (b'{"error": {"code": null}}', ("", "")),
@@ -112,5 +112,7 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_a_refusal_says_is_read_where_it_can_be(body: bytes, found: tuple[str, str]) -> None:
-    assert parse_error(body) == found
+def test_the_code_of_a_refusal_is_parsed_if_there_is_any(
+    body: bytes, error: tuple[str, str]
+) -> None:
+    assert parse_error(body) == error

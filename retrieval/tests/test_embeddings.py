@@ -1,4 +1,4 @@
-"""Embeddings over the wire: what is asked, what is kept, what goes on without its caller."""
+"""Embedding calls over HTTP: requests, order, batches, and calls without a waiting caller."""
 
 import asyncio
 import logging
@@ -12,14 +12,14 @@ from pytest_django import Settings
 
 from fake_openai import FakeOpenAI, Lie, Refuse, Vectors
 from retrieval.embeddings import embedding_service, errors
-from retrieval.tests.embedding_support import KEY, asked, expected
+from retrieval.tests.embedding_support import KEY, expected, texts_of_calls
 from retrieval.token_count import count_tokens
 
 pytestmark = pytest.mark.usefixtures("fake")
 LINE = "Error generating embeddings: "
 
 
-def test_a_text_becomes_1536_numbers_asked_for_by_model_and_size(
+def test_a_text_is_sent_with_model_and_size_and_becomes_1536_numbers(
     fake: FakeOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     vector = embedding_service.get_embedding("My dog is called Biscuit.")
@@ -37,10 +37,22 @@ def test_a_batch_keeps_its_order_and_length_in_one_call(fake: FakeOpenAI) -> Non
     texts = ["one dog", "two cats", "one dog", "three birds"]
     vectors = embedding_service.get_embeddings_batch(texts)
     assert np.array_equal(vectors, [expected(text) for text in texts])
-    assert asked(fake) == [texts]
+    assert texts_of_calls(fake) == [texts]
 
 
-def test_vectors_that_come_in_another_order_are_put_in_their_places(fake: FakeOpenAI) -> None:
+def test_a_request_has_no_headers_beyond_plain_http(
+    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "from-the-environment")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Custom: from-the-environment")
+    embedding_service.get_embedding("hello")
+    (request,) = fake.embeddings.requests
+    added = {"accept", "accept-encoding", "connection", "host", "user-agent"}  # by httpx2
+    assert set(request.headers) == added | {"authorization", "content-length", "content-type"}
+
+
+def test_vectors_are_returned_in_the_order_of_the_texts(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Lie("reordered")
     texts = ["one dog", "two cats", "three birds"]
     assert np.array_equal(
@@ -48,35 +60,33 @@ def test_vectors_that_come_in_another_order_are_put_in_their_places(fake: FakeOp
     )
 
 
-def test_no_texts_are_no_call(fake: FakeOpenAI) -> None:
+def test_no_texts_make_no_call(fake: FakeOpenAI) -> None:
     assert embedding_service.get_embeddings_batch([]) == []
     assert embedding_service.submit([]).result(0) == []
-    assert asked(fake) == []
+    assert texts_of_calls(fake) == []
 
 
-def test_a_lone_surrogate_and_a_blank_text_are_sent_as_the_service_can_take_them(
+def test_lone_surrogates_and_blank_texts_are_replaced_before_they_are_sent(
     fake: FakeOpenAI,
 ) -> None:
     embedding_service.get_embeddings_batch(["a \ud800 dog", "", " \n", "🦊"])
-    assert asked(fake) == [["a \N{REPLACEMENT CHARACTER} dog", " ", " ", "🦊"]]
+    assert texts_of_calls(fake) == [["a \N{REPLACEMENT CHARACTER} dog", " ", " ", "🦊"]]
 
 
 @pytest.mark.parametrize("text", ["word " * 9_000, "🦊" * 9_000, "<|endoftext|>" * 3_000])
-def test_a_text_that_is_too_long_is_embedded_from_its_beginning(
-    fake: FakeOpenAI, text: str
-) -> None:
+def test_only_the_beginning_of_a_long_text_is_embedded(fake: FakeOpenAI, text: str) -> None:
     fake.embeddings.count_tokens = count_tokens
     embedding_service.get_embedding(text)
-    ((sent,),) = asked(fake)
+    ((sent,),) = texts_of_calls(fake)
     assert text.startswith(sent)
     assert 8_185 <= count_tokens(sent) <= 8_191
 
 
-def test_many_texts_are_packed_below_the_limits_of_a_call(fake: FakeOpenAI) -> None:
+def test_many_texts_are_batched_below_the_token_limit(fake: FakeOpenAI) -> None:
     fake.embeddings.count_tokens = count_tokens
     long = ["word " * 5_000] * 70
     vectors = embedding_service.get_embeddings_batch(["dog", *long, "cat"])
-    assert [len(texts) for texts in asked(fake)] == [58, 14]
+    assert [len(texts) for texts in texts_of_calls(fake)] == [58, 14]
     assert np.array_equal([vectors[0], vectors[71]], [expected("dog"), expected("cat")])
 
 
@@ -86,10 +96,10 @@ def test_no_call_has_more_than_2048_texts(fake: FakeOpenAI) -> None:
         embedding_service.get_embeddings_batch(texts)[2_047:],
         [expected(text) for text in texts[2_047:]],
     )
-    assert [len(texts) for texts in asked(fake)] == [2_048, 2]
+    assert [len(texts) for texts in texts_of_calls(fake)] == [2_048, 2]
 
 
-def test_without_a_model_nothing_is_asked_and_nothing_logged(
+def test_without_a_model_no_call_is_made_and_nothing_is_logged(
     fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert embedding_service.model_name() == "text-embedding-3-small"
@@ -101,10 +111,10 @@ def test_without_a_model_nothing_is_asked_and_nothing_logged(
             embedding_service.submit(["hello"])
         with pytest.raises(errors.EmbeddingsNotConfigured):
             embedding_service.get_embedding("hello")
-    assert (asked(fake), caplog.records) == ([], [])
+    assert (texts_of_calls(fake), caplog.records) == ([], [])
 
 
-def test_changed_settings_are_used_by_the_next_call(fake: FakeOpenAI, settings: Settings) -> None:
+def test_the_next_call_uses_changed_settings(fake: FakeOpenAI, settings: Settings) -> None:
     embedding_service.get_embedding("hello")
     settings.OPENAI_API_KEY = "sk-other"
     embedding_service.get_embedding("hello")
@@ -112,20 +122,22 @@ def test_changed_settings_are_used_by_the_next_call(fake: FakeOpenAI, settings: 
         settings.OPENAI_BASE_URL = other.base_url
         embedding_service.get_embedding("hello")
         assert len(other.requests) == 1
-    assert [one.headers["authorization"] for one in fake.requests] == [
+    assert [request.headers["authorization"] for request in fake.requests] == [
         f"Bearer {KEY}",
         "Bearer sk-other",
     ]
 
 
-def test_it_works_again_after_a_reset_and_leaves_no_thread() -> None:
+def test_a_reset_ends_the_thread_and_the_next_call_works() -> None:
     embedding_service.get_embedding("hello")
     embedding_service.reset()
     assert "embeddings" not in [thread.name for thread in threading.enumerate()]
     assert np.array_equal(embedding_service.get_embedding("hello"), expected("hello"))
 
 
-def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: FakeOpenAI) -> None:
+def test_twenty_concurrent_callers_share_one_thread_and_get_their_own_vectors(
+    fake: FakeOpenAI,
+) -> None:
     fake.embeddings.default = Vectors(delay_s=0.2)
     texts = [f"number{number}" for number in range(20)]
     began = time.monotonic()
@@ -136,7 +148,7 @@ def test_twenty_callers_at_once_share_one_thread_and_get_each_their_own(fake: Fa
     assert [thread.name for thread in threading.enumerate()].count("embeddings") == 1
 
 
-def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
+def test_a_call_goes_on_if_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=0.3)
     call = embedding_service.submit(["hello"])
 
@@ -147,10 +159,10 @@ def test_a_call_goes_on_when_its_caller_stops_waiting(fake: FakeOpenAI) -> None:
         asyncio.run(wait_a_little())
     assert not call.cancel()
     assert np.array_equal(call.result(2), [expected("hello")])
-    assert [one.outcome for one in fake.requests] == ["answered"]
+    assert [request.outcome for request in fake.requests] == ["answered"]
 
 
-def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
+def test_a_reset_cancels_running_calls(fake: FakeOpenAI) -> None:
     fake.embeddings.default = Vectors(delay_s=30)
     call = embedding_service.submit(["hello"])
     request = fake.wait_for(lambda: fake.requests)[0]
@@ -160,7 +172,7 @@ def test_a_reset_ends_what_still_runs(fake: FakeOpenAI) -> None:
     fake.wait_for(lambda: request.outcome == "client_gone")
 
 
-def test_a_failure_is_one_line_whether_somebody_waits_or_not(
+def test_a_failure_is_logged_once_with_or_without_a_waiting_caller(
     fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5

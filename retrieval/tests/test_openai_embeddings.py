@@ -1,4 +1,4 @@
-"""The service misbehaves: what is tried again, for how long, and that nothing wrong is ever returned."""
+"""A failing service: which calls are retried, for how long, and that answers are checked."""
 
 import random
 import time
@@ -46,14 +46,14 @@ def failure(text: str = TEXT) -> errors.EmbeddingError:
 
 
 @pytest.mark.parametrize("behaviour", [*AWAY, *NONSENSE[:4], Lie("too_few")], ids=repr)
-def test_what_may_pass_is_tried_again(fake: FakeOpenAI, behaviour: Behaviour) -> None:
+def test_a_temporary_failure_is_retried(fake: FakeOpenAI, behaviour: Behaviour) -> None:
     fake.embeddings.script(behaviour)
     assert embedding_service.get_embedding(TEXT) == pytest.approx(expected(TEXT))
     assert len(fake.requests) == 2
 
 
 @pytest.mark.parametrize("behaviour", NONSENSE, ids=repr)
-def test_nothing_wrong_is_ever_returned(
+def test_an_invalid_answer_is_never_returned(
     fake: FakeOpenAI, settings: Settings, behaviour: Behaviour
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.3
@@ -62,7 +62,7 @@ def test_nothing_wrong_is_ever_returned(
         embedding_service.get_embeddings_batch(["one", "two", TEXT])
 
 
-def test_pauses_grow_and_are_not_all_the_same(fake: FakeOpenAI, settings: Settings) -> None:
+def test_pauses_between_retries_grow_and_are_random(fake: FakeOpenAI, settings: Settings) -> None:
     settings.EMBEDDING_TIMEOUT_S = 2.5
     fake.embeddings.default = Refuse(503)
     random.seed(4)
@@ -70,13 +70,13 @@ def test_pauses_grow_and_are_not_all_the_same(fake: FakeOpenAI, settings: Settin
     moments = [request.arrived_at for request in fake.requests]
     gaps = [later - earlier for earlier, later in pairwise(moments)]
     random.seed(4)
-    wanted = [random.uniform(0, most) for most in (0.2, 0.4, 0.8, 1.6, 2.0, 2.0)]
+    wanted = [random.uniform(0, max_pause_s) for max_pause_s in (0.2, 0.4, 0.8, 1.6, 2.0, 2.0)]
     assert gaps == pytest.approx(wanted[: len(gaps)], abs=0.15)
     assert len(gaps) >= 3
     assert max(gaps) > 0.4
 
 
-def test_a_service_that_comes_back_is_found_within_the_deadline(fake: FakeOpenAI) -> None:
+def test_a_service_that_restarts_within_the_deadline_is_used(fake: FakeOpenAI) -> None:
     fake.stop()
     call = embedding_service.submit([TEXT])
     time.sleep(0.3)
@@ -85,9 +85,7 @@ def test_a_service_that_comes_back_is_found_within_the_deadline(fake: FakeOpenAI
     assert call.result()[0] == pytest.approx(expected(TEXT))
 
 
-def test_a_service_that_cannot_be_reached_is_a_failure(
-    fake: FakeOpenAI, settings: Settings
-) -> None:
+def test_an_unreachable_service_is_a_failure(fake: FakeOpenAI, settings: Settings) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.3
     fake.stop()
     error = failure()
@@ -96,7 +94,7 @@ def test_a_service_that_cannot_be_reached_is_a_failure(
 
 
 @pytest.mark.parametrize("behaviour", [Hang(), HangAfter(), Trickle(every_s=0.05)], ids=repr)
-def test_the_deadline_is_for_the_whole_call_and_closes_the_connection(
+def test_the_deadline_limits_the_whole_call_and_closes_the_connection(
     fake: FakeOpenAI, settings: Settings, behaviour: Behaviour
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5
@@ -111,9 +109,7 @@ def test_the_deadline_is_for_the_whole_call_and_closes_the_connection(
     fake.wait_for(lambda: fake.requests[-1].outcome == "client_gone")
 
 
-def test_each_call_of_a_batch_has_the_deadline_to_itself(
-    fake: FakeOpenAI, settings: Settings
-) -> None:
+def test_each_call_of_a_batch_has_its_own_deadline(fake: FakeOpenAI, settings: Settings) -> None:
     settings.EMBEDDING_TIMEOUT_S = 1.0
     fake.embeddings.default = Vectors(delay_s=0.6)
     assert len(embedding_service.get_embeddings_batch(["🦊" * 2_000] * 50)) == 50
@@ -130,7 +126,7 @@ def test_retry_after_is_obeyed(fake: FakeOpenAI) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_past_the_deadline_fails_at_once_and_is_told(
+def test_retry_after_past_the_deadline_fails_at_once_and_is_reported(
     fake: FakeOpenAI, status: int
 ) -> None:
     fake.embeddings.default = Refuse(status, headers={"Retry-After": "6"})
@@ -165,7 +161,7 @@ def test_retry_after_past_the_deadline_fails_at_once_and_is_told(
         ),
     ],
 )
-def test_what_will_not_pass_is_asked_once(
+def test_a_permanent_failure_is_not_retried(
     fake: FakeOpenAI, refusal: Refuse, kind: type[errors.EmbeddingError], words: str
 ) -> None:
     fake.embeddings.default = refusal
@@ -175,16 +171,19 @@ def test_what_will_not_pass_is_asked_once(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
-def test_neither_key_nor_text_gets_into_a_log_or_a_traceback(
+def test_neither_key_nor_text_appears_in_a_log_or_traceback(
     fake: FakeOpenAI, settings: Settings, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     settings.EMBEDDING_TIMEOUT_S = 0.2
     fake.embeddings.default = Refuse(
-        status, code=KEY, message=f"Wrong: {KEY[:8]}****{KEY[-4:]}; {TEXT}"
+        status,
+        code=KEY,
+        message=f"Wrong: {KEY[:8]}****{KEY[-4:]}; {TEXT}",
+        headers={"Retry-After": "60"},  # past the deadline: no retry
     )
-    told = "".join(traceback.format_exception(failure())) + caplog.text
-    assert "Error generating embeddings: the service " in told
-    assert KEY[:8] not in told
-    assert KEY[-4:] not in told
-    assert TEXT not in told
+    printed = "".join(traceback.format_exception(failure())) + caplog.text
+    assert "Error generating embeddings: the service " in printed
+    assert KEY[:8] not in printed
+    assert KEY[-4:] not in printed
+    assert TEXT not in printed

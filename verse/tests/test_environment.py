@@ -1,4 +1,4 @@
-"""Each setting of docs/settings.md: its default, what it takes, and the one line that refuses the rest."""
+"""Each kind of setting: its default, valid values, and the line that refuses others."""
 
 import re
 import threading
@@ -146,7 +146,7 @@ HIDDEN = [
 
 
 def refusal(reader: str, value: str, *, keys: set[str] | None = None, **arguments: Any) -> str:
-    """The words with which the variable NAME is refused."""
+    """The line that refuses the variable NAME."""
     env = Environment({"NAME": value}, keys or set())
     with pytest.raises(SystemExit) as refused:
         getattr(env, reader)("NAME", **arguments)
@@ -154,14 +154,14 @@ def refusal(reader: str, value: str, *, keys: set[str] | None = None, **argument
 
 
 @pytest.mark.parametrize(("reader", "arguments", "value", "expected"), GOOD)
-def test_a_good_value_is_read_and_an_empty_one_is_the_default(
+def test_a_valid_value_is_read_and_an_empty_one_is_the_default(
     reader: str, arguments: dict[str, Any], value: str | None, expected: Any
 ) -> None:
     assert getattr(Environment({"NAME": value}), reader)("NAME", **arguments) == expected
 
 
 @pytest.mark.parametrize(("reader", "arguments", "value", "allowed"), BAD)
-def test_a_bad_value_is_refused_with_one_line_of_name_value_and_what_is_allowed(
+def test_an_invalid_value_is_refused_with_one_line(
     reader: str, arguments: dict[str, Any], value: str, allowed: str
 ) -> None:
     line = refusal(reader, value, **arguments)
@@ -170,7 +170,7 @@ def test_a_bad_value_is_refused_with_one_line_of_name_value_and_what_is_allowed(
 
 
 @pytest.mark.parametrize(("reader", "value", "allowed"), HIDDEN)
-def test_a_bad_value_that_may_be_secret_is_refused_without_being_shown(
+def test_an_invalid_value_that_may_be_secret_is_not_shown(
     reader: str, value: str, allowed: str
 ) -> None:
     line = refusal(reader, value)
@@ -185,13 +185,14 @@ def test_a_secret_in_the_wrong_variable_is_not_shown_there() -> None:
     assert CANARY not in refusal("boolean", CANARY, keys={CANARY}, default=True)
 
 
-def test_a_long_bad_value_is_shown_cut_off() -> None:
+def test_a_long_invalid_value_is_shortened() -> None:
     assert len(refusal("integer", "x" * 10_000, default=5)) < 250
 
 
-def test_a_database_url_becomes_django_s_settings_and_its_parameters_pass_through() -> None:
-    url = "postgresql://verse:p%40ss@db.example:6432/chat%20one?sslmode=verify-full&sslrootcert=/ca.pem"
-    assert Environment({"NAME": url}).database("NAME") == {
+def test_a_database_url_becomes_django_settings_with_its_parameters_as_options() -> None:
+    url = "postgresql://verse:p%40ss@db.example:6432/chat%20one"
+    parameters = "sslmode=verify-full&sslrootcert=/ca.pem"
+    assert Environment({"NAME": f"{url}?{parameters}"}).database("NAME") == {
         "ENGINE": "pooled_postgres",
         "NAME": "chat one",
         "USER": "verse",
@@ -211,19 +212,19 @@ def test_a_database_url_may_name_a_socket_or_several_hosts() -> None:
     assert (several["HOST"], several["PORT"]) == ("a,b", "5432,5433")
 
 
-def test_a_missing_secret_key_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
-    kept_in = tmp_path / ".verse" / "secret_key"
-    first = Environment({}).secret_key("SECRET_KEY", kept_in, may_generate=True)
+def test_a_missing_secret_key_is_generated_once_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / ".verse" / "secret_key"
+    first = Environment({}).secret_key("SECRET_KEY", path, may_generate=True)
     assert len(first) >= 50
-    assert Environment({}).secret_key("SECRET_KEY", kept_in, may_generate=True) == first
-    assert kept_in.stat().st_mode & 0o777 == 0o600
+    assert Environment({}).secret_key("SECRET_KEY", path, may_generate=True) == first
+    assert path.stat().st_mode & 0o777 == 0o600
     assert (
-        Environment({"SECRET_KEY": "mine"}).secret_key("SECRET_KEY", kept_in, may_generate=True)
+        Environment({"SECRET_KEY": "mine"}).secret_key("SECRET_KEY", path, may_generate=True)
         == "mine"
     )
 
 
-def test_a_missing_secret_key_is_refused_where_none_may_be_made(tmp_path: Path) -> None:
+def test_a_missing_secret_key_is_refused_if_none_may_be_generated(tmp_path: Path) -> None:
     with pytest.raises(
         SystemExit, match=r"SECRET_KEY cannot be used; allowed: .*it must be set where DEBUG is off"
     ):
@@ -231,25 +232,25 @@ def test_a_missing_secret_key_is_refused_where_none_may_be_made(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_processes_that_start_at_once_keep_the_same_secret(tmp_path: Path) -> None:
-    found: list[str] = []
+def test_processes_that_start_together_load_the_same_secret(tmp_path: Path) -> None:
+    secrets: list[str] = []
     together = threading.Barrier(8)
 
     def start() -> None:
         together.wait()
-        found.append(load_or_create_secret(tmp_path / "kept"))
+        secrets.append(load_or_create_secret(tmp_path / "kept"))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len(set(found)) == 1
+    assert len(secrets) == 8
+    assert len(set(secrets)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_a_secret_that_cannot_be_kept_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_a_secret_that_cannot_be_stored_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         SystemExit,
@@ -258,7 +259,7 @@ def test_a_secret_that_cannot_be_kept_stops_the_start_with_one_line(tmp_path: Pa
         load_or_create_secret(tmp_path / "file" / "kept")
 
 
-def test_a_file_of_settings_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
+def test_the_env_file_is_read_and_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# mine\nPORT=9000\nLLM_MODEL='two words'\nEMPTY=\n")
     assert read_env_file(tmp_path / ".env") == {
         "PORT": "9000",
@@ -280,14 +281,14 @@ def test_a_file_of_settings_is_read_and_a_missing_one_is_none(tmp_path: Path) ->
         ("NAME=a=b", "a=b"),
     ],
 )
-def test_a_line_of_the_file_may_have_spaces_quotes_and_a_comment(
+def test_a_line_of_the_env_file_may_have_spaces_and_comments(
     tmp_path: Path, line: str, value: str
 ) -> None:
     (tmp_path / ".env").write_text(f"# NAME=no\n{line}\n")
     assert read_env_file(tmp_path / ".env") == {"NAME": value}
 
 
-def test_a_line_that_is_no_setting_is_logged_without_its_content(
+def test_an_invalid_line_of_the_env_file_is_logged_without_content(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".env").write_text(f"PORT=9000\n{CANARY}\n")
@@ -296,14 +297,14 @@ def test_a_line_that_is_no_setting_is_logged_without_its_content(
     assert CANARY not in caplog.text
 
 
-def test_several_hosts_and_a_plus_are_read_as_libpq_does() -> None:
+def test_a_list_of_hosts_and_a_plus_are_read_like_libpq() -> None:
     database = Environment({"NAME": "postgresql://u:a+b@c:6432,d/x+y"}).database("NAME")
     assert database
     assert (database["HOST"], database["PORT"]) == ("c,d", "6432,")
     assert (database["NAME"], database["PASSWORD"]) == ("x+y", "a+b")
 
 
-def test_a_file_of_settings_that_is_no_text_stops_the_start_without_its_content(
+def test_an_undecodable_env_file_stops_the_start_without_showing_content(
     tmp_path: Path,
 ) -> None:
     (tmp_path / ".env").write_bytes(b"SECRET_KEY=canary\xff\n")
@@ -327,12 +328,12 @@ def names_in_the_settings() -> set[str]:
     )
 
 
-def test_the_example_names_each_variable_that_the_settings_read() -> None:
+def test_the_example_names_each_variable_that_settings_read() -> None:
     assert set(names_in_the_example()) == names_in_the_settings()
     assert len(names_in_the_settings()) >= 33
 
 
-def test_the_example_sets_nothing_and_says_a_line_about_each_variable() -> None:
+def test_the_example_sets_nothing_and_explains_each_variable() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     assert all(not line or line.startswith("#") for line in lines)
     for number, line in enumerate(lines):
@@ -340,7 +341,7 @@ def test_the_example_sets_nothing_and_says_a_line_about_each_variable() -> None:
             assert re.match(r"# \S", lines[number - 1]), f"nothing is said about {line}"
 
 
-def test_only_the_settings_and_the_demo_s_supervisor_read_the_environment() -> None:
+def test_only_settings_and_the_embedded_server_read_the_environment() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for folder in ("verse", "chat", "retrieval", "pooled_postgres", "embedded_postgres")

@@ -1,4 +1,4 @@
-"""Starts as an operator sees them: real processes in a copy of the project, with and without usable settings."""
+"""Real processes in a copy of the project, with valid and invalid settings."""
 
 import json
 import os
@@ -17,9 +17,7 @@ from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
 CHECK = ("python", "manage.py", "check")
 GUNICORN = ("gunicorn", "verse.asgi:application")
-AWAY = (
-    "postgresql://verse:password@127.0.0.1:1/verse"  # nobody listens there: it is refused at once
-)
+AWAY = "postgresql://verse:password@127.0.0.1:1/verse"  # no server: the connection is refused
 # What a fresh checkout would not have; .venv is linked instead.
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", ".verse", ".env", ".hypothesis", ".*_cache", "__pycache__"
@@ -64,14 +62,14 @@ HIDDEN_SETTINGS = [
 
 
 def copy_project(to: Path) -> Path:
-    """The project's files in the folder ``to``, which must not exist; its .venv is a link to this interpreter's."""
+    """Copy the project to a new folder, with a link to this virtual environment."""
     shutil.copytree(ROOT, to, ignore=LEFT_OUT)
     (to / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return to
 
 
 def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A program of the virtual environment to its end, in ``tree``, with no settings but these; one text of all."""
+    """Run a program of the virtual environment with only these settings; stderr is in stdout."""
     return subprocess.run(
         [str(tree / ".venv/bin" / command[0]), *command[1:]],
         cwd=tree,
@@ -88,13 +86,13 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that the tests of this module start from; they leave it as it is."""
+    """A copy of the project for this module's tests, which do not change it."""
     return copy_project(tmp_path_factory.mktemp("startup") / "verse")
 
 
 @pytest.fixture
 def start(tree: Path) -> Iterator[StartServer]:
-    """Starts gunicorn without a database; all are ended afterwards."""
+    """Starts servers without a database, and ends them after the test."""
     started: list[Server] = []
 
     def server(**environment: str) -> Server:
@@ -102,12 +100,12 @@ def start(tree: Path) -> Iterator[StartServer]:
         return started[-1]
 
     yield server
-    for one in started:
-        one.end()
+    for running in started:
+        running.end()
 
 
 def the_line_of(refused: subprocess.CompletedProcess[str]) -> str:
-    """All that a start printed that was refused as it should be."""
+    """The only line of a start that was refused."""
     assert refused.returncode == 1, refused.stdout
     lines = [line for line in refused.stdout.splitlines() if line.strip()]
     assert len(lines) == 1, refused.stdout
@@ -116,7 +114,7 @@ def the_line_of(refused: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD_SETTINGS)
-def test_a_command_with_a_bad_setting_ends_with_one_line(
+def test_a_command_with_an_invalid_setting_prints_one_line(
     tree: Path, name: str, value: str, allowed: str
 ) -> None:
     line = the_line_of(run(tree, *CHECK, **SECRETS | {name: value}))
@@ -126,7 +124,7 @@ def test_a_command_with_a_bad_setting_ends_with_one_line(
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), HIDDEN_SETTINGS)
-def test_a_command_with_a_bad_secret_ends_with_one_line_without_it(
+def test_a_command_with_an_invalid_secret_prints_one_line_without_it(
     tree: Path, name: str, value: str, allowed: str
 ) -> None:
     line = the_line_of(run(tree, *CHECK, **SECRETS | {name: value}))
@@ -138,7 +136,7 @@ def test_a_command_with_a_bad_secret_ends_with_one_line_without_it(
     ("name", "value"),
     [("PORT", "99999"), ("EMBEDDINGS", "opnai"), ("LLM_TIMEOUT", "nan"), ("WEB_CONCURRENCY", "0")],
 )
-def test_the_server_with_a_bad_setting_ends_with_one_line(
+def test_a_server_with_an_invalid_setting_prints_one_line(
     tree: Path, name: str, value: str
 ) -> None:
     line = the_line_of(run(tree, *GUNICORN, **SECRETS | {name: value}))
@@ -146,13 +144,13 @@ def test_the_server_with_a_bad_setting_ends_with_one_line(
 
 
 @pytest.mark.parametrize("secret", ["sk-canary-1", "canary-2", "canary-3", "canary-4", "canary-5"])
-def test_a_secret_in_the_first_variable_that_is_read_is_not_shown(tree: Path, secret: str) -> None:
+def test_a_secret_in_the_first_variable_read_is_not_shown(tree: Path, secret: str) -> None:
     line = the_line_of(run(tree, *CHECK, **SECRETS | {"DEBUG": f"x{secret}x"}))
     assert line == "Verse cannot start: DEBUG cannot be used; allowed: true or false"
 
 
 @pytest.mark.parametrize("command", [CHECK, GUNICORN], ids=["command", "server"])
-def test_a_database_of_one_s_own_needs_a_secret_key(tree: Path, command: tuple[str, ...]) -> None:
+def test_database_url_requires_a_secret_key(tree: Path, command: tuple[str, ...]) -> None:
     line = the_line_of(run(tree, *command, DATABASE_URL=SECRETS["DATABASE_URL"]))
     assert line.startswith(
         "Verse cannot start: SECRET_KEY cannot be used; allowed: a long random text; it must be set"
@@ -163,18 +161,20 @@ def test_a_database_of_one_s_own_needs_a_secret_key(tree: Path, command: tuple[s
 @pytest.mark.parametrize(
     "values", [{}, {"DEBUG": "true", "DATABASE_URL": AWAY}], ids=["embedded", "debug"]
 )
-def test_elsewhere_a_secret_key_is_made_and_kept(tmp_path: Path, values: dict[str, str]) -> None:
+def test_otherwise_a_secret_key_is_generated_and_stored(
+    tmp_path: Path, values: dict[str, str]
+) -> None:
     tree = copy_project(tmp_path / "verse")
     assert run(tree, *CHECK, **values).returncode == 0
-    made = (tree / ".verse/secret_key").read_text()
+    generated = (tree / ".verse/secret_key").read_text()
     assert run(tree, *CHECK, **values).returncode == 0
-    assert (tree / ".verse/secret_key").read_text() == made
+    assert (tree / ".verse/secret_key").read_text() == generated
     assert [path.name for path in (tree / ".verse").iterdir()] == [
         "secret_key"
     ]  # no database was started
 
 
-def test_the_file_env_is_read_and_the_environment_wins(tmp_path: Path) -> None:
+def test_the_env_file_is_read_and_the_environment_has_priority(tmp_path: Path) -> None:
     tree = copy_project(tmp_path / "verse")
     (tree / ".env").write_text("LLM_TIMEOUT=soon\nOPENAI_API_KEY=sk-canary\n")
     line = the_line_of(run(tree, *CHECK))
@@ -188,7 +188,7 @@ def test_the_file_env_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 
 
 def settings_of(tree: Path) -> dict[str, str]:
-    """What the settings of a process with an empty environment are."""
+    """The settings of a process with an empty environment."""
     show = (
         "from verse import settings as s; print({n: v for n, v in vars(s).items() if n.isupper()})"
     )
@@ -197,7 +197,7 @@ def settings_of(tree: Path) -> dict[str, str]:
     return dict(re.findall(r"'([A-Z_0-9]+)': ([^,]+)", shown.stdout))
 
 
-def test_the_example_of_the_file_env_shows_the_defaults(tmp_path: Path) -> None:
+def test_the_example_env_file_shows_the_defaults(tmp_path: Path) -> None:
     tree = copy_project(tmp_path / "verse")
     defaults = settings_of(tree)
     example = (ROOT / ".env.example").read_text()
@@ -213,12 +213,12 @@ def test_the_example_of_the_file_env_shows_the_defaults(tmp_path: Path) -> None:
     assert defaults["WEB_CONCURRENCY"] == str(os.cpu_count())
 
 
-def test_the_local_model_has_token_limits_of_its_own(tree: Path) -> None:
+def test_the_local_model_has_its_own_token_limits(tree: Path) -> None:
     show = "from verse import settings as s; print(s.LLM_CONTEXT_TOKENS, s.LLM_MAX_TOKENS)"
     assert run(tree, "python", "-c", show, LLM="local", **SECRETS).stdout == "2048 512\n"
 
 
-def test_a_server_without_a_key_warns_once_and_says_that_it_started_once_in_each_worker(
+def test_each_worker_without_a_key_warns_once_and_reports_its_start(
     start: StartServer,
 ) -> None:
     server = start(WEB_CONCURRENCY="2")
@@ -229,7 +229,7 @@ def test_a_server_without_a_key_warns_once_and_says_that_it_started_once_in_each
 @pytest.mark.parametrize(
     "values", [{"OPENAI_API_KEY": "sk-canary"}, {"EMBEDDINGS": "none"}, {"EMBEDDINGS": "local"}]
 )
-def test_a_server_with_a_key_or_no_need_of_one_does_not_warn(
+def test_a_server_that_has_or_needs_no_key_does_not_warn(
     start: StartServer, values: dict[str, str]
 ) -> None:
     server = start(**values)
@@ -238,15 +238,15 @@ def test_a_server_with_a_key_or_no_need_of_one_does_not_warn(
     assert "canary" not in server.log
 
 
-def test_a_key_of_the_language_model_s_own_does_not_silence_the_warning(start: StartServer) -> None:
+def test_a_separate_llm_key_does_not_silence_the_warning(start: StartServer) -> None:
     assert NO_KEY in start(LLM_API_KEY="sk-canary").log
 
 
-def test_a_command_does_not_warn(tree: Path) -> None:
+def test_a_command_does_not_warn_about_the_key(tree: Path) -> None:
     assert NO_KEY not in run(tree, *CHECK, DATABASE_URL=AWAY, SECRET_KEY="test").stdout
 
 
-def test_each_line_of_a_server_that_logs_json_is_an_object(start: StartServer) -> None:
+def test_each_log_line_of_a_json_server_is_an_object(start: StartServer) -> None:
     server = start(LOG_FORMAT="json", WEB_CONCURRENCY="2")
     with server.client() as client:
         assert client.get("/readyz").status_code == 503
@@ -261,7 +261,7 @@ def test_each_line_of_a_server_that_logs_json_is_an_object(start: StartServer) -
     assert [line["message"] for line in lines].count("Application startup complete.") == 3
 
 
-def test_a_port_that_is_taken_is_told_in_the_log_s_own_format(tree: Path) -> None:
+def test_a_port_in_use_is_logged_in_the_configured_format(tree: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])
         ended = run(
@@ -272,13 +272,13 @@ def test_a_port_that_is_taken_is_told_in_the_log_s_own_format(tree: Path) -> Non
     assert f"Connection in use: ('0.0.0.0', {port})" in messages
 
 
-def test_a_probe_is_answered_whatever_host_it_names_and_nothing_else_is(start: StartServer) -> None:
+def test_only_probes_are_answered_for_any_host(start: StartServer) -> None:
     with start().client(Host="10.1.2.3") as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/api/docs/").json()["code"] == "invalid"  # ALLOWED_HOSTS
 
 
-def test_an_unknown_address_is_a_404_in_the_api_s_form(start: StartServer) -> None:
+def test_an_unknown_address_is_a_404_as_json(start: StartServer) -> None:
     with start().client() as client:
         unknown = client.get("/nowhere")
     assert (unknown.status_code, unknown.json()) == (
@@ -291,12 +291,12 @@ LIMIT = 1_000_000  # bytes, docs/api.md
 
 
 def in_pieces(size: int) -> Iterator[bytes]:
-    """A body whose size is not announced: it travels in chunks."""
+    """A body without Content-Length, sent in chunks."""
     for at in range(0, size, 65_536):
         yield b"x" * min(65_536, size - at)
 
 
-def test_a_body_over_a_megabyte_is_a_413_with_a_code_announced_or_not(start: StartServer) -> None:
+def test_a_body_over_1_mb_is_413_with_or_without_length(start: StartServer) -> None:
     server = start(OPENAI_API_KEY="sk-canary")
     with server.client() as client:
         for size in (LIMIT + 1, 5 * LIMIT):
@@ -314,9 +314,7 @@ def test_a_body_over_a_megabyte_is_a_413_with_a_code_announced_or_not(start: Sta
     assert "ERROR" not in server.log
 
 
-def test_another_working_folder_makes_no_difference_to_a_command(
-    tree: Path, tmp_path: Path
-) -> None:
+def test_a_command_works_in_any_working_directory(tree: Path, tmp_path: Path) -> None:
     values = clean_environment(DATABASE_URL=AWAY, SECRET_KEY="test", PORT="none")
     command = [sys.executable, str(tree / "manage.py"), "check"]
     refused = subprocess.run(command, cwd=tmp_path, env=values, capture_output=True, text=True)
