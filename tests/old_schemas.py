@@ -4,10 +4,14 @@
 migration of each state. Each is added to a database at today's 0004_vector_indexes.
 """
 
+import json
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-FOLDER = Path(__file__).parent / "data" / "old_schemas"
+from fake_openai.vectors import vector_of
+from tests.support import ROOT
+
+FOLDER = ROOT / "tests" / "data" / "old_schemas"
 # Migrations that no longer exist, as each state has recorded them.
 RECORDED = {
     "0004_vector_indexes": ["0003_recall"],
@@ -44,3 +48,45 @@ def add_old_memory(run: Callable[..., object], state: str) -> None:
         run(RECORD, name)
     if "recall_texts" in text:
         run(SEED)
+
+
+USER = """
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    VALUES ('demo', '!', false, '', '', '', false, true, now()) RETURNING id
+"""
+TABLES = {
+    "chat": ("standalone_chat_messages", "chat_id"),
+    "passage": ("chat_messages", "passage_id"),
+}
+PARENTS = {
+    "chat": "INSERT INTO standalone_chats (user_id, title) VALUES (%s, %s) RETURNING id",
+    "passage": "INSERT INTO passages (user_id, reference, text) VALUES (%s, %s, '') RETURNING id",
+}
+MESSAGE = """
+    INSERT INTO {table} (user_id, {parent}, role, content, created_at)
+    VALUES (%s, %s, %s, %s, %s) RETURNING id
+"""
+EMBED = "UPDATE {table} SET embedding = %s::vector WHERE id = %s"
+MODEL = "text-embedding-3-small"
+USER_ID = 3  # after those of tests.databases
+
+
+def add_samples(run: Callable[..., list[Any]]) -> int:
+    """Write the sample conversations and the fake service's vectors by SQL; returns the user's id.
+
+    The database's own triggers bring them into memory.
+    """
+    ((user_id,),) = run(USER)
+    run("INSERT INTO embedding_models (name, current) VALUES (%s, true)", MODEL)
+    parents: dict[str, int] = {}
+    for line in (ROOT / "chat" / "samples" / "conversations.jsonl").read_text().splitlines():
+        message = json.loads(line)
+        table, parent = TABLES[message["kind"]]
+        title, content = message["conversation"], message["content"]
+        if title not in parents:
+            parents[title] = run(PARENTS[message["kind"]], user_id, title)[0][0]
+        values = (user_id, parents[title], message["role"], content, message["created_at"])
+        ((pk,),) = run(MESSAGE.format(table=table, parent=parent), *values)
+        run(EMBED.format(table=table), str(vector_of(content, 1536)), pk)
+    return int(user_id)

@@ -1,0 +1,211 @@
+"""Memory's migration: from every earlier state to the current schema, with recall, and back."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from django.db import connection
+
+from fake_openai.vectors import vector_of
+from retrieval import runtime
+from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.question import extract_question
+from retrieval.schema.operations import MESSAGE_TABLES
+from retrieval.schema.statements import FOLDER, compose
+from tests import old_schemas
+from tests.databases import Database
+from tests.old_schemas import MODEL, RECORDED, WITHOUT_BACKFILL, add_old_memory, add_samples
+from tests.support import ROOT
+
+pytestmark = pytest.mark.django_db
+CATALOG = (ROOT / "tests" / "catalog.sql").read_text()
+MESSAGES = """
+    SELECT 'passage', id, user_id, passage_id, role, content, created_at FROM chat_messages
+    UNION ALL
+    SELECT 'chat', id, user_id, chat_id, role, content, created_at FROM standalone_chat_messages
+    ORDER BY 1, 2
+"""
+# Released migrations never change. A change of the schema is a migration with files of its own.
+FROZEN = {
+    "0005_backward.sql": "9085219c24c7338f7e3fc34fda0078b9684267b9dca542895781061724b62d68",
+    "0005_backward_triggers.sql": "f9c25344e6b836112ef95be23e92e16a028959bc72288093621caf1127776fe8",
+    "0005_drop_old_functions.sql": "e38848dc6732a62617972384acf935bbb1b2044efad7503bd0c9a92a05027c92",
+    "0005_functions.sql": "a21516c141fba1dfda228b81382961f5855a27da84373881bf2e663da66829d3",
+    "0005_indexes.sql": "e253ced5d0e794879168ecc06741acdb10d4553f71b72aa52922098217dedb1e",
+    "0005_memory.sql": "ffc0114dd5740e7d11f0e89aca4c33154d40159549c24e82e7abe6b959bdae3e",
+    "0005_note_tainted.sql": "28b8f65ed444727ed37a07d90c398baf18062cf5c64f7b30409e87b6c5c3fe8e",
+    "0005_triggers.sql": "64f002ae86d596cbc49ebf149a22d107868414e0b583bb748bfe1c5830964b1e",
+    "0005_upgrade.sql": "f4e05c67008555d8d71b9ba4eb356649fdaf8f68e41f6cbd09863a2cc760d946",
+}
+
+
+def catalog(database: Database) -> set[tuple[Any, ...]]:
+    return set(database.run(CATALOG))
+
+
+def current_catalog(database: Database) -> set[tuple[Any, ...]]:
+    """The catalog that the current schema's files make, on top of 0004."""
+    database.start_at("0004_vector_indexes")
+    statements = compose(connection, "current.sql")
+    for table in MESSAGE_TABLES:
+        statements += compose(connection, "current_message_table.sql", table)
+    for statement in statements:
+        database.run(statement)
+    return catalog(database)
+
+
+@pytest.fixture(scope="module")
+def current(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Any]:
+    with django_db_blocker.unblock():
+        database = Database(f"current_{worker_id}")
+        yield current_catalog(database)
+        database.drop()
+
+
+def test_the_migrations_make_the_current_schema(database: Database, current: Any) -> None:
+    database.migrate("chat")
+    assert catalog(database) ^ current == set()
+
+
+@pytest.mark.parametrize("state", RECORDED)
+def test_an_upgrade_makes_the_current_schema(state: str, database: Database, current: Any) -> None:
+    database.start_at("0004_vector_indexes")
+    add_old_memory(database.run, state)
+    database.migrate("chat")
+    assert catalog(database) ^ current == set()
+
+
+def test_an_upgrade_of_the_first_step_alone_makes_the_current_schema(
+    database: Database, current: Any
+) -> None:
+    database.start_at("0002_embedding")
+    add_old_memory(database.run, "0008_forgetting")
+    database.run(WITHOUT_BACKFILL)
+    database.migrate("chat")
+    assert catalog(database) ^ current == set()
+
+
+def test_migrating_twice_changes_nothing(database: Database, current: Any) -> None:
+    database.migrate("chat")
+    database.run("DELETE FROM django_migrations WHERE app = 'chat' AND name = '0005_memory'")
+    database.migrate("chat")
+    assert catalog(database) ^ current == set()
+
+
+def test_the_files_of_released_migrations_never_change() -> None:
+    files = {
+        path.name: sha256(path.read_bytes()).hexdigest()
+        for path in FOLDER.iterdir()
+        if path.name[0].isdigit()
+    }
+    assert files == FROZEN
+
+
+@pytest.fixture
+def upgradable(database: Database) -> Database:
+    """The sample conversations in a database of the last state before 0005_memory."""
+    database.start_at("0004_vector_indexes")
+    add_old_memory(database.run, "0008_forgetting")
+    with psycopg.connect(database.url, autocommit=True) as session:
+        user_id = add_samples(lambda sql, *values: _rows(session, sql, values))
+    assert user_id == old_schemas.USER_ID
+    return database
+
+
+def _rows(session: psycopg.Connection[Any], sql: str, values: tuple[Any, ...]) -> list[Any]:
+    cursor = psycopg.ClientCursor(session)
+    cursor.execute(sql, values or None)
+    return list(cursor.fetchall()) if cursor.description else []
+
+
+@contextmanager
+def connected_to(database: Database) -> Iterator[None]:
+    """Django's connection leads to this database."""
+    before = connection.settings_dict["NAME"]
+    for name in (database.name, before):
+        connection.close()
+        connection.settings_dict["NAME"] = name
+        runtime.reset()
+        if name == database.name:
+            yield
+
+
+def recalled(question: str, *, by_meaning: bool) -> list[list[Any]]:
+    vector = np.array(vector_of(extract_question(question), 1536), dtype=np.float32)
+    scope = Scope(old_schemas.USER_ID)
+    ranked = recall(question, scope, embedding=vector if by_meaning else None, model=MODEL)
+    return [[each.reference, round(each.score, 6), each.companion] for each in ranked]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_recall_is_the_same_before_and_after_the_upgrade(upgradable: Database) -> None:
+    """As the version that made the old schema recalled in this very database."""
+    before = json.loads((old_schemas.FOLDER / "recall_0008_forgetting.json").read_text())
+    assert len(before) == 10
+    upgradable.migrate("chat")
+    with connected_to(upgradable):
+        for expected in before:
+            now = recalled(expected["question"], by_meaning=expected["by_meaning"])
+            assert now[:10] == expected["recalled"]
+            assert len(now) == expected["count"]
+
+
+def test_the_way_back_keeps_every_message(upgradable: Database) -> None:
+    messages = upgradable.run(MESSAGES)
+    assert len(messages) > 200
+    upgradable.migrate("chat")
+    assert upgradable.run(MESSAGES) == messages
+    upgradable.migrate("chat", "0001_initial")
+    assert upgradable.run(MESSAGES) == messages
+    recorded = upgradable.run("SELECT name FROM django_migrations WHERE app = 'chat'")
+    assert recorded == [("0001_initial",)]
+    upgradable.migrate("chat")
+    assert upgradable.run("SELECT count(*) FROM message_memories") == [(0,)]
+
+
+@pytest.mark.parametrize("state", RECORDED)
+def test_the_way_back_needs_no_upgrade_before(state: str, database: Database) -> None:
+    database.migrate("chat", "0001_initial")
+    first = catalog(database)
+    database.start_at("0004_vector_indexes")
+    add_old_memory(database.run, state)
+    database.add_message("What I said.")
+    messages = database.run(MESSAGES)
+    database.migrate("chat", "0001_initial")
+    assert catalog(database) ^ first == set()
+    assert database.run(MESSAGES) == messages
+
+
+WRITES = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
+    SELECT user_id, id, 'user', 'Does it go on?', now() FROM standalone_chats ORDER BY id LIMIT 1;
+    UPDATE standalone_chat_messages SET content = 'It was edited.'
+    WHERE id = (SELECT min(id) FROM standalone_chat_messages);
+    DELETE FROM standalone_chat_messages WHERE id = (
+        SELECT min(id) FROM standalone_chat_messages WHERE content <> 'It was edited.');
+    UPDATE standalone_chat_messages SET embedding = array_fill(1, ARRAY[1536])::real[]::vector
+    WHERE content = 'Does it go on?'
+"""
+DIFFERENT = """
+    SELECT count(*) FROM message_memories p FULL JOIN standalone_chat_messages m ON p.id = m.id * 2
+    WHERE coalesce(p.id, 0) & 1 = 0 AND (p.id IS NULL OR m.id IS NULL
+        OR NOT p.terms @> ARRAY[content_term(m.user_id::bigint, m.content)]
+        OR p.bits IS DISTINCT FROM binary_quantize(m.embedding)::bit(1536))
+"""
+
+
+def test_old_triggers_write_to_the_renamed_tables_until_replaced(upgradable: Database) -> None:
+    """Between the first and the second transaction of 0005_memory."""
+    statements = compose(connection, "0005_upgrade.sql") + compose(connection, "0005_memory.sql")
+    for table in MESSAGE_TABLES:
+        statements += compose(connection, "0005_functions.sql", table)
+    upgradable.run(";\n".join(statements))
+    upgradable.run(WRITES)
+    assert upgradable.run(DIFFERENT) == [(0,)]
+    unpropagated = "SELECT count(*) FROM forgotten_messages WHERE NOT tainted"
+    assert upgradable.run(unpropagated) == [(2,)]
