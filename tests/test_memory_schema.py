@@ -139,7 +139,7 @@ def recalled(question: str, *, by_meaning: bool) -> list[list[Any]]:
     vector = np.array(vector_of(extract_question(question), 1536), dtype=np.float32)
     scope = Scope(old_schemas.USER_ID)
     ranked = recall(question, scope, embedding=vector if by_meaning else None, model=MODEL)
-    return [[each.reference, round(each.score, 6), each.companion] for each in ranked]
+    return [[each.ref, round(each.score, 6), each.companion] for each in ranked]
 
 
 @pytest.mark.django_db(transaction=True)
