@@ -5,12 +5,12 @@ digest. Titles and references are shown: conversations are found by them. The ad
 through the same service as the API, and changes nothing for which the API has rules.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Length
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # Django's own classes take no type at run time
 else:
     DjangoUserAdmin, Form = UserAdmin, ModelForm
 
-T = TypeVar("T", bound=Model)
 # Only the admin shows these names; in the models they would be a migration.
 ApiToken._meta.verbose_name, ApiToken._meta.verbose_name_plural = "API token", "API tokens"
 MemorySwitch._meta.verbose_name_plural = "memory switches"
@@ -59,15 +58,15 @@ class VerseUserAdmin(CascadingAdmin, DjangoUserAdmin):
     cascade = (Passage, StandaloneChat, ChatMessage, StandaloneChatMessage, ApiToken)
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[T], search_term: str
-    ) -> tuple[QuerySet[T], bool]:
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
         if search_term:
             queryset = queryset.filter(with_id(search_term) | Q(username__startswith=search_term))
         return queryset, False
 
 
 class ConversationAdmin(CascadingAdmin, BoundedAdmin):
-    """A conversation keeps its user. The admin's log does not store its title, to outlive it."""
+    """A conversation keeps its user. The admin's log stores no title: it would outlive its chat."""
 
     allowed = ("add", "change", "delete")
     readonly_fields: ClassVar[Any] = ("source", "created_at", "updated_at")

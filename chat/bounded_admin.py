@@ -5,7 +5,7 @@ and a filter by status have no index, and would read a whole message table. A ro
 its id or by its user.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth.models import User
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # Django's own classes take no type at run time
 else:
     ModelAdmin, AnyPaginator = admin.ModelAdmin, Paginator
 
-T = TypeVar("T", bound=Model)
 MAX_COUNTED_ROWS = 10_000  # a hundred pages of a hundred; counted in milliseconds
 MAX_USERS = 100  # users whose names match a search; their ids stand in the query
 
@@ -71,8 +70,8 @@ class BoundedAdmin(ModelAdmin):
         return "delete" in self.allowed and super().has_delete_permission(request, obj)
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[T], search_term: str
-    ) -> tuple[QuerySet[T], bool]:
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
         if search_term:
             users = user_ids_starting_with(search_term)
             queryset = queryset.filter(with_id(search_term) | Q(user_id__in=users))

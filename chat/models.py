@@ -60,7 +60,7 @@ class Conversation(models.Model):
     """One exchange between a user and Verse; ``kind`` names its sort in addresses and in memories."""
 
     kind: ClassVar[str]
-    messages: models.Manager["Message"]
+    messages: Any  # the manager of its messages
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     memory = models.BooleanField(

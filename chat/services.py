@@ -14,14 +14,14 @@ from django.utils import timezone
 from chat import errors, personal_data
 from chat.answers import runner, turns
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.turn_statements import AnyConversation
 from chat.answers.turns import Ending, Turn
 from chat.db import release_connection
 from chat.memory import embed, recall, recalled
 from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
 from chat.memory.state import memory_state
-from chat.models import MemorySwitch, Message, Role, RunningAnswer, Status
+from chat.models import Conversation, MemorySwitch, Message, Role, RunningAnswer, Status
+from retrieval.recall.candidates import Scope
 
 STOP_WAIT_S = 0.8  # docs/promises.md: a stop ends the answer within 1 s, even of a dead process
 STOP_POLL_S = 0.05
@@ -45,7 +45,7 @@ class ChatService:
 
     RAG_CONTEXT_LIMIT = settings.RAG_CONTEXT_LIMIT
 
-    def __init__(self, conversation: AnyConversation) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
 
     def reply_to(self, content: str, *, key: str | None = None) -> Reply:
@@ -172,18 +172,23 @@ class MemoryService:
         text: str,
         *,
         limit: int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         role: str | None = None,
         kind: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> SearchResult:
-        """The recall that answers use, with nothing excluded, narrowed by the filters.
+        """The recall that answers use, with nothing excluded. At most one embedding call.
 
-        ``limit`` is RAG_CONTEXT_LIMIT unless given, at least 1. At most one embedding call.
+        ``limit`` is RAG_CONTEXT_LIMIT unless given. The other arguments filter by message.
         """
-        if limit is None:
-            limit = min(max(settings.RAG_CONTEXT_LIMIT, 1), 50)
-        scope = recall.search_scope(self.user.pk, since=since, until=until, role=role, kind=kind)
+        scope = Scope(
+            self.user.pk,
+            by_user=None if role is None else role == Role.USER,
+            source=None if kind is None else recalled.KIND_BITS[kind],
+            since=since,
+            until=until,
+        )
+        limit = limit or min(max(settings.RAG_CONTEXT_LIMIT, 1), 50)
         return recall.search(text, scope, limit=limit)
 
     def state(self) -> dict[str, Any]:

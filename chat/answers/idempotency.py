@@ -5,14 +5,12 @@ from datetime import timedelta
 from django.utils import timezone
 
 from chat import errors
-from chat.models import IdempotencyKey, Message, Passage, StandaloneChat
+from chat.models import Conversation, IdempotencyKey, Message
 
 KEY_LIFETIME = timedelta(hours=24)  # docs/promises.md, "Answers and retries"
 
 
-def find_question(
-    conversation: Passage | StandaloneChat, key: str | None, digest: bytes
-) -> Message | None:
+def find_question(conversation: Conversation, key: str | None, digest: bytes) -> Message | None:
     """The message that was sent with this key within KEY_LIFETIME, None if there is none.
 
     Raises KeyReused if the key was used for a request with another digest.
@@ -32,9 +30,7 @@ def find_question(
     return question
 
 
-def save_key(
-    conversation: Passage | StandaloneChat, key: str | None, digest: bytes, question: Message
-) -> None:
+def save_key(conversation: Conversation, key: str | None, digest: bytes, question: Message) -> None:
     """Store the key that the message was sent with, if any. One statement."""
     if key:
         fields = {

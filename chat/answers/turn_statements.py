@@ -6,9 +6,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from psycopg import sql
 
-from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
-
-AnyConversation = Passage | StandaloneChat
+from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
 
 
 def _for_both_tables(statement: sql.SQL) -> dict[type[Message], str]:
@@ -66,7 +64,7 @@ ADD_TURN = _for_both_tables(
 
 
 def execute(
-    statement: dict[type[Message], str], conversation: AnyConversation, **params: Any
+    statement: dict[type[Message], str], conversation: Conversation, **params: Any
 ) -> tuple[Any, ...] | None:
     """Run the statement for the conversation's tables; its row."""
     params = {"user": conversation.user_id, "conversation": conversation.pk} | params

@@ -20,10 +20,9 @@ from chat.answers.turn_statements import (
     FINISH,
     LOCK_USER,
     TOUCH,
-    AnyConversation,
     execute,
 )
-from chat.models import Message, MessageQuerySet, Role, RunningAnswer, Status
+from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_hit
 
 INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
@@ -36,7 +35,7 @@ class Turn:
     ``running_id`` is the id of the answer's row in running_answers; None: the answer has ended.
     """
 
-    conversation: AnyConversation
+    conversation: Conversation
     question: Message
     answer: Message
     running_id: int | None = None
@@ -51,7 +50,7 @@ class Ending:
     detail: str = ""
 
 
-def start(conversation: AnyConversation, content: str, *, key: str | None) -> Turn:
+def start(conversation: Conversation, content: str, *, key: str | None) -> Turn:
     """Save the user's message and an empty answer, or return the turn of the idempotency key.
 
     Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is saved.
@@ -69,7 +68,7 @@ def start(conversation: AnyConversation, content: str, *, key: str | None) -> Tu
         return turn
 
 
-def restart(conversation: AnyConversation, answer: Message, *, key: str | None) -> Turn:
+def restart(conversation: Conversation, answer: Message, *, key: str | None) -> Turn:
     """Empty the conversation's last answer, or return the turn of the idempotency key.
 
     Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled; then nothing is changed.
@@ -118,7 +117,7 @@ def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
         type(answer)._default_manager.filter(pk=answer.pk).update(context=context)
 
 
-def running_answer_of(conversation: AnyConversation) -> RunningAnswer | None:
+def running_answer_of(conversation: Conversation) -> RunningAnswer | None:
     """The row of the answer that is being generated in the conversation."""
     return RunningAnswer.objects.filter(**{conversation.kind: conversation}).first()
 
@@ -129,7 +128,7 @@ def lock_user(user_id: int) -> None:
         cursor.execute(LOCK_USER, {"user": user_id})
 
 
-def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:
+def _replay_or_retry(conversation: Conversation, question: Message) -> Turn:
     """Replay a finished turn. Retry a failed one; the rate limit has counted it already."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
     if answer is not None and answer.status == Status.STREAMING:
@@ -140,7 +139,7 @@ def _replay_or_retry(conversation: AnyConversation, question: Message) -> Turn:
     return _start_answer(conversation, question, answer)
 
 
-def _question_of_last(conversation: AnyConversation, answer: Message) -> Message:
+def _question_of_last(conversation: Conversation, answer: Message) -> Message:
     """The message that the answer replies to. Raises NotLast if a later answer exists."""
     messages: MessageQuerySet = conversation.messages.all()
     last = messages.filter(role=Role.ASSISTANT).in_order().last()
@@ -151,7 +150,7 @@ def _question_of_last(conversation: AnyConversation, answer: Message) -> Message
     return cast("Message", question)
 
 
-def _refuse_if_busy(conversation: AnyConversation) -> None:
+def _refuse_if_busy(conversation: Conversation) -> None:
     """One answer at a time per conversation, STREAMS_PER_USER per user.
 
     The user's row must be locked. Abandoned answers count until they are ended. Raises NotFound
@@ -167,7 +166,7 @@ def _refuse_if_busy(conversation: AnyConversation) -> None:
         raise errors.TooManyStreams(retry_after_s=1)
 
 
-def _count_against_rate_limit(conversation: AnyConversation) -> None:
+def _count_against_rate_limit(conversation: Conversation) -> None:
     rate = settings.THROTTLE_MESSAGES
     if rate is None:
         return
@@ -176,7 +175,7 @@ def _count_against_rate_limit(conversation: AnyConversation) -> None:
         raise errors.Throttled(retry_after_s=wait_s)
 
 
-def _add_turn(conversation: AnyConversation, content: str) -> Turn:
+def _add_turn(conversation: Conversation, content: str) -> Turn:
     """Insert the user's message, its empty answer and the running_answers row. One statement."""
     now = timezone.now()
     row = execute(ADD_TURN, conversation, content=content, now=now)
@@ -190,7 +189,7 @@ def _add_turn(conversation: AnyConversation, content: str) -> Turn:
     return Turn(conversation, question, answer, running_id)
 
 
-def _start_answer(conversation: AnyConversation, question: Message, answer: Message | None) -> Turn:
+def _start_answer(conversation: Conversation, question: Message, answer: Message | None) -> Turn:
     """Add an empty answer, or empty the given one, and add the running_answers row."""
     empty: dict[str, Any] = {
         "content": "",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from django.conf import settings
 from django.db import Error
@@ -18,7 +17,7 @@ from chat.db import release_connection, with_connection
 from chat.memory.deduplicate import deduplicate
 from chat.memory.embed import embed_in_background, memory_executor
 from chat.memory.memory_settings import memory_settings_of
-from chat.memory.recalled import KIND_BITS, Memory, messages_by_ref
+from chat.memory.recalled import Memory, messages_by_ref
 from chat.models import Message, Role
 from retrieval import current_model, storage
 from retrieval.db import NoMemory, vector_type
@@ -109,24 +108,6 @@ def _recall_until(
             settings.RAG_TIMEOUT_S,
         )
         return []
-
-
-def search_scope(
-    user_id: int,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    role: str | None = None,
-    kind: str | None = None,
-) -> Scope:
-    """The user's messages that pass the filters of a search."""
-    return Scope(
-        user_id,
-        since=since,
-        until=until,
-        by_user=None if role is None else role == Role.USER,
-        source=None if kind is None else KIND_BITS[kind],
-    )
 
 
 def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
