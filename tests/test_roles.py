@@ -1,4 +1,4 @@
-"""Three roles of the database: the owner migrates, the web serves, the backfill embeds; each does its part only."""
+"""Three database roles: the owner migrates, the web serves, the backfill embeds, and no more."""
 
 import json
 import re
@@ -19,57 +19,61 @@ pytestmark = pytest.mark.newest_schema
 FACT = "My dog is called Biscuit and he loves cheese."
 QUESTION = "What is my dog called?"
 PASSWORD = "a long enough password"
-# All that anybody has been granted on tables and columns, and by default.
+# Every grant on tables and columns, and the default privileges.
 GRANTS = """
     SELECT relname::text, '', relacl::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
         AND relkind IN ('r', 'S')
     UNION ALL SELECT attrelid::regclass::text, attname::text, attacl::text FROM pg_attribute
         WHERE attacl IS NOT NULL AND NOT attisdropped
-    UNION ALL SELECT 'default', defaclobjtype::text, defaclacl::text FROM pg_default_acl ORDER BY 1, 2
+    UNION ALL SELECT 'default', defaclobjtype::text, defaclacl::text FROM pg_default_acl
+    ORDER BY 1, 2
 """
 
 
 class Roles(Database):
-    """A database that its owner has migrated, and two more roles who were granted their parts."""
+    """A database that its owner has migrated, and the roles of servers and backfill."""
 
     def __init__(self, name: str, worker: str) -> None:
         super().__init__(name)
-        self.owner, self.web, self.backfill = (f"{one}_{worker}" for one in ("own", "web", "fill"))
-        self.forget()
-        self.run(
-            f"CREATE ROLE {self.owner} LOGIN; ALTER DATABASE {name} OWNER TO {self.owner}; CREATE EXTENSION vector"
-        )
+        self.owner, self.web, self.backfill = f"own_{worker}", f"web_{worker}", f"fill_{worker}"
+        self.drop_roles()
+        self.run(f"CREATE ROLE {self.owner} LOGIN; ALTER DATABASE {name} OWNER TO {self.owner}")
+        self.run("CREATE EXTENSION vector")
         self.manage(self.owner, "migrate")
 
     def url_of(self, role: str) -> str:
-        """The database, for this role."""
         return self.url.replace("user=verse", f"user={role}")
 
     def manage(
         self, role: str, *arguments: str, code: int = 0, values: dict[str, str] | None = None
     ) -> str:
-        """What the command says as this role; with ``code`` 1, its last line."""
+        """The output of a command run as this role; with ``code`` 1 its last error line."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120,
-            env=clean_environment(DATABASE_URL=self.url_of(role), SECRET_KEY="test", **(values or {})),
-        )  # fmt: skip
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=clean_environment(
+                **{"DATABASE_URL": self.url_of(role), "SECRET_KEY": "test"} | (values or {})
+            ),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr.strip().splitlines()[-1] if code else done.stdout
 
     def grant(self, *options: str, code: int = 0) -> str:
-        """``grant_roles`` for the two."""
-        given = ("--web", self.web, "--backfill", self.backfill)
-        return self.manage(self.owner, "grant_roles", *given, *options, code=code)
+        both = ("--web", self.web, "--backfill", self.backfill)
+        return self.manage(self.owner, "grant_roles", *both, *options, code=code)
 
     def run_as(self, role: str, sql: str) -> list[tuple[Any, ...]]:
-        """The statements' rows; InsufficientPrivilege where it may not."""
+        """The rows of the statement. Raises InsufficientPrivilege."""
         with psycopg.connect(self.url_of(role), autocommit=True) as session:
             cursor = session.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
-    def forget(self) -> None:
-        """The roles, of this run or of one that was killed."""
+    def drop_roles(self) -> None:
+        """Those of this run, or of one that was killed."""
         for role in (self.web, self.backfill, self.owner):
             if self.run("SELECT 1 FROM pg_roles WHERE rolname = %s", role):
                 self.run(
@@ -77,14 +81,13 @@ class Roles(Database):
                 )
 
     def drop(self) -> None:
-        """The database, then the roles."""
-        self.forget()
+        self.drop_roles()
         super().drop()
 
 
 @pytest.fixture(scope="module")
-def made(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Roles]:
-    """Before the grants."""
+def migrated(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Iterator[Roles]:
+    """The database before the grants."""
     with django_db_blocker.unblock():
         database = Roles(f"roles_{worker_id}", worker_id)
         yield database
@@ -92,27 +95,28 @@ def made(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> Itera
 
 
 @pytest.fixture(scope="module")
-def database(made: Roles) -> Roles:
-    """After them."""
-    said = made.grant(code=1)
-    assert f"CREATE ROLE \"{made.web}\" LOGIN PASSWORD '...';" in said
-    assert f"CREATE ROLE \"{made.backfill}\" LOGIN PASSWORD '...';" in said
-    made.run("CREATE TABLE payroll (salary integer)")  # another application's
-    made.run(f"CREATE ROLE {made.web} LOGIN; CREATE ROLE {made.backfill} LOGIN")
-    assert "Granted to" in made.grant()
-    return made
+def database(migrated: Roles) -> Roles:
+    """The database after the grants."""
+    web, backfill = migrated.web, migrated.backfill
+    error = migrated.grant(code=1)
+    assert f"CREATE ROLE \"{web}\" LOGIN PASSWORD '...';" in error
+    assert f"CREATE ROLE \"{backfill}\" LOGIN PASSWORD '...';" in error
+    migrated.run("CREATE TABLE payroll (salary integer)")  # another application's
+    migrated.run(f"CREATE ROLE {web} LOGIN; CREATE ROLE {backfill} LOGIN")
+    assert "Granted to" in migrated.grant()
+    return migrated
 
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeOpenAI]:
-    """For the language model and for embeddings."""
+    """The language model and the embedding service."""
     with FakeOpenAI() as server:
         server.chat.default = Answer("I see.")
         yield server
 
 
 def settings_of(fake: FakeOpenAI) -> dict[str, str]:
-    """Memory is on."""
+    """Settings that turn memory on."""
     return {
         "LLM_BASE_URL": fake.base_url,
         "OPENAI_BASE_URL": fake.base_url,
@@ -122,14 +126,14 @@ def settings_of(fake: FakeOpenAI) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server(database: Roles, fake: FakeOpenAI) -> Iterator[Server]:
-    """The whole chat, as the web's role."""
+    """A server that connects as the web's role."""
     database.manage(
         database.web, "createsuperuser", "--noinput", "--username", "operator", "--email", "",
         values={"DJANGO_SUPERUSER_PASSWORD": PASSWORD},
     )  # fmt: skip
-    made = Server({"DATABASE_URL": database.url_of(database.web), **settings_of(fake)})
-    yield made
-    made.end()
+    running = Server({"DATABASE_URL": database.url_of(database.web), **settings_of(fake)})
+    yield running
+    running.end()
 
 
 def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> None:
@@ -149,13 +153,17 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
         headers={"Idempotency-Key": "1"},
     )
     assert turn.status_code == 201
-    assert FACT in [one["content"] for one in turn.json()["context"]]
-    said = f"/api/chats/{second}/messages/{turn.json()['user_message']['id']}/"
-    with client.stream("POST", f"/api/chats/{second}/messages/", json={"content": "And the cat?"},
-                       headers={"Accept": "text/event-stream"}) as events:  # fmt: skip
+    assert FACT in [memory["content"] for memory in turn.json()["context"]]
+    question = f"/api/chats/{second}/messages/{turn.json()['user_message']['id']}/"
+    with client.stream(
+        "POST",
+        f"/api/chats/{second}/messages/",
+        json={"content": "And the cat?"},
+        headers={"Accept": "text/event-stream"},
+    ) as events:
         assert "event: done" in events.read().decode()
-    assert client.patch(said, json={"content": "What does Biscuit love?"}).status_code == 200
-    assert client.delete(said).status_code == 204
+    assert client.patch(question, json={"content": "What does Biscuit love?"}).status_code == 200
+    assert client.delete(question).status_code == 204
     assert client.get("/api/memory/search/", params={"q": QUESTION}).json()["mode"] == "hybrid"
     assert client.patch("/api/memory/", json={"enabled": True}).json()["enabled"] is True
     assert FACT in client.get("/api/memory/export/").text
@@ -164,6 +172,18 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
     assert client.get("/readyz").json() == {"status": "ok"}
     assert database.run("SELECT count(*) FROM message_memories") == [(0,)]
     assert "ERROR" not in server.log
+
+
+def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
+    """As the owner, who sees what DATABASE_URL's role may do."""
+    urls = {
+        "DATABASE_URL": database.url_of(database.web),
+        "DATABASE_DIRECT_URL": database.url_of(database.owner),
+    }
+    report = json.loads(database.manage(database.owner, "rag_doctor", "--json", values=urls))
+    checks = {check["name"]: check for check in report["checks"]}
+    assert checks["checklist.12"]["status"] == "PASS"
+    assert database.web in checks["checklist.12"]["detail"]
 
 
 def test_the_web_serves_the_admin(server: Server) -> None:
@@ -197,13 +217,15 @@ def test_the_web_serves_the_admin(server: Server) -> None:
 
 
 def csrf(page: str) -> str:
-    """The form's token."""
-    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
-    assert found
-    return found[1]
+    match = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    assert match
+    return match[1]
 
 
-MESSAGES_LIKE = "id bigint, user_id bigint, chat_id bigint, role text, content text, created_at timestamptz, embedding vector"
+MESSAGE_COLUMNS = """
+    id bigint, user_id bigint, chat_id bigint, role text, content text, created_at timestamptz,
+    embedding vector
+"""
 NOT_THE_WEBS = [
     "CREATE TABLE mine (id int)",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -214,7 +236,8 @@ NOT_THE_WEBS = [
     "TRUNCATE chat_messages",
     "DROP INDEX idx_chat_messages_embedding_user",
     "ALTER FUNCTION chat_messages_memory_insert() SECURITY INVOKER",
-    "CREATE TRIGGER mine AFTER INSERT ON chat_messages EXECUTE FUNCTION chat_messages_memory_insert()",
+    """CREATE TRIGGER mine AFTER INSERT ON chat_messages
+        EXECUTE FUNCTION chat_messages_memory_insert()""",
     "UPDATE message_memories SET user_id = 1",
     "INSERT INTO message_memories SELECT * FROM message_memories",
     "DELETE FROM message_memories",
@@ -281,7 +304,7 @@ def test_the_backfill_may_not(statement: str, database: Roles) -> None:
     ],
 )
 @pytest.mark.parametrize("table", ["chat_messages", "standalone_chat_messages"])
-def test_nobody_puts_the_triggers_functions_on_a_table_of_their_own(
+def test_trigger_functions_cannot_be_used_on_other_tables(
     table: str, function: str, database: Roles
 ) -> None:
     with pytest.raises(
@@ -289,66 +312,68 @@ def test_nobody_puts_the_triggers_functions_on_a_table_of_their_own(
     ):
         database.run_as(
             database.web,
-            f"CREATE TEMPORARY TABLE mine ({MESSAGES_LIKE}); CREATE TRIGGER mine AFTER INSERT ON mine "
-            f"REFERENCING NEW TABLE AS added EXECUTE FUNCTION {table}_{function}()",
+            f"CREATE TEMPORARY TABLE mine ({MESSAGE_COLUMNS}); "
+            "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS added "
+            f"EXECUTE FUNCTION {table}_{function}()",
         )
 
 
-def test_the_functions_with_their_owners_rights_have_a_fixed_search_path(database: Roles) -> None:
-    found = database.run(
+def test_security_definer_functions_have_a_fixed_search_path(database: Roles) -> None:
+    functions = database.run(
         "SELECT proname::text, proconfig, proowner::regrole::text FROM pg_proc WHERE prosecdef "
         "AND pronamespace = 'public'::regnamespace"
     )
-    assert len(found) == 10
-    assert {(config[0], owner) for _, config, owner in found} == {
+    assert len(functions) == 10
+    assert {(config[0], owner) for _, config, owner in functions} == {
         ("search_path=pg_catalog, pg_temp", database.owner)
     }
 
 
-def test_the_backfills_role_can_do_its_part(database: Roles, fake: FakeOpenAI) -> None:
+ALICE = """
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    VALUES ('alice', '!', false, '', '', '', false, true, now());
+    INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user WHERE username = 'alice';
+    INSERT INTO passages (user_id, reference, text)
+    SELECT id, 'Tobit 6', 'The dog.' FROM auth_user WHERE username = 'alice';
+"""
+
+
+def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None:
     database.run("DELETE FROM auth_user WHERE username IN ('alice', 'bob')")
-    database.run("INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, "
-                 "is_active, date_joined) VALUES ('alice', '!', false, '', '', '', false, true, now())")  # fmt: skip
-    database.run(
-        "INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user WHERE username = 'alice'"
-    )
-    database.run("INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'The dog.' FROM auth_user "
-                 "WHERE username = 'alice'")  # fmt: skip
+    database.run(ALICE)
     for table, parents in (("standalone_chat", "standalone_chats"), ("chat", "passages")):
         column = "chat_id" if table == "standalone_chat" else "passage_id"
-        database.run(f"INSERT INTO {table}_messages (user_id, {column}, role, content, created_at) "
-                     f"SELECT user_id, id, 'user', 'Said in ' || id, now() FROM {parents}")  # fmt: skip
-    database.run("DELETE FROM message_memories")  # as messages from before the triggers
+        database.run(
+            f"INSERT INTO {table}_messages (user_id, {column}, role, content, created_at) "
+            f"SELECT user_id, id, 'user', 'Said in ' || id, now() FROM {parents}"
+        )
+    database.run("DELETE FROM message_memories")  # as if the triggers came later
     values = settings_of(fake)
     assert "pending" in database.manage(
         database.backfill, "backfill_embeddings", "--dry-run", values=values
     )
-    done = json.loads(database.manage(
-        database.backfill, "backfill_embeddings", "--sleep", "0", "--retry-failed", "--json", values=values
-    ))  # fmt: skip
+    embed = ("backfill_embeddings", "--sleep", "0", "--json")
+    done = json.loads(database.manage(database.backfill, *embed, "--retry-failed", values=values))
     assert (done["embedded"], done["pending"], done["failed"]) == (2, 0, 0)
     other = values | {"EMBEDDING_MODEL": "text-embedding-3-large"}
     assert "text-embedding-3-small: 2 messages, current" in database.manage(
         database.backfill, "rag_model", values=values
     )
     database.manage(database.backfill, "rag_model", "use", "--yes", values=other)
-    again = json.loads(
-        database.manage(
-            database.backfill, "backfill_embeddings", "--sleep", "0", "--json", values=other
-        )
-    )
+    again = json.loads(database.manage(database.backfill, *embed, values=other))
     assert again["embedded"] == 2
     database.manage(database.backfill, "rag_model", "use", "--yes", values=values)
     assert database.run("SELECT sum(calls) > 0 FROM embedding_usage") == [(True,)]
 
 
-def test_run_again_it_changes_nothing(database: Roles) -> None:
+def test_a_second_run_changes_nothing(database: Roles) -> None:
     before = database.run(GRANTS)
     database.grant()
     assert database.run(GRANTS) == before
 
 
-def test_what_it_prints_does_the_same(database: Roles) -> None:
+def test_the_printed_statements_do_the_same(database: Roles) -> None:
     before = database.run(GRANTS)
     printed = database.grant("--print")
     assert printed.startswith("BEGIN;\n")
@@ -357,7 +382,7 @@ def test_what_it_prints_does_the_same(database: Roles) -> None:
     assert json.loads(database.grant("--print", "--json"))["missing"] == []
 
 
-def test_the_web_goes_on_with_what_a_later_migrate_makes(database: Roles) -> None:
+def test_the_web_may_use_tables_of_a_later_migration(database: Roles) -> None:
     database.run_as(
         database.owner,
         "CREATE TABLE later (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, said text)",
@@ -369,7 +394,7 @@ def test_the_web_goes_on_with_what_a_later_migrate_makes(database: Roles) -> Non
     database.run_as(database.owner, "DROP TABLE later")
 
 
-def test_it_goes_back_and_forth_between_the_grants(database: Roles) -> None:
+def test_migrating_back_and_forth_keeps_the_grants(database: Roles) -> None:
     before = database.run(GRANTS)
     database.manage(database.owner, "migrate", "chat", "0001_initial")
     database.grant()  # without memory's tables
@@ -385,37 +410,37 @@ def test_it_refuses_roles_that_may_do_everything(database: Roles) -> None:
     assert "is a superuser" in database.manage(database.owner, *grant, "verse", code=1)
     assert "who owns the tables" in database.manage(database.owner, *grant, database.owner, code=1)
     assert "must be two roles" in database.manage(database.owner, *grant, database.backfill, code=1)
-    said = database.manage(database.web, *grant, database.web, code=1)
-    assert f"run this as {database.owner}, not as {database.web}" in said
+    error = database.manage(database.web, *grant, database.web, code=1)
+    assert f"run this as {database.owner}, not as {database.web}" in error
 
 
-def test_where_anybody_may_make_tables_it_ends_that(database: Roles) -> None:
-    database.run(
-        "GRANT CREATE ON SCHEMA public TO PUBLIC"
-    )  # as in databases that were made before PostgreSQL 15
+def test_it_revokes_create_from_public(database: Roles) -> None:
+    database.run("GRANT CREATE ON SCHEMA public TO PUBLIC")  # the default before PostgreSQL 15
     database.grant()
     with pytest.raises(errors.InsufficientPrivilege):
         database.run_as(database.web, "CREATE TABLE mine (id int)")
     database.run("ALTER SCHEMA public OWNER TO verse; GRANT CREATE ON SCHEMA public TO PUBLIC")
     try:
-        said = database.grant(code=1)
-        assert "let verse run REVOKE CREATE ON SCHEMA" in said
-        assert f'GRANT CREATE ON SCHEMA "public" TO "{database.owner}"' in said
+        error = database.grant(code=1)
+        assert "let verse run REVOKE CREATE ON SCHEMA" in error
+        assert f'GRANT CREATE ON SCHEMA "public" TO "{database.owner}"' in error
     finally:
-        database.run(
-            "ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA public FROM PUBLIC"
-        )
+        database.run("ALTER SCHEMA public OWNER TO pg_database_owner")
+        database.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
-def test_before_migrate_it_says_so(
+def test_before_migrate_it_says_to_migrate(
     django_db_setup: None, django_db_blocker: Any, worker_id: str
 ) -> None:
     with django_db_blocker.unblock():
         empty = Database(f"empty_{worker_id}")
     done = subprocess.run(
-        [sys.executable, "manage.py", "grant_roles", "--web", "a", "--backfill", "b"], cwd=ROOT, text=True,
-        env=clean_environment(DATABASE_URL=empty.url, SECRET_KEY="test"), capture_output=True,
-    )  # fmt: skip
+        [sys.executable, "manage.py", "grant_roles", "--web", "a", "--backfill", "b"],
+        cwd=ROOT,
+        env=clean_environment(DATABASE_URL=empty.url, SECRET_KEY="test"),
+        capture_output=True,
+        text=True,
+    )
     with django_db_blocker.unblock():
         empty.drop()
     assert done.returncode == 1

@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI
-from retrieval.tests.doctor_support import Patient
+from retrieval.tests.doctor_support import FaultyDatabase
 from retrieval.tests.embedding_support import fresh, lead_to
 
 
@@ -27,21 +27,21 @@ def fake(embedding_server: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenA
 
 
 @pytest.fixture(scope="session")
-def doctors_database(
+def doctor_database(
     django_db_setup: None, django_db_blocker: Any, worker_id: str
-) -> Iterator[Patient]:
-    """A database that faults are made in: migrated, with embedded messages of alice's and bob's."""
+) -> Iterator[FaultyDatabase]:
+    """A migrated database with embedded messages of alice and bob, to make faults in."""
     with django_db_blocker.unblock():
-        made = Patient(f"doctor_{worker_id}")
-        made.leave()
-        yield made
-        made.drop()
+        database = FaultyDatabase(f"doctor_{worker_id}")
+        database.leave()
+        yield database
+        database.drop()
 
 
 @pytest.fixture
-def patient(doctors_database: Patient, django_db_blocker: Any) -> Iterator[Patient]:
-    """Django's connection leads to that database during the test."""
+def faulty(doctor_database: FaultyDatabase, django_db_blocker: Any) -> Iterator[FaultyDatabase]:
+    """The database of the session, to which Django is connected during the test."""
     with django_db_blocker.unblock():
-        doctors_database.enter()
-        yield doctors_database
-        doctors_database.leave()
+        doctor_database.enter()
+        yield doctor_database
+        doctor_database.leave()

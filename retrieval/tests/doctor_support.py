@@ -1,4 +1,4 @@
-"""A database that faults are made in, and the printed fixes run on, as they are printed."""
+"""A database for faults, in which the doctor's fixes are run as they are printed."""
 
 import os
 import re
@@ -22,15 +22,20 @@ from tests.support import database_url
 
 MODEL = "text-embedding-3-small"
 PEOPLE = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined) SELECT name, '!', false, '', '', '', false, true, now() FROM unnest(ARRAY['alice', 'bob']) name;
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT name, '!', false, '', '', '', false, true, now()
+    FROM unnest(ARRAY['alice', 'bob']) name;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user;
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
+    INSERT INTO passages (user_id, reference, text)
+    SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
 """
-SAY = """
+ADD_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
-    SELECT user_id, id, 'user', 'Secret number ' || n || ' of the ' || (ARRAY['dog', 'bread', 'angel'])[1 + n %% 3],
-        now() - n * interval '1 minute' FROM {parents}, generate_series(1, %s) n
+    SELECT user_id, id, 'user',
+        'Secret number ' || n || ' of the ' || (ARRAY['dog', 'bread', 'angel'])[1 + n %% 3],
+        now() - n * interval '1 minute'
+    FROM {parents}, generate_series(1, %s) n
 """
 EMBED = """
     UPDATE {table} SET embedding = (
@@ -52,8 +57,8 @@ TYPES: dict[str, Any] = {
 }
 
 
-class Patient:
-    """A database of its own on the tests' server, at the latest migration, with people in it."""
+class FaultyDatabase:
+    """A database on the tests' server, at the latest migration, with messages of two users."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,34 +68,33 @@ class Patient:
         call_command("migrate", verbosity=0)
         runtime.reset()
         self.run(PEOPLE)
-        self.say(10)
+        self.add_messages(10)
         self.embed()
 
     def enter(self) -> None:
-        """Django's connection leads here from now on."""
+        """Connect Django to this database."""
         connection.close()
         connection.settings_dict["NAME"] = self.name
         runtime.reset()
 
     def leave(self) -> None:
-        """And back."""
+        """Connect Django to the previous database again."""
         connection.close()
         connection.settings_dict["NAME"] = self._before
         runtime.reset()
 
     def run(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """The statement's rows."""
         with connection.cursor() as cursor:
             cursor.execute(sql, params or None)
             return cursor.fetchall() if cursor.description else []
 
-    def say(self, count: int) -> None:
-        """So many messages of each user in each table."""
+    def add_messages(self, count: int) -> None:
+        """Add this number of messages of each user to each table."""
         for table, (parent, parents) in TABLES.items():
-            self.run(SAY.format(table=table, parent=parent, parents=parents), count)
+            self.run(ADD_MESSAGES.format(table=table, parent=parent, parents=parents), count)
 
     def embed(self) -> None:
-        """Vectors of seven subjects for all that has none."""
+        """Give each message without a vector one of seven subjects."""
         self.run(
             "INSERT INTO embedding_models (name, current) VALUES (%s, true) ON CONFLICT DO NOTHING",
             MODEL,
@@ -98,26 +102,26 @@ class Patient:
         for table in TABLES:
             self.run(EMBED.format(table=table).replace("%%", "%"))
 
-    def find(self, name: str, *options: str) -> Finding:
-        """What the check of this name finds."""
-        (check,) = [one for one in all_checks() if one.name == name]
+    def check(self, name: str, *options: str) -> Finding:
+        (check,) = [check for check in all_checks() if check.name == name]
         return examine(check, set(options))
 
-    def mend_all(self, settings: Settings) -> None:
-        """Whatever is wrong, one after the other, until nothing is."""
+    def fix_all(self, settings: Settings) -> None:
+        """Apply fixes until no check of schema, messages and indexes fails."""
         for _ in range(5):
             names = [
-                one.name
-                for one in all_checks()
-                if one.name.startswith(("checklist", "messages", "index"))
+                check.name
+                for check in all_checks()
+                if check.name.startswith(("checklist", "messages", "index"))
             ]
-            wrong = [one for one in map(self.find, names) if one.status is Status.FAIL]
-            if not wrong:
+            findings = [self.check(name) for name in names]
+            failures = [finding for finding in findings if finding.status is Status.FAIL]
+            if not failures:
                 return
-            self.mend(wrong[0], settings)
-        raise AssertionError(wrong)
+            self.apply_fix(failures[0], settings)
+        raise AssertionError(failures)
 
-    def mend(self, finding: Finding, settings: Settings) -> None:
+    def apply_fix(self, finding: Finding, settings: Settings) -> None:
         """Run the printed fix: SQL by psql, commands by name, settings as from the environment."""
         sql: list[str] = []
         for line in finding.fix.splitlines():
@@ -128,53 +132,57 @@ class Patient:
             else:
                 sql.append(line)
         self.psql("\n".join(sql))
-        connection.close()  # what is set for the role or the database is there in a new session only
+        connection.close()  # settings of a role or a database apply to new sessions
         runtime.reset()
 
     def _step(self, line: str, settings: Settings) -> None:
         runtime.reset()
-        if found := SETTING.match(line):
-            setattr(settings, found["name"], TYPES.get(found["name"], str)(found["value"]))
+        if match := SETTING.match(line):
+            setattr(settings, match["name"], TYPES.get(match["name"], str)(match["value"]))
         else:
             call_command(*line.split()[2:], verbosity=0)
 
     def psql(self, sql: str) -> None:
-        """As somebody who pastes it."""
         if not sql.strip():
             return
         psql = bin_folder(connection.settings_dict["EMBEDDED"]["version"]) / "psql"
-        ended = subprocess.run(
-            [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", self.url],
-            input=sql,
-            text=True,
-            capture_output=True,
-        )
-        assert ended.returncode == 0, f"{sql}\n{ended.stderr}"
+        for _ in range(5):  # an exceeded lock_timeout means: run the lines again
+            done = subprocess.run(
+                [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", self.url],
+                input=sql,
+                text=True,
+                capture_output=True,
+            )
+            if "due to lock timeout" not in done.stderr:
+                break
+        assert done.returncode == 0, f"{sql}\n{done.stderr}"
 
     def shell(self, commands: str) -> None:
-        """Lines for a shell, with PostgreSQL's programs, and where the server is, in the environment."""
+        """Run shell lines; the environment has PostgreSQL's programs and the server's address."""
         params = connection.get_connection_params()
         where = {f"PG{name.upper()}": str(params[name]) for name in ("host", "port", "user")}
-        folder = bin_folder(connection.settings_dict["EMBEDDED"]["version"])
-        environment = os.environ | where | {"PATH": f"{folder}:{os.environ['PATH']}"}
-        with TemporaryDirectory() as here:
+        programs = bin_folder(connection.settings_dict["EMBEDDED"]["version"])
+        environment = os.environ | where | {"PATH": f"{programs}:{os.environ['PATH']}"}
+        with TemporaryDirectory() as folder:
             subprocess.run(
-                ["sh", "-ec", commands], env=environment, cwd=here, check=True, capture_output=True
+                ["sh", "-ec", commands],
+                env=environment,
+                cwd=folder,
+                check=True,
+                capture_output=True,
             )
 
     @property
     def url(self) -> str:
-        """For other processes."""
         return database_url(connection)
 
     @contextmanager
     def session(self) -> Iterator["psycopg.Connection[Any]"]:
-        """Another session; what it has not committed is gone afterwards, and it may be ended before."""
+        """Another session, rolled back and closed at the end. A fix may terminate it earlier."""
         with closing(psycopg.connect(self.url)) as other:
             yield other
 
     def drop(self) -> None:
-        """Whoever uses it."""
         self._server(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
 
     def _server(self, *statements: str) -> None:
@@ -186,14 +194,14 @@ class Patient:
         connection.settings_dict["NAME"] = before
 
 
-def check_that_it_is_mended(
-    patient: Patient, name: str, status: str, settings: Settings, *options: str
+def assert_fix_works(
+    faulty: FaultyDatabase, name: str, status: str, settings: Settings, *options: str
 ) -> Finding:
-    """The check finds the fault, which is there; the fix that it prints leaves a PASS."""
-    found = patient.find(name, *options)
-    assert found.status == status, found
-    assert found.fix
-    patient.mend(found, settings)
-    after = patient.find(name, *options)
-    assert after.status is Status.PASS, (found, after)
-    return found
+    """Assert that the check reports the fault, and that its printed fix leads to a PASS."""
+    finding = faulty.check(name, *options)
+    assert finding.status == status, finding
+    assert finding.fix
+    faulty.apply_fix(finding, settings)
+    after = faulty.check(name, *options)
+    assert after.status is Status.PASS, (finding, after)
+    return finding

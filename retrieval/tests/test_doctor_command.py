@@ -1,4 +1,4 @@
-"""rag_doctor as a command: what it prints, how it ends, what it cannot do to a live database."""
+"""The command rag_doctor: its output, its exit code, and that it cannot harm a live database."""
 
 import importlib
 import json
@@ -14,11 +14,12 @@ from django.db import InternalError, connection
 from pytest_django import Settings
 
 from retrieval.doctor import criteria
+from retrieval.doctor import examine as examine_module
 from retrieval.doctor.examine import examine
 from retrieval.doctor.queries import execute, limited_transaction
 from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, Status, passed
-from retrieval.tests.doctor_support import Patient
+from retrieval.tests.doctor_support import FaultyDatabase
 from tests.support import ROOT, clean_environment
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
@@ -34,39 +35,53 @@ class Migration(migrations.Migration):
 OWN_LOCKS = "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
 
 
-def test_a_healthy_database_passes(patient: Patient, settings: Settings) -> None:
+def test_a_healthy_database_passes(faulty: FaultyDatabase, settings: Settings) -> None:
     settings.EMBEDDING_BUDGET_USD = 5.0
     out = StringIO()
     call_command(
         "rag_doctor", "--json", "--online", "--isolation", stdout=out
     )  # a CommandError would be exit 1
-    found = {one["name"]: one for one in json.loads(out.getvalue())["checks"]}
-    assert list(found)[: len(IDS)] == IDS
-    assert all(set(one) == {"name", "status", "detail", "fix"} for one in found.values())
-    assert {name for name, one in found.items() if one["status"] in ("FAIL", "WARN")} == set()
+    checks = {check["name"]: check for check in json.loads(out.getvalue())["checks"]}
+    assert list(checks)[: len(IDS)] == IDS
+    assert all(set(check) == {"name", "status", "detail", "fix"} for check in checks.values())
+    by_status = {
+        status: {name for name, check in checks.items() if check["status"] == status}
+        for status in ("WARN", "FAIL", "SKIP")
+    }
     by_hand = {"checklist.10", "trap.16", "trap.20", "trap.24"}
     info = {"trap.2", "trap.15", "trap.22", "trap.26", "work.now"}
     azure = {"trap.21"}
-    assert {
-        name for name, one in found.items() if one["status"] == "SKIP"
-    } == by_hand | info | azure
-    assert all(found[name]["detail"].startswith("by hand: ") for name in by_hand)
-    assert all(found[name]["detail"].startswith("info: ") for name in info)
-    assert all(one["detail"] for one in found.values())
-    assert all(not one["fix"] for one in found.values() if one["status"] == "PASS")
+    assert by_status == {"WARN": set(), "FAIL": set(), "SKIP": by_hand | info | azure}
+    assert all(checks[name]["detail"].startswith("by hand: ") for name in by_hand)
+    assert all(checks[name]["detail"].startswith("info: ") for name in info)
+    assert all(check["detail"] for check in checks.values())
+    assert all(not check["fix"] for check in checks.values() if check["status"] == "PASS")
 
 
-def test_each_id_of_the_guide_has_its_words_and_its_check() -> None:
+def test_list_names_each_check_and_what_it_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine_module, "examine", None)  # runs none
+    out = StringIO()
+    call_command("rag_doctor", "--list", stdout=out)
+    listed = dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
+    assert list(listed) == [check.name for check in all_checks()]
+    assert listed["trap.1"] == "Sizes of the newest vectors of each table."
+    assert listed["trap.2"] == "nothing: information"
+    assert all(len(text) <= 100 for text in listed.values())
+
+
+def test_every_id_of_the_guide_has_a_text_and_a_check() -> None:
     assert [*criteria.CRITERIA, *criteria.CHECKLIST, *criteria.TRAPS] == IDS
-    names = [one.name for one in all_checks()]
+    names = [check.name for check in all_checks()]
     assert len(names) == len(set(names))
     assert names[: len(IDS)] == IDS
 
 
-def test_for_people_it_is_a_list_with_a_sum(patient: Patient, settings: Settings) -> None:
-    out, said = StringIO(), pytest.raises(CommandError)
-    patient.run("ALTER TABLE chat_messages DISABLE TRIGGER memory_delete")
-    with said as error:
+def test_without_json_it_prints_lines_and_counts(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    out, failure = StringIO(), pytest.raises(CommandError)
+    faulty.run("ALTER TABLE chat_messages DISABLE TRIGGER memory_delete")
+    with failure as error:
         call_command("rag_doctor", stdout=out)
     lines = out.getvalue().splitlines()
     assert lines[0] == "Success criteria:"
@@ -78,18 +93,20 @@ def test_for_people_it_is_a_list_with_a_sum(patient: Patient, settings: Settings
     assert " 1 FAIL, " in lines[-1]
     assert str(error.value).startswith("1 of ")
     assert "Secret number" not in out.getvalue()
-    patient.mend_all(settings)
+    faulty.fix_all(settings)
 
 
 def doctor(url: str, root: Path = ROOT, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command as it is given."""
     return subprocess.run(
-        [sys.executable, "manage.py", *(arguments or ("rag_doctor", "--json"))], cwd=root, text=True,
-        capture_output=True, env=clean_environment(DATABASE_URL=url, SECRET_KEY="test"),
-    )  # fmt: skip
+        [sys.executable, "manage.py", *(arguments or ("rag_doctor", "--json"))],
+        cwd=root,
+        env=clean_environment(DATABASE_URL=url, SECRET_KEY="test"),
+        text=True,
+        capture_output=True,
+    )
 
 
-def test_a_database_that_is_not_there_is_one_line() -> None:
+def test_an_unreachable_database_is_reported_in_one_line() -> None:
     ended = doctor("postgresql://127.0.0.1:1/nowhere")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -97,7 +114,7 @@ def test_a_database_that_is_not_there_is_one_line() -> None:
 
 @pytest.fixture
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The chat's migrations with one more, which has no way back; as a later version would have them."""
+    """The chat's migrations and one of a later version, which cannot be undone. Its path."""
     shutil.copytree(ROOT / "chat/migrations", tmp_path / "later_migrations")
     last = max(path.stem for path in (ROOT / "chat/migrations").glob("0*.py"))
     path = tmp_path / "later_migrations/0999_later.py"
@@ -106,46 +123,46 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_way_back_from_a_later_version_is_that_version_s(
-    patient: Patient, later: Path, settings: Settings
+def test_only_the_later_version_can_undo_its_migration(
+    faulty: FaultyDatabase, later: Path, settings: Settings
 ) -> None:
     settings.MIGRATION_MODULES = {"chat": "later_migrations"}
-    closed = patient.find("criterion.7")
+    closed = faulty.check("criterion.7")
     assert closed.status is Status.FAIL
     assert "0999_later" in closed.detail
     later.write_text(later.read_text().replace('"SELECT 1"', '"SELECT 1", "SELECT 1"'))
-    for name in [one for one in sys.modules if one.startswith("later_migrations")]:
+    for name in [name for name in sys.modules if name.startswith("later_migrations")]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    assert patient.find("criterion.7").status is Status.PASS
+    assert faulty.check("criterion.7").status is Status.PASS
 
     call_command("migrate", verbosity=0)
     settings.MIGRATION_MODULES = {}
-    found = patient.find("trap.17")
-    assert (found.status, patient.find("criterion.7").status) == (Status.FAIL, Status.FAIL)
+    finding = faulty.check("trap.17")
+    assert (finding.status, faulty.check("criterion.7").status) == (Status.FAIL, Status.FAIL)
     settings.MIGRATION_MODULES = {"chat": "later_migrations"}  # the later version
-    patient.mend(found, settings)
+    faulty.apply_fix(finding, settings)
     settings.MIGRATION_MODULES = {}
-    assert patient.find("trap.17").status is Status.PASS
+    assert faulty.check("trap.17").status is Status.PASS
 
 
-def test_before_memory_is_added_it_says_what_to_do(patient: Patient, settings: Settings) -> None:
+def test_without_memory_it_says_to_migrate(faulty: FaultyDatabase, settings: Settings) -> None:
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     connection.close()
     with pytest.raises(CommandError, match="checks failed"):
         call_command("rag_doctor", stdout=StringIO())
     assert {
-        patient.find(name).fix
+        faulty.check(name).fix
         for name in ("checklist.3", "checklist.5", "checklist.7", "criterion.1")
     } == {"python manage.py migrate"}
-    patient.mend(patient.find("checklist.7"), settings)
-    patient.mend(patient.find("criterion.1"), settings)
+    faulty.apply_fix(faulty.check("checklist.7"), settings)
+    faulty.apply_fix(faulty.check("criterion.1"), settings)
     out = StringIO()
     call_command("rag_doctor", stdout=out)
     assert " 0 FAIL" in out.getvalue()
 
 
-def test_a_check_can_neither_write_nor_take_long(patient: Patient) -> None:
+def test_a_check_can_neither_write_nor_take_long(faulty: FaultyDatabase) -> None:
     def takes_long() -> Finding:
         execute("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(10)")
         return passed("")
@@ -154,29 +171,28 @@ def test_a_check_can_neither_write_nor_take_long(patient: Patient) -> None:
         execute("DELETE FROM auth_user")
         return passed("")
 
-    found = examine(Check("long", takes_long), set())
-    assert (found.status, found.detail) == (Status.WARN, "took longer than 30s: no result")
+    finding = examine(Check("long", takes_long), set())
+    assert (finding.status, finding.detail) == (Status.WARN, "took longer than 30s: no result")
     with pytest.raises(InternalError, match="read-only"):
         examine(Check("writes", writes), set())
 
 
-def test_a_role_that_may_not_read_is_told_so(patient: Patient) -> None:
-    patient.run(
+def test_a_role_without_rights_is_asked_to_run_it_as_owner(faulty: FaultyDatabase) -> None:
+    faulty.run(
         "DROP ROLE IF EXISTS doctor_reader; CREATE ROLE doctor_reader; SET ROLE doctor_reader"
     )
     try:
-        assert "run rag_doctor as the tables' owner" in patient.find("criterion.1").detail
-        assert patient.find("trap.6").status is Status.SKIP
+        assert "run rag_doctor as the tables' owner" in faulty.check("criterion.1").detail
+        assert faulty.check("trap.6").status is Status.SKIP
     finally:
-        patient.run("RESET ROLE; DROP ROLE doctor_reader")
+        faulty.run("RESET ROLE; DROP ROLE doctor_reader")
 
 
-def test_it_holds_no_lock_but_a_reader_s(patient: Patient) -> None:
-    """Looked at from inside each check's transaction, at its end."""
+def test_it_holds_only_access_share_locks(faulty: FaultyDatabase) -> None:
     modes: set[str] = set()
     for check in all_checks():
         if check.in_transaction:
             with limited_transaction():
                 check.run()
-                modes |= {mode for (mode,) in patient.run(OWN_LOCKS)}
+                modes |= {mode for (mode,) in faulty.run(OWN_LOCKS)}
     assert modes == {"AccessShareLock"}

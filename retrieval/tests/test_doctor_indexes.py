@@ -1,4 +1,4 @@
-"""rag_doctor on indexes, and on locks that somebody holds: each fault is found and mended."""
+"""rag_doctor on indexes and on locks: each fault is reported, and its printed fix works."""
 
 import threading
 import time
@@ -9,14 +9,19 @@ from django.db import connection
 from pytest_django import Settings
 
 from retrieval.doctor.report import Status
-from retrieval.tests.doctor_support import Patient, check_that_it_is_mended
+from retrieval.tests.doctor_support import FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]
 CHATS, PASSAGES = "idx_standalone_messages_embedding", "idx_chat_messages_embedding_user"
-INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{}'::regclass"  # as a build that was killed
+# As an interrupted build leaves it.
+INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{}'::regclass"
 PIECE = f"CREATE INDEX {CHATS}_ccnew ON standalone_chat_messages (created_at); " + INVALID.format(
     f"{CHATS}_ccnew"
 )
+OTHER_DISTANCE = f"""
+    DROP INDEX {PASSAGES};
+    CREATE INDEX {PASSAGES} ON chat_messages USING hnsw (embedding vector_l2_ops)
+"""
 FAULTS = {
     "one is missing": ("checklist.4", f"DROP INDEX {CHATS}"),
     "one is missing, as trap": ("trap.14", f"DROP INDEX {PASSAGES}"),
@@ -24,7 +29,7 @@ FAULTS = {
     "one is invalid": ("checklist.4", INVALID.format(PASSAGES)),
     "one is for another distance": (
         "checklist.4",
-        f"DROP INDEX {PASSAGES}; CREATE INDEX {PASSAGES} ON chat_messages USING hnsw (embedding vector_l2_ops)",
+        OTHER_DISTANCE,
     ),
     "a rebuild was killed": ("checklist.4", PIECE),
     "one of the chat's is invalid": ("checklist.4", INVALID.format("chat_messages_in_order")),
@@ -34,29 +39,29 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_fix_mends(fault: str, patient: Patient, settings: Settings) -> None:
+def test_the_printed_fix_works(fault: str, faulty: FaultyDatabase, settings: Settings) -> None:
     name, sql = FAULTS[fault]
-    assert patient.find(name).status is Status.PASS
-    patient.run(sql)
-    check_that_it_is_mended(patient, name, "FAIL", settings)
+    assert faulty.check(name).status is Status.PASS
+    faulty.run(sql)
+    assert_fix_works(faulty, name, "FAIL", settings)
 
 
-def test_an_index_that_is_being_built_is_no_fault(patient: Patient) -> None:
-    """CONCURRENTLY waits for a transaction that is open; meanwhile its index is invalid."""
-    with patient.session() as held:
+def test_an_index_under_construction_is_no_fault(faulty: FaultyDatabase) -> None:
+    """CONCURRENTLY waits for open transactions; meanwhile the index is invalid."""
+    with faulty.session() as held:
         held.execute("LOCK TABLE chat_messages IN ROW EXCLUSIVE MODE")
-        other = threading.Thread(target=rebuild, args=(patient.url,))
+        other = threading.Thread(target=rebuild, args=(faulty.url,))
         other.start()
         until = time.monotonic() + 20
         while (
-            not patient.run("SELECT 1 FROM pg_stat_progress_create_index")
+            not faulty.run("SELECT 1 FROM pg_stat_progress_create_index")
             and time.monotonic() < until
         ):
             time.sleep(0.05)
-        found = patient.find("checklist.4")
+        finding = faulty.check("checklist.4")
         held.rollback()
     other.join()
-    assert found.status is Status.PASS, found
+    assert finding.status is Status.PASS, finding
 
 
 def rebuild(url: str) -> None:
@@ -64,38 +69,38 @@ def rebuild(url: str) -> None:
         session.execute(f"REINDEX INDEX CONCURRENTLY {PASSAGES}")
 
 
-def test_an_index_built_the_hard_way_is_told_and_ended(
-    patient: Patient, settings: Settings
+def test_a_blocking_index_build_is_reported_and_ended(
+    faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    with patient.session() as other:
+    with faulty.session() as other:
         other.execute("CREATE INDEX by_hand ON chat_messages (role)")
         time.sleep(0.6)
-        found = check_that_it_is_mended(patient, "trap.8", "WARN", settings)
-        assert f"process {other.info.backend_pid} holds the lock" in found.detail
+        finding = assert_fix_works(faulty, "trap.8", "WARN", settings)
+        assert f"process {other.info.backend_pid} holds the lock" in finding.detail
 
 
-def test_a_change_that_everybody_waits_behind_is_told_and_ended(
-    patient: Patient, settings: Settings
+def test_a_blocking_table_change_is_reported_and_ended(
+    faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    with patient.session() as reader:
+    with faulty.session() as reader:
         reader.execute("SELECT FROM chat_messages")
         ended: list[str] = []
-        other = threading.Thread(target=alter, args=(patient.url, ended))
+        other = threading.Thread(target=alter, args=(faulty.url, ended))
         other.start()
         until = time.monotonic() + 20
         while (
-            not patient.run("SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < until
+            not faulty.run("SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < until
         ):
             time.sleep(0.05)
         time.sleep(0.6)
         began = time.monotonic()
-        behind = patient.find("trap.1")
+        behind = faulty.check("trap.1")
         waited_s = time.monotonic() - began
-        found = check_that_it_is_mended(patient, "trap.11", "WARN", settings)
+        finding = assert_fix_works(faulty, "trap.11", "WARN", settings)
         other.join()
-    assert "waits for the lock" in found.detail
+    assert "waits for the lock" in finding.detail
     assert ended == ["AdminShutdown"]
-    # The others do not wait with everybody: a second, then they say so.
+    # Other checks wait a second behind it, then they report it.
     assert behind.status is Status.WARN
     assert "pg_locks" in behind.fix
     assert waited_s < 5
@@ -109,19 +114,19 @@ def alter(url: str, ended: list[str]) -> None:
         ended.append(type(error).__name__)
 
 
-def test_an_index_dropped_the_hard_way_is_told_and_ended(
-    patient: Patient, settings: Settings
+def test_a_blocking_index_drop_is_reported_and_ended(
+    faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    with patient.session() as other:
+    with faulty.session() as other:
         other.execute(f"DROP INDEX {CHATS}")
         time.sleep(0.6)
-        check_that_it_is_mended(patient, "trap.18", "WARN", settings)
+        assert_fix_works(faulty, "trap.18", "WARN", settings)
     connection.close()
-    assert patient.find("checklist.4").status is Status.PASS
+    assert faulty.check("checklist.4").status is Status.PASS
 
 
-def test_an_index_that_is_never_used_is_no_fault(patient: Patient) -> None:
-    found = patient.find("trap.26")
-    assert found.status is Status.SKIP
-    assert found.detail.startswith("info: ")
-    assert f"{CHATS} 0" in found.detail
+def test_an_unused_index_is_no_fault(faulty: FaultyDatabase) -> None:
+    finding = faulty.check("trap.26")
+    assert finding.status is Status.SKIP
+    assert finding.detail.startswith("info: ")
+    assert f"{CHATS} 0" in finding.detail

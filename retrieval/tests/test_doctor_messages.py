@@ -1,11 +1,11 @@
-"""rag_doctor on messages and on what recall knows of them: each fault is found and mended."""
+"""rag_doctor on messages and recall's rows: each fault is reported, its printed fix works."""
 
 import pytest
 from pytest_django import Settings
 
 from retrieval.doctor.report import Status
 from retrieval.schema import locks
-from retrieval.tests.doctor_support import MODEL, Patient, check_that_it_is_mended
+from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 WITHOUT_TRIGGERS = (
@@ -19,8 +19,8 @@ UNKNOWN = WITHOUT_TRIGGERS.format(
     "SELECT user_id, id, 'user', 'Unknown to recall', now() FROM standalone_chats LIMIT 1"
 )
 SAID = (
-    "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at) "
-    "SELECT user_id, id, 'user', 'Said long ago', now() - interval '{}' FROM standalone_chats LIMIT 1"
+    "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at) SELECT "
+    "user_id, id, 'user', 'Said long ago', now() - interval '{}' FROM standalone_chats LIMIT 1"
 )
 STRAYED = "UPDATE message_memories SET {} WHERE id < 8"
 MODEL_IS = "UPDATE embedding_models SET name = '{}' WHERE current"
@@ -49,40 +49,41 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_fix_mends(fault: str, patient: Patient, settings: Settings) -> None:
+def test_the_printed_fix_works(fault: str, faulty: FaultyDatabase, settings: Settings) -> None:
     name, status, sql = FAULTS[fault]
-    assert patient.find(name).status is Status.PASS
-    patient.run(sql)
-    found = check_that_it_is_mended(patient, name, status, settings)
-    assert "Secret number" not in found.detail + found.fix
-    patient.run("UPDATE embedding_models SET name = %s WHERE current", MODEL)
+    assert faulty.check(name).status is Status.PASS
+    faulty.run(sql)
+    finding = assert_fix_works(faulty, name, status, settings)
+    assert "Secret number" not in finding.detail + finding.fix
+    faulty.run("UPDATE embedding_models SET name = %s WHERE current", MODEL)
 
 
-def test_vectors_of_another_size_are_found(patient: Patient, settings: Settings) -> None:
-    patient.run("ALTER TABLE chat_messages DROP COLUMN embedding CASCADE")
-    patient.run("ALTER TABLE chat_messages ADD COLUMN embedding vector")
-    patient.run(
-        "UPDATE chat_messages SET embedding = '[1,2]' WHERE id = (SELECT max(id) FROM chat_messages)"
+def test_vectors_of_another_size_fail(faulty: FaultyDatabase, settings: Settings) -> None:
+    faulty.run("ALTER TABLE chat_messages DROP COLUMN embedding CASCADE")
+    faulty.run("ALTER TABLE chat_messages ADD COLUMN embedding vector")
+    faulty.run(
+        "UPDATE chat_messages SET embedding = '[1,2]' "
+        "WHERE id = (SELECT max(id) FROM chat_messages)"
     )
-    found = patient.find("trap.1")
-    assert found.status is Status.FAIL
-    patient.mend(found, settings)
-    assert patient.find("trap.1").status is Status.PASS
-    patient.mend_all(settings)
+    finding = faulty.check("trap.1")
+    assert finding.status is Status.FAIL
+    faulty.apply_fix(finding, settings)
+    assert faulty.check("trap.1").status is Status.PASS
+    faulty.fix_all(settings)
 
 
-def test_a_backfill_at_work_is_told_and_excuses_what_waits(
-    patient: Patient, settings: Settings
+def test_a_running_backfill_is_reported_and_excuses_old_messages(
+    faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    patient.run(SAID.format("2 hours"))
-    with patient.session() as other:
+    faulty.run(SAID.format("2 hours"))
+    with faulty.session() as other:
         other.execute("SELECT pg_advisory_lock(%s)", [locks.BACKFILL_LOCK])
         assert (
             f"backfill_embeddings (process {other.info.backend_pid}) runs now"
-            in patient.find("work.now").detail
+            in faulty.check("work.now").detail
         )
-        assert patient.find("criterion.2").status is Status.PASS
-    with patient.session() as other:
+        assert faulty.check("criterion.2").status is Status.PASS
+    with faulty.session() as other:
         other.execute("SELECT pg_advisory_lock(%s)", [locks.MIGRATE_LOCK])
-        assert "migrate (process" in patient.find("work.now").detail
-    check_that_it_is_mended(patient, "criterion.2", "WARN", settings)
+        assert "migrate (process" in faulty.check("work.now").detail
+    assert_fix_works(faulty, "criterion.2", "WARN", settings)

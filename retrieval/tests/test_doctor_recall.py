@@ -1,4 +1,4 @@
-"""rag_doctor measures recall: bad or slow recall is found and mended."""
+"""rag_doctor measures recall: wrong or slow recall is reported, and the printed fix works."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from retrieval.doctor import check_recall
 from retrieval.doctor.report import Status
-from retrieval.tests.doctor_support import TABLES, Patient, check_that_it_is_mended
+from retrieval.tests.doctor_support import TABLES, FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]
 MANY_ROWS = """
@@ -19,61 +19,63 @@ MANY_ROWS = """
 
 
 @pytest.fixture
-def many(patient: Patient) -> Iterator[None]:
-    """More messages of a user than recall's candidates by meaning are."""
-    last = {table: patient.run(f"SELECT max(id) FROM {table}")[0][0] for table in TABLES}
-    patient.say(80)  # more than recall compares exactly
+def many(faulty: FaultyDatabase) -> Iterator[None]:
+    """More messages of each user than recall takes as candidates by meaning."""
+    last = {table: faulty.run(f"SELECT max(id) FROM {table}")[0][0] for table in TABLES}
+    faulty.add_messages(80)  # more than recall compares exactly
     for table in TABLES:  # those of the fake service are about nothing, and so near to nothing
-        patient.run(f"UPDATE {table} SET embedding = NULL")
-    patient.embed()
+        faulty.run(f"UPDATE {table} SET embedding = NULL")
+    faulty.embed()
     yield
     for table, pk in last.items():
-        patient.run(f"DELETE FROM {table} WHERE id > %s", pk)
+        faulty.run(f"DELETE FROM {table} WHERE id > %s", pk)
 
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("name", ["criterion.3", "trap.5"])
-def test_recall_that_is_measured_bad_is_mended(
-    name: str, patient: Patient, settings: Settings
+def test_inaccurate_recall_warns_and_is_fixed(
+    name: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    assert patient.find(name).status is Status.PASS
-    patient.run("UPDATE message_memories SET bits = ~bits")  # the nearest are the farthest now
-    check_that_it_is_mended(patient, name, "WARN", settings)
+    assert faulty.check(name).status is Status.PASS
+    faulty.run("UPDATE message_memories SET bits = ~bits")  # the nearest are the farthest now
+    assert_fix_works(faulty, name, "WARN", settings)
 
 
 @pytest.mark.usefixtures("many")
-def test_recall_that_is_slow_is_mended(
-    patient: Patient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_slow_recall_warns_and_is_fixed(
+    faulty: FaultyDatabase, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_recall, "MAX_MEASURE_S", 2.0)
-    patient.run(MANY_ROWS)
+    faulty.run(MANY_ROWS)
     try:
-        patient.run("DROP INDEX message_memories_turns, message_memories_terms")
-        found = check_that_it_is_mended(patient, "criterion.4", "WARN", settings)
-        assert "VACUUM" in found.fix
+        faulty.run("DROP INDEX message_memories_turns, message_memories_terms")
+        finding = assert_fix_works(faulty, "criterion.4", "WARN", settings)
+        assert "VACUUM" in finding.fix
     finally:
-        patient.run("DELETE FROM message_memories WHERE id < 0")
-        patient.run("VACUUM message_memories")
+        faulty.run("DELETE FROM message_memories WHERE id < 0")
+        faulty.run("VACUUM message_memories")
 
 
-def test_equal_texts_are_equally_near(patient: Patient) -> None:
-    """Whichever five of twenty equal ones recall looks at, none is missed."""
+def test_equal_texts_are_equally_near(faulty: FaultyDatabase) -> None:
+    """Any five of twenty equal vectors are the nearest five."""
     with transaction.atomic():
         vector = np.ones(1536, np.float32).tolist()
-        patient.run("UPDATE chat_messages SET embedding = %s::real[]::vector", vector)
-        found = patient.find("criterion.3")
+        faulty.run("UPDATE chat_messages SET embedding = %s::real[]::vector", vector)
+        finding = faulty.check("criterion.3")
         transaction.set_rollback(True)
-    assert found.status is Status.PASS, found
+    assert finding.status is Status.PASS, finding
 
 
-def test_nothing_to_measure_is_no_pass(patient: Patient) -> None:
+def test_without_messages_nothing_passes(faulty: FaultyDatabase) -> None:
     with transaction.atomic():
-        patient.run("DELETE FROM message_memories")
-        found = [patient.find(name).status for name in ("criterion.3", "criterion.4", "trap.5")]
+        faulty.run("DELETE FROM message_memories")
+        finding = [faulty.check(name).status for name in ("criterion.3", "criterion.4", "trap.5")]
         transaction.set_rollback(True)
-    assert found == [Status.SKIP] * 3
+    assert finding == [Status.SKIP] * 3
 
 
-def test_measuring_ends_in_time(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measurement_ends_in_time(
+    faulty: FaultyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check_recall, "MAX_MEASURE_S", 0.0)
-    assert patient.find("criterion.3").status is Status.SKIP
+    assert faulty.check("criterion.3").status is Status.SKIP

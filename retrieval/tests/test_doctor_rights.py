@@ -10,7 +10,7 @@ from pytest_django import Settings
 from retrieval.doctor.report import Status
 from retrieval.recall import min_similarity
 from retrieval.recall.candidates import Scope, recall
-from retrieval.tests.doctor_support import MODEL, Patient, check_that_it_is_mended
+from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]  # roles are the whole server's
 ROLE = "doctor_server"
@@ -30,26 +30,26 @@ REVOKED = {
 
 
 @pytest.fixture
-def role(patient: Patient, settings: Settings) -> Iterator[str]:
+def role(faulty: FaultyDatabase, settings: Settings) -> Iterator[str]:
     """The role of DATABASE_URL, without any right; the extension is in a schema of its own."""
-    patient.run(f"DROP ROLE IF EXISTS {ROLE}")
-    patient.run(f"CREATE ROLE {ROLE}; CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart")
+    faulty.run(f"DROP ROLE IF EXISTS {ROLE}")
+    faulty.run(f"CREATE ROLE {ROLE}; CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart")
     settings.SERVER_DATABASE = settings.SERVER_DATABASE | {"USER": ROLE}
     yield ROLE
     connection.close()
-    patient.run(f"GRANT USAGE ON SCHEMA public TO PUBLIC; GRANT EXECUTE ON {FUNCTION} TO PUBLIC")
-    patient.run(f"ALTER EXTENSION vector SET SCHEMA public; DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
-    patient.run("DROP SCHEMA apart")
+    faulty.run(f"GRANT USAGE ON SCHEMA public TO PUBLIC; GRANT EXECUTE ON {FUNCTION} TO PUBLIC")
+    faulty.run(f"ALTER EXTENSION vector SET SCHEMA public; DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+    faulty.run("DROP SCHEMA apart")
 
 
 def test_a_role_with_the_printed_grants_can_recall(
-    role: str, patient: Patient, settings: Settings
+    role: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    finding = check_that_it_is_mended(patient, "checklist.12", "FAIL", settings)
+    finding = assert_fix_works(faulty, "checklist.12", "FAIL", settings)
     assert "GRANT USAGE ON SCHEMA" in finding.fix
-    ((user_id,),) = patient.run("SELECT min(user_id) FROM message_memories")
-    patient.run(f"SET ROLE {role}")
-    assert patient.run("SELECT count(*) FROM message_memories WHERE bits IS NULL") == [(0,)]
+    ((user_id,),) = faulty.run("SELECT min(user_id) FROM message_memories")
+    faulty.run(f"SET ROLE {role}")
+    assert faulty.run("SELECT count(*) FROM message_memories WHERE bits IS NULL") == [(0,)]
     embedding = np.ones(1536, np.float32)
     assert recall("Which dog?", Scope(user_id), embedding=embedding, model=MODEL)
     min_similarity.measure(seconds=0)
@@ -57,10 +57,10 @@ def test_a_role_with_the_printed_grants_can_recall(
 
 @pytest.mark.parametrize("revoked", REVOKED)
 def test_each_missing_right_fails_and_is_named(
-    revoked: str, role: str, patient: Patient, settings: Settings
+    revoked: str, role: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    patient.mend(patient.find("checklist.12"), settings)
-    assert patient.find("checklist.12").status is Status.PASS
-    patient.run(f"REVOKE {revoked}")
-    finding = check_that_it_is_mended(patient, "checklist.12", "FAIL", settings)
+    faulty.apply_fix(faulty.check("checklist.12"), settings)
+    assert faulty.check("checklist.12").status is Status.PASS
+    faulty.run(f"REVOKE {revoked}")
+    finding = assert_fix_works(faulty, "checklist.12", "FAIL", settings)
     assert REVOKED[revoked] in finding.fix

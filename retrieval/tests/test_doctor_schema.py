@@ -1,4 +1,4 @@
-"""rag_doctor on columns, functions, triggers, rights, migrations, the extension: each fault is found and mended."""
+"""rag_doctor on schema, migrations, extension: each fault is reported, its printed fix works."""
 
 import pytest
 from django.db import connection
@@ -6,14 +6,18 @@ from pytest_django import Settings
 
 from retrieval.doctor import check_extension
 from retrieval.doctor.report import Status
-from retrieval.tests.doctor_support import Patient, check_that_it_is_mended
+from retrieval.tests.doctor_support import FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]  # some faults are the whole server's
-BY_HAND = "ALTER TABLE {table} DROP COLUMN embedding CASCADE; ALTER TABLE {table} ADD COLUMN embedding {kind}"
+BY_HAND = """
+    ALTER TABLE {table} DROP COLUMN embedding CASCADE;
+    ALTER TABLE {table} ADD COLUMN embedding {kind}
+"""
 PASSAGES = BY_HAND.format(table="chat_messages", kind="vector(768)")
 CHATS = BY_HAND.format(table="standalone_chat_messages", kind="vector")
 OTHER_FUNCTION = """
-    CREATE OR REPLACE FUNCTION content_term(owner_id bigint, body text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    CREATE OR REPLACE FUNCTION content_term(owner_id bigint, body text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT 1::bigint $$
 """
 VERSION = "UPDATE pg_extension SET extversion = '{}' WHERE extname = 'vector'"
@@ -40,10 +44,10 @@ FAULTS = {
         "FAIL",
         "ALTER TABLE chat_messages ALTER embedding SET NOT NULL",
     ),
-    "a function is gone": ("checklist.5", "FAIL", "DROP FUNCTION content_term(bigint, text)"),
+    "a function is dropped": ("checklist.5", "FAIL", "DROP FUNCTION content_term(bigint, text)"),
     "a function is another": ("checklist.5", "FAIL", OTHER_FUNCTION),
-    "a table is gone": ("checklist.5", "FAIL", "DROP TABLE embedding_usage"),
-    "a trigger is gone": ("checklist.6", "FAIL", "DROP TRIGGER memory_delete ON chat_messages"),
+    "a table is dropped": ("checklist.5", "FAIL", "DROP TABLE embedding_usage"),
+    "a trigger is dropped": ("checklist.6", "FAIL", "DROP TRIGGER memory_delete ON chat_messages"),
     "a trigger is disabled": (
         "checklist.6",
         "FAIL",
@@ -70,57 +74,57 @@ FAULTS = {
 
 @pytest.mark.usefixtures("remembering")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_fix_mends(fault: str, patient: Patient, settings: Settings) -> None:
+def test_the_printed_fix_works(fault: str, faulty: FaultyDatabase, settings: Settings) -> None:
     name, status, sql = FAULTS[fault]
-    assert patient.find(name).status is Status.PASS
-    patient.run(sql.format(name=patient.name))
+    assert faulty.check(name).status is Status.PASS
+    faulty.run(sql.format(name=faulty.name))
     connection.close()
-    check_that_it_is_mended(patient, name, status, settings)
-    patient.run("ALTER SYSTEM RESET shared_preload_libraries")
-    patient.mend_all(settings)
+    assert_fix_works(faulty, name, status, settings)
+    faulty.run("ALTER SYSTEM RESET shared_preload_libraries")
+    faulty.fix_all(settings)
 
 
 @pytest.mark.parametrize("name", ["checklist.1", "trap.7", "trap.23", "trap.25"])
-def test_a_database_without_the_extension_is_told_how_to_make_it(
-    name: str, patient: Patient, settings: Settings
+def test_a_missing_extension_fails_and_is_fixed(
+    name: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    patient.run("DROP EXTENSION vector CASCADE")
-    check_that_it_is_mended(patient, name, "FAIL", settings)
-    assert patient.find("trap.12").status is Status.FAIL
+    faulty.run("DROP EXTENSION vector CASCADE")
+    assert_fix_works(faulty, name, "FAIL", settings)
+    assert faulty.check("trap.12").status is Status.FAIL
 
 
 @pytest.mark.usefixtures("remembering")
-def test_what_cascade_has_dropped_is_made_again_and_no_message_is_lost(
-    patient: Patient, settings: Settings
+def test_columns_dropped_by_cascade_are_added_and_no_message_is_lost(
+    faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    before = patient.run("SELECT count(*) FROM chat_messages")
-    patient.run("DROP EXTENSION IF EXISTS vector CASCADE")
-    patient.mend(patient.find("checklist.1"), settings)
-    check_that_it_is_mended(patient, "trap.12", "FAIL", settings)
-    assert patient.run("SELECT count(*) FROM chat_messages WHERE embedding IS NOT NULL") == before
-    assert patient.find("checklist.4").status is Status.PASS
+    before = faulty.run("SELECT count(*) FROM chat_messages")
+    faulty.run("DROP EXTENSION IF EXISTS vector CASCADE")
+    faulty.apply_fix(faulty.check("checklist.1"), settings)
+    assert_fix_works(faulty, "trap.12", "FAIL", settings)
+    assert faulty.run("SELECT count(*) FROM chat_messages WHERE embedding IS NOT NULL") == before
+    assert faulty.check("checklist.4").status is Status.PASS
 
 
-def test_azure_s_list_must_name_it(patient: Patient) -> None:
-    assert patient.find("trap.21").status is Status.SKIP
-    patient.run(f"ALTER DATABASE {patient.name} SET azure.extensions = 'pg_trgm'")
+def test_azure_extensions_must_list_vector(faulty: FaultyDatabase) -> None:
+    assert faulty.check("trap.21").status is Status.SKIP
+    faulty.run(f"ALTER DATABASE {faulty.name} SET azure.extensions = 'pg_trgm'")
     connection.close()
-    found = patient.find("trap.21")
-    assert found.status is Status.FAIL
+    finding = faulty.check("trap.21")
+    assert finding.status is Status.FAIL
     # The fix is a command of Azure's; what it sets:
-    listed = found.fix.rpartition("--value ")[2]
-    patient.run(f"ALTER DATABASE {patient.name} SET azure.extensions = '{listed}'")
+    listed = finding.fix.rpartition("--value ")[2]
+    faulty.run(f"ALTER DATABASE {faulty.name} SET azure.extensions = '{listed}'")
     connection.close()
-    assert patient.find("trap.21").status is Status.PASS
-    patient.run(f"ALTER DATABASE {patient.name} RESET azure.extensions")
+    assert faulty.check("trap.21").status is Status.PASS
+    faulty.run(f"ALTER DATABASE {faulty.name} RESET azure.extensions")
 
 
-def test_a_server_without_a_sound_pgvector_says_to_install_it_first(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+def test_a_server_without_a_safe_pgvector_says_to_install_it(
+    faulty: FaultyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         check_extension, "SAFE_VERSION", (9, 9, 9)
     )  # later than any that can be had
-    found = patient.find("checklist.2")
-    assert found.status is Status.WARN
-    assert "install it there first" in found.detail
+    finding = faulty.check("checklist.2")
+    assert finding.status is Status.WARN
+    assert "install it there first" in finding.detail
