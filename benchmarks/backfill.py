@@ -132,7 +132,7 @@ def million(options: argparse.Namespace, url: str) -> None:
     query("VACUUM (ANALYZE)")
     current_model.check_model(MODEL)
     print(f"going through them for words: {seconds(lambda: sum(fill_words.fill(SOURCE))):.1f} s")
-    print(f"counting them: {seconds(lambda: pending.count_pending(SOURCE, model=MODEL)):.1f} s")
+    print(f"counting them: {seconds(lambda: pending.count(SOURCE, model=MODEL)):.1f} s")
     print("| next batch of 100, ms: first / median / best | start | middle | end |")
     print("|---|---|---|---|")
     report_next("all pending", None)

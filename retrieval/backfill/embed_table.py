@@ -87,7 +87,7 @@ class TableBackfill:
         self._limits = limits
         self._batch_size = min(batch_size, MAX_CALL_TEXTS)
         self._running: deque[Batch] = deque()
-        self._report = Report(source.table, pending.count_pending(source, model=model))
+        self._report = Report(source.table, pending.count(source, model=model).pending)
 
     def embed(self, *, workers: int, sleep_s: float) -> Iterator[Report]:
         """Up to ``workers`` calls at once; a report for each batch, oldest first.

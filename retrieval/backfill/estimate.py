@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from retrieval import db
-from retrieval.backfill.pending import count_pending, for_table
+from retrieval.backfill.pending import count, for_table
 from retrieval.embeddings import cost, local_model
 from retrieval.embeddings.batching import truncate
 from retrieval.models import message_tables
@@ -67,7 +67,7 @@ def estimate(*, exact: bool = False) -> Estimate:
     does: equal texts of a user once, each cut to what one call takes.
     """
     try:
-        messages = sum(count_pending(source, model=None) for source in message_tables())
+        messages = sum(count(source, model=None).pending for source in message_tables())
         all_texts = ALL_TEXTS
     except db.NoMemory:
         messages, all_texts = _count_without_memory(), ALL_TEXTS_WITHOUT_MEMORY
@@ -80,7 +80,7 @@ def estimate(*, exact: bool = False) -> Estimate:
 def _count_without_memory() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_for_all_tables(COUNT_WITHOUT_MEMORY))
-        return sum(int(count) for (count,) in cursor.fetchall())
+        return sum(int(messages) for (messages,) in cursor.fetchall())
 
 
 def _read_texts(all_texts: sql.SQL) -> Iterator[str]:

@@ -20,14 +20,17 @@ class Limits:
     """``rows`` may still be embedded, over all tables; None for any number.
 
     ``stopped_by`` is what ended the run: "limit", "max-cost", EMBEDDINGS_OFF or OUTPUT_CLOSED.
-    ``cancelled`` may be set at any time. It is no threading.Event: a signal handler that sets one
-    can deadlock on the lock that the interrupted wait has just taken.
+    ``cancel`` may be called at any time. ``cancelled`` is no threading.Event: a signal handler
+    that sets one can deadlock on the lock that the interrupted wait has just taken.
     """
 
     rows: int | None = None
     spending: Spending = field(default_factory=Spending)
     cancelled: bool = False
     stopped_by: str | None = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
     def rows_for_batch(self, batch_size: int) -> int:
         """How many rows the next batch may have, at most ``batch_size``; 0: start no batch."""

@@ -14,13 +14,9 @@ from retrieval.models import EmbeddingModel
 
 RETRY_BATCH_ROWS = 500  # of one transaction
 # ``m`` is the message, ``p`` its row in message_memories or NULL, ``c`` the current model or NULL.
-WITHOUT_VECTOR = sql.SQL("(p.model IS NULL OR p.model IS DISTINCT FROM c.id)")
-PENDING = sql.SQL("({without_vector} AND p.embedding_error IS NULL)").format(
-    without_vector=WITHOUT_VECTOR
-)
-FAILED = sql.SQL("({without_vector} AND p.embedding_error IS NOT NULL)").format(
-    without_vector=WITHOUT_VECTOR
-)
+HAS_NO_VECTOR = sql.SQL("(p.model IS NULL OR p.model IS DISTINCT FROM c.id)")
+PENDING = sql.SQL("({} AND p.embedding_error IS NULL)").format(HAS_NO_VECTOR)
+FAILED = sql.SQL("({} AND p.embedding_error IS NOT NULL)").format(HAS_NO_VECTOR)
 # From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are
 # pending. The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an
 # equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
@@ -94,11 +90,6 @@ def count(source: MessageTable, *, model: str | None) -> Counts:
     One statement, which reads the table. Raises NoMemory.
     """
     return Counts(*map(int, db.execute(for_table(COUNT, source), {"model": model})[0]))
-
-
-def count_pending(source: MessageTable, *, model: str | None) -> int:
-    """``count(...).pending``."""
-    return count(source, model=model).pending
 
 
 def models_of_pending() -> list[int | None]:

@@ -1,8 +1,8 @@
 """Arguments that several commands share. A value out of range is wrong usage: exit code 2."""
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from sys import float_info
 from typing import Any
 
 from retrieval.models import message_tables
@@ -18,13 +18,13 @@ def add_table_argument(parser: ArgumentParser) -> None:
 
 
 def number(
-    minimum: float,
     parse: Callable[[str], Any],
     description: str,
     *,
-    maximum: float = sys.float_info.max,
+    minimum: float,
+    maximum: float = float_info.max,
 ) -> Callable[[str], Any]:
-    """An argparse type: ``parse(text)``, which must lie between ``minimum`` and ``maximum``.
+    """An argparse type: ``parse(text)`` from ``minimum`` to ``maximum``.
 
     ``description`` completes the error message "'x' is not …".
     """
@@ -41,6 +41,12 @@ def number(
     return argument
 
 
-whole_number = number(1, int, "a whole number, 1 or more")
-us_dollars = number(0, float, "an amount in US dollars, 0 or more")
-seconds = number(0, float, "seconds, 0 or more")
+def whole_number_in(limits: tuple[int, int]) -> Callable[[str], Any]:
+    minimum, maximum = limits
+    description = f"a whole number from {minimum} to {maximum}"
+    return number(int, description, minimum=minimum, maximum=maximum)
+
+
+whole_number = number(int, "a whole number, 1 or more", minimum=1)
+us_dollars = number(float, "an amount in US dollars, 0 or more", minimum=0)
+seconds = number(float, "seconds, 0 or more", minimum=0)

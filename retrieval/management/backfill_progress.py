@@ -10,9 +10,9 @@ from retrieval.backfill import Backfill
 from retrieval.management.progress import Progress
 
 
-def fill_words(work: Backfill, progress: Progress) -> None:
+def fill_words(run: Backfill, progress: Progress) -> None:
     """Index the messages for recall by words, and show how many."""
-    for source, steps in groupby(work.fill_words(), key=itemgetter(0)):
+    for source, steps in groupby(run.fill_words(), key=itemgetter(0)):
         filled = 0
         for _, rows in steps:
             filled += rows
@@ -24,15 +24,15 @@ def fill_words(work: Backfill, progress: Progress) -> None:
             progress.write(line)
 
 
-def embed(work: Backfill, progress: Progress) -> None:
+def embed(run: Backfill, progress: Progress) -> None:
     """Embed what is pending, and show each batch."""
-    for report in work.embed():
+    for report in run.embed():
         progress.update(
             report.table,
             report.done,
             report.total,
             unit="messages",
-            note=f"${work.limits.spending.usd:.4f}",
+            note=f"${run.limits.spending.usd:.4f}",
             line=str(report),
             at_once=True,
         )

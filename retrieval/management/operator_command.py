@@ -30,11 +30,16 @@ class HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
 class OperatorCommand(BaseCommand):
     """A command whose failures are one line on standard error and exit code 1.
 
-    Subclasses implement ``run``. ``has_json_output`` adds ``--json``.
+    Subclasses implement ``run``; the docstring of their module is the help text.
+    ``has_json_output`` adds ``--json``.
     """
 
     requires_system_checks = ()
     has_json_output = True
+
+    def __init_subclass__(cls) -> None:
+        if "help" not in vars(cls):
+            cls.help = sys.modules[cls.__module__].__doc__ or ""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         parser = super().create_parser(
@@ -46,7 +51,7 @@ class OperatorCommand(BaseCommand):
             )
         return parser
 
-    def handle(self, *args: Any, **options: Any) -> str | None:
+    def handle(self, *args: Any, **options: Any) -> None:
         """Call ``run``. Raises CommandError with the reason, SystemExit(1) if the output is closed.
 
         Output is flushed after each line: into a pipe or a file Python would keep back 8 kB.
@@ -54,7 +59,7 @@ class OperatorCommand(BaseCommand):
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
         try:
-            return self.run(**options)
+            self.run(**options)
         except BrokenPipeError:  # the reader, such as head, has ended
             for stream in (sys.stdout, sys.stderr):
                 discard_output(stream)
@@ -66,12 +71,18 @@ class OperatorCommand(BaseCommand):
         except Error as error:
             raise CommandError(summarise_db_error(error)) from error
 
-    def run(self, **options: Any) -> str | None:
-        """Do the command's work; a string that is returned is printed."""
+    def run(self, **options: Any) -> None:
         raise NotImplementedError
 
-    def write_json(self, report: object) -> None:
-        self.stdout.write(json.dumps(report))
+    def report(self, options: dict[str, Any], as_json: object, *lines: str) -> None:
+        """Print ``as_json`` as one object with ``--json``, else the lines."""
+        if options["json"]:
+            self.write_json(as_json)
+        else:
+            self.stdout.write("\n".join(lines))
+
+    def write_json(self, as_json: object) -> None:
+        self.stdout.write(json.dumps(as_json))
 
     def progress(
         self, *, on_stderr: bool, write: Callable[[str], object] | None = None

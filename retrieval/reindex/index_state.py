@@ -13,8 +13,8 @@ from retrieval.models import Embedded, MessageMemory
 from retrieval.schema.indexes import VectorIndex
 
 # pgvector's own bounds; https://github.com/pgvector/pgvector#index-options and its hnsw.h
-MIN_M, MAX_M = 2, 100
-MIN_EF_CONSTRUCTION, MAX_EF_CONSTRUCTION = 4, 1000
+M_RANGE = (2, 100)
+EF_CONSTRUCTION_RANGE = (4, 1000)
 # On disk a vector of 1,536 numbers fills one page; measured in docs/benchmarks.md.
 PAGE_BYTES = 8192
 # In memory during the build: the vector and its bookkeeping, then the links.

@@ -1,4 +1,11 @@
-"""Delete expired idempotency keys and rate limit counts."""
+"""Delete idempotency keys older than 24 hours and expired counts of the rate limit.
+
+Safe at any time; run it daily:
+
+  manage.py clear_expired
+
+Locks: the deleted rows.
+"""
 
 from typing import Any
 
@@ -6,25 +13,12 @@ from chat.answers import idempotency
 from chat.rate_limit import delete_expired_windows
 from retrieval.management.operator_command import OperatorCommand
 
-HELP = """\
-Delete idempotency keys older than 24 hours and expired counts of the rate limit. Safe at any time;
-run it daily:
-
-  manage.py clear_expired
-
-Locks: the deleted rows."""
-
 
 class Command(OperatorCommand):
-    help = HELP
-
     def run(self, **options: Any) -> None:
         counts = {
             "idempotency_keys": idempotency.delete_expired_keys(),
             "rate_windows": delete_expired_windows(),
         }
-        if options["json"]:
-            self.write_json(counts)
-            return
         deleted = ", ".join(f"{count} {table}" for table, count in counts.items())
-        self.stdout.write(f"Deleted {deleted}")
+        self.report(options, counts, f"Deleted {deleted}")

@@ -1,4 +1,11 @@
-"""Print a new API token on standard output, and nothing else."""
+"""Create an API token for a user and print it, and nothing else.
+
+It is stored hashed and cannot be shown again.
+
+  TOKEN=$(manage.py create_token alice --name cron)
+
+Locks: none but the new row.
+"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -9,24 +16,16 @@ from django.core.management.base import CommandError
 from chat.auth import api_tokens
 from retrieval.management.operator_command import OperatorCommand
 
-HELP = """\
-Create an API token for a user and print it. It is stored hashed and cannot be shown again.
-
-  TOKEN=$(manage.py create_token alice --name cron)
-
-Locks: none but the new row."""
-
 
 class Command(OperatorCommand):
-    help = HELP
     has_json_output = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("user", metavar="USER", help="the user's name")
         parser.add_argument("--name", default="", help="what the token is for, such as 'my laptop'")
 
-    def run(self, **options: Any) -> str:
-        return create_token(options["user"], options["name"])
+    def run(self, **options: Any) -> None:
+        self.stdout.write(create_token(options["user"], options["name"]))
 
 
 def create_token(username: str, name: str) -> str:

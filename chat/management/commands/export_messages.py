@@ -1,4 +1,11 @@
-"""Write messages as JSON Lines to standard output; import_messages reads them."""
+"""Write all messages as JSON Lines to standard output, in the format that import_messages reads.
+
+Safe under traffic. For example:
+
+  manage.py export_messages --user alice > alice.jsonl
+
+Locks: none. Messages that are written meanwhile may or may not be in it.
+"""
 
 import os
 import sys
@@ -14,17 +21,8 @@ from chat.transfer.exporting import export_lines
 from retrieval.db_errors import describe_db_error
 from retrieval.management.operator_command import OperatorCommand
 
-HELP = """\
-Write all messages as JSON Lines to standard output, in the format that import_messages reads.
-Safe under traffic. For example:
-
-  manage.py export_messages --user alice > alice.jsonl
-
-Locks: none. Messages that are written meanwhile may or may not be in it."""
-
 
 class Command(OperatorCommand):
-    help = HELP
     has_json_output = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:

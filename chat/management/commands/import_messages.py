@@ -1,4 +1,17 @@
-"""Import messages from JSON Lines; a message that is stored already is not added again."""
+"""Import messages from JSON Lines, one message a line (here in two):
+
+  {"user": "alice", "conversation": "Trip", "role": "user", "content": "Hi",
+   "created_at": "2024-05-03T10:00:00Z"}
+
+"kind" may be "chat" (the default) or "passage"; "role" is "user" or "assistant". Messages that are
+stored already are not added again. If a line is bad, nothing of the file is imported, unless
+--skip-bad. Safe under traffic. For example:
+
+  manage.py import_messages history.jsonl --create-users
+
+Locks: only the rows that it adds. All of the file is one transaction, for which migrate and index
+builds wait.
+"""
 
 import sys
 from argparse import ArgumentParser
@@ -18,25 +31,8 @@ from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_i
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.management.progress import Progress
 
-HELP = """\
-Import messages from JSON Lines, one message a line (here in two):
-
-  {"user": "alice", "conversation": "Trip", "role": "user", "content": "Hi",
-   "created_at": "2024-05-03T10:00:00Z"}
-
-"kind" may be "chat" (the default) or "passage"; "role" is "user" or "assistant". Messages that are
-stored already are not added again. If a line is bad, nothing of the file is imported, unless
---skip-bad. Safe under traffic. For example:
-
-  manage.py import_messages history.jsonl --create-users
-
-Locks: only the rows that it adds. All of the file is one transaction, for which migrate and index
-builds wait."""
-
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", help="the file, or - for standard input")
         parser.add_argument(
@@ -67,10 +63,9 @@ class Command(OperatorCommand):
             raise CommandError(
                 f"the database failed ({describe_db_error(error)}); nothing was imported"
             ) from error
-        if options["json"]:
-            self.write_json(as_json(imported))
-        else:
-            self.stdout.write(in_words(imported))
+        counts = asdict(imported)
+        del counts["reasons"]
+        self.report(options, counts, in_words(imported))
 
     def _import(self, file: BinaryIO, options: dict[str, Any]) -> Imported:
         with self.progress(on_stderr=True) as progress:
@@ -107,10 +102,6 @@ def in_words(imported: Imported) -> str:
         f" {imported.already:,} were there already{skipped}\n"
         "They are found by words at once; backfill_embeddings embeds them."
     )
-
-
-def as_json(imported: Imported) -> dict[str, int]:
-    return {name: value for name, value in asdict(imported).items() if name != "reasons"}
 
 
 def count(number: int, noun: str) -> str:

@@ -1,4 +1,18 @@
-"""Embed the messages that have no embedding yet. docs/promises.md, Commands"""
+"""Embed pending messages, oldest first, and index all messages for recall by words.
+
+Safe under traffic. Every finished batch is committed: stop the command at any time and run it
+again. What it would cost: rag_cost_estimate.
+
+  manage.py backfill_embeddings --dry-run                  what is pending
+  manage.py backfill_embeddings --limit 100 --sleep 0      a first try
+  manage.py backfill_embeddings --batch-size 50 --max-cost 5
+  manage.py backfill_embeddings --retry-failed             try again what the service refused
+
+With EMBEDDINGS=none it indexes for recall by words and embeds nothing.
+Locks: some rows of a message table at a time, for 0.1 s; an edit of one of them waits for that.
+Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages were set aside;
+130, 143 interrupted.
+"""
 
 import sys
 from argparse import ArgumentParser
@@ -10,12 +24,13 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from retrieval import current_model, storage
-from retrieval.backfill import EMBEDDINGS_OFF, OUTPUT_CLOSED, Backfill, Cancelled, Limits, pending
+from retrieval.backfill import Backfill, pending
+from retrieval.backfill.limits import EMBEDDINGS_OFF, OUTPUT_CLOSED, Cancelled, Limits
 from retrieval.backfill.pending import Counts
 from retrieval.embeddings import cost, embedding_service
 from retrieval.management.arguments import add_table_argument, seconds, us_dollars, whole_number
 from retrieval.management.backfill_progress import embed, fill_words, silence_logs
-from retrieval.management.cancellation import Cancellation, cancel_on_signal
+from retrieval.management.cancellation import cancel_on_signal
 from retrieval.management.operator_command import OperatorCommand, discard_output
 from retrieval.management.progress import Progress
 from retrieval.message_tables import MessageTable
@@ -23,20 +38,6 @@ from retrieval.models import message_tables
 from retrieval.recall import min_similarity
 from retrieval.schema import locks
 
-HELP = """\
-Embed pending messages, oldest first, and index all messages for recall by words. Safe under
-traffic. Every finished batch is committed: stop the command at any time and run it again. What it
-would cost: rag_cost_estimate.
-
-  manage.py backfill_embeddings --dry-run                  what is pending
-  manage.py backfill_embeddings --limit 100 --sleep 0      a first try
-  manage.py backfill_embeddings --batch-size 50 --max-cost 5
-  manage.py backfill_embeddings --retry-failed             try again what the service refused
-
-With EMBEDDINGS=none it indexes for recall by words and embeds nothing.
-Locks: some rows of a message table at a time, for 0.1 s; an edit of one of them waits for that.
-Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages were set aside;
-130, 143 interrupted."""
 EMBEDS_NOTHING = (
     f"{EMBEDDINGS_OFF}: recall goes by words, nothing is embedded."
     " To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
@@ -45,8 +46,6 @@ RUN_AGAIN = "run backfill_embeddings again to go on"
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--batch-size",
@@ -78,7 +77,7 @@ class Command(OperatorCommand):
         )
 
     def run(self, **options: Any) -> None:
-        work = Backfill(
+        run = Backfill(
             tables=[
                 source for source in message_tables() if options["table"] in (None, source.table)
             ],
@@ -89,39 +88,32 @@ class Command(OperatorCommand):
         )
         if options["dry_run"]:
             current_model.refuse_other(embedding_service.configured_name())
-            self._report_pending(work, as_json=options["json"])
+            self._report_pending(run, options)
             return
-
-        def cancel() -> None:
-            work.limits.cancelled = True
-
         with (
             locks.try_advisory_lock(connection, locks.BACKFILL_LOCK) as acquired,
-            cancel_on_signal(cancel, message=f"interrupted; {RUN_AGAIN}") as cancellation,
+            cancel_on_signal(run.limits.cancel, message=f"interrupted; {RUN_AGAIN}") as signals,
         ):
             if not acquired:
                 raise CommandError(
                     "another backfill_embeddings is running: let it finish, or stop it first"
                 )
-            self._work(work, options)
-            self._report(work, cancellation, options)
+            self._work(run, options)
+            self._report(run, "signal" if signals else run.limits.stopped_by, options)
 
-    def _work(self, work: Backfill, options: dict[str, Any]) -> None:
+    def _work(self, run: Backfill, options: dict[str, Any]) -> None:
         if options["retry_failed"]:
-            for source in work.tables:
+            for source in run.tables:
                 pending.retry_failed(source)
-        with (
-            suppress(Cancelled),
-            silence_logs(),
-            self._progress(work.limits, as_json=options["json"]) as progress,
-        ):
-            work.notify = progress.write
-            fill_words(work, progress)
-            embed(work, progress)
-        if work.embedded:
+        progress = self._progress(run.limits, as_json=options["json"])
+        with suppress(Cancelled), silence_logs(), progress:
+            run.notify = progress.write
+            fill_words(run, progress)
+            embed(run, progress)
+        if run.embedded:
             min_similarity.measure()
-        if options["vacuum"] and not work.limits.cancelled:
-            storage.vacuum(work.tables)
+        if options["vacuum"] and not run.limits.cancelled:
+            storage.vacuum(run.tables)
 
     def _progress(self, limits: Limits, *, as_json: bool) -> Progress:
         """A closed output cancels the run as a signal does: calls that run are still stored."""
@@ -132,55 +124,55 @@ class Command(OperatorCommand):
                 out.write(line, str)
             except BrokenPipeError:
                 discard_output(stream)
-                limits.cancelled, limits.stopped_by = True, OUTPUT_CLOSED
+                limits.stopped_by = OUTPUT_CLOSED
+                limits.cancel()
 
         return self.progress(on_stderr=as_json, write=write)
 
-    def _report_pending(self, work: Backfill, *, as_json: bool) -> None:
+    def _report_pending(self, run: Backfill, options: dict[str, Any]) -> None:
         """What a run would embed; messages that have no row in message_memories yet count too."""
-        counts = count_all(work)
-        cost_usd = cost.cost_usd(
-            sum(count.pending for count in counts.values()) * cost.TOKENS_PER_MESSAGE
-        )
-        if as_json:
-            self.write_json(
-                {
-                    "pending": {source.table: count.pending for source, count in counts.items()},
-                    "failed": sum(count.failed for count in counts.values()),
-                    "estimated_cost_usd": round(cost_usd, 6),
-                }
-            )
-            return
-        for source, count in counts.items():
-            self.stdout.write(f"{source.table}: {count.pending:,} pending")
+        counts = count_all(run)
+        messages = sum(count.pending for count in counts.values())
+        cost_usd = cost.cost_usd(messages * cost.TOKENS_PER_MESSAGE)
+        as_json = {
+            "pending": {source.table: count.pending for source, count in counts.items()},
+            "failed": sum(count.failed for count in counts.values()),
+            "estimated_cost_usd": round(cost_usd, 6),
+        }
+        lines = [f"{source.table}: {count.pending:,} pending" for source, count in counts.items()]
         estimate = f"about ${cost_usd:,.2f}; counted exactly by rag_cost_estimate --exact"
-        self.stdout.write(EMBEDS_NOTHING if settings.EMBEDDINGS == "none" else estimate)
+        lines.append(EMBEDS_NOTHING if settings.EMBEDDINGS == "none" else estimate)
+        self.report(options, as_json, *lines)
 
-    def _report(self, work: Backfill, cancellation: Cancellation, options: dict[str, Any]) -> None:
+    def _report(self, run: Backfill, stopped_by: str | None, options: dict[str, Any]) -> None:
         """Raises CommandError if the run failed; after a signal cancel_on_signal does."""
-        counts = count_all(work).values()
+        counts = count_all(run).values()
         waiting, failed = sum(each.pending for each in counts), sum(each.failed for each in counts)
-        spending = work.limits.spending
-        stopped_by = stop_reason(work.limits, cancellation, waiting)
-        if options["json"]:
-            self.write_json(
-                {
-                    "embedded": work.embedded,
-                    "failed": failed,
-                    "pending": waiting,
-                    "tokens": spending.tokens,
-                    "cost_usd": round(spending.usd, 6),
-                    "stopped_by": stopped_by,
-                }
+        if not waiting and stopped_by not in ("signal", EMBEDDINGS_OFF):
+            stopped_by = None  # the last batch was the last of the work
+        spending = run.limits.spending
+        as_json = {
+            "embedded": run.embedded,
+            "failed": failed,
+            "pending": waiting,
+            "tokens": spending.tokens,
+            "cost_usd": round(spending.usd, 6),
+            "stopped_by": stopped_by,
+        }
+        spent = f"{spending.tokens:,} tokens, ${spending.usd:,.4f}"
+        lines = [f"{run.embedded:,} embedded ({spent}), {waiting:,} pending, {failed:,} set aside"]
+        if stopped_by == EMBEDDINGS_OFF:
+            lines = [EMBEDS_NOTHING]
+        elif stopped_by in ("limit", "max-cost"):
+            lines.append(
+                f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending"
             )
-        elif stopped_by == EMBEDDINGS_OFF:
-            self.stdout.write(EMBEDS_NOTHING)
-        else:
-            self.stdout.write(
-                f"{work.embedded:,} embedded ({spending.tokens:,} tokens, ${spending.usd:,.4f}),"
-                f" {waiting:,} pending, {failed:,} set aside"
+        elif run.embedded and not waiting and not options["vacuum"]:
+            tables = ", ".join([*(source.table for source in run.tables), "message_memories"])
+            lines.append(
+                f"Next: vacuum and analyze {tables}, by SQL or by --vacuum; then run rag_doctor"
             )
-            self._say_next(work, waiting, stopped_by, options)
+        self.report(options, as_json, *lines)
         if stopped_by == OUTPUT_CLOSED:
             raise CommandError(f"stopped: the reader of the output has ended; {RUN_AGAIN}")
         if failed and not stopped_by:
@@ -188,28 +180,8 @@ class Command(OperatorCommand):
                 f"{failed:,} messages were refused by the service; --retry-failed tries them again"
             )
 
-    def _say_next(
-        self, work: Backfill, waiting: int, stopped_by: str | None, options: dict[str, Any]
-    ) -> None:
-        if stopped_by in ("limit", "max-cost"):
-            self.stdout.write(
-                f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending"
-            )
-        elif work.embedded and not waiting and not options["vacuum"]:
-            tables = ", ".join([*(source.table for source in work.tables), "message_memories"])
-            self.stdout.write(
-                f"Next: vacuum and analyze {tables}, by SQL or by --vacuum; then run rag_doctor"
-            )
 
-
-def count_all(work: Backfill) -> dict[MessageTable, Counts]:
+def count_all(run: Backfill) -> dict[MessageTable, Counts]:
     """One statement a table, which reads it."""
     model = embedding_service.configured_name()
-    return {source: pending.count(source, model=model) for source in work.tables}
-
-
-def stop_reason(limits: Limits, cancellation: Cancellation, waiting: int) -> str | None:
-    """What ended the run before its work was done; None if the work is done."""
-    if cancellation:
-        return "signal"
-    return limits.stopped_by if waiting or limits.stopped_by == EMBEDDINGS_OFF else None
+    return {source: pending.count(source, model=model) for source in run.tables}

@@ -1,4 +1,14 @@
-"""Measure recall on the live database and store the figures."""
+"""Measure recall on users drawn at random, and store the figures.
+
+Recall is the share of a question's five nearest messages, by an exact search, that it returns. The
+figures, times included, are stored in the table recall_measurements. For a schedule, once a day:
+
+  17 4 * * *  cd /srv/verse && .venv/bin/python manage.py measure_recall
+
+Reads only, for ten seconds at most; makes no call to the embedding service.
+Exit code: 0, also if recall is so low that it warns (rag_doctor says what to do); 1 failed, or
+nothing is embedded yet.
+"""
 
 from typing import Any
 
@@ -9,21 +19,8 @@ from retrieval.doctor.check_recall import MIN_RECALL, TOP, Measurement
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.models import RecallMeasurement
 
-HELP = """\
-Measure recall on users drawn at random: the share of a question's five nearest messages, by an
-exact search, that recall returns, and the time it takes. The figures are stored in the table
-recall_measurements. For a schedule, once a day:
-
-  17 4 * * *  cd /srv/verse && .venv/bin/python manage.py measure_recall
-
-Reads only, for ten seconds at most; makes no call to the embedding service.
-Exit code: 0, also if recall is so low that it warns (rag_doctor says what to do); 1 failed, or
-nothing is embedded yet."""
-
 
 class Command(OperatorCommand):
-    help = HELP
-
     def run(self, **options: Any) -> None:
         """Raises CommandError if nothing is embedded yet."""
         results = Measurement().results
@@ -40,13 +37,12 @@ class Command(OperatorCommand):
         }
         with db.require_memory():
             RecallMeasurement.objects.create(**figures)
-        if options["json"]:
-            self.write_json(figures)
-        else:
-            self.stdout.write(
-                f"recall@{TOP} {figures['recall']:.3f} over {figures['questions']} questions"
-                f" of {figures['users']} users,"
-                f" p50 {figures['p50_ms']:.0f} ms, p95 {figures['p95_ms']:.0f} ms"
-            )
+        self.report(
+            options,
+            figures,
+            f"recall@{TOP} {figures['recall']:.3f} over {figures['questions']} questions"
+            f" of {figures['users']} users,"
+            f" p50 {figures['p50_ms']:.0f} ms, p95 {figures['p95_ms']:.0f} ms",
+        )
         if results.recall < MIN_RECALL:
             self.stderr.write(f"WARNING: recall is below {MIN_RECALL}: rag_doctor says what to do")

@@ -1,35 +1,4 @@
-"""Rebuild, drop and create the HNSW indexes. docs/promises.md, Commands"""
-
-import time
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from django.core.management.base import CommandError
-from django.db import connection
-
-from retrieval.management.arguments import add_table_argument, number
-from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
-from retrieval.management.operator_command import OperatorCommand
-from retrieval.management.progress import Progress
-from retrieval.reindex import rebuild
-from retrieval.reindex.build_progress import LOADING, Build, follow_build, read_build
-from retrieval.reindex.index_state import (
-    MAX_EF_CONSTRUCTION,
-    MAX_M,
-    MIN_EF_CONSTRUCTION,
-    MIN_M,
-    HnswOptions,
-    IndexState,
-    maintenance_work_mem,
-    read_state,
-    read_states,
-)
-from retrieval.schema import locks
-
-HELP = """\
-Rebuild the HNSW indexes, or do without them during a bulk fill. Safe under traffic.
+"""Rebuild the HNSW indexes, or drop and create them around a bulk fill. Safe under traffic.
 
   manage.py rag_index rebuild                   again under the same names; repairs an INVALID index
   manage.py rag_index rebuild --m 24 --ef-construction 128 --table chat_messages
@@ -47,7 +16,27 @@ fits in memory, a build is much faster:
 
   PGOPTIONS="-c maintenance_work_mem=2GB" manage.py rag_index rebuild
 
-Exit code: 0 done; 1 failed; 2 wrong usage; 130, 143 interrupted."""
+Exit code: 0 done; 1 failed; 2 wrong usage; 130, 143 interrupted.
+"""
+
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.management.base import CommandError
+from django.db import connection
+
+from retrieval.management.arguments import add_table_argument, whole_number_in
+from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.management.progress import Progress
+from retrieval.reindex import index_state, rebuild
+from retrieval.reindex.build_progress import LOADING, Build, follow_build, read_build
+from retrieval.reindex.index_state import HnswOptions, IndexState
+from retrieval.schema import locks
+
 LOCK_PATIENCE_S = 3.0  # a build whose client was killed ends within indexes.CLIENT_CHECK
 BUSY = "another rag_index or migrate is running: let it finish, or stop it first"
 ACTIONS: dict[str, Callable[[IndexState, HnswOptions], None]] = {
@@ -58,26 +47,20 @@ ACTIONS: dict[str, Callable[[IndexState, HnswOptions], None]] = {
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
-        m = number(MIN_M, int, f"a whole number from {MIN_M} to {MAX_M}", maximum=MAX_M)
-        ef_construction = number(
-            MIN_EF_CONSTRUCTION,
-            int,
-            f"a whole number from {MIN_EF_CONSTRUCTION} to {MAX_EF_CONSTRUCTION}",
-            maximum=MAX_EF_CONSTRUCTION,
-        )
         parser.add_argument("action", choices=ACTIONS, help="what to do")
         parser.add_argument(
             "what", nargs="?", choices=["hnsw"], help="after drop and create: the HNSW indexes"
         )
         parser.add_argument(
-            "--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (default 16)"
+            "--m",
+            type=whole_number_in(index_state.M_RANGE),
+            default=16,
+            help="links of a row in the graph, 2 to 100 (default 16)",
         )
         parser.add_argument(
             "--ef-construction",
-            type=ef_construction,
+            type=whole_number_in(index_state.EF_CONSTRUCTION_RANGE),
             default=64,
             help="candidates for the links, 4 to 1000, at least twice m (default 64)",
         )
@@ -101,7 +84,8 @@ class Command(OperatorCommand):
             if not acquired:
                 raise CommandError(BUSY)
             reports = [
-                work(index, action, hnsw, progress) for index in read_states(options["table"])
+                work(index, action, hnsw, progress)
+                for index in index_state.read_states(options["table"])
             ]
         if options["json"]:
             self.write_json({"indexes": reports})
@@ -130,7 +114,7 @@ def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) 
         announce(index, hnsw, progress.write)
         with show_build(index, progress):
             ACTIONS[action](index, hnsw)
-    seconds, after = time.monotonic() - started_s, read_state(index.source, index.name)
+    seconds, after = time.monotonic() - started_s, index_state.read_state(index.source, index.name)
     if action == "rebuild" or (action == "create" and not index.valid):
         size = f"{after.size_bytes / 1e6:,.1f} MB"
         progress.write(
@@ -191,7 +175,7 @@ def announce(index: IndexState, hnsw: HnswOptions, write: Callable[[str], object
         f"{index.name}: {index.rows:,} rows; about {index.disk_bytes / 1e6:,.0f} MB of disk, "
         f"{present}and as much of WAL. What is free cannot be seen from here: look on the server"
     )
-    graph_bytes, memory_bytes = index.graph_bytes(hnsw), maintenance_work_mem()
+    graph_bytes, memory_bytes = index.graph_bytes(hnsw), index_state.maintenance_work_mem()
     if graph_bytes > memory_bytes:
         write(
             f"{index.name}: the graph takes about {graph_bytes / 1e6:,.0f} MB,"

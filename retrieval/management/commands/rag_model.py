@@ -1,21 +1,4 @@
-"""Show which model the stored vectors come from; switch to another. docs/promises.md, Commands"""
-
-import sys
-from argparse import ArgumentParser
-from dataclasses import dataclass
-from typing import Any
-
-from django.core.management.base import CommandError, OutputWrapper
-
-from retrieval import current_model
-from retrieval.backfill import pending
-from retrieval.embeddings import cost, embedding_service, usage
-from retrieval.management.arguments import us_dollars
-from retrieval.management.operator_command import OperatorCommand
-from retrieval.models import message_tables
-
-HELP = """\
-Show which embedding model the stored vectors come from, and how many messages each model embedded.
+"""Show which embedding model the stored vectors come from, or switch to another.
 
   manage.py rag_model                          show
   manage.py rag_model use                      switch to the configured model: shows the cost, asks
@@ -29,7 +12,23 @@ the chat, recalls by words, stores no vectors and logs that once. The way back i
 with the earlier settings: it pays only for what was embedded again in between.
 
 Locks: ACCESS EXCLUSIVE on embedding_models for some milliseconds, asked for 300 ms at a time.
-Exit code: 0 shown, switched, or nothing to switch; 1 failed, or not confirmed."""
+Exit code: 0 shown, switched, or nothing to switch; 1 failed, or not confirmed.
+"""
+
+import sys
+from argparse import ArgumentParser
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.core.management.base import CommandError, OutputWrapper
+
+from retrieval import current_model
+from retrieval.backfill import pending
+from retrieval.embeddings import cost, embedding_service, usage
+from retrieval.management.arguments import us_dollars
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.models import message_tables
+
 PROBE_TEXT = "Good morning."  # one call before any change: does the new model answer?
 NO_MODEL = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
 
@@ -61,8 +60,6 @@ class Switch:
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "action", nargs="?", choices=["use"], help="use: switch to the configured model"
@@ -76,59 +73,54 @@ class Command(OperatorCommand):
         if options["action"]:
             self._use(options)
         else:
-            self._show(as_json=options["json"])
+            self._show(options)
 
-    def _show(self, *, as_json: bool) -> None:
+    def _show(self, options: dict[str, Any]) -> None:
         models, without = current_model.models(), current_model.count_without()
         current = next((model.name for model in models if model.current), None)
         configured = embedding_service.model_name()
-        if as_json:
-            rows = [
-                {"name": model.name, "current": model.current, "rows": model.rows}
-                for model in models
-            ]
-            self.write_json(
-                {"current": current, "configured": configured, "models": rows, "without": without}
-            )
-            return
-        for model in models:
-            suffix = ", current" if model.current else ""
-            self.stdout.write(f"{model.name}: {model.rows:,} messages{suffix}")
-        self.stdout.write(f"without a vector: {without:,} messages")
+        as_json = {
+            "current": current,
+            "configured": configured,
+            "models": [asdict(model) for model in models],
+            "without": without,
+        }
+        lines = [
+            f"{model.name}: {model.rows:,} messages{', current' if model.current else ''}"
+            for model in models
+        ]
+        lines.append(f"without a vector: {without:,} messages")
         if current is None:
-            self.stdout.write(
+            lines.append(
                 "No vectors yet: the model of the first one stored becomes the current one"
             )
         elif configured not in (None, current):
-            self.stdout.write(
+            lines.append(
                 f"The settings name {configured}. To switch to it: manage.py rag_model use"
             )
+        self.report(options, as_json, *lines)
 
     def _use(self, options: dict[str, Any]) -> None:
         switch = plan_switch()
-        if switch.old_model == switch.new_model:
-            self._report_unchanged(switch, as_json=options["json"])
+        model = switch.new_model
+        if switch.old_model == model:
+            as_json = {"switched": False} | switch.as_json()
+            self.report(
+                options, as_json, f"{model} is the current model already: nothing to switch"
+            )
             return
         self._show_plan(switch, self.stderr if options["json"] else self.stdout)
         self._confirm(switch, options)
         embedding_service.get_embedding(PROBE_TEXT)
         usage.flush()
-        current_model.switch(switch.new_model)
+        current_model.switch(model)
         retried = sum(pending.retry_failed(source) for source in message_tables())
-        if options["json"]:
-            self.write_json({"switched": True, "taken_up_again": retried} | switch.as_json())
-            return
-        self.stdout.write(
-            f"Switched to {switch.new_model};"
-            f" running servers notice within {current_model.CHECK_AGAIN_S:g} s"
+        self.report(
+            options,
+            {"switched": True, "taken_up_again": retried} | switch.as_json(),
+            f"Switched to {model}; running servers notice within {current_model.CHECK_AGAIN_S:g} s",
+            "Next: manage.py backfill_embeddings",
         )
-        self.stdout.write("Next: manage.py backfill_embeddings")
-
-    def _report_unchanged(self, switch: Switch, *, as_json: bool) -> None:
-        if as_json:
-            self.write_json({"switched": False} | switch.as_json())
-        else:
-            self.stdout.write(f"{switch.new_model} is the current model already: nothing to switch")
 
     def _show_plan(self, switch: Switch, out: OutputWrapper) -> None:
         out.write(f"From {switch.old_model or 'no model'} to {switch.new_model}")

@@ -1,4 +1,14 @@
-"""Show how much of memory is embedded, and its indexes. docs/promises.md, Commands"""
+"""Show which messages have a vector, by table, and the indexes and the model. Changes nothing.
+
+  manage.py rag_status
+  manage.py rag_status --watch                             again every 5 s, until Ctrl-C
+  manage.py rag_status --watch 60 --json >> status.jsonl   one object a line
+
+Messages that are switched off are not counted; a table without messages is at 100%. "Times used: 0"
+is not a fault: for a search among one user's messages the planner often rightly takes another index
+than HNSW.
+Locks: none; each time it reads both message tables, some seconds for 1,000,000 messages.
+"""
 
 import sys
 import time
@@ -9,30 +19,16 @@ from retrieval import status
 from retrieval.management.arguments import number
 from retrieval.management.operator_command import OperatorCommand, discard_output
 
-HELP = """\
-Show, by table, how many messages have a vector, have none, or were set aside; the indexes; the
-model. Changes nothing.
-
-  manage.py rag_status
-  manage.py rag_status --watch                             again every 5 s, until Ctrl-C
-  manage.py rag_status --watch 60 --json >> status.jsonl   one object a line
-
-Messages that are switched off are not counted; a table without messages is at 100%. "Times used: 0"
-is not a fault: for a search among one user's messages the planner often rightly takes another index
-than HNSW.
-Locks: none; each time it reads both message tables, some seconds for 1,000,000 messages."""
 DEFAULT_INTERVAL_S = 5.0
 CLEAR_SCREEN = "\033[2J\033[H"  # erase the display, cursor home; ECMA-48
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--watch",
             nargs="?",
-            type=number(0.1, float, "seconds, 0.1 or more"),
+            type=number(float, "seconds, 0.1 or more", minimum=0.1),
             const=DEFAULT_INTERVAL_S,
             metavar="SECONDS",
             help="again every so many seconds (5)",
@@ -42,24 +38,21 @@ class Command(OperatorCommand):
         """Once, or until Ctrl-C or until the reader of the output ends: neither is a failure."""
         interval_s = options["watch"]
         if interval_s is None:
-            self._report(options)
+            self._show(options)
             return
         try:
             while True:
-                self._report(options)
+                self._show(options)
                 time.sleep(interval_s)
         except KeyboardInterrupt:
             return
         except BrokenPipeError:
             discard_output(sys.stdout)
 
-    def _report(self, options: dict[str, Any]) -> None:
+    def _show(self, options: dict[str, Any]) -> None:
         report = status.collect()
-        if options["json"]:
-            self.write_json(report)
-            return
-        text = "\n".join(status.lines(report))
+        lines = status.lines(report)
         if options["watch"]:
             clear = CLEAR_SCREEN if sys.stdout.isatty() else ""
-            text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}\n"
-        self.stdout.write(text)
+            lines = [clear + time.strftime("%H:%M:%S"), *lines, ""]
+        self.report(options, report, *lines)

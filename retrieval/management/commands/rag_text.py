@@ -1,17 +1,7 @@
-"""Show or change the language of recall by words. docs/promises.md, Commands"""
+"""Show or change the language of recall by words: a text search configuration of PostgreSQL's.
 
-from argparse import ArgumentParser
-from typing import Any
-
-from django.core.management.base import CommandError
-
-from retrieval.management.operator_command import OperatorCommand
-from retrieval.recall import search_config
-
-HELP = """\
-Show or change PostgreSQL's text search configuration by which messages are found by words: it
-defines stemming, stop words and the names of months. It is a row in the database, so every process
-uses it at once.
+It defines stemming, stop words and the names of months. It is a row in the database, so every
+process uses it at once.
 
   manage.py rag_text                current configuration, and how many messages were indexed by it
   manage.py rag_text use german     for questions and new messages from now on; then run
@@ -20,12 +10,20 @@ uses it at once.
 
 Until then an earlier message is found if both configurations reduce a word to the same stem.
 "simple" stems nothing: for several languages at once. The way back is the same command.
-Locks: two rows that only recall reads, for some milliseconds; nothing waits for them."""
+Locks: two rows that only recall reads, for some milliseconds; nothing waits for them.
+"""
+
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from retrieval.management.operator_command import OperatorCommand
+from retrieval.recall import search_config
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", nargs="?", choices=["use"], help="change it")
         parser.add_argument(
@@ -45,14 +43,8 @@ class Command(OperatorCommand):
             except search_config.UnknownText as error:
                 raise CommandError(str(error)) from error
         state = search_config.state()
-        if options["json"]:
-            self.write_json(
-                {"config": state.config, "current": state.current, "other": state.other}
-            )
-            return
-        self.stdout.write(
-            f"{state.config}: {state.current:,} messages indexed,"
-            f" {state.other:,} by another configuration"
+        counts = f"{state.current:,} messages indexed, {state.other:,} by another configuration"
+        hint = ["Run backfill_embeddings: it indexes their words again, at no cost"]
+        self.report(
+            options, asdict(state), f"{state.config}: {counts}", *(hint if state.other else [])
         )
-        if state.other:
-            self.stdout.write("Run backfill_embeddings: it indexes their words again, at no cost")

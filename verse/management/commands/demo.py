@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from chat.samples.loading import load, questions
-from retrieval.backfill import Backfill, count_pending
+from retrieval.backfill import Backfill, pending
 from retrieval.embeddings.embedding_service import model_name
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.management.progress import Progress
@@ -93,13 +93,14 @@ class Command(BaseCommand):
         run = Backfill(batch_size=BATCH_SIZE)
         for _ in run.fill_words():
             pass
-        pending = sum(count_pending(source, model=model_name()) for source in run.tables)
+        model = model_name()
+        total = sum(pending.count(source, model=model).pending for source in run.tables)
         terminal = sys.stderr if sys.stderr.isatty() else None
         with Progress(self.stderr.write, terminal=terminal) as progress:
             try:
                 for _ in run.embed():
-                    line = f"{run.embedded:,} of {pending:,} messages embedded"
-                    progress.update("Embedding", run.embedded, pending, unit="messages", line=line)
+                    line = f"{run.embedded:,} of {total:,} messages embedded"
+                    progress.update("Embedding", run.embedded, total, unit="messages", line=line)
             except EmbeddingError as error:
                 self.stderr.write(f"Not embedded: {error}")
 
