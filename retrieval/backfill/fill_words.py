@@ -1,6 +1,6 @@
-"""Gives memory's rows to messages that no trigger saw: from then on words find them.
+"""Give every message its row in message_memories: recall finds its words, and it can be embedded.
 
-Also makes rows again whose words another search configuration made.
+For messages older than memory's triggers, and after a change of the text search configuration.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from retrieval.message_tables import MessageTable
 from retrieval.sql_files import read_statement
 
 BATCH_ROWS = 500  # of a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
-FILL = read_statement(Path(__file__).with_name("fill_words.sql"))
+FILL_WORDS = read_statement(Path(__file__).with_name("fill_words.sql"))
 
 
 def fill(source: MessageTable) -> Iterator[int]:
     """Go once through the table, BATCH_ROWS a transaction; yields how many rows each step wrote.
 
-    May be stopped and run again. Raises NoMemory.
+    May be stopped and run again. Locks: FOR SHARE on the messages of a batch. Raises NoMemory.
     """
     after = 0
     while True:
@@ -34,6 +34,6 @@ def fill(source: MessageTable) -> Iterator[int]:
 
 @db.composed_once
 def _statement(source: MessageTable) -> sql.Composed:
-    return FILL.format(
+    return FILL_WORDS.format(
         has_stale_source=has_stale_source(source), vector=db.VECTOR_SCHEMA, **source.names
     )
