@@ -129,7 +129,7 @@ def test_events_give_the_whole_text_once_from_any_process_at_any_moment(
             assert events[-1][1]["assistant_message"]["content"] == TEXT
 
 
-def test_stop_from_another_process_ends_the_answer_and_the_call_within_a_second(
+def test_stop_from_another_process_ends_answer_and_call_within_a_second(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = HangAfter("I was saying")

@@ -1,4 +1,4 @@
-"""An answer while this process generates it. Any thread may read its text, or follow it as it grows."""
+"""An answer while this process generates it. Any thread may read its text, or follow it."""
 
 import asyncio
 import threading
