@@ -1,8 +1,9 @@
-"""What a backfill costs: writing vectors beside bulk_update, a million pending rows, recall while one runs.
+"""Measures a backfill: writing vectors, a million pending rows, recall while it runs.
 
-    .venv/bin/python -m benchmarks.backfill [--rows 1000000] [--only writing|million|beside]
+    .venv/bin/python -m benchmarks.backfill [--rows 1000000] [--only PART]
 
-In the scratch database of the configured server; the embedding service is the fake one, in a process of its own.
+Uses a scratch database on the configured server, and the fake embedding service in a separate
+process. Writing is compared with Django's bulk_update.
 """
 
 import argparse
@@ -40,19 +41,21 @@ from tests.support import ROOT, clean_environment
 MODEL = "text-embedding-3-small"
 USERS = 100
 FILL = """
-    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(users)s) n;
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT 'user' || n, '!', false, '', '', '', false, true, now()
+    FROM generate_series(1, %(users)s) n;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user;
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT c.user_id, c.id, 'user', 'Number ' || n{more}, now() - n * interval '1 minute'
-    FROM generate_series(1, %(rows)s) n JOIN standalone_chats c ON c.id = (SELECT min(id) FROM standalone_chats)
-        + n %% %(users)s
+    FROM generate_series(1, %(rows)s) n
+    JOIN standalone_chats c ON c.id = (SELECT min(id) FROM standalone_chats) + n %% %(users)s
     ORDER BY n;
 """
 WORDS = " || ' said of bread and dogs ' || (n * 7919 %% 1000) || ' ' || md5(n::text)"
 NARROW = """
-    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars, is_question, search_config_id)
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, search_config_id)
     SELECT id * 2, user_id, chat_id * 2, created_at, true, ARRAY[id], 10, false,
         (SELECT id FROM search_configs WHERE current) FROM standalone_chat_messages
 """
@@ -64,7 +67,7 @@ SOURCE = message_tables()[0]
 
 
 def main() -> None:
-    """Print the tables that were asked for."""
+    """Print the requested tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,7 +81,7 @@ def main() -> None:
 
 
 def writing(_options: argparse.Namespace, _url: str) -> None:
-    """Rows a second by each way, without the HNSW index and with it; recall's triggers are on."""
+    """Rows a second of each way, without and with the HNSW index. Recall's triggers are on."""
     print("| rows a second | bulk_update | store_all | times as many |")
     print("|---|---|---|---|")
     query(FILL.replace("{more}", WORDS), {"rows": 20_000, "users": USERS})
@@ -93,7 +96,7 @@ def writing(_options: argparse.Namespace, _url: str) -> None:
 
 
 def report_rates(state: str, rows: Iterator[Any], size: int) -> None:
-    """A line: both ways in turns, ROUNDS times 500 rows, the median. A first one of each is not counted."""
+    """Print a line: the median of ROUNDS times 500 rows for each way, after a warm-up round."""
     theirs, ours = [], []
     for _ in range(1 + ROUNDS):
         theirs.append(rate(list(islice(rows, 500)), size, with_bulk_update))
@@ -103,35 +106,36 @@ def report_rates(state: str, rows: Iterator[Any], size: int) -> None:
 
 
 def rate(rows: list[Any], size: int, write: Callable[[list[Any], Any], None]) -> float:
-    """Rows a second; the vectors are made before."""
+    """Rows a second, without the time to generate the vectors."""
     vectors = np.random.default_rng(1).standard_normal((len(rows), 1536), dtype=np.float32)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for at in range(0, len(rows), size):
         write(rows[at : at + size], vectors[at : at + size])
-    return len(rows) / (time.perf_counter() - began)
+    return len(rows) / (time.perf_counter() - started)
 
 
 def with_bulk_update(rows: list[Any], vectors: Any) -> None:
-    """Django's way."""
+    """Write by Django's bulk_update."""
     for row, vector in zip(rows, vectors, strict=True):
         row.embedding = vector
     StandaloneChatMessage.objects.bulk_update(rows, ["embedding"])
 
 
 def with_store_all(rows: list[Any], vectors: Any) -> None:
-    """Ours."""
+    """Write by the backfill's statement."""
     texts = [(row.pk, row.content, vector) for row, vector in zip(rows, vectors, strict=True)]
     assert storage.store_all(SOURCE, texts, model=MODEL) == len(rows)
 
 
 def million(options: argparse.Namespace, url: str) -> None:
-    """The time to find the next batch, and the command's memory."""
+    """Measure the search for the next batch, and the command's memory."""
     with triggers_off():
         query(FILL.replace("{more}", ""), {"rows": options.rows, "users": USERS})
     query(NARROW)
     query("VACUUM (ANALYZE)")
     current_model.check_model(MODEL)
-    print(f"going through them for words: {seconds(lambda: sum(fill_words.fill(SOURCE))):.1f} s")
+    words_s = seconds(lambda: sum(fill_words.fill(SOURCE)))
+    print(f"going through them for words: {words_s:.1f} s")
     print(f"counting them: {seconds(lambda: pending.count(SOURCE, model=MODEL)):.1f} s")
     print("| next batch of 100, ms: first / median / best | start | middle | end |")
     print("|---|---|---|---|")
@@ -149,39 +153,38 @@ def million(options: argparse.Namespace, url: str) -> None:
 
 
 def report_next(state: str, model_id: int | None) -> None:
-    """A line: of twenty times the first, the median and the best; on a busy machine the best tells most."""
-    ((most,),) = query("SELECT max(id) FROM standalone_chat_messages", {})
+    """Print a line: the first, median and best of twenty times.
+
+    On a busy machine the best is the most reliable.
+    """
+    ((last_id,),) = query("SELECT max(id) FROM standalone_chat_messages", {})
     cells = []
     for share in MOMENTS.values():
         find = partial(
-            pending.next_rows, SOURCE, model=model_id, after=int(most * share), limit=100
+            pending.next_rows, SOURCE, model=model_id, after=int(last_id * share), limit=100
         )
         times = [seconds(find) for _ in range(20)]
-        cells.append(
-            " / ".join(
-                f"{one * 1000:.1f}" for one in (times[0], statistics.median(times), min(times))
-            )
-        )
+        shown = (times[0], statistics.median(times), min(times))
+        cells.append(" / ".join(f"{time_s * 1000:.1f}" for time_s in shown))
     print(f"| {state} | {' | '.join(cells)} |", flush=True)
 
 
 def report_memory(url: str, service: str) -> None:
-    """The command embeds a part of the rows; the most memory that it took."""
-    began = time.perf_counter()
-    said = backfill(url, service, "--limit", "1000", "--sleep", "0")
+    """Embed some of the rows with the command, and print its peak memory."""
+    started = time.perf_counter()
+    output = backfill(url, service, "--limit", "1000", "--sleep", "0")
     used_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(
-        f"{said.splitlines()[-2]}; {time.perf_counter() - began:.0f} s, at most {used_mb:.0f} MB\n"
-    )
+    took_s = time.perf_counter() - started
+    print(f"{output.splitlines()[-2]}; {took_s:.0f} s, at most {used_mb:.0f} MB\n")
 
 
 def backfill(url: str, service: str, *arguments: str) -> str:
-    """What the command says."""
-    return end_of(begin(url, service, *arguments))
+    """The command's output."""
+    return end_of(start(url, service, *arguments))
 
 
-def begin(url: str, service: str, *arguments: str) -> "subprocess.Popen[str]":
-    """The command in a process of its own."""
+def start(url: str, service: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the command in a separate process."""
     values = {
         "DATABASE_URL": url,
         "SECRET_KEY": "benchmark",
@@ -195,12 +198,12 @@ def begin(url: str, service: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def end_of(process: "subprocess.Popen[str]") -> str:
-    """What it said."""
+    """The process's output."""
     return process.communicate()[0]
 
 
 def beside(_options: argparse.Namespace, url: str) -> None:
-    """The time of a recall by words and meaning, with a throttled backfill beside it and without, in turns."""
+    """Measure recall by words and meaning, alternately with and without a throttled backfill."""
     query(FILL.replace("{more}", WORDS), {"rows": 30_000, "users": USERS})
     settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "sk-none", "http://127.0.0.1:9/v1"
     current_model.check_model(MODEL)
@@ -211,7 +214,7 @@ def beside(_options: argparse.Namespace, url: str) -> None:
     with model() as service:
         for _ in range(3):
             times["without"] += searches()
-            process = begin(url, service, "--batch-size", "50", "--sleep", "1")
+            process = start(url, service, "--batch-size", "50", "--sleep", "1")
             assert process.stdout is not None
             next(line for line in process.stdout if "batch 1" in line)
             drain = threading.Thread(target=process.stdout.read)
@@ -228,7 +231,7 @@ def beside(_options: argparse.Namespace, url: str) -> None:
 
 
 def searches() -> list[float]:
-    """Seconds of each of QUESTIONS recalls, ten a second."""
+    """The seconds of QUESTIONS recalls, at ten a second."""
     numbers = np.random.default_rng(1)
     taken = []
     for number in range(QUESTIONS):
@@ -239,7 +242,7 @@ def searches() -> list[float]:
 
 
 def ask(number: int, vector: Any) -> None:
-    """A recall by words and meaning."""
+    """Recall by words and meaning."""
     user = 1 + number % USERS
     candidates.recall(
         f"bread and dogs {number}", candidates.Scope(user), embedding=vector, model=MODEL
@@ -247,22 +250,22 @@ def ask(number: int, vector: Any) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
+    """The duration of the work."""
+    started = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 @contextlib.contextmanager
 def triggers_off() -> Iterator[None]:
-    """Rows as they were before recall."""
+    """Disable recall's triggers, as for rows from before it was installed."""
     query("ALTER TABLE standalone_chat_messages DISABLE TRIGGER USER", {})
     yield
     query("ALTER TABLE standalone_chat_messages ENABLE TRIGGER USER", {})
 
 
 def query(sql: str, params: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    """The statement's rows."""
+    """Run a statement. Returns its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []

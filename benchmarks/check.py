@@ -1,10 +1,10 @@
-"""Is anything worse than when its ratios were committed? A small run, beside benchmarks/results/check.json.
+"""Compares a small run with the committed ratios of benchmarks/results/check.json.
 
     .venv/bin/python -m benchmarks.check [--write] [--tolerance 1.5]
 
-Compared are ratios of processor times of one run, which hold on a busy or another machine, and what is found. Exit 1
-where a ratio has grown by more than the tolerance, or less is found than before, by a hundredth; each is named. Some
-three minutes.
+Compares ratios of processor times within the run, which are similar on a busy or another machine,
+and the share of messages found. Exit code 1 if a ratio grew by more than the tolerance, or a share
+fell by more than 0.01; each is named. Takes about three minutes.
 """
 
 import argparse
@@ -21,16 +21,16 @@ django.setup()
 from benchmarks import growth, recall, results, search
 
 COMMITTED = results.FOLDER / "check.json"
-TOLERANCE = 1.5  # the same ratios in two runs, on a machine with other work, differed by up to 1.35
-LESS_FOUND = 0.01
+TOLERANCE = 1.5  # the ratios of two runs on a busy machine differed by up to 1.35
+MAX_LOSS = 0.01  # of the share that is found
 
 
 def main() -> None:
-    """Compare, or write what later runs are compared with."""
+    """Compare this run with the committed ratios, or commit this run's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help="commit to the ratios of this run")
+    parser.add_argument("--write", action="store_true", help="write the ratios of this run")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
     options = parser.parse_args()
     ratios = {name: ratio for name, ratio in measure().items() if is_compared(name)}
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure() -> dict[str, float]:
-    """All ratios of three small runs."""
+    """The ratios of three small runs."""
     runs: list[dict[str, Any]] = [
         recall.run(30_000, 25, hnsw=False, others=False),
         growth.run([5_000], 25, hnsw_rows=0),
@@ -54,18 +54,18 @@ def measure() -> dict[str, float]:
 
 
 def is_compared(name: str) -> bool:
-    """Wall times and differences in milliseconds say too much about the machine."""
+    """Whether a ratio is compared. Wall times depend too much on the machine."""
     return name.endswith(", CPU") or ": found" in name or ": short" in name
 
 
 def compare(committed: dict[str, float], ratios: dict[str, float], tolerance: float) -> list[str]:
-    """A line for each ratio that is worse, or that the run does not have."""
+    """A line for each ratio that is worse or missing."""
     worse = []
     for name, before in committed.items():
         now = ratios.get(name)
         if now is None:
             worse.append(f"{name}: {before} before, not measured now")
-        elif now < before - LESS_FOUND if ": found" in name else now > before * tolerance:
+        elif now < before - MAX_LOSS if ": found" in name else now > before * tolerance:
             worse.append(f"{name}: {before} before, {now} now")
     return worse
 

@@ -1,10 +1,11 @@
-"""Fill first and build the HNSW index then, or fill with the index in place; and what m and ef_construction do.
+"""Compares filling before and after building the HNSW index, and HNSW parameters.
 
     .venv/bin/python -m benchmarks.index_build [--rows 20000] [--filled 4000]
 
-First table: the same rows stored by the backfill's own statement, with the index in place and without, where it is
-built afterwards by ``rag_index create hnsw``. Second table: ``rag_index rebuild`` with several shapes, and the share
-of the ten nearest rows that a search in the index finds. The vectors have 1,536 numbers around 50 centres.
+First table: the same rows stored by the backfill's statement with the index in place, and without
+it and built afterwards like ``rag_index create hnsw``. Second table: ``rag_index rebuild`` with
+several parameters, and the share of the ten nearest rows that an index search finds. The vectors
+have 1,536 numbers and lie around 50 centres.
 """
 
 import argparse
@@ -37,13 +38,10 @@ SHAPES = [
     HnswOptions(32, 64),
     HnswOptions(32, 128),
 ]
-MEMORY = "1GB"  # of maintenance_work_mem, in which the graph fits; by PostgreSQL's own 64 MB there is a row too
-SMALL_MEMORY = "64MB"
+MEMORY = "1GB"  # maintenance_work_mem; the graph fits
+SMALL_MEMORY = "64MB"  # PostgreSQL's default
 QUESTIONS, NEAREST = 100, 10
-CENTRES, DIRECTIONS = (
-    50,
-    256,
-)  # of the vectors: each lies near a centre, and spreads in some directions only
+CENTRES, DIRECTIONS = 50, 256  # each vector lies near a centre and varies in some directions only
 ROWS = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT user_id, id, 'user', 'Row ' || n, now() FROM standalone_chats, generate_series(1, %s) n
@@ -56,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=20_000, help="of the second table")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of the second table")
     parser.add_argument("--filled", type=int, default=4_000, help="rows of the first table")
     options = parser.parse_args()
     with scratch_database():
@@ -66,18 +64,18 @@ def main() -> None:
 
 
 def vectors_of(count: int) -> NDArray[np.float32]:
-    """Of length 1; shape (count, 1536)."""
+    """Unit vectors, shape (count, 1536)."""
     luck = np.random.default_rng(1)
     directions = luck.standard_normal((DIRECTIONS, 1536), dtype=np.float32)
     centres = luck.standard_normal((CENTRES, DIRECTIONS), dtype=np.float32)
     spread = luck.standard_normal((count, DIRECTIONS), dtype=np.float32)
-    found = (centres[luck.integers(CENTRES, size=count)] + 0.7 * spread) @ directions
-    found += luck.standard_normal((count, 1536), dtype=np.float32)
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+    vectors = (centres[luck.integers(CENTRES, size=count)] + 0.7 * spread) @ directions
+    vectors += luck.standard_normal((count, 1536), dtype=np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def compare_fills(vectors: NDArray[np.float32]) -> None:
-    """The first table."""
+    """Print the first table."""
     print(f"| {len(vectors):,} rows | fill s | rows/s | build s | end to end s |")
     print("|---|---|---|---|---|")
     totals = []
@@ -98,20 +96,20 @@ def compare_fills(vectors: NDArray[np.float32]) -> None:
 
 
 def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32]) -> None:
-    """The second table."""
+    """Print the second table."""
     rebuild.drop(target())
     ids = make_rows(len(vectors))
     fill(ids, vectors)
-    right = [{ids[place] for place in np.argsort(-(vectors @ one))[:NEAREST]} for one in questions]
-    print(
-        f"| {len(vectors):,} rows, m | ef_construction | memory | build s | MB | recall@10 | search ms |"
-    )
+    nearest = [np.argsort(-(vectors @ question))[:NEAREST] for question in questions]
+    right = [{ids[place] for place in places} for places in nearest]
+    columns = "m | ef_construction | memory | build s | MB | recall@10 | search ms"
+    print(f"| {len(vectors):,} rows, {columns} |")
     print("|---|---|---|---|---|---|---|")
-    for shape, memory in [*((one, MEMORY) for one in SHAPES), (HnswOptions(), SMALL_MEMORY)]:
+    for shape, memory in [*((each, MEMORY) for each in SHAPES), (HnswOptions(), SMALL_MEMORY)]:
         run_sql(f"SET maintenance_work_mem = '{memory}'")
-        began = time.perf_counter()
+        started = time.perf_counter()
         rebuild.rebuild(target(), shape)
-        build_s = time.perf_counter() - began
+        build_s = time.perf_counter() - started
         recall, search_ms = search(questions, right)
         size = target().size_bytes / 1e6
         cells = [f"{build_s:.1f}", f"{size:.0f}", f"{recall:.3f}", f"{search_ms:.1f}"]
@@ -121,12 +119,13 @@ def compare_shapes(vectors: NDArray[np.float32], questions: NDArray[np.float32])
 
 
 def make_rows(count: int) -> list[int]:
-    """So many messages and no others, without vectors; their ids."""
+    """Replace all messages by ``count`` messages without vectors. Returns their ids."""
     run_sql("TRUNCATE auth_user CASCADE; TRUNCATE message_memories, embedding_models")
     runtime.reset()
     run_sql(
-        "INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, is_staff, is_active, "
-        "date_joined) VALUES ('index', '!', false, '', '', '', false, true, now()); "
+        "INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email, "
+        "is_staff, is_active, date_joined) "
+        "VALUES ('index', '!', false, '', '', '', false, true, now()); "
         "INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user"
     )
     current_model.check_model(MODEL)
@@ -137,16 +136,16 @@ def make_rows(count: int) -> list[int]:
 
 
 def fill(ids: list[int], vectors: NDArray[np.float32]) -> float:
-    """Seconds to store the vectors as the backfill does, in batches of 100."""
+    """Seconds to store the vectors like the backfill, in batches of 100."""
     rows = [
         (pk, f"Row {number}", vector)
         for number, (pk, vector) in enumerate(zip(ids, vectors, strict=True), 1)
     ]
-    began = time.perf_counter()
+    started = time.perf_counter()
     stored = sum(
         storage.store_all(message_tables()[0], batch, model=MODEL) for batch in batches(rows)
     )
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     assert stored == len(rows)
     return seconds
 
@@ -154,39 +153,42 @@ def fill(ids: list[int], vectors: NDArray[np.float32]) -> float:
 def batches(
     rows: list[tuple[int, str, NDArray[np.float32]]],
 ) -> Iterator[list[tuple[int, str, NDArray[np.float32]]]]:
-    """Of a hundred."""
+    """Batches of 100 rows."""
     for start in range(0, len(rows), 100):
         yield rows[start : start + 100]
 
 
 def timed_create() -> float:
     """Seconds to build the index."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     rebuild.create(target(), HnswOptions())
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def search(questions: NDArray[np.float32], right: list[set[int]]) -> tuple[float, float]:
-    """The share of the nearest that the index finds, with pgvector's own ef_search of 40; the median time."""
-    times, found = [], 0
+    """The share of the nearest rows that the index finds, and the median time in ms.
+
+    With pgvector's default ef_search of 40.
+    """
+    times, hits = [], 0
     run_sql("SET enable_seqscan = off")
     for question, nearest in zip(questions, right, strict=True):
         with connection.cursor() as cursor:
-            began = time.perf_counter()
+            started = time.perf_counter()
             cursor.execute(SEARCH, [str(question.tolist()), NEAREST])
-            found += len(nearest & {pk for (pk,) in cursor.fetchall()})
-            times.append((time.perf_counter() - began) * 1000)
+            hits += len(nearest & {pk for (pk,) in cursor.fetchall()})
+            times.append((time.perf_counter() - started) * 1000)
     run_sql("RESET enable_seqscan")
-    return found / (len(questions) * NEAREST), statistics.median(times)
+    return hits / (len(questions) * NEAREST), statistics.median(times)
 
 
 def target() -> IndexState:
-    """The index of standalone chats."""
+    """The HNSW index of standalone chats."""
     return read_states("standalone_chat_messages")[0]
 
 
 def run_sql(statements: str) -> None:
-    """Statements without parameters."""
+    """Run statements without parameters."""
     with connection.cursor() as cursor:
         cursor.execute(statements)
 

@@ -1,14 +1,16 @@
-"""Load on the real server: many streams at once beside a bare streaming endpoint, and memory over many turns.
+"""Measures many streams at once on the real server, and its memory over many turns.
 
     .venv/bin/python -m benchmarks.load [--streams 100] [--rounds 3] [--turns 20000]
 
-Everything runs on this machine's loopback: the fake model (its own process), the server (two workers), the client.
-Times to the first token are from the request's sending; the fake model gives its first token at once.
+Streams are compared with a bare streaming endpoint. Everything runs on this machine: the fake model
+in its own process, the server with two workers, and the client. Times to the first token start when
+the request is sent; the fake model sends its first token at once.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -62,17 +64,15 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--streams", type=int, default=100, help="streams at once")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="streams of each user, one after the other"
-    )
-    parser.add_argument("--burst", action="store_true", help="all users begin in the same instant")
+    parser.add_argument("--rounds", type=int, default=5, help="consecutive streams of each user")
+    parser.add_argument("--burst", action="store_true", help="all users start at once")
     parser.add_argument("--turns", type=int, default=20_000, help="turns of the memory run")
     return parser.parse_args()
 
 
 @contextlib.contextmanager
 def model(*options: str) -> Iterator[str]:
-    """The fake model in a process of its own; its base URL."""
+    """Run the fake model in a separate process. Yields its base URL."""
     port = free_port()
     command = [sys.executable, "-m", "fake_openai", "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -86,7 +86,7 @@ def model(*options: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def scratch_database() -> Iterator[str]:
-    """A database of its own on the configured server, migrated; its URL."""
+    """A separate, migrated database on the configured server. Yields its URL."""
     connection.settings_dict["NAME"] = "postgres"
     with psycopg.connect(database_url(connection), autocommit=True) as server:
         server.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
@@ -100,7 +100,7 @@ def scratch_database() -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(database: str, url: str, **environment: str) -> Iterator[Server]:
-    """Two workers, no limits."""
+    """Run a server with two workers and without limits."""
     limits = {"THROTTLE_MESSAGES": "off", "STREAMS_PER_USER": "1000", "WEB_CONCURRENCY": "2"}
     server = Server({"DATABASE_URL": database, "LLM_BASE_URL": url} | limits | environment)
     try:
@@ -110,33 +110,33 @@ def serving(database: str, url: str, **environment: str) -> Iterator[Server]:
 
 
 def chats(count: int) -> list[tuple[dict[str, str], str]]:
-    """Headers and the address of a chat for each of so many users."""
-    made = []
+    """Headers and a chat's URL for each of ``count`` users."""
+    addresses = []
     for number in range(count):
         user, _ = User.objects.get_or_create(username=f"load{number}")
         address = f"/api/chats/{StandaloneChat.objects.create(user=user).pk}/messages/"
-        made.append(({"Authorization": f"Token {create_token(user)[1]}"}, address))
+        addresses.append(({"Authorization": f"Token {create_token(user)[1]}"}, address))
     connection.close()
-    return made
+    return addresses
 
 
 async def streams(server: Server, options: argparse.Namespace) -> list[float | None]:
-    """Seconds to the first token of each stream, None for one that failed."""
+    """Seconds to the first token of each stream, or None if it failed."""
     users = await asyncio.to_thread(chats, options.streams)
 
     async def listen(number: int) -> list[float | None]:
-        # Users come one after the other within the 2 s that a stream takes, then each goes on at once.
+        # Users start one after the other within 2 s, the duration of a stream; then each goes on.
         await asyncio.sleep(0 if options.burst else number * 2 / options.streams)
         return [await stream(server.port, *users[number]) for _ in range(options.rounds)]
 
     times = await asyncio.gather(*(listen(number) for number in range(options.streams)))
-    return [one for of_user in times for one in of_user]
+    return list(itertools.chain.from_iterable(times))
 
 
 async def stream(port: int, headers: dict[str, str], address: str) -> float | None:
-    """Seconds to the first token; None where the stream did not end with ``done``.
+    """Seconds to the first token, or None if the stream did not end with ``done``.
 
-    Bare sockets: an HTTP library here would take as much of the two cores as a worker does.
+    Uses bare sockets: an HTTP library would use as much processor time as a worker.
     """
     body = b'{"content": "Hello"}'
     lines = [
@@ -149,12 +149,12 @@ async def stream(port: int, headers: dict[str, str], address: str) -> float | No
     head = "\r\n".join(
         [*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     ).encode()
-    began = time.monotonic()
+    started = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(head + body)
         await reader.readuntil(b"event: delta")
-        first = time.monotonic() - began
+        first = time.monotonic() - started
         rest = await reader.read(-1)
     except asyncio.IncompleteReadError:
         return None
@@ -164,7 +164,7 @@ async def stream(port: int, headers: dict[str, str], address: str) -> float | No
 
 
 async def turns(server: Server, count: int) -> list[tuple[int, float]]:
-    """Megabytes of the workers after each tenth of the turns."""
+    """Memory of the workers in MB after each tenth of the turns."""
     users = await asyncio.to_thread(chats, TURNS_AT_ONCE)
     sizes: list[tuple[int, float]] = []
     async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -180,7 +180,7 @@ async def turns(server: Server, count: int) -> list[tuple[int, float]]:
 async def talk(
     client: httpx2.AsyncClient, headers: dict[str, str], address: str, count: int
 ) -> None:
-    """So many turns, one after the other. Raises where one fails."""
+    """Send ``count`` turns one after the other. Raises if a turn fails."""
     for _ in range(count):
         response = await client.post(address, json={"content": "Hello"}, headers=headers)
         response.raise_for_status()
@@ -188,32 +188,34 @@ async def talk(
 
 def workers_mb(server: Server) -> float:
     """Resident memory of all workers."""
-    children = (
-        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    )
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children)
+    statm = (Path(f"/proc/{pid}/statm").read_text().split() for pid in workers_of(server))
+    pages = sum(int(fields[1]) for fields in statm)
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def workers_cpu_s(server: Server) -> float:
     """Processor time of all workers since their start."""
-    children = (
-        Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    )
-    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in children]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in workers_of(server)]
+    fields = [stat.rsplit(")", 1)[1].split() for stat in stats]
+    ticks = sum(int(values[11]) + int(values[12]) for values in fields)  # utime, stime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def workers_of(server: Server) -> list[int]:
+    """The process numbers of the workers."""
+    pid = server.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def report_head() -> None:
-    """First token, milliseconds; the workers' processor time for each stream, their start included."""
-    print(
-        "| | streams | failed | first token p50 ms | p95 ms | CPU ms a stream |\n|---|---|---|---|---|---|"
-    )
+    """Print the table's head. The processor time includes the workers' start."""
+    print("| | streams | failed | first token p50 ms | p95 ms | CPU ms a stream |")
+    print("|---|---|---|---|---|---|")
 
 
 def report_streams(name: str, server: Server, times: list[float | None]) -> None:
-    """A line of the table, while the server still runs."""
-    cuts = statistics.quantiles([one for one in times if one is not None], n=20)
+    """Print a line of the table, while the server runs."""
+    cuts = statistics.quantiles([time_s for time_s in times if time_s is not None], n=20)
     middle, high, cpu = cuts[9] * 1000, cuts[18] * 1000, workers_cpu_s(server) / len(times) * 1000
     failed = times.count(None)
     print(
@@ -222,13 +224,12 @@ def report_streams(name: str, server: Server, times: list[float | None]) -> None
 
 
 def report_memory(sizes: list[tuple[int, float]], count: int) -> None:
-    """Megabytes by turns, and the growth after the first tenth, which fills caches and pools."""
+    """Print the memory by turns, and its growth after caches and pools are full."""
     print("\n| turns | workers MB |\n|---|---|")
     for done, size in sizes:
         print(f"| {done:,} | {size:.1f} |")
-    print(
-        f"\nGrowth from {count // 10:,} to {count:,} turns: {(sizes[-1][1] / sizes[1][1] - 1) * 100:.1f} %"
-    )
+    growth = (sizes[-1][1] / sizes[1][1] - 1) * 100
+    print(f"\nGrowth from {count // 10:,} to {count:,} turns: {growth:.1f} %")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a worker weighs that has no model of its own: EMBEDDINGS=openai, before its first turn and after many.
+"""Measures the memory of a worker without a bundled model, before and after many turns.
 
     .venv/bin/python -m benchmarks.memory [--turns 200] [--workers 2]
 
-Resident memory (RSS) counts what is shared with other processes in each of them, proportional (PSS) its share of it,
-unique (USS) nothing of it. Figures are of the heaviest worker.
+Memory that is shared with other processes counts fully in resident memory (RSS), in part in
+proportional memory (PSS), and not in unique memory (USS). The figures are of the largest worker.
 """
 
 import argparse
@@ -17,15 +17,13 @@ django.setup()
 
 from django.conf import settings
 
-from benchmarks.load import scratch_database, serving
+from benchmarks.load import scratch_database, serving, workers_of
 from benchmarks.turn import remember
 from fake_openai import Answer, FakeOpenAI
 from tests.support import Server
 
 MESSAGES = 200
-ONE_WORKER_TURNS = (
-    20  # a client's connection leads to one worker: a new client for each so many turns
-)
+TURNS_PER_CLIENT = 20  # a client's connection goes to one worker, so clients are replaced
 
 
 def main() -> None:
@@ -49,25 +47,19 @@ def main() -> None:
 
 
 def talk(server: Server, token: str, turns: int) -> None:
-    """So many turns, one after the other, spread over the workers. Raises where one fails."""
+    """Send turns one after the other, spread over the workers. Raises if a turn fails."""
     for number in range(turns):
-        if number % ONE_WORKER_TURNS == 0:
+        if number % TURNS_PER_CLIENT == 0:
             client = server.client(token)
             chat = client.post("/api/chats/", json={}).json()["id"]
-        said = {"content": f"What did I say about the garden, number {number}?"}
-        client.post(f"/api/chats/{chat}/messages/", json=said).raise_for_status()
+        body = {"content": f"What did I say about the garden, number {number}?"}
+        client.post(f"/api/chats/{chat}/messages/", json=body).raise_for_status()
 
 
 def report(name: str, server: Server) -> None:
-    """A line of the table, while the server runs."""
-    sizes = max(weigh(pid) for pid in workers(server))
+    """Print a line of the table, while the server runs."""
+    sizes = max(weigh(pid) for pid in workers_of(server))
     print(f"| {name} | {' | '.join(f'{size:.0f}' for size in sizes)} |", flush=True)
-
-
-def workers(server: Server) -> list[int]:
-    """The processes of gunicorn's workers."""
-    pid = server.process.pid
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def weigh(pid: int) -> tuple[float, float, float]:

@@ -1,12 +1,12 @@
-"""People who have said much: the data of benchmarks/recall.py, growth.py and search.py, and of the peers' processes.
+"""Users with many messages: the data of the benchmarks recall, growth, search, and of the peers.
 
-Vectors of 1,536 numbers are made from 64 hidden ones, in 400 topics with noise, so that neighbours mean something and
-are as hard to tell apart as those of texts (cosine of unrelated pairs 0 to 0.3, of the nearest 0.6 to 0.9). Words
-follow Zipf's law; the commonest are English stop words, as in texts, which recall's words leave out. The same seed
-gives the same data.
+Vectors of 1,536 numbers are generated from 64 hidden ones, in 400 topics with noise, so that
+neighbours are as hard to distinguish as those of texts (cosine of unrelated pairs 0 to 0.3, of the
+nearest 0.6 to 0.9). Words follow Zipf's law; as in texts, the most common are English stop words,
+which recall ignores. The same seed gives the same data.
 
-A folder holds it: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``texts.txt`` (a line each). Processes with
-other libraries read it as it is.
+The data is in a folder: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``texts.txt`` (a line
+for each row). Processes with other libraries read it too.
 """
 
 import time
@@ -21,35 +21,41 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
-SIZES = (20, 200, 700, 2_000, 20_000)  # messages of the users that are asked about: users 1, 2, …
-OTHERS = 120  # messages of everybody else, about
+SIZES = (20, 200, 700, 2_000, 20_000)  # messages of users 1, 2, …, whose recall is measured
+OTHERS = 120  # messages of each other user
 DIMENSIONS, HIDDEN, TOPICS, NOISE = 1536, 64, 400, 0.55
 VOCABULARY = 30_000
 STOP_WORDS = """
-    the of and to a in is you that it he was for on are as with his they i at be this have from or had by but what
-    some we can out other were all there when up your how an each she which do their if will about then them so
-    these her him has more no my than who did down me myself our ours ourselves yours yourself yourselves himself
-    hers herself its itself theirs themselves whom those am been being having does doing because until while against
-    between into through during before after above below off over under again further once here where why any both
-    few most such nor not only own same too very s t just don should now
+    the of and to a in is you that it he was for on are as with his they i at be this have from
+    or had by but what some we can out other were all there when up your how an each she which
+    do their if will about then them so these her him has more no my than who did down me myself
+    our ours ourselves yours yourself yourselves himself hers herself its itself theirs
+    themselves whom those am been being having does doing because until while against between
+    into through during before after above below off over under again further once here where
+    why any both few most such nor not only own same too very s t just don should now
 """.split()  # noqa: SIM905
-CHUNK = 2_000  # rows that go into one table before it is the other's turn
+CHUNK = 2_000  # rows are inserted into the two tables in turn, this many at a time
 TABLES = (("standalone_chat_messages", "chat_id"), ("chat_messages", "passage_id"))
 ACCOUNTS = """
-    INSERT INTO auth_user (id, username, password, is_superuser, first_name, last_name, email, is_staff, is_active,
-        date_joined)
-    SELECT n, 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, %(n)s) n;
+    INSERT INTO auth_user (id, username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT n, 'user' || n, '!', false, '', '', '', false, true, now()
+    FROM generate_series(1, %(n)s) n;
     INSERT INTO standalone_chats (user_id) SELECT id FROM auth_user ORDER BY id;
-    INSERT INTO passages (user_id, reference, text) SELECT id, 'Tobit 6', '' FROM auth_user ORDER BY id;
+    INSERT INTO passages (user_id, reference, text)
+    SELECT id, 'Tobit 6', '' FROM auth_user ORDER BY id;
     INSERT INTO embedding_models (name, current) VALUES ('model', true);
 """
 VISIBLE = "SELECT relpages, relallvisible FROM pg_class WHERE oid = 'message_memories'::regclass"
 TRIES = 24  # vacuums, 5 s apart
-COPY = "COPY {table} (user_id, {parent}, role, content, created_at, embedding) FROM STDIN (FORMAT BINARY)"
+COPY = """
+    COPY {table} (user_id, {parent}, role, content, created_at, embedding)
+    FROM STDIN (FORMAT BINARY)
+"""
 
 
 class World:
-    """What vectors and words are drawn from."""
+    """A random source of vectors and texts."""
 
     def __init__(self, seed: int = 1) -> None:
         self.luck = np.random.default_rng(seed)
@@ -62,30 +68,28 @@ class World:
         self._zipf /= self._zipf.sum()
 
     def vectors(self, count: int) -> NDArray[np.float32]:
-        """So many, of length 1; shape (count, 1536)."""
+        """Unit vectors, shape (count, 1536)."""
         hidden = self._topics[self.luck.integers(TOPICS, size=count)]
         return self.near(hidden @ self._out)
 
     def near(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Neighbours of the vectors, as a question is one of a message."""
+        """Unit vectors similar to the given ones, like a question and its message."""
         noise = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self._out
-        length = np.linalg.norm(vectors, axis=1, keepdims=True) / np.linalg.norm(
-            noise, axis=1, keepdims=True
-        )
-        found: NDArray[np.float32] = vectors + NOISE * noise * length
-        found /= np.linalg.norm(found, axis=1, keepdims=True)
-        return found
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        length /= np.linalg.norm(noise, axis=1, keepdims=True)
+        similar: NDArray[np.float32] = vectors + NOISE * noise * length
+        similar /= np.linalg.norm(similar, axis=1, keepdims=True)
+        return similar
 
-    def texts(self, count: int, *, least: int = 5, most: int = 40) -> list[str]:
-        """So many, of 5 to 40 words."""
-        lengths = self.luck.integers(least, most + 1, size=count)
+    def texts(self, count: int, *, min_words: int = 5, max_words: int = 40) -> list[str]:
+        lengths = self.luck.integers(min_words, max_words + 1, size=count)
         drawn = iter(self.luck.choice(self._words, size=int(lengths.sum()), p=self._zipf))
         return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
 
 @dataclass(frozen=True)
 class People:
-    """What everybody has said, row by row; vectors stay on the disk until they are read."""
+    """All messages, row by row. Vectors are read from the disk when they are used."""
 
     folder: Path
     vectors: NDArray[np.float32]
@@ -93,7 +97,7 @@ class People:
     texts: list[str]
 
     def of(self, user: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The references of the user's messages, and their vectors in memory: shape (n, 1536)."""
+        """A user's packed message ids, and the vectors: shape (n, 1536)."""
         rows = np.flatnonzero(self.users == user)
         return np.array([reference(int(row)) for row in rows]), np.array(self.vectors[rows])
 
@@ -101,7 +105,10 @@ class People:
 def write(
     folder: Path, rows: int, world: World, *, sizes: tuple[int, ...] = SIZES, within: int = 0
 ) -> People:
-    """Draw so many rows into the folder; those of the users asked about are ``within`` the first (0: anywhere)."""
+    """Write ``rows`` random rows into the folder.
+
+    The rows of the measured users are among the first ``within`` (0: anywhere).
+    """
     users = owners(rows, sizes, within or rows)
     vectors = np.lib.format.open_memmap(
         folder / "vectors.npy", "w+", np.float32, (len(users), DIMENSIONS)
@@ -118,34 +125,32 @@ def write(
 
 
 def owners(rows: int, sizes: tuple[int, ...], within: int) -> NDArray[np.int64]:
-    """Whose each message is: users 1, 2, … have ``sizes`` messages, the others OTHERS each; mixed."""
-    asked = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
-    others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(asked), 0))]
+    """The user of each row, shuffled: users 1, 2, … have ``sizes`` messages, others OTHERS."""
+    measured = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
+    others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(measured), 0))]
     luck = np.random.default_rng(2)
-    first, later = (
-        np.array(asked + others[: within - len(asked)]),
-        np.array(others[within - len(asked) :]),
-    )
+    first = np.array(measured + others[: within - len(measured)])
+    later = np.array(others[within - len(measured) :])
     luck.shuffle(first)
     luck.shuffle(later)
     return np.concatenate([first, later]).astype(np.int64)
 
 
 def reference(row: int) -> int:
-    """The number by which recall names the message of this row, as ``fill`` puts it into empty tables."""
+    """The packed message id of this row after ``fill`` into empty tables."""
     turn, place = divmod(row, CHUNK)
     return (turn // len(TABLES) * CHUNK + place + 1) * 2 + turn % len(TABLES)
 
 
 def sign_up(database: psycopg.Connection[Any], people: People) -> None:
-    """Accounts, each with a conversation of either kind; the embedding model's name is ``model``."""
+    """Create users, each with a chat and a passage; the embedding model is named ``model``."""
     psycopg.ClientCursor(database).execute(ACCOUNTS, {"n": int(people.users.max())})
     register_vector(database)
     database.commit()
 
 
 def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None:
-    """Put them into both tables in turn, embeddings included, after ``sign_up``; recall's triggers do the rest."""
+    """Insert rows with embeddings into both tables in turn, after ``sign_up``."""
     for start in range(rows.start, rows.stop, CHUNK):
         table, parent = TABLES[start // CHUNK % len(TABLES)]
         with (
@@ -161,10 +166,10 @@ def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None
 
 
 def settle(database: psycopg.Connection[Any]) -> None:
-    """As the server is some minutes after an import: statistics made, and pages known to be visible to all.
+    """Vacuum until statistics and visibility are as some minutes after an import.
 
-    A vacuum marks no page while another process, an analyze of the server's own perhaps, may still need an older row;
-    recall reads its index alone only where pages are marked.
+    A vacuum does not mark pages that another process, such as autovacuum's analyze, may still need.
+    Recall's index-only scan works only on marked pages.
     """
     for _ in range(TRIES):
         database.execute("VACUUM ANALYZE")
@@ -176,7 +181,7 @@ def settle(database: psycopg.Connection[Any]) -> None:
 
 
 def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:
-    began = datetime(2024, 1, 1, tzinfo=UTC)
+    start = datetime(2024, 1, 1, tzinfo=UTC)
     for row in rows:
         user, role = int(people.users[row]), "user" if row % 2 else "assistant"
         yield (
@@ -184,6 +189,6 @@ def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:
             user,
             role,
             people.texts[row],
-            began + timedelta(minutes=row),
+            start + timedelta(minutes=row),
             people.vectors[row],
         )

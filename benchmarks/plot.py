@@ -1,4 +1,4 @@
-"""docs/images/recall.svg: time by a user's messages, and what is found, from benchmarks/results/recall.json.
+"""Draws docs/images/recall.svg from benchmarks/results/recall.json: recall's time and quality.
 
 .venv/bin/python -m benchmarks.plot
 """
@@ -27,16 +27,17 @@ Figures = dict[str, dict[str, dict[str, float]]]
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the image."""
     figures: Figures = json.loads((FOLDER / "recall.json").read_text())["figures"]
     TARGET.write_text(picture(figures))
 
 
 def picture(figures: Figures) -> str:
-    """Two panels side by side and their key."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
+    """The SVG: two panels and their key."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
     parts = [
-        f'{head} font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'{head} font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         *panel(figures, 0, "p50_ms", "p50, ms", [1, 10, 100, 1000]),
         *panel(figures, 1, "found", "found of the five nearest", [0, 0.25, 0.5, 0.75, 1]),
         *key(figures),
@@ -48,32 +49,35 @@ def picture(figures: Figures) -> str:
 def panel(
     figures: Figures, number: int, name: str, title: str, marks: list[float]
 ) -> Iterable[str]:
-    """Axes, and a line for each way."""
+    """The axes, and a line for each way."""
     left = LEFT + number * (PANEL + GAP)
-    yield f'<text x="{left}" y="{TOP - 16}" font-weight="bold">{title}, by the user\'s messages</text>'
+    heading = f"{title}, by the user's messages"
+    yield f'<text x="{left}" y="{TOP - 16}" font-weight="bold">{heading}</text>'
     for mark in marks:
         y = height_of(mark, name)
         yield f'<line x1="{left}" x2="{left + PANEL}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>'
         yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
     for size in figures:
         x = left + across(figures, size)
-        yield f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{int(size):,}</text>'
+        y = HEIGHT - BOTTOM + 18
+        yield f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{int(size):,}</text>'
     for way, colour in shown(figures).items():
         points = [
             f"{left + across(figures, size):.1f},{height_of(ways[way][name], name):.1f}"
             for size, ways in figures.items()
         ]
-        yield f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        line = f'fill="none" stroke="{colour}" stroke-width="2"'
+        yield f'<polyline points="{" ".join(points)}" {line}/>'
 
 
 def across(figures: Figures, size: str) -> float:
-    """Sizes by their logarithm."""
+    """The x coordinate of a size, logarithmic."""
     first, last = (math.log(int(list(figures)[place])) for place in (0, -1))
     return PANEL * (math.log(int(size)) - first) / (last - first)
 
 
 def height_of(value: float, name: str) -> float:
-    """Milliseconds by their logarithm, shares as they are."""
+    """The y coordinate: logarithmic for milliseconds, linear for shares."""
     share = value
     if name.endswith("ms"):
         share = (math.log10(max(value, 1)) - DECADES[0]) / (DECADES[1] - DECADES[0])
@@ -81,13 +85,13 @@ def height_of(value: float, name: str) -> float:
 
 
 def shown(figures: Figures) -> dict[str, str]:
-    """Colours of the ways that this run has."""
+    """The colours of the ways in this run."""
     (ways, *_) = figures.values()
     return {way: colour for way, colour in COLOURS.items() if way in ways}
 
 
 def key(figures: Figures) -> Iterable[str]:
-    """Names of the colours."""
+    """The key: the name of each colour."""
     for number, (way, colour) in enumerate(shown(figures).items()):
         x, y = LEFT + number % 3 * 270, HEIGHT - 42 + number // 3 * 22
         yield f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'

@@ -1,10 +1,11 @@
-"""How often recall finds the messages that answer a question: questions with known evidence, over the HTTP API.
+"""Measures how often recall finds the messages that answer a question, over the HTTP API.
 
     .venv/bin/python -m benchmarks.quality --data FILE --client FILE
 
-The data and its client are not part of this project: docs/evaluation.md says what they are. Each conversation
-becomes a user of the scratch database; its messages are imported, then embedded by the bundled model; a real server
-answers ``GET /api/memory/search/`` for each question, by words and meaning, then by words alone.
+Uses questions with known evidence. The data and its client are not part of this project:
+docs/evaluation.md describes them. Each conversation becomes a user of the scratch database; its
+messages are imported and embedded by the bundled model. A real server then answers
+``GET /api/memory/search/`` for each question, by words and meaning, then by words alone.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from chat.auth.api_tokens import create_token
 
 
 def main() -> None:
-    """Print the client's tables."""
+    """Run the client, which prints its tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,30 +38,24 @@ def main() -> None:
         "--data", type=Path, required=True, help="conversations with questions and their evidence"
     )
     parser.add_argument(
-        "--client", type=Path, required=True, help="the program that asks them and counts"
+        "--client", type=Path, required=True, help="the program that sends them and counts"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
-        tokens = remember(options.client, options.data, Path(folder))
+        tokens = import_and_embed(options.client, options.data, Path(folder))
         for by, embeddings in {"words and meaning": "local", "words only": "none"}.items():
             with serving(
                 url, "http://127.0.0.1:9/v1", EMBEDDINGS=embeddings, WEB_CONCURRENCY="1"
             ) as server:
                 print(f"\n{by}", flush=True)
-                ask(
-                    options.client,
-                    options.data,
-                    "--base-url",
-                    server.url,
-                    "--token-file",
-                    str(tokens),
-                )
+                access = ("--base-url", server.url, "--token-file", str(tokens))
+                run_client(options.client, options.data, *access)
 
 
-def remember(client: Path, data: Path, folder: Path) -> Path:
-    """A file with the token of each conversation's user, whose messages are all embedded."""
+def import_and_embed(client: Path, data: Path, folder: Path) -> Path:
+    """Import and embed the messages. Returns a file with the token of each user."""
     lines, tokens = folder / "messages.jsonl", folder / "tokens.json"
-    ask(client, data, "--export-jsonl", str(lines))
+    run_client(client, data, "--export-jsonl", str(lines))
     call_command("import_messages", str(lines), "--create-users")
     call_command("backfill_embeddings", "--sleep", "0", "--vacuum", verbosity=0)
     tokens.write_text(
@@ -69,8 +64,8 @@ def remember(client: Path, data: Path, folder: Path) -> Path:
     return tokens
 
 
-def ask(client: Path, data: Path, *arguments: str) -> None:
-    """Run the client; what it says of a failure ends this."""
+def run_client(client: Path, data: Path, *arguments: str) -> None:
+    """Run the client. Its failure ends this program."""
     subprocess.run([sys.executable, str(client), "--data", str(data), *arguments], check=True)
 
 

@@ -1,19 +1,23 @@
-"""Recall for users with 20 to 20,000 messages among 100,000: what is found, and what it takes; beside other ways.
+"""Compares recall with other searches for users with 20 to 20,000 messages among 100,000.
 
-    .venv/bin/python -m benchmarks.recall [--rows 100000] [--questions 40] [--no-hnsw] [--no-peers] [--json FILE]
+    .venv/bin/python -m benchmarks.recall [--rows 100000] [--questions 40] [--no-hnsw] [--no-peers]
+                                          [--json FILE]
 
-All ways in one run on the same data and server, question by question in turn: Verse's whole recall (one statement
-and its arithmetic), its words alone, an exact scan of the user's vectors, a plain query as the planner takes it, with
-an HNSW index and one on the user to choose from, the same made to take HNSW, three libraries (benchmarks/peers), and
-numpy with the user's vectors in memory, the limit.
+All ways run on the same data and server, alternating for each question: Verse's whole recall (a
+statement and its arithmetic); recall by words alone; an exact scan of the user's vectors; a plain
+query with an HNSW index and an index on the user for the planner to choose from; the same query
+forced to use HNSW; three libraries (benchmarks/peers); and numpy with the user's vectors in memory,
+the limit.
 
-"found" is the share of the user's five nearest messages, by cosine, among the five returned; of recall, which orders
-by more than that, among the five of highest cosine that it returns. "short" counts answers of fewer than five.
-Processor times are the server's process and, in "cpu", the client's too; memory is the server process's own.
+"found" is the share of the user's five nearest messages, by cosine, among the five returned. Recall
+orders by more than cosine, so its five of highest cosine are used. "short" counts answers of fewer
+than five. Processor times are the server process's and, in "cpu", the client's too; memory is the
+server process's own.
 """
 
 import argparse
 import contextlib
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -37,9 +41,10 @@ from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.ranking import Ranked
 
-# "+ 0" keeps the planner from an HNSW index: what is exact must be so.
+# "+ 0" prevents the planner from using an HNSW index, which is not exact.
 ARM = """(SELECT id * 2 + {number} AS id, embedding <=> %(q)b::vector AS distance FROM {table}
-    WHERE user_id = %(user)s AND embedding IS NOT NULL ORDER BY (embedding <=> %(q)b::vector){exact} LIMIT 5)"""
+    WHERE user_id = %(user)s AND embedding IS NOT NULL
+    ORDER BY (embedding <=> %(q)b::vector){exact} LIMIT 5)"""
 BOTH = """SELECT id FROM ({0} UNION ALL {1}) x ORDER BY distance LIMIT 5"""
 INDEXES = {
     "idx_standalone_messages_embedding": "standalone_chat_messages",
@@ -49,7 +54,7 @@ SIZE = "SELECT coalesce(sum({function}(c.oid)), 0) / 1e6 FROM pg_class c WHERE r
 
 
 def main() -> None:
-    """Print the table and the targets."""
+    """Print the table and the ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,54 +64,57 @@ def main() -> None:
         "--no-hnsw",
         dest="hnsw",
         action="store_false",
-        help="without the HNSW index: minutes to build",
+        help="without the HNSW index, which takes minutes to build",
     )
     parser.add_argument(
         "--no-peers", dest="peers", action="store_false", help="without the three libraries"
     )
     parser.add_argument(
-        "--load-s", type=float, default=360, help="most seconds that a library may load"
+        "--load-s", type=float, default=360, help="seconds that a library may load data"
     )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    found = run(
+    outcome = run(
         options.rows,
         options.questions,
         hnsw=options.hnsw,
         others=options.peers,
         load_s=options.load_s,
     )
-    print_table(found)
-    results.finish(found, options.json)
+    print_table(outcome)
+    results.finish(outcome, options.json)
 
 
 def run(
     rows: int, questions: int, *, hnsw: bool, others: bool, load_s: float = 360
 ) -> dict[str, Any]:
-    """Figures by size and way, what the peers are, sizes in megabytes, ratios."""
+    """Figures by size and way, facts about the libraries, sizes in MB, ratios."""
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
         world = World()
         people = write(Path(folder), rows, world)
         megabytes = prepare(url, people, hnsw=hnsw)
-        asked = {
+        questions_by_size = {
             size: ask_of(people, user, world, questions) for user, size in enumerate(SIZES, start=1)
         }
         with contextlib.ExitStack() as stack:
-            made = {}
+            libraries: dict[str, peers.Peer] = {}
             if others:
-                made = stack.enter_context(
-                    peers.peers(url, people, keep(asked, Path(folder)), load_s=load_s)
-                )
-            figures = measure(url, people, asked, made, hnsw=hnsw)
-    facts = {name: peer.facts for name, peer in made.items()}
+                path = save_questions(questions_by_size, Path(folder))
+                libraries = stack.enter_context(peers.peers(url, people, path, load_s=load_s))
+            figures = measure(url, people, questions_by_size, libraries, hnsw=hnsw)
+    facts = {name: peer.facts for name, peer in libraries.items()}
     return {
-        "rows": rows, "questions": questions, "sizes_mb": megabytes, "peers": facts, "figures": figures,
+        "rows": rows,
+        "questions": questions,
+        "sizes_mb": megabytes,
+        "peers": facts,
+        "figures": figures,
         "ratios": results.ladder_ratios(figures),
-    }  # fmt: skip
+    }
 
 
 def prepare(url: str, people: People, *, hnsw: bool) -> dict[str, float]:
-    """Everything in the database; megabytes of what each way reads beside the messages."""
+    """Fill the database. Returns the sizes of tables and indexes in MB."""
     with psycopg.connect(url) as database:
         for name in INDEXES:
             database.execute(f"DROP INDEX IF EXISTS {name}")
@@ -118,58 +126,54 @@ def prepare(url: str, people: People, *, hnsw: bool) -> dict[str, float]:
 
 
 def build_hnsw(database: psycopg.Connection[Any]) -> None:
-    """The indexes as the migrations make them, in memory."""
+    """Build the HNSW indexes of the migrations, in memory."""
     database.execute("SET maintenance_work_mem = '1GB'")
     for name, table in INDEXES.items():
         database.execute(f"CREATE INDEX {name} ON {table} USING hnsw (embedding vector_cosine_ops)")
 
 
 def sizes(database: psycopg.Connection[Any]) -> dict[str, float]:
-    """Megabytes of the messages, of recall's table with its indexes, and of the HNSW indexes."""
-    wanted = {
+    """Sizes in MB: the messages, recall's table with indexes, the HNSW indexes."""
+    relations_of = {
         "messages": ("pg_table_size", list(INDEXES.values())),
         "recall": ("pg_total_relation_size", ["message_memories"]),
         "hnsw": ("pg_relation_size", list(INDEXES)),
     }
-    found = {}
-    for name, (function, relations) in wanted.items():
+    megabytes = {}
+    for name, (function, relations) in relations_of.items():
         row = database.execute(SIZE.format(function=function), [relations]).fetchone() or (0,)
-        found[name] = round(float(row[0]), 1)
-    return found
+        megabytes[name] = round(float(row[0]), 1)
+    return megabytes
 
 
 def ask_of(people: People, user: int, world: World, questions: int) -> list[Question]:
-    """Questions near the user's messages, and those to warm up with."""
+    """Questions similar to the user's messages, with WARM more to warm up."""
     references, vectors = people.of(user)
     count = questions + WARM
-    asked = world.near(vectors[world.luck.integers(len(vectors), size=count)])
-    texts = world.texts(count, least=8, most=8)
+    asked_vectors = world.near(vectors[world.luck.integers(len(vectors), size=count)])
+    texts = world.texts(count, min_words=8, max_words=8)
+    numbers = range((user - 1) * count, user * count)
     return [
-        Question(
-            (user - 1) * count + n,
-            user,
-            text,
-            vector,
-            frozenset(nearest_of(references, vectors, vector)),
-        )
-        for n, (text, vector) in enumerate(zip(texts, asked, strict=True))
+        Question(number, user, text, vector, frozenset(nearest_of(references, vectors, vector)))
+        for number, text, vector in zip(numbers, texts, asked_vectors, strict=True)
     ]
 
 
 def nearest_of(
-    references: NDArray[np.int64], vectors: NDArray[np.float32], asked: NDArray[np.float32]
+    references: NDArray[np.int64], vectors: NDArray[np.float32], question: NDArray[np.float32]
 ) -> list[int]:
-    """By cosine, all in memory; vectors have length 1."""
-    return [int(one) for one in references[np.argsort(-(vectors @ asked))[:NEAREST]]]
+    """The nearest by cosine, computed in memory from unit vectors."""
+    nearest = references[np.argsort(-(vectors @ question))[:NEAREST]]
+    return [int(reference) for reference in nearest]
 
 
-def keep(asked: dict[int, list[Question]], folder: Path) -> Path:
-    """A file of all questions, for other processes."""
-    every = [one for questions in asked.values() for one in questions]
+def save_questions(questions_by_size: dict[int, list[Question]], folder: Path) -> Path:
+    """Write all questions to a file, for other processes."""
+    every = list(itertools.chain.from_iterable(questions_by_size.values()))
     np.savez(
         folder / "questions.npz",
-        users=[one.user for one in every],
-        vectors=[one.vector for one in every],
+        users=[question.user for question in every],
+        vectors=[question.vector for question in every],
     )
     return folder / "questions.npz"
 
@@ -177,35 +181,34 @@ def keep(asked: dict[int, list[Question]], folder: Path) -> Path:
 def measure(
     url: str,
     people: People,
-    asked: dict[int, list[Question]],
-    made: dict[str, peers.Peer],
+    questions_by_size: dict[int, list[Question]],
+    libraries: dict[str, peers.Peer],
     *,
     hnsw: bool,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by size, then way."""
+    """The figures by size, then by way."""
     figures = {}
     with contextlib.ExitStack() as stack:
         exact, free, forced = (
             stack.enter_context(psycopg.connect(url, autocommit=True)) for _ in range(3)
         )
-        forced.execute(
-            "SET enable_sort = off"
-        )  # what is left is the index that gives its own order
+        # Without sorting, only the HNSW index gives the right order.
+        forced.execute("SET enable_sort = off")
         for user, size in enumerate(SIZES, start=1):
             ways = own_ways(people.of(user)) | {"exact scan": scan(exact, "+ 0")}
             if hnsw:
                 ways["planner's choice"] = scan(free, "")
                 ways["HNSW and a user filter"] = scan(forced, "")
-            figures[str(size)] = ask_all(ways | peers.ways(made), asked[size])
+            figures[str(size)] = ask_all(ways | peers.ways(libraries), questions_by_size[size])
     return figures
 
 
-def own_ways(held: tuple[NDArray[np.int64], NDArray[np.float32]]) -> dict[str, Way]:
-    """Verse's own, and the limit."""
+def own_ways(in_memory: tuple[NDArray[np.int64], NDArray[np.float32]]) -> dict[str, Way]:
+    """Verse's own ways, and numpy as the limit."""
     return {
         "recall": Way(local(lambda q: nearest_first(whole(q, q.vector))), backend),
-        "recall by words": Way(local(lambda q: [one.ref for one in whole(q, None)]), backend),
-        "numpy": Way(local(lambda q: nearest_of(*held, q.vector))),
+        "recall by words": Way(local(lambda q: refs_of(whole(q, None))), backend),
+        "numpy": Way(local(lambda q: nearest_of(*in_memory, q.vector))),
     }
 
 
@@ -215,21 +218,27 @@ def whole(question: Question, vector: NDArray[np.float32] | None) -> list[Ranked
 
 
 def nearest_first(ranked: list[Ranked]) -> list[int]:
-    """By cosine alone, to compare with an exact search."""
-    found = sorted(
-        ranked, key=lambda one: -1 if one.similarity is None else one.similarity, reverse=True
-    )
-    return [one.ref for one in found]
+    """Ordered by cosine alone, to compare with an exact search."""
+
+    def similarity(item: Ranked) -> float:
+        return -1 if item.similarity is None else item.similarity
+
+    return refs_of(sorted(ranked, key=similarity, reverse=True))
+
+
+def refs_of(ranked: list[Ranked]) -> list[int]:
+    """The packed message ids."""
+    return [item.ref for item in ranked]
 
 
 def backend() -> list[int]:
-    """The server's process behind Django's connection."""
+    """The server process of Django's connection."""
     connection.ensure_connection()
     return [connection.connection.info.backend_pid]
 
 
 def scan(database: psycopg.Connection[Any], exact: str) -> Way:
-    """A statement over both tables, planned anew each time."""
+    """A query over both tables that is planned each time."""
     register_vector(database)
     arms = [
         ARM.format(number=number, table=table, exact=exact)
@@ -244,16 +253,15 @@ def scan(database: psycopg.Connection[Any], exact: str) -> Way:
     return Way(local(look), lambda: [database.info.backend_pid])
 
 
-def print_table(found: dict[str, Any]) -> None:
-    """As Markdown."""
-    print(
-        "| messages | way | found | short | p50 ms | p95 ms | server CPU ms | CPU ms, client's too | server MB |"
-    )
+def print_table(outcome: dict[str, Any]) -> None:
+    """Print a Markdown table."""
+    times = "p50 ms | p95 ms | server CPU ms | CPU ms, client's too"
+    print(f"| messages | way | found | short | {times} | server MB |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for size, ways in found["figures"].items():
+    for size, ways in outcome["figures"].items():
         for name, figures in ways.items():
             print(as_row({"size": f"{int(size):,}", "way": name, **figures}))
-    print(f"\nMegabytes: {found['sizes_mb']}\nLibraries: {found['peers']}")
+    print(f"\nMegabytes: {outcome['sizes_mb']}\nLibraries: {outcome['peers']}")
 
 
 if __name__ == "__main__":

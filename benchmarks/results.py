@@ -1,7 +1,7 @@
-"""Figures as files: benchmarks/results/NAME.json, with the machine, the versions and the date. And their targets.
+"""Writes figures to benchmarks/results/NAME.json, with the machine, the versions and the date.
 
-Ratios compare ways of one run, so that another machine's are like them: by processor time where it can be told, which
-a busy machine does not change much.
+Ratios compare ways within a run, so that they are similar on another machine: by processor time
+where possible, which changes little on a busy machine.
 """
 
 import json
@@ -19,21 +19,21 @@ from tests.support import database_url
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("Django", "psycopg", "numpy", "pgvector")
-UP_TO = 2_000  # messages of a user, in the comparison with the libraries
+LIBRARY_MAX_MESSAGES = 2_000  # of a user, in the comparison with the libraries
 
 
-def finish(found: dict[str, Any], path: Path | None) -> None:
-    """Print the ratios, and write everything where it is wanted."""
+def finish(outcome: dict[str, Any], path: Path | None) -> None:
+    """Print the ratios, and write all figures to the file, if given."""
     print("\n| ratio | |\n|---|---|")
-    for name, ratio in found["ratios"].items():
+    for name, ratio in outcome["ratios"].items():
         print(f"| {name} | {ratio} |")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(about() | found, indent=1) + "\n")
+        path.write_text(json.dumps(about() | outcome, indent=1) + "\n")
 
 
 def about() -> dict[str, Any]:
-    """Where and when; load is that of the last minute, in runnable processes."""
+    """The date, the machine with its load of the last minute, and the versions."""
     connection.settings_dict["NAME"] = "postgres"
     with psycopg.connect(database_url(connection)) as server:
         (postgres,) = server.execute("SHOW server_version").fetchone() or ("",)
@@ -50,14 +50,14 @@ def about() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, as the kernel has it."""
+    """The processor's name in /proc/cpuinfo."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
 def ladder_ratios(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Recall against the other ways, by size: lower is better; ``found`` is a share, higher is better."""
+    """Recall by the other ways, by size. Lower is better; for "found" higher is better."""
     ratios: dict[str, float] = {}
     for size, ways in figures.items():
         recall, exact = ways["recall"], ways["exact scan"]
@@ -70,7 +70,7 @@ def ladder_ratios(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, 
             for name in ("mem0", "langchain-postgres", "llama-index")
             if name in ways
         ]
-        if libraries and int(size) <= UP_TO:
+        if libraries and int(size) <= LIBRARY_MAX_MESSAGES:
             ratios[f"{size}: recall / fastest library, p50"] = round(
                 recall["p50_ms"] / min(libraries), 2
             )

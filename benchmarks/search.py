@@ -1,11 +1,11 @@
-"""Memory search over HTTP, beside the recall inside it.
+"""Compares memory search over HTTP with the recall inside it.
 
     .venv/bin/python -m benchmarks.search [--rows 20000] [--questions 100] [--json FILE]
 
-One worker of the real server; GET /api/memory/search/ for a user with 700 messages and one with 2,000, by words
-(EMBEDDINGS=none) and by both, where the fake embedding service's own time is subtracted. The same questions, in turn,
-to the recall itself in this process, on the same database: the difference is HTTP, Django, the embedding's client and
-the messages fetched.
+A real server with one worker answers GET /api/memory/search/ for users with 700 and 2,000 messages:
+by words (EMBEDDINGS=none), and by words and meaning, without the fake embedding service's own time.
+In between, this process calls recall with the same questions on the same database. The difference
+is HTTP, Django, the embedding client and the fetching of the messages.
 """
 
 import argparse
@@ -38,7 +38,8 @@ from retrieval.recall.candidates import Scope, recall
 from tests.support import Server
 
 SIZES = (700, 2_000)
-BACKENDS = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+BACKENDS = """SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend'
     AND pid <> pg_backend_pid() AND NOT pid = ANY (%s)"""
 
 
@@ -51,19 +52,18 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
-    found = run(options.rows, options.questions)
-    print(
-        "| messages | by | HTTP p50 ms | p95 ms | CPU ms | the recall itself p50 ms | p95 ms | CPU ms |"
-    )
+    outcome = run(options.rows, options.questions)
+    times = "p50 ms | p95 ms | CPU ms"
+    print(f"| messages | by | HTTP {times} | the recall itself {times} |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, figures in found["figures"].items():
+    for name, figures in outcome["figures"].items():
         size, _, by = name.partition(", ")
         print(as_row({"size": size, "by": by, **figures}))
-    results.finish(found, options.json)
+    results.finish(outcome, options.json)
 
 
 def run(rows: int, questions: int) -> dict[str, Any]:
-    """Figures by size and way to look, and what is added to the recall, in milliseconds."""
+    """The figures by size and way, and what HTTP adds to recall, in milliseconds."""
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url, FakeOpenAI() as fake:
         world = World()
@@ -82,16 +82,15 @@ def run(rows: int, questions: int) -> dict[str, Any]:
         for by, values in {"words": {"EMBEDDINGS": "none"}, "words and meaning": both}.items():
             with serving(url, fake.base_url, WEB_CONCURRENCY="1", **values) as server:
                 for user, size in enumerate(SIZES, start=1):
-                    asked = Asked(server, fake, url, tokens[user], user)
+                    searcher = Searcher(server, fake, url, tokens[user], user)
                     vectors = world.vectors(questions + WARM) if by != "words" else None
-                    figures[f"{size}, {by}"] = asked.all(
-                        world.texts(questions + WARM, least=8, most=8), vectors
-                    )
+                    texts = world.texts(questions + WARM, min_words=8, max_words=8)
+                    figures[f"{size}, {by}"] = searcher.measure(texts, vectors)
     return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 
 
 def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What is added to the recall."""
+    """What HTTP adds to recall."""
     ratios = {}
     for name, row in figures.items():
         ratios[f"{name}: HTTP over recall, p50 ms"] = round(
@@ -104,53 +103,58 @@ def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
     return ratios
 
 
-class Asked:
-    """A user's questions, over HTTP and to the recall itself."""
+class Searcher:
+    """Sends a user's questions over HTTP and to recall itself."""
 
     def __init__(self, server: Server, fake: FakeOpenAI, url: str, token: str, user: int) -> None:
         self._server, self._fake, self._url, self._user = server, fake, url, user
         self._client = server.client(token)
         self._pids: list[int] = []
 
-    def all(self, texts: list[str], vectors: NDArray[np.float32] | None) -> dict[str, float]:
-        """Figures of all but the first."""
-        asked = zip(texts, itertools.repeat(None) if vectors is None else vectors, strict=False)
-        return summary([self.ask(*one) for one in asked][WARM:])
+    def measure(self, texts: list[str], vectors: NDArray[np.float32] | None) -> dict[str, float]:
+        """The figures of all questions but the first WARM."""
+        pairs = zip(texts, itertools.repeat(None) if vectors is None else vectors, strict=False)
+        return summary([self.ask(text, vector) for text, vector in pairs][WARM:])
 
     def ask(self, text: str, vector: NDArray[np.float32] | None) -> tuple[float, ...]:
-        """Milliseconds, wall and processor: over HTTP, the fake's own time taken off, and of the recall itself."""
+        """Wall and processor time in ms: over HTTP without the fake's own time, then of recall."""
         http = self._by_http(text)
-        cpu, began = cpu_ms(backend()) + time.thread_time() * 1000, time.perf_counter()
+        cpu, started = cpu_ms(backend()) + time.thread_time() * 1000, time.perf_counter()
         recall(text, Scope(self._user), embedding=vector, model="model")
-        took = (time.perf_counter() - began) * 1000
+        took = (time.perf_counter() - started) * 1000
         return (*http, took, cpu_ms(backend()) + time.thread_time() * 1000 - cpu)
 
     def _by_http(self, text: str) -> tuple[float, float]:
         before = len(self._fake.requests)
-        cpu, began = self._cpu_ms(), time.perf_counter()
+        cpu, started = self._cpu_ms(), time.perf_counter()
         self._client.get("/api/memory/search/", params={"q": text}).raise_for_status()
-        took, cpu = time.perf_counter() - began, self._cpu_ms() - cpu
+        took, cpu = time.perf_counter() - started, self._cpu_ms() - cpu
         self._pids = self._pids or self._backends()
-        return (took - sum(one.seconds or 0 for one in self._fake.requests[before:])) * 1000, cpu
+        fakes_s = sum(request.seconds or 0 for request in self._fake.requests[before:])
+        return (took - fakes_s) * 1000, cpu
 
     def _cpu_ms(self) -> float:
-        """The worker's, in hundredths of a second that add up, since it idles between requests; the database's."""
+        """The CPU time of the worker, in steps of 10 ms, and of the database."""
         return workers_cpu_s(self._server) * 1000 + cpu_ms(self._pids)
 
     def _backends(self) -> list[int]:
-        """The database's processes behind the worker's pool, which are there since the first request."""
+        """The database processes of the worker's pool, which exist since the first request."""
         with psycopg.connect(self._url) as database:
             return [row[0] for row in database.execute(BACKENDS, [backend()]).fetchall()]
 
 
 def summary(times: list[tuple[float, ...]]) -> dict[str, float]:
-    """Quantiles of the wall times, means of the processor's."""
+    """Quantiles of the wall times, means of the processor times."""
     http, http_cpu, itself, own_cpu = np.array(times).T
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, wall, cpu in (("http", http, http_cpu), ("recall", itself, own_cpu)):
         p50, p95 = np.quantile(wall, [0.5, 0.95])
-        found |= {f"{name}_p50_ms": p50, f"{name}_p95_ms": p95, f"{name}_cpu_ms": np.mean(cpu)}
-    return {name: round(float(value), 2) for name, value in found.items()}
+        figures |= {
+            f"{name}_p50_ms": p50,
+            f"{name}_p95_ms": p95,
+            f"{name}_cpu_ms": np.mean(cpu),
+        }
+    return {name: round(float(value), 2) for name, value in figures.items()}
 
 
 if __name__ == "__main__":

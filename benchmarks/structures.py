@@ -1,9 +1,10 @@
-"""Where recall's terms and codes live: in columns of the message table, or in a narrow table beside it.
+"""Compares storing recall's data in columns of the message table and in a narrow extra table.
 
     .venv/bin/python -m benchmarks.structures [--rows 50000] [--users 50]
 
-Both ways in one run, on the same messages: the cost of an insert and of storing an embedding, over the bare table;
-the sizes; and the time of the recall statement for a user with 700 and with many messages. No HNSW index on either.
+Measures both on the same messages: the time of an insert and of storing an embedding, also for a
+bare table; the sizes; and the time of the recall statement for users with 700 and with many
+messages. Without HNSW indexes.
 """
 
 import argparse
@@ -38,13 +39,13 @@ WORDS = [
     for b in ("ker", "lint", "mor", "nas", "pult", "rin", "tov")
 ]
 BARE = """
-    CREATE TABLE bare (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint, chat_id bigint, role text,
-        content text, created_at timestamptz, embedding vector(1536));
+    CREATE TABLE bare (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id bigint,
+        chat_id bigint, role text, content text, created_at timestamptz, embedding vector(1536));
     CREATE INDEX ON bare (user_id); CREATE INDEX ON bare (chat_id, created_at, id);
 """
 COLUMNS = """
-    CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean, terms bigint[],
-        chars smallint, is_question boolean, bits bit(1536), model smallint);
+    CREATE TABLE columns (LIKE bare INCLUDING ALL, conversation bigint, by_user boolean,
+        terms bigint[], chars smallint, is_question boolean, bits bit(1536), model smallint);
     CREATE FUNCTION columns_fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF TG_OP = 'INSERT' OR NEW.content IS DISTINCT FROM OLD.content THEN
             NEW.conversation := NEW.chat_id * 2;
@@ -55,7 +56,8 @@ COLUMNS = """
             NEW.is_question := right(rtrim(NEW.content), 1) IN ('?', '？', '؟');
         END IF;
         NEW.bits := binary_quantize(NEW.embedding)::bit(1536);
-        NEW.model := CASE WHEN NEW.bits IS NOT NULL THEN (SELECT id FROM embedding_models WHERE current) END;
+        NEW.model := CASE WHEN NEW.bits IS NOT NULL
+            THEN (SELECT id FROM embedding_models WHERE current) END;
         RETURN NEW;
     END $$;
     CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF content, embedding ON columns
@@ -65,7 +67,7 @@ COLUMNS = """
         WHERE bits IS NOT NULL;
     CREATE INDEX ON columns (conversation, created_at, id);
 """
-BESIDE = "CREATE TABLE beside (LIKE bare INCLUDING ALL);"
+NARROW = "CREATE TABLE narrow (LIKE bare INCLUDING ALL);"
 INSERT = """
     INSERT INTO {table} (user_id, chat_id, role, content, created_at)
     VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')
@@ -86,22 +88,21 @@ def main() -> None:
         database.execute(BARE)
         register_vector(database)
         database.execute(COLUMNS)
-        database.execute(BESIDE)
-        beside = MessageTable(0, "beside", "chat_id")
-        for statement in compose(connection, "current_message_table.sql", beside):
+        database.execute(NARROW)
+        narrow = MessageTable(0, "narrow", "chat_id")
+        for statement in compose(connection, "current_message_table.sql", narrow):
             database.execute(statement)
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
-        print(
-            "| | insert µs | embed µs | table MB | indexes MB | recall, 700 messages, ms | recall, a fifth, ms |"
-        )
+        sizes = "insert µs | embed µs | table MB | indexes MB"
+        print(f"| | {sizes} | recall, 700 messages, ms | recall, a fifth, ms |")
         print("|---|---|---|---|---|---|---|")
-        for table in ("bare", "columns", "beside"):
+        for table in ("bare", "columns", "narrow"):
             report(database, table, options)
 
 
 def report(database: psycopg.Connection[Any], table: str, options: argparse.Namespace) -> None:
-    """A line of the table."""
+    """Print a line of the table."""
     luck = random.Random(1)
     numbers = np.random.default_rng(1)
     owners = [1] * 700 + [2] * (options.rows // 5)
@@ -118,7 +119,7 @@ def report(database: psycopg.Connection[Any], table: str, options: argparse.Name
     database.commit()
     database.autocommit = True
     database.execute("VACUUM ANALYZE")
-    names = [table, "message_memories"] if table == "beside" else [table]
+    names = [table, "message_memories"] if table == "narrow" else [table]
     sizes = [database.execute(SIZE, [name, name]).fetchone() or (0, 0) for name in names]
     cells = [
         f"{insert:.0f}",
@@ -132,24 +133,26 @@ def report(database: psycopg.Connection[Any], table: str, options: argparse.Name
 
 
 def timed(database: psycopg.Connection[Any], sql: str, rows: list[tuple[Any, ...]]) -> float:
-    """Microseconds a row, in transactions of BATCH."""
-    began = time.perf_counter()
+    """Microseconds for each row, in transactions of BATCH rows."""
+    started = time.perf_counter()
     with database.cursor() as cursor:
         for start in range(0, len(rows), BATCH):
             cursor.executemany(sql, rows[start : start + BATCH])
             database.commit()
-    return (time.perf_counter() - began) / len(rows) * 1e6
+    return (time.perf_counter() - started) / len(rows) * 1e6
 
 
 def recall_ms(
     database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random
 ) -> float:
-    """The median time of the recall statement."""
-    db._vector_type.set(db.VectorType("public", 0, 0), seconds=math.inf)  # noqa: SLF001 - a database without Django
+    """The median time of the recall statement in milliseconds."""
+    # Django has no connection to this database, so it cannot look for the vector type.
+    db._vector_type.set(db.VectorType("public", 0, 0), seconds=math.inf)  # noqa: SLF001
     composed = candidates.candidates_statement(("excluded",), by_meaning=True)
     statement = composed.as_string().replace("coalesce(t0.embedding, t1.embedding)", "t0.embedding")
     begin, end = statement.index("LEFT JOIN"), statement.index("WHERE p.user_id + 0")
-    join = f"LEFT JOIN {table} t0 ON t0.id = p.id {'>> 1' if table == 'beside' else ''} AND p.model IS NOT NULL "
+    shift = ">> 1" if table == "narrow" else ""
+    join = f"LEFT JOIN {table} t0 ON t0.id = p.id {shift} AND p.model IS NOT NULL "
     statement = statement[:begin] + join + statement[end:]
     if table == "columns":
         statement = statement.replace(join, "").replace("t0.embedding", "p.embedding")
@@ -157,14 +160,19 @@ def recall_ms(
     times = []
     for _ in range(QUESTIONS):
         params = {
-            "user": user, "question": " ".join(luck.choices(WORDS, k=6)), "cap": 1500, "share": 0.15,
+            "user": user,
+            "question": " ".join(luck.choices(WORDS, k=6)),
+            "cap": 1500,
+            "share": 0.15,
             "word_seeds": 40,
-            "meaning_seeds": 30, "embedding": numbers.standard_normal(1536, dtype=np.float32), "model": "model",
+            "meaning_seeds": 30,
+            "embedding": numbers.standard_normal(1536, dtype=np.float32),
+            "model": "model",
             "excluded": [],
-        }  # fmt: skip
-        began = time.perf_counter()
+        }
+        started = time.perf_counter()
         database.execute(statement, params, prepare=False).fetchall()
-        times.append((time.perf_counter() - began) * 1000)
+        times.append((time.perf_counter() - started) * 1000)
     return statistics.median(times)
 
 

@@ -1,4 +1,4 @@
-"""What recall must do and what is hoped for, beside the figures in benchmarks/results: a table in Markdown.
+"""Compares the figures in benchmarks/results with the targets for recall, as a Markdown table.
 
 .venv/bin/python -m benchmarks.targets
 """
@@ -16,7 +16,7 @@ Results = dict[str, dict[str, Any]]  # by name: a file's content
 
 @dataclass(frozen=True)
 class Target:
-    """Something to be at most ``must`` and better ``hoped``; ``value`` takes it from the results."""
+    """A figure with a required and a desired bound. ``value`` gets it from the results."""
 
     name: str
     value: Callable[[Results], float]
@@ -30,11 +30,12 @@ class Target:
         met = value >= self.must if self.at_least else value <= self.must
         sign = "≥" if self.at_least else "≤"
         hoped = "" if self.hoped is None else f"{sign} {self.hoped:g}"
-        return f"| {self.name} | {value:g} | {sign} {self.must:g} | {hoped} | {'met' if met else '**missed**'} |"
+        result = "met" if met else "**missed**"
+        return f"| {self.name} | {value:g} | {sign} {self.must:g} | {hoped} | {result} |"
 
 
 def ladder(ending: str) -> Callable[[Results], list[float]]:
-    """All ratios of the ladder whose names end so."""
+    """The ratios of recall.json with this name, one for each size."""
     return lambda results: [
         value
         for name, value in results["recall"]["ratios"].items()
@@ -43,12 +44,12 @@ def ladder(ending: str) -> Callable[[Results], list[float]]:
 
 
 def ratio(file: str, name: str) -> Callable[[Results], float]:
-    """One ratio."""
+    """The ratio of this name in a file."""
     return lambda results: float(results[file]["ratios"][name])
 
 
 def growth(results: Results) -> float:
-    """Of the same users' recall, between the two largest sizes: the worst."""
+    """The worst ratio of a user's recall at the two largest sizes."""
     ratios = results["growth"]["ratios"].items()
     return max(
         float(value)
@@ -58,7 +59,7 @@ def growth(results: Results) -> float:
 
 
 def insert(results: Results) -> float:
-    """At the largest size, milliseconds."""
+    """What recall adds to an insert at the largest size, in milliseconds."""
     ratios = results["growth"]["ratios"].items()
     return [
         float(value)
@@ -68,14 +69,14 @@ def insert(results: Results) -> float:
 
 
 def hostile(results: Results) -> float:
-    """Of the user who has said one word 200,000 times, by words or by both: the worse."""
+    """The slower p50 of the user who repeats a word 200,000 times."""
     return max(
         float(row["p50_ms"]) for row in results["hostile"]["figures"]["the hostile user"].values()
     )
 
 
 def over_http(results: Results) -> float:
-    """Of all kinds of search, the worst."""
+    """The most that HTTP adds to a search, in milliseconds."""
     ratios = results["search"]["ratios"].items()
     return max(float(value) for name, value in ratios if name.endswith("HTTP over recall, p50 ms"))
 
@@ -113,7 +114,7 @@ TARGETS = [
 
 
 def main() -> None:
-    """Print it."""
+    """Print the table."""
     results = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in FILES}
     print("| | measured | required | desired | |\n|---|---|---|---|---|")
     for target in TARGETS:

@@ -1,10 +1,11 @@
-"""Lines per second of an import, of the same import again, and of an export.
+"""Measures lines per second of an import, of repeating it, and of an export.
 
     .venv/bin/python -m benchmarks.transfer [--rows 100000] [--users 50]
 
-In the scratch database of the configured server, on this machine; conversations of 80 messages, 5 to 60 words each:
-into an empty database; beside as many messages that are there; of words as people write, which have more different
-ones; and without recall, for what it takes of the rest. In all others what is imported is found by words at the end.
+Uses a scratch database on the configured server. Conversations have 80 messages of 5 to 60 words.
+Imports into an empty database; into a database with as many messages; with natural texts, which
+have more different words; and without recall, to know its cost. In all other cases recall by words
+finds the imported messages at the end.
 """
 
 import argparse
@@ -30,28 +31,28 @@ from chat.transfer.exporting import export_lines
 from chat.transfer.importing import import_lines
 from chat.transfer.lines import KINDS, Line, parse
 
-A_CONVERSATION = 80  # messages
-BEGAN, LATER = datetime(2020, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
+CONVERSATION_MESSAGES = 80
+START, LATER_START = datetime(2020, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
     """Print the table."""
     options = parse_options()
-    made = list(lines(options.rows, options.users))
-    print(
-        f"{options.rows:,} lines, {sum(map(len, made)) / 1e6:.0f} MB; reading alone: {rate(map(parse, made))}"
-    )
+    imported_lines = list(lines(options.rows, options.users))
+    megabytes = sum(map(len, imported_lines)) / 1e6
+    parsing = rate(map(parse, imported_lines))
+    print(f"{options.rows:,} lines, {megabytes:.0f} MB; reading alone: {parsing}")
     print("| | import | the same again | export |")
     print("|---|---|---|---|")
-    more = list(lines(options.rows, options.users, began=LATER))
+    more = list(lines(options.rows, options.users, start=LATER_START))
     with scratch_database():
-        report("empty database", made)
+        report("empty database", imported_lines)
         report(f"{options.rows:,} messages there", more)
     with scratch_database():
-        report("as people write", list(lines(options.rows, options.users, words=as_people_write())))
+        report("as people write", list(lines(options.rows, options.users, words=natural_words())))
     with scratch_database():
-        leave_recall_out()
-        report("without recall", made)
+        remove_recall()
+        report("without recall", imported_lines)
 
 
 def parse_options() -> argparse.Namespace:
@@ -65,60 +66,59 @@ def parse_options() -> argparse.Namespace:
 
 
 def lines(
-    rows: int, users: int, *, began: datetime = BEGAN, words: list[str] = WORDS
+    rows: int, users: int, *, start: datetime = START, words: list[str] = WORDS
 ) -> Iterator[bytes]:
-    """A file, the same each time; what begins at another time is of other conversations."""
+    """The lines of a file, always the same. Another start gives other conversations."""
     luck = random.Random(1)
     for number in range(rows):
-        conversation, place = divmod(number, A_CONVERSATION)
+        conversation, place = divmod(number, CONVERSATION_MESSAGES)
         role = "assistant" if place % 2 else "user"
         content = " ".join(luck.choices(words, k=luck.randrange(5, 60)))
-        at = began + timedelta(hours=conversation, seconds=place)
-        name = f"c{began.year} {conversation}"
+        at = start + timedelta(hours=conversation, seconds=place)
+        name = f"c{start.year} {conversation}"
         yield Line("chat", f"user{conversation % users}", name, role, content, at).as_bytes()
 
 
-def as_people_write() -> list[str]:
-    """The words of the sample conversations, each as often as there, and one in twelve a rare one: names, numbers."""
+def natural_words() -> list[str]:
+    """The words of the sample conversations; one word in twelve is rare, like names."""
     luck = random.Random(1)
     samples = (FOLDER / "conversations.jsonl").read_text().splitlines()
-    said = [word for line in samples for word in json.loads(line)["content"].split()]
-    return said * 5 + [
-        "".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(said) * 5 // 11)
+    words = [word for line in samples for word in json.loads(line)["content"].split()]
+    return words * 5 + [
+        "".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(words) * 5 // 11)
     ]
 
 
-def leave_recall_out() -> None:
-    """No trigger learns, nor does an import."""
+def remove_recall() -> None:
+    """Disable the triggers, and drop the functions that imports call."""
     with connection.cursor() as cursor:
         for model in KINDS.values():
             cursor.execute(f"ALTER TABLE {model._meta.db_table} DISABLE TRIGGER USER")
             cursor.execute(f"DROP FUNCTION {model.memory_table.table}_insert_memories")
 
 
-def report(name: str, made: list[bytes]) -> None:
-    """A line of the table."""
-    print(
-        f"| {name} | {imported(made)} | {imported(made)} | {rate(export_lines(None))} |", flush=True
-    )
+def report(name: str, lines_to_import: list[bytes]) -> None:
+    """Print a line of the table."""
+    first, second = imported(lines_to_import), imported(lines_to_import)
+    print(f"| {name} | {first} | {second} | {rate(export_lines(None))} |", flush=True)
 
 
-def imported(made: list[bytes]) -> str:
-    """Lines a second of an import."""
-    began = time.perf_counter()
-    import_lines(made, create_users=True, skip_bad=False, progress=lambda _lines: None)
-    return per_second(len(made), began)
+def imported(lines_to_import: list[bytes]) -> str:
+    """Lines per second of an import."""
+    started = time.perf_counter()
+    import_lines(lines_to_import, create_users=True, skip_bad=False, progress=lambda _lines: None)
+    return per_second(len(lines_to_import), started)
 
 
 def rate(results: Iterable[object]) -> str:
-    """Results a second."""
-    began = time.perf_counter()
-    return per_second(sum(1 for _ in results), began)
+    """Results per second."""
+    started = time.perf_counter()
+    return per_second(sum(1 for _ in results), started)
 
 
-def per_second(count: int, began: float) -> str:
-    """In thousands as one reads them."""
-    return f"{count / (time.perf_counter() - began):,.0f}"
+def per_second(count: int, started: float) -> str:
+    """A rate with thousands separators."""
+    return f"{count / (time.perf_counter() - started):,.0f}"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A turn's own time: all of it but the model and the embedding service. And what a worker weighs.
+"""Measures a turn's time without the model and the embedding service, and a worker's memory.
 
     .venv/bin/python -m benchmarks.turn [--messages 200] [--turns 100]
 
-One worker, a user with so many embedded messages, a fake model and a fake embedding service on loopback. Each turn's
-time is taken with and without them: what the fakes took, from the arrival of a request to the end of its answer, is
-subtracted.
+Uses one worker, a user with ``--messages`` embedded messages, and fakes of the model and of the
+embedding service. Each turn's time is also given without the fakes: the time from the arrival of a
+request to the end of its answer is subtracted.
 """
 
 import argparse
@@ -26,7 +26,9 @@ from chat.models import StandaloneChat
 from fake_openai import Answer, FakeOpenAI
 from retrieval.backfill import backfill
 
-WORDS = "bread dog train choir roof garden rain school letter money river bell".split()  # noqa: SIM905
+WORDS = (
+    "bread dog train choir roof garden rain school letter money river bell".split()  # noqa: SIM905
+)
 
 
 def main() -> None:
@@ -53,30 +55,31 @@ def main() -> None:
             for number in range(options.turns + 10):
                 chat = client.post("/api/chats/", json={}).json()["id"]
                 before = len(fake.requests)
-                began = time.perf_counter()
-                said = {
-                    "content": f"What did I say about the {WORDS[number % len(WORDS)]}, number {number}?"
-                }
-                client.post(f"/api/chats/{chat}/messages/", json=said).raise_for_status()
-                took = time.perf_counter() - began
-                others = sum(one.seconds or 0 for one in fake.requests[before : before + 2])
-                time.sleep(0.05)  # the answer's own embedding is made after the turn
+                started = time.perf_counter()
+                word = WORDS[number % len(WORDS)]
+                body = {"content": f"What did I say about the {word}, number {number}?"}
+                client.post(f"/api/chats/{chat}/messages/", json=body).raise_for_status()
+                took = time.perf_counter() - started
+                requests = fake.requests[before : before + 2]
+                others = sum(request.seconds or 0 for request in requests)
+                time.sleep(0.05)  # the answer's embedding is requested after the turn
                 if number >= 10:
                     whole.append(took)
                     own.append(took - others)
-            print(
-                "| messages | turns | p50 ms | p95 ms | its own p50 ms | its own p95 ms | worker MB, started | used |"
-            )
+            times = "p50 ms | p95 ms | its own p50 ms | its own p95 ms"
+            print(f"| messages | turns | {times} | worker MB, started | used |")
             print("|---|---|---|---|---|---|---|---|")
             cells = [
-                f"{cut * 1000:.1f}" for times in (whole, own) for cut in middle_and_high(times)
+                f"{cut * 1000:.1f}"
+                for durations in (whole, own)
+                for cut in middle_and_high(durations)
             ]
             memory = f"{started_mb:.0f} | {workers_mb(server):.0f}"
             print(f"| {options.messages} | {options.turns} | {' | '.join(cells)} | {memory} |")
 
 
 def remember(count: int) -> str:
-    """A token of a user with so many embedded messages."""
+    """Create a user with ``count`` embedded messages. Returns a token."""
     user = User.objects.create(username="turns")
     chat = StandaloneChat.objects.create(user=user)
     for number in range(count):

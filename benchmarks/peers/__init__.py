@@ -1,8 +1,9 @@
-"""Three libraries that keep memories in PostgreSQL, each in an environment and a process of its own.
+"""Three libraries that store memories in PostgreSQL, each in a separate environment and process.
 
-Each is given the ready-made vectors, loads them by its own means, builds its HNSW index, and answers the same
-questions on the same server, in a database of its own. Environments are made once, in the user's cache folder, from
-the pinned lists beside this file. Loading stops after ``load_s`` seconds: the users who are asked about come first.
+Each gets the same vectors, loads them in its own way, builds its HNSW index, and answers the same
+questions on the same server in a separate database. Environments are created once, in the user's
+cache folder, from the pinned lists in this folder. Loading stops after ``load_s`` seconds; the
+users whose recall is measured come first.
 """
 
 import contextlib
@@ -28,82 +29,72 @@ PEERS = {
     "langchain-postgres": "with_langchain",
     "llama-index": "with_llama_index",
 }
+CONNECTIONS = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 QUIET = {"MEM0_TELEMETRY": "false", "LANGSMITH_TRACING": "false", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def environment(script: str) -> Path:
-    """The Python of the peer's environment, made where it is not there yet: some minutes the first time."""
-    wanted = HERE / f"{script}.txt"
-    folder = CACHE / f"{script}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:8]}"
+    """The Python of the peer's environment. Creating it takes some minutes the first time."""
+    requirements = HERE / f"{script}.txt"
+    folder = CACHE / f"{script}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]}"
     python = folder / "bin" / "python"
     if not (folder / "made").exists():
         print(f"making {folder}", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        install = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
-        subprocess.run([*install, "--requirement", str(wanted)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+        subprocess.run(
+            [*pip, "--quiet", "--no-deps", "--requirement", str(requirements)], check=True
+        )
         (folder / "made").touch()
     return python
 
 
 class Peer:
-    """A peer's process, loaded and ready; ``facts`` says what it is: its versions, rows, seconds, megabytes."""
+    """A peer's process with loaded data. ``facts``: its versions, rows, and seconds to load."""
 
     def __init__(
         self, script: str, url: str, people: People, questions: Path, *, load_s: float
     ) -> None:
         self._url = url
-        command = [
-            environment(script),
-            HERE / f"{script}.py",
-            url,
-            people.folder,
-            questions,
-            str(load_s),
-        ]
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        program = [environment(script), HERE / f"{script}.py"]
+        command = [*program, url, people.folder, questions, str(load_s)]
+        names = {"PATH", "HOME", "LANG"} & os.environ.keys()
+        inherited = {name: os.environ[name] for name in names}
         self._process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=kept | QUIET | {"MEM0_DIR": str(people.folder)},
+            env=inherited | QUIET | {"MEM0_DIR": str(people.folder)},
         )
         self.facts: dict[str, Any] = self._read()
 
     def look(self, question: Question) -> Answer:
-        """Ask; times are the peer's own, without the way to it and back."""
-        self._say(question.number)
-        said = self._read()
-        return Answer(said["found"], said["ms"], said["cpu_ms"])
+        """Send a question. The times are measured by the peer itself."""
+        self._send(question.number)
+        answer = self._read()
+        return Answer(answer["found"], answer["ms"], answer["cpu_ms"])
 
     def pids(self) -> list[int]:
-        """The server's processes that hold its connections."""
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        """The server processes of its connections."""
         with psycopg.connect(self._url) as database:
-            return [
-                row[0] for row in database.execute(query + " AND backend_type = 'client backend'")
-            ]
+            return [row[0] for row in database.execute(CONNECTIONS)]
 
     def end(self) -> None:
-        """Nothing of its process stays."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
-    def _say(self, number: int) -> None:
+    def _send(self, number: int) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\n")
         self._process.stdin.flush()
 
     def _read(self) -> dict[str, Any]:
-        """Its next line; what a library prints otherwise goes by."""
+        """Its next answer. Other output of the library is skipped."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("> "):
@@ -113,31 +104,31 @@ class Peer:
 
 @contextlib.contextmanager
 def peers(url: str, people: People, questions: Path, *, load_s: float) -> Iterator[dict[str, Peer]]:
-    """All of them, loaded one after the other; their databases are dropped in the end."""
-    made: dict[str, Peer] = {}
+    """Load all peers one after the other. Their databases are dropped at the end."""
+    loaded: dict[str, Peer] = {}
     try:
         for name, script in PEERS.items():
             own = _database(url, script)
-            made[name] = Peer(script, own, people, questions, load_s=load_s)
+            loaded[name] = Peer(script, own, people, questions, load_s=load_s)
             with psycopg.connect(own, autocommit=True) as database:
-                database.execute("VACUUM ANALYZE")  # as the server does by itself, a minute later
-            print(f"{name}: {made[name].facts}", file=sys.stderr, flush=True)
-        yield made
+                database.execute("VACUUM ANALYZE")  # autovacuum does this a minute later
+            print(f"{name}: {loaded[name].facts}", file=sys.stderr, flush=True)
+        yield loaded
     finally:
-        for peer in made.values():
+        for peer in loaded.values():
             peer.end()
         with psycopg.connect(url, autocommit=True) as server:
             for script in PEERS.values():
                 server.execute(f"DROP DATABASE IF EXISTS verse_benchmark_{script} WITH (FORCE)")
 
 
-def ways(made: dict[str, Peer]) -> dict[str, Way]:
-    """Each as a way to look."""
-    return {name: Way(peer.look, peer.pids) for name, peer in made.items()}
+def ways(loaded: dict[str, Peer]) -> dict[str, Way]:
+    """Each peer as a way to search."""
+    return {name: Way(peer.look, peer.pids) for name, peer in loaded.items()}
 
 
 def _database(url: str, script: str) -> str:
-    """An empty one on the same server, where an index of 100,000 vectors is built in memory; its URL."""
+    """Create an empty database with memory to build an index. Returns its URL."""
     name = f"verse_benchmark_{script}"
     with psycopg.connect(url, autocommit=True) as server:
         server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -1,9 +1,10 @@
-"""What all peers' processes do: load within a time, build the index, answer. Runs in the peer's environment.
+"""The program of all peers: loads data, builds the index, answers. Runs in the peer's environment.
 
     python with_….py URL FOLDER QUESTIONS LOAD_S
 
-``FOLDER`` is that of benchmarks/people.py; ``QUESTIONS`` a .npz with ``users`` and ``vectors``. Lines that begin with
-``> `` are for the parent: first the facts, then an answer for each question's number on standard input.
+``FOLDER`` is written by benchmarks/people.py; ``QUESTIONS`` is a .npz file with ``users`` and
+``vectors``. Output lines that begin with ``> `` are for the parent: first the facts, then an answer
+for each question number on standard input.
 """
 
 import json
@@ -16,40 +17,39 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 500
-CHUNK, TABLES = 2_000, 2  # as in benchmarks/people.py, whose numbers for messages these are
+CHUNK, TABLES = 2_000, 2  # as in benchmarks/people.py
 
 
 def main(store_class):
-    """All of it, for a class with ``add``, ``index`` and ``look``."""
-    url, folder, questions, load_s = (
-        sys.argv[1],
-        Path(sys.argv[2]),
-        np.load(sys.argv[3]),
-        float(sys.argv[4]),
-    )
+    """Run with a store class that has ``add``, ``index`` and ``look``."""
+    url, folder, questions_path, load_s = sys.argv[1:5]
+    questions = np.load(questions_path)
     store = store_class(url)
-    rows, loading = load(store, folder, int(questions["users"].max()), load_s)
-    began = time.perf_counter()
+    rows, loading = load(store, Path(folder), int(questions["users"].max()), float(load_s))
+    started = time.perf_counter()
     store.index()
-    facts = {"rows": rows, "load_s": round(loading), "index_s": round(time.perf_counter() - began)}
+    facts = {
+        "rows": rows,
+        "load_s": round(loading),
+        "index_s": round(time.perf_counter() - started),
+    }
     say(facts | {"versions": {name: version(name) for name in store.packages}})
     for line in sys.stdin:
         number = int(line)
-        answer(
-            store,
-            f"user{questions['users'][number]}",
-            [float(one) for one in questions["vectors"][number]],
-        )
+        user = f"user{questions['users'][number]}"
+        answer(store, user, questions["vectors"][number].tolist())
 
 
-def load(store, folder, asked, seconds):
-    """Rows of the users asked about, then of others until the time is up; how many, and the seconds."""
+def load(store, folder, last_measured, seconds):
+    """Load the measured users' rows, then others while there is time. Returns count, seconds."""
     vectors, users = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "users.npy")
     texts = (folder / "texts.txt").read_text().split("\n")
-    order = np.concatenate([np.flatnonzero(users <= asked), np.flatnonzero(users > asked)])
-    must = int((users <= asked).sum())
-    began, done = time.perf_counter(), 0
-    while done < len(order) and (done < must or time.perf_counter() - began < seconds):
+    order = np.concatenate(
+        [np.flatnonzero(users <= last_measured), np.flatnonzero(users > last_measured)]
+    )
+    must = int((users <= last_measured).sum())
+    started, done = time.perf_counter(), 0
+    while done < len(order) and (done < must or time.perf_counter() - started < seconds):
         rows = [int(row) for row in order[done : done + BATCH]]
         ids = [str(uuid.UUID(int=reference(row))) for row in rows]
         store.add(
@@ -59,23 +59,23 @@ def load(store, folder, asked, seconds):
             vectors[rows].tolist(),
         )
         done += len(rows)
-    return done, time.perf_counter() - began
+    return done, time.perf_counter() - started
 
 
 def reference(row):
-    """The number of the row's message."""
+    """The packed message id of a row."""
     turn, place = divmod(row, CHUNK)
     return (turn // TABLES * CHUNK + place + 1) * 2 + turn % TABLES
 
 
 def answer(store, user, vector):
-    """Look, and say what was found and what it took."""
-    cpu, began = time.process_time(), time.perf_counter()
-    found = store.look(user, vector)
-    ms, cpu_ms = (time.perf_counter() - began) * 1000, (time.process_time() - cpu) * 1000
-    say({"found": [uuid.UUID(one).int for one in found], "ms": ms, "cpu_ms": cpu_ms})
+    """Search, and print the ids and the times."""
+    cpu, started = time.process_time(), time.perf_counter()
+    ids = store.look(user, vector)
+    ms, cpu_ms = (time.perf_counter() - started) * 1000, (time.process_time() - cpu) * 1000
+    say({"found": [uuid.UUID(pk).int for pk in ids], "ms": ms, "cpu_ms": cpu_ms})
 
 
 def say(values):
-    """A line for the parent."""
+    """Print a line for the parent."""
     print(f"> {json.dumps(values)}", flush=True)

@@ -1,4 +1,4 @@
-"""llama-index's PGVectorStore: HNSW as in its guide, the user in the metadata, and an index on that key."""
+"""llama-index's PGVectorStore: HNSW as in its guide, the user in indexed metadata."""
 
 import peer
 from llama_index.core.schema import TextNode
@@ -14,7 +14,7 @@ HNSW = {
 
 
 class Store:
-    """The HNSW index comes with the first use of a store that asks for it: after loading."""
+    """The first use of a store with HNSW parameters creates the index, so after loading."""
 
     packages = ("llama-index-vector-stores-postgres", "llama-index-core", "SQLAlchemy")
 
@@ -23,7 +23,7 @@ class Store:
         self._store = self._open(None)
 
     def add(self, ids, users, texts, vectors):
-        """A batch."""
+        """Add a batch."""
         rows = zip(ids, users, texts, vectors, strict=True)
         self._store.add([
             TextNode(id_=pk, text=text, metadata={"user_id": user}, embedding=vector)
@@ -31,9 +31,9 @@ class Store:
         ])  # fmt: skip
 
     def index(self):
-        """HNSW, by a query that nothing matches."""
+        """Build the HNSW index, by a query without results."""
         self._store = self._open(dict(HNSW))
-        self.look("nobody", [1.0] * 1536)
+        self.look("none", [1.0] * 1536)
 
     def look(self, user, vector):
         """Ids of the five nearest."""

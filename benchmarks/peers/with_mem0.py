@@ -1,4 +1,4 @@
-"""mem0's pgvector store: the table, index and search that its Memory uses, with the payload that Memory writes."""
+"""mem0's pgvector store: the table, index and search of its Memory, with Memory's payload."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import peer
 from mem0.configs.vector_stores.pgvector import PGVectorConfig
 from mem0.vector_stores.pgvector import PGVector
 
-SAID_AT = "2026-01-01T00:00:00+00:00"
+CREATED_AT = "2026-01-01T00:00:00+00:00"
 
 
 class Store:
-    """HNSW as it is switched on by default, but built after loading: Memory's order would take half an hour."""
+    """HNSW with default parameters, built after loading: before, it would take half an hour."""
 
     packages = ("mem0ai", "psycopg")
 
@@ -19,19 +19,19 @@ class Store:
         self._store = self._open(hnsw=False)
 
     def add(self, ids, users, texts, vectors):
-        """A batch."""
-        self._store.insert(vectors, [payload(*one) for one in zip(users, texts, strict=True)], ids)
+        """Add a batch."""
+        payloads = [payload(user, text) for user, text in zip(users, texts, strict=True)]
+        self._store.insert(vectors, payloads, ids)
 
     def index(self):
-        """Create what the collection lacks: its HNSW index."""
+        """Build the HNSW index."""
         self._store = self._open(hnsw=True)
         self._store.create_col()
 
     def look(self, user, vector):
         """Ids of the five nearest."""
-        return [
-            one.id for one in self._store.search("", vector, top_k=5, filters={"user_id": user})
-        ]
+        results = self._store.search("", vector, top_k=5, filters={"user_id": user})
+        return [result.id for result in results]
 
     def _open(self, *, hnsw):
         config = PGVectorConfig(connection_string=self._url, collection_name="memories", hnsw=hnsw)
@@ -39,9 +39,9 @@ class Store:
 
 
 def payload(user, text):
-    """As Memory.add makes it."""
+    """The payload that Memory.add writes."""
     digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-    times = {"created_at": SAID_AT, "updated_at": SAID_AT}
+    times = {"created_at": CREATED_AT, "updated_at": CREATED_AT}
     return {"user_id": user, "data": text, "hash": digest, "text_lemmatized": text, **times}
 
 
