@@ -159,17 +159,10 @@ def recall_ms(
         statement = statement.replace("message_memories", "columns")
     times = []
     for _ in range(QUESTIONS):
-        params = {
-            "user": user,
-            "question": " ".join(luck.choices(WORDS, k=6)),
-            "cap": 1500,
-            "share": 0.15,
-            "word_seeds": 40,
-            "meaning_seeds": 30,
-            "embedding": numbers.standard_normal(1536, dtype=np.float32),
-            "model": "model",
-            "excluded": [],
-        }
+        question = " ".join(luck.choices(WORDS, k=6))
+        vector = numbers.standard_normal(1536, dtype=np.float32)
+        scope = candidates.Scope(user)
+        params = candidates.parameters(question, scope, embedding=vector, model="model")
         started = time.perf_counter()
         database.execute(statement, params, prepare=False).fetchall()
         times.append((time.perf_counter() - started) * 1000)
