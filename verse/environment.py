@@ -107,23 +107,18 @@ class Environment:
 
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
-        return self._number(
-            name, default, lambda number: 0 < number <= DAY_S, f"seconds, above 0, at most {DAY_S}"
-        )
+        allowed = f"seconds, above 0, at most {DAY_S}"
+        return self._number(name, lambda number: 0 < number <= DAY_S, allowed) or float(default)
 
-    def dollars(self, name: str, default: float | None) -> float | None:
-        """US dollars, 0 or more; None if unset and without a default."""
-        if not self.text(name) and default is None:
-            return None
-        return self._number(name, default or 0, lambda number: number >= 0, "US dollars, 0 or more")
+    def dollars(self, name: str, default: float | None = None) -> float | None:
+        """US dollars, 0 or more."""
+        dollars = self._number(name, lambda number: number >= 0, "US dollars, 0 or more")
+        return default if dollars is None else dollars
 
     def similarity(self, name: str) -> float | None:
         """A cosine similarity from -1 to 1; None if unset."""
-        if not self.text(name):
-            return None
-        return self._number(
-            name, 0, lambda number: -1 <= number <= 1, "a cosine similarity from -1 to 1"
-        )
+        allowed = "a cosine similarity from -1 to 1"
+        return self._number(name, lambda number: -1 <= number <= 1, allowed)
 
     def rate(self, name: str, default: str) -> Rate | None:
         """A rate such as 60/min; None for ``off``."""
@@ -191,15 +186,16 @@ class Environment:
         shown = f"={value[:100]!r}" if show and not may_be_secret else ""
         raise SystemExit(f"Verse cannot start: {name}{shown} cannot be used; allowed: {allowed}")
 
-    def _number(
-        self, name: str, default: float, fits: Callable[[float], bool], allowed: str
-    ) -> float:
+    def _number(self, name: str, fits: Callable[[float], bool], allowed: str) -> float | None:
+        value = self.text(name)
         try:
             # Not django-environ's own cast for float, which drops letters and refuses 1e-5.
-            number = float(self.text(name, str(default)))
+            number = float(value or "0")
         except ValueError:
             number = math.nan
-        return number if math.isfinite(number) and fits(number) else self.refuse(name, allowed)
+        if value and not (math.isfinite(number) and fits(number)):
+            self.refuse(name, allowed)
+        return number if value else None
 
     def _parts(self, name: str, default: str = "") -> list[str]:
         parts = self._env.get_value(name, cast=list, default=default, parse_default=True)

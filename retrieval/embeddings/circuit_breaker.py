@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from retrieval.embeddings.errors import CircuitOpen
+from retrieval.embeddings.errors import CircuitOpen, InputRefused
 
 MAX_FAILURES = 3  # docs/promises.md, "Settings": circuit breaker
 OPEN_S = 15.0  # docs/promises.md, "Settings": circuit breaker
@@ -29,7 +29,7 @@ class CircuitBreaker:
             return self._is_open()
 
     def before_call(self) -> None:
-        """Allow a call or raise CircuitOpen. Each allowed call ends with a ``record_`` method."""
+        """Allow a call or raise CircuitOpen. ``record`` must follow an allowed call."""
         with self._lock:
             if self._is_open():
                 raise CircuitOpen(
@@ -38,24 +38,17 @@ class CircuitBreaker:
                 )
             self._probing = self._failures >= MAX_FAILURES
 
-    def record_success(self) -> None:
-        """Close the circuit."""
-        with self._lock:
-            self._failures, self._probing = 0, False
-
-    def record_failure(self) -> None:
-        """Count a failed call, or a caller that stopped waiting."""
-        with self._lock:
-            self._failures += 1
-            self._probing = False
-            # Calls that were already running when the circuit opened do not extend the 15 s.
-            if self._failures >= MAX_FAILURES and not self._remaining_s():
-                self._open_until = self._clock() + OPEN_S
-
-    def record_neutral(self) -> None:
-        """End a call that shows nothing about the service, such as one with a refused text."""
+    def record(self, error: BaseException | None) -> None:
+        """The outcome of an allowed call; TimeoutError for a caller that stopped waiting."""
         with self._lock:
             self._probing = False
+            if error is None:
+                self._failures = 0
+            elif not isinstance(error, InputRefused):  # which shows nothing about the service
+                self._failures += 1
+                # Calls that were already running when the circuit opened do not extend the 15 s.
+                if self._failures >= MAX_FAILURES and not self._remaining_s():
+                    self._open_until = self._clock() + OPEN_S
 
     def _is_open(self) -> bool:
         return self._failures >= MAX_FAILURES and (self._probing or self._remaining_s() > 0)

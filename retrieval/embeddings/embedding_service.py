@@ -15,7 +15,7 @@ from django.conf import settings
 from retrieval.embeddings import local_model, usage
 from retrieval.embeddings.batching import batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
-from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured, InputRefused
+from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured
 from retrieval.embeddings.event_loop import EventLoopThread
 from retrieval.runtime import on_reset
 from retrieval.vectors import Vector
@@ -93,7 +93,7 @@ def submit(texts: Sequence[str]) -> Future[list[Vector]]:
 
 def record_cut_off() -> None:
     """Tell the circuit breaker that a caller stopped waiting: it counts as a failure."""
-    _runtime.breaker.record_failure()
+    _runtime.breaker.record(TimeoutError())
 
 
 def is_paused() -> bool:
@@ -148,7 +148,7 @@ def _watch(
     def complete(call: Future[list[Vector]]) -> None:
         error = EmbeddingError("the process is ending") if call.cancelled() else call.exception()
         if breaker:
-            _record_outcome(breaker, error)
+            breaker.record(error)
         usage.record(
             model, usage.OK if error is None else type(error).__name__, texts=texts, tokens=tokens
         )
@@ -161,15 +161,6 @@ def _watch(
 
     call.add_done_callback(complete)
     return result
-
-
-def _record_outcome(breaker: CircuitBreaker, error: BaseException | None) -> None:
-    if error is None:
-        breaker.record_success()
-    elif isinstance(error, InputRefused):
-        breaker.record_neutral()
-    else:
-        breaker.record_failure()
 
 
 def _completed(vectors: list[Vector]) -> Future[list[Vector]]:
