@@ -50,7 +50,7 @@ def add_old_memory(run: Callable[..., object], state: str) -> None:
         run(SEED)
 
 
-USER = """
+INSERT_USER = """
     INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
         is_staff, is_active, date_joined)
     VALUES ('demo', '!', false, '', '', '', false, true, now()) RETURNING id
@@ -63,7 +63,7 @@ PARENTS = {
     "chat": "INSERT INTO standalone_chats (user_id, title) VALUES (%s, %s) RETURNING id",
     "passage": "INSERT INTO passages (user_id, reference, text) VALUES (%s, %s, '') RETURNING id",
 }
-MESSAGE = """
+INSERT_MESSAGE = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     VALUES (%s, %s, %s, %s, %s) RETURNING id
 """
@@ -77,7 +77,7 @@ def add_samples(run: Callable[..., list[Any]]) -> int:
 
     The database's own triggers bring them into memory.
     """
-    ((user_id,),) = run(USER)
+    ((user_id,),) = run(INSERT_USER)
     run("INSERT INTO embedding_models (name, current) VALUES (%s, true)", MODEL)
     parents: dict[str, int] = {}
     for line in (ROOT / "chat" / "samples" / "conversations.jsonl").read_text().splitlines():
@@ -87,6 +87,6 @@ def add_samples(run: Callable[..., list[Any]]) -> int:
         if title not in parents:
             parents[title] = run(PARENTS[message["kind"]], user_id, title)[0][0]
         values = (user_id, parents[title], message["role"], content, message["created_at"])
-        ((pk,),) = run(MESSAGE.format(table=table, parent=parent), *values)
+        ((pk,),) = run(INSERT_MESSAGE.format(table=table, parent=parent), *values)
         run(EMBED.format(table=table), str(vector_of(content, 1536)), pk)
     return int(user_id)

@@ -39,4 +39,4 @@ def history_before(turn: Turn) -> list[Message]:
     asked_at = turn.question.created_at
     earlier = Q(created_at__lt=asked_at) | Q(created_at=asked_at, pk__lt=turn.question.pk)
     messages: MessageQuerySet = turn.conversation.messages.filter(earlier)
-    return list(islice(messages.said().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))
+    return list(islice(messages.finished().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))

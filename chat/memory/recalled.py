@@ -108,7 +108,7 @@ def messages_by_ref(user_id: int, refs: list[int]) -> dict[int, Message]:
     for kind_bit, model in MODELS.items():
         ids = [pk for bit, pk in map(unpack_ref, refs) if bit == kind_bit]
         if ids:
-            rows = model._default_manager.of(user_id).said().select_related("conversation")
+            rows = model._default_manager.of(user_id).finished().select_related("conversation")
             for row in rows.filter(pk__in=ids):
                 messages[model.memory_table.pack_ref(row.pk)] = row
     return messages

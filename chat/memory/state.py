@@ -42,5 +42,5 @@ def _visible(model: type[Message], user_id: int, memory_settings: MemorySettings
     """How many of the user's messages are in no hidden conversation. One query."""
     kind_bit = model.memory_table.kind_bit
     hidden = [pk for bit, pk in map(unpack_ref, memory_settings.hidden) if bit == kind_bit]
-    messages = model._default_manager.of(user_id).said()
+    messages = model._default_manager.of(user_id).finished()
     return int(messages.exclude(conversation_id__in=hidden).count())

@@ -75,7 +75,7 @@ def _fetch(query: sql.Composed, **values: Any) -> list[Any]:
 
 
 def _messages(model: type[Message], conversation_id: int) -> Iterator[tuple[str, str, datetime]]:
-    messages = model.objects.filter(conversation_id=conversation_id).said().in_order()
+    messages = model.objects.filter(conversation_id=conversation_id).finished().in_order()
     at, pk = BEGINNING, 0
     while True:
         rest = messages.filter(created_at__gte=at).exclude(created_at=at, pk__lte=pk)

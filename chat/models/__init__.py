@@ -1,0 +1,42 @@
+"""The chat's tables.
+
+Every column of a message beyond user, conversation, role, content and time is nullable or has a
+``db_default``: rows written by SQL, or by a version without the column, stay valid.
+"""
+
+from chat.models.conversations import (
+    MAX_CONTENT_CHARS,
+    Conversation,
+    OwnedQuerySet,
+    Passage,
+    StandaloneChat,
+)
+from chat.models.messages import (
+    ChatMessage,
+    Message,
+    MessageQuerySet,
+    Role,
+    StandaloneChatMessage,
+    Status,
+)
+from chat.models.turn_state import IdempotencyKey, RunningAnswer
+from chat.models.user_state import ApiToken, MemorySwitch, RateWindow
+
+__all__ = [
+    "MAX_CONTENT_CHARS",
+    "ApiToken",
+    "ChatMessage",
+    "Conversation",
+    "IdempotencyKey",
+    "MemorySwitch",
+    "Message",
+    "MessageQuerySet",
+    "OwnedQuerySet",
+    "Passage",
+    "RateWindow",
+    "Role",
+    "RunningAnswer",
+    "StandaloneChat",
+    "StandaloneChatMessage",
+    "Status",
+]
