@@ -42,7 +42,8 @@ class Embedded(models.Model):
         self, manager: Any, using: str, fields: Iterable[Any], returning_fields: Any, raw: bool
     ) -> Any:
         named = [field for field in fields if field.name != "embedding"]
-        return super()._do_insert(manager, using, named, returning_fields, raw)  # type: ignore[misc] # private in Django
+        insert = super()._do_insert  # type: ignore[misc] # private in Django
+        return insert(manager, using, named, returning_fields, raw)
 
 
 class MemoryModel(models.Model):

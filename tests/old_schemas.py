@@ -27,9 +27,9 @@ RECORDED = {
 }
 RECORD = "INSERT INTO django_migrations (app, name, applied) VALUES ('chat', %s, now())"
 SEED = """
-    INSERT INTO recall_texts (config, months, current) VALUES ('pg_catalog.english', ARRAY['january',
-        'february', 'march', 'april', 'may', 'june', 'july', 'august', 'september', 'october',
-        'november', 'december'], true)
+    INSERT INTO recall_texts (config, months, current)
+    VALUES ('pg_catalog.english', ARRAY['january', 'february', 'march', 'april', 'may', 'june',
+        'july', 'august', 'september', 'october', 'november', 'december'], true)
 """
 # Only 0003 of the last state: what its 0005 added is missing.
 WITHOUT_BACKFILL = """

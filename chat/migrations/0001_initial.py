@@ -10,20 +10,21 @@ from django.db import migrations, models
 
 
 def same_user(table: str, parent: str, column: str) -> migrations.RunSQL:
-    """A message belongs to a conversation of the same user: PostgreSQL refuses any other at the statement.
+    """A foreign key: a message belongs to a conversation of the same user.
 
-    Not deferrable, so that the refusal names the statement and not the commit. Beside Django's own key.
+    Not deferrable, so that the statement is refused and not the commit. Django's own key stays too.
     """
     name = f"{table}_conversation_user"
     return migrations.RunSQL(
-        f"ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY ({column}, user_id) REFERENCES {parent} (id, user_id)",
+        f"ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY ({column}, user_id) "
+        f"REFERENCES {parent} (id, user_id)",
         f"ALTER TABLE {table} DROP CONSTRAINT {name}",
     )
 
 
 class Migration(migrations.Migration):
-    # Lock: none that anyone waits for, the tables are new. Back: drops all tables of the chat, rows included.
-    # Final: running versions rely on it; what comes later is a migration of its own.
+    # Lock: none that anyone waits for, the tables are new. Back: drops the chat's tables.
+    # Final: running versions rely on it; every later change is another migration.
     initial = True
 
     dependencies = [

@@ -29,7 +29,7 @@ class Migration(migrations.Migration):
             migrations.AlterModelOptions(name=model, options={"base_manager_name": "objects"})
             for model in ("chatmessage", "standalonechatmessage")
         ),
-        # On the way back from a database where 0005_memory is not applied but earlier states of this
-        # repository have added memory: its triggers depend on the column.
+        # For the way back where 0005_memory is not applied but an earlier state of this repository
+        # has added memory: its triggers depend on the column.
         RemoveMemory(),
     ]

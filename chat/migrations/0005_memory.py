@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
     dependencies = [("chat", "0004_vector_indexes")]
     operations = [
         RemoveMemory(),
-        # In one transaction: earlier triggers call the new functions as soon as columns are renamed.
+        # In one transaction: when columns are renamed, earlier triggers call the new functions.
         RunSqlFiles(
             "Create memory's tables and functions",
             "message_memories",

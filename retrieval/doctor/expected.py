@@ -1,4 +1,4 @@
-"""What a migrated database contains, from the files of the current schema (retrieval/schema/sql)."""
+"""What a migrated database contains, from the current schema's files in retrieval/schema/sql."""
 
 import re
 from dataclasses import dataclass

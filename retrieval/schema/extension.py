@@ -1,6 +1,6 @@
-"""The extension ``vector``: is it there, in which schema, and what to do where it is not."""
+"""The extension ``vector``: whether it is there, in which schema, and how to create it."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from django.db import IntegrityError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -8,45 +8,73 @@ from django.db.utils import InternalError, NotSupportedError, OperationalError
 
 from retrieval.db_errors import sqlstate
 
-OLDEST = (0, 7)  # halfvec, bit vectors and binary_quantize came with it
+OLDEST = (0, 7)  # the first with halfvec, bit vectors and binary_quantize
+INSUFFICIENT_PRIVILEGE = "42501"
 STATE = """
-    SELECT current_setting('server_encoding'), current_user, split_part(current_setting('server_version'), '.', 1),
+    SELECT current_setting('server_encoding'), current_user,
+        split_part(current_setting('server_version'), '.', 1),
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'),
-        (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
-        (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions', 'cloudsql.iam_authentication',
-            'azure.extensions') ORDER BY name LIMIT 1)
+        EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
+        (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions',
+            'cloudsql.iam_authentication', 'azure.extensions') ORDER BY name LIMIT 1)
+"""
+SCHEMA = """
+    SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
 MISSING = 'the extension "vector" is missing: run manage.py enable_vector'
 NOT_INSTALLED = (
-    'extension "vector" is not available: pgvector is not installed on the database server. Install it there: '
-    "{package}; no restart is needed, then run enable_vector again"
+    'extension "vector" is not available: pgvector is not installed on the database server. '
+    "Install it there: {package}; no restart is needed, then run enable_vector again"
 )
 NOT_PERMITTED = (
-    'permission denied to create extension "vector" as {user}. Let {who} run this in the database {name}: '
-    "CREATE EXTENSION vector; then run enable_vector again"
+    'permission denied to create extension "vector" as {user}. Let {who} run this in the database '
+    "{name}: CREATE EXTENSION vector; then run enable_vector again"
 )
 TOO_OLD = (
     "pgvector {version} is too old: 0.7 or later is needed. Run: ALTER EXTENSION vector UPDATE"
 )
+# By the setting that tells a managed service: how to get the package, and who may create it.
+PROVIDERS = {
+    "rds.extensions": (
+        "on Amazon RDS choose an engine version that has it",
+        "a member of rds_superuser",
+    ),
+    "azure.extensions": (
+        "on Azure add VECTOR to the server parameter azure.extensions",
+        "a member of azure_pg_admin, with VECTOR in azure.extensions,",
+    ),
+    "cloudsql.iam_authentication": (
+        "on Cloud SQL choose a maintenance version that has it",
+        "a member of cloudsqlsuperuser",
+    ),
+}
+PACKAGE = "the package postgresql-{server}-pgvector on Debian and Ubuntu"
 
 
 class VectorUnavailable(Exception):
-    """The extension is not there and cannot be made; the message says what to run, and as whom."""
+    """The extension is missing and cannot be created; the message says what to run, and as whom."""
+
+
+@dataclass(frozen=True)
+class _State:
+    encoding: str
+    user: str
+    server: str  # its major version
+    version: str | None  # of the extension; None: it is missing
+    is_available: bool  # installed on the server
+    provider: str | None  # a key of PROVIDERS
 
 
 def version(connection: BaseDatabaseWrapper) -> str | None:
-    """The version of the extension in this database; None where it is missing. One query."""
-    found: str | None = _state(connection)["version"]
-    return found
+    """The extension's version in this database; None if it is missing. One query."""
+    return _state(connection).version
 
 
 def schema(connection: BaseDatabaseWrapper) -> str:
-    """The schema that holds the extension, quoted for SQL. One query. VectorUnavailable: it is missing."""
+    """The extension's schema, quoted for SQL. One query. VectorUnavailable: it is missing."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e "
-            "JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
-        )
+        cursor.execute(SCHEMA)
         row = cursor.fetchone()
     if row is None:
         raise VectorUnavailable(MISSING)
@@ -54,66 +82,53 @@ def schema(connection: BaseDatabaseWrapper) -> str:
 
 
 def check(connection: BaseDatabaseWrapper) -> str:
-    """The version of the extension; changes nothing. VectorUnavailable: missing, too old, or no UTF8 database."""
+    """The extension's version. Changes nothing, one query.
+
+    VectorUnavailable: it is missing or too old, or the database's encoding is not UTF8.
+    """
     state = _state(connection)
-    if state["encoding"] != "UTF8":
-        raise VectorUnavailable(f"the database's encoding is {state['encoding']}: Verse needs UTF8")
-    if state["version"] is None:
-        raise VectorUnavailable(
-            'the extension "vector" is missing: run manage.py enable_vector'
-            if state["available"]
-            else _not_installed(state)
-        )
-    if tuple(int(part) for part in state["version"].split(".")[:2]) < OLDEST:
-        raise VectorUnavailable(TOO_OLD.format(version=state["version"]))
-    return str(state["version"])
+    if state.encoding != "UTF8":
+        raise VectorUnavailable(f"the database's encoding is {state.encoding}: Verse needs UTF8")
+    if state.version is None:
+        raise VectorUnavailable(MISSING if state.is_available else _not_installed(state))
+    if tuple(int(part) for part in state.version.split(".")[:2]) < OLDEST:
+        raise VectorUnavailable(TOO_OLD.format(version=state.version))
+    return state.version
 
 
 def enable(connection: BaseDatabaseWrapper) -> str:
-    """Make the extension where it is missing; its version. Lock: none on any table. VectorUnavailable: not possible.
+    """Create the extension if it is missing; its version. Lock: none on any table.
 
-    Two at once may both find it missing; the second finds it made.
+    VectorUnavailable: it cannot be created.
     """
     state = _state(connection)
-    if state["version"] is None:
-        if not state["available"]:
+    if state.version is None:
+        if not state.is_available:
             raise VectorUnavailable(_not_installed(state))
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
                 cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except IntegrityError:  # another has made it in the same instant
+        except IntegrityError:  # another session has created it at the same moment
             pass
         except (ProgrammingError, InternalError, NotSupportedError, OperationalError) as error:
-            raise VectorUnavailable(_refused(connection, state, error)) from error
+            raise VectorUnavailable(_not_created(connection, state, error)) from error
     return check(connection)
 
 
-def _state(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+def _state(connection: BaseDatabaseWrapper) -> _State:
     with connection.cursor() as cursor:
         cursor.execute(STATE)
-        row = cursor.fetchone()
-    return dict(
-        zip(("encoding", "user", "server", "version", "available", "provider"), row, strict=True)
-    )
+        return _State(*cursor.fetchone())
 
 
-def _not_installed(state: dict[str, Any]) -> str:
-    packages = {
-        "rds.extensions": "on Amazon RDS choose an engine version that has it",
-        "azure.extensions": "on Azure add VECTOR to the server parameter azure.extensions",
-        "cloudsql.iam_authentication": "on Cloud SQL choose a maintenance version that has it",
-    }
-    usual = f"the package postgresql-{state['server']}-pgvector on Debian and Ubuntu"
-    return NOT_INSTALLED.format(package=packages.get(state["provider"] or "", usual))
+def _not_installed(state: _State) -> str:
+    package, _ = PROVIDERS.get(state.provider or "", (PACKAGE.format(server=state.server), ""))
+    return NOT_INSTALLED.format(package=package)
 
 
-def _refused(connection: BaseDatabaseWrapper, state: dict[str, Any], error: Exception) -> str:
-    if sqlstate(error) != "42501":
-        return f'the extension "vector" could not be made: {error}'.strip()
-    people = {
-        "rds.extensions": "a member of rds_superuser",
-        "azure.extensions": "a member of azure_pg_admin, with VECTOR in azure.extensions,",
-        "cloudsql.iam_authentication": "a member of cloudsqlsuperuser",
-    }
-    who = people.get(state["provider"] or "", "a superuser")
-    return NOT_PERMITTED.format(user=state["user"], who=who, name=connection.settings_dict["NAME"])
+def _not_created(connection: BaseDatabaseWrapper, state: _State, error: Exception) -> str:
+    if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+        return f'the extension "vector" could not be created: {error}'.strip()
+    _, who = PROVIDERS.get(state.provider or "", ("", "a superuser"))
+    name = connection.settings_dict["NAME"]
+    return NOT_PERMITTED.format(user=state.user, who=who, name=name)

@@ -93,7 +93,7 @@ def execute(connection: BaseDatabaseWrapper, statement: str | sql.Composable) ->
 
 
 class AddVectorIndex(AddIndex):
-    """Build the index CONCURRENTLY; run again after a kill, it repairs. Back: drops it the same way."""
+    """Build the index CONCURRENTLY, again if a kill has left it INVALID. Back: drops it likewise."""
 
     atomic = False
 
