@@ -192,7 +192,7 @@ class MemoryService:
         return recall.search(text, scope, limit=limit)
 
     def state(self) -> dict[str, Any]:
-        """The user's switch, the numbers of messages, and the mode of recall: docs/api.md."""
+        """The user's switch, the numbers of messages, and recall's mode: docs/api/memory.md."""
         return memory_state(self.user.pk)
 
     def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:

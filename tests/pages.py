@@ -34,6 +34,16 @@ OPERATION = [
     "howto/change-the-stemming-language",
     "howto/create-api-tokens",
 ]
+# The pages of the API: one session, run by tests/test_docs.py in this order.
+API = [
+    "api",
+    "api/messages",
+    "api/stop-and-regenerate",
+    "api/idempotency",
+    "api/memory",
+    "api/rate-limits",
+    "api/export-and-erase",
+]
 # Comments before a block say why it is not run, or its exit code.
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.*?) -->\n)?(?:<!-- exit: (?P<exit>\d+) -->\n)?"

@@ -22,7 +22,7 @@ from chat.samples.loading import load
 from embedded_postgres.programs import bin_folder
 from retrieval import runtime
 from retrieval.backfill import backfill
-from tests.pages import BLOCK, OPERATION, ROLLOUT, Block, blocks_of
+from tests.pages import API, BLOCK, OPERATION, ROLLOUT, Block, blocks_of
 from tests.support import ROOT, Server, clean_environment, database_url
 
 pytestmark = pytest.mark.newest_schema
@@ -30,6 +30,9 @@ ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # tests/test_guide.py runs these.
 GUIDES = {ROOT / "docs" / f"{name}.md" for name in ROLLOUT + OPERATION}
 PAGES = [page for page in ALL if page.parent.name != "decisions"]
+# Each session is one shell on an empty database: a page, or the pages of the API in order.
+API_PAGES = [ROOT / "docs" / f"{name}.md" for name in API]
+SESSIONS = [API_PAGES, *([page] for page in PAGES if page not in API_PAGES)]
 # Why blocks are not run, and how many; no other reason is allowed.
 REASONS = {
     "serves until stopped": 1,
@@ -46,11 +49,10 @@ BOUNDARY = "=== end of block ==="
 FOLDERS = "verse|chat|retrieval|pooled_postgres|embedded_postgres|fake_openai|docs|tests"
 
 
-def commands_of(page: Path) -> list[Block]:
+def commands_of(pages: list[Path]) -> list[Block]:
     """The blocks that this test runs."""
-    if page in GUIDES:
-        return []
-    return [block for block in blocks_of(page) if block.kind == "sh" and block.reason is None]
+    blocks = [block for page in pages if page not in GUIDES for block in blocks_of(page)]
+    return [block for block in blocks if block.kind == "sh" and block.reason is None]
 
 
 def shape(value: Any, name: str = "") -> Any:
@@ -103,20 +105,20 @@ def run(blocks: list[Block], server: Server) -> list[str]:
 @pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
 @pytest.mark.django_db(transaction=True, reset_sequences=True)  # the pages show id 1
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.stem
+    "pages", [pages for pages in SESSIONS if commands_of(pages)], ids=lambda pages: pages[0].stem
 )
 def test_the_commands_of_a_page_print_what_it_shows(
-    page: Path, server: Callable[..., Server], settings: Settings
+    pages: list[Path], server: Callable[..., Server], settings: Settings
 ) -> None:
     password = PASSWORD.search((ROOT / "README.md").read_text())
     assert password is not None
     demo = User.objects.create_superuser("demo", password=password[1])
-    if page.name == "README.md":  # shows `make demo`, the others an empty database
+    if pages[0].name == "README.md":  # shows `make demo`, the others an empty database
         settings.EMBEDDINGS = "local"
         runtime.reset()
         load(demo)
         backfill(batch_size=32)
-    blocks = commands_of(page)
+    blocks = commands_of(pages)
     for block, output in zip(blocks, run(blocks, server(EMBEDDINGS="local")), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from retrieval.embeddings.openai_client import OpenAIClient, OpenAIClients
 
-MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api.md
+MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api/messages.md
 MAX_LINE_BYTES = 16_000_000  # bounds the memory of an endless line
 END_TIMEOUT_S = 0.1  # for the end of the body after "[DONE]", usually in the same packet
 KEEPALIVE_S = (

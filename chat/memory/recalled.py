@@ -28,7 +28,7 @@ class Memory:
         return self.message.memory_table.pack_ref(self.message.pk)
 
     def as_json(self) -> dict[str, Any]:
-        """A Memory of docs/api.md."""
+        """A Memory of docs/api/memory.md."""
         conversation: Conversation = self.message.conversation
         return {
             "message_id": self.message.pk,

@@ -14,7 +14,7 @@ from retrieval.message_tables import unpack_ref
 
 
 def memory_state(user_id: int) -> dict[str, Any]:
-    """The answer of ``GET /api/memory/``: docs/api.md. Numbers are messages."""
+    """The answer of ``GET /api/memory/``: docs/api/memory.md. Numbers are messages."""
     memory_settings = memory_settings_of(user_id)
     messages = sum(_visible(model, user_id, memory_settings) for model in MODELS.values())
     embedded = failed = 0
