@@ -4,8 +4,9 @@ import re
 import subprocess
 import sys
 
-from django.core.management import get_commands, load_command_class
+from django.core.management import BaseCommand, get_commands, load_command_class
 
+from retrieval.management.operator_command import OperatorCommand
 from tests.support import PATIENCE_S, ROOT, clean_environment
 from verse.tests.test_startup import AWAY
 
@@ -33,11 +34,23 @@ def test_a_missing_database_gives_one_line_and_exit_1() -> None:
         assert err.startswith(MESSAGE), command
 
 
-def test_the_help_of_each_memory_command_has_an_example_and_its_locks() -> None:
-    ours = {name for name, app in get_commands().items() if app == "retrieval"} - {"migrate"}
-    assert len(ours) >= 8
-    for name in ours:
-        parser = load_command_class("retrieval", name).create_parser("manage.py", name)
-        help_text = parser.format_help()
+def our_commands() -> dict[str, BaseCommand]:
+    """All commands of the project but Django's migrate and the demo."""
+    return {
+        name: load_command_class(app, name)
+        for name, app in get_commands().items()
+        if app in ("retrieval", "chat", "verse") and name not in ("migrate", "demo")
+    }
+
+
+def test_every_command_is_an_operator_command() -> None:
+    commands = our_commands()
+    assert len(commands) >= 14
+    assert all(isinstance(command, OperatorCommand) for command in commands.values())
+
+
+def test_the_help_of_each_command_has_an_example_and_its_locks() -> None:
+    for name, command in our_commands().items():
+        help_text = command.create_parser("manage.py", name).format_help()
         assert re.search(rf"^  .*manage\.py {name}\b", help_text, re.MULTILINE), name
         assert re.search(r"Locks: |Reads only", help_text), name

@@ -38,8 +38,7 @@ class OperatorCommand(BaseCommand):
     has_json_output = True
 
     def __init_subclass__(cls) -> None:
-        if "help" not in vars(cls):
-            cls.help = sys.modules[cls.__module__].__doc__ or ""
+        cls.help = sys.modules[cls.__module__].__doc__ or ""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         parser = super().create_parser(

@@ -1,4 +1,19 @@
-"""Checks everything that memory needs, and prints what fixes it. docs/doctor.md"""
+"""Check everything that memory needs, and print what fixes it.
+
+Every success criterion, every item of the checklist and every trap of the deployment guide, the
+settings and the server; recall is measured against an exact search. Each check is PASS, WARN, FAIL
+or SKIP.
+
+  manage.py rag_doctor                  reads only; some seconds
+  manage.py rag_doctor --online         also makes one call to the embedding service
+  manage.py rag_doctor --isolation      also creates two users whose messages must stay apart, and
+                                        rolls them back
+  manage.py rag_doctor --json           {"checks": [{"name", "status", "detail", "fix"}]}
+  manage.py rag_doctor --list           what each check looks at; runs none of them
+
+Locks: none that others wait for. A check that takes longer than 30 s becomes a WARN.
+Exit code: 1 if a check is FAIL.
+"""
 
 import sys
 from argparse import ArgumentParser
@@ -13,20 +28,6 @@ from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, Status
 from retrieval.management.operator_command import OperatorCommand
 
-HELP = """\
-Check every success criterion, every item of the checklist and every trap of the deployment guide,
-the settings and the server; measure recall against an exact search. Each is PASS, WARN, FAIL or
-SKIP, with what fixes it.
-
-  manage.py rag_doctor                  reads only; some seconds
-  manage.py rag_doctor --online         also makes one call to the embedding service
-  manage.py rag_doctor --isolation      also creates two users whose messages must stay apart, and
-                                        rolls them back
-  manage.py rag_doctor --json           {"checks": [{"name", "status", "detail", "fix"}]}
-  manage.py rag_doctor --list           what each check looks at; runs none of them
-
-Locks: none that others wait for. A check that takes longer than 30 s becomes a WARN.
-Exit code: 1 if a check is FAIL."""
 OPTIONS = {
     "online": "also make one embedding call",
     "isolation": "also try to recall one user's messages for another",
@@ -42,8 +43,6 @@ NAME_WIDTH = 24
 
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         for name, text in OPTIONS.items():
             parser.add_argument(f"--{name}", action="store_true", help=text)

@@ -1,4 +1,17 @@
-"""Grants the database roles of servers and backfill what they need, and no more. docs/roles.md"""
+"""Grant two database roles what they need: for the servers, and for memory's commands.
+
+Run it as the role that migrates, which owns the tables. It creates no role: if one is missing, it
+prints how to create it.
+
+  manage.py grant_roles --web verse_web --backfill verse_backfill --print     look
+  manage.py grant_roles --web verse_web --backfill verse_backfill
+
+Idempotent: run it again after each migrate. Until then default privileges give the servers the new
+tables; the backfill's role has no rights on them yet.
+
+Locks: none on any table; one transaction.
+Exit code: 0 granted or printed; 1 a role is missing, or may do everything without a grant.
+"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,24 +23,8 @@ from psycopg import sql
 from retrieval.management.operator_command import OperatorCommand
 from verse import roles
 
-HELP = """\
-Grant two database roles what they need: one for the servers, one for backfill_embeddings and
-memory's other commands. Run it as the role that migrates, which owns the tables. It creates no
-role: if one is missing, it prints how to create it.
-
-  manage.py grant_roles --web verse_web --backfill verse_backfill --print     look
-  manage.py grant_roles --web verse_web --backfill verse_backfill
-
-Idempotent: run it again after each migrate. Until then default privileges give the servers the new
-tables; the backfill's role has no rights on them yet.
-
-Locks: none on any table; one transaction.
-Exit code: 0 granted or printed; 1 a role is missing, or may do everything without a grant."""
-
 
 class Command(OperatorCommand):
-    help = HELP
-
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--web", required=True, metavar="ROLE", help="the servers' role")
         parser.add_argument(
@@ -51,7 +48,7 @@ class Command(OperatorCommand):
         creates = _texts(roles.create_missing([web, backfill]))
         grants = list(roles.grants(schema, web=web, backfill=backfill))
         if options["print"]:
-            self._print(creates, _texts(grants), as_json=options["json"])
+            self._print(creates, _texts(grants), options)
             return
         if creates:
             raise CommandError(
@@ -61,25 +58,22 @@ class Command(OperatorCommand):
         with transaction.atomic(), connection.cursor() as cursor:
             for statement in grants:
                 cursor.execute(statement)
-        if options["json"]:
-            self.write_json({"web": web, "backfill": backfill, "statements": len(grants)})
-        else:
-            self.stdout.write(
-                f"Granted to {web} and {backfill}: {len(grants)} statements. "
-                "Run this again after each migrate"
-            )
+        self.report(
+            options,
+            {"web": web, "backfill": backfill, "statements": len(grants)},
+            f"Granted to {web} and {backfill}: {len(grants)} statements. "
+            "Run this again after each migrate",
+        )
 
-    def _print(self, creates: list[str], grants: list[str], *, as_json: bool) -> None:
-        if as_json:
-            self.write_json({"missing": creates, "statements": grants})
-            return
-        lines = [
+    def _print(self, creates: list[str], grants: list[str], options: dict[str, Any]) -> None:
+        self.report(
+            options,
+            {"missing": creates, "statements": grants},
             *(f"-- as an administrator: {create}" for create in creates),
             "BEGIN;",
             *(f"{statement};" for statement in grants),
             "COMMIT;",
-        ]
-        self.stdout.write("\n".join(lines))
+        )
 
 
 def _texts(statements: list[sql.Composed]) -> list[str]:
