@@ -63,7 +63,7 @@ lint: install ## lint, formats, types, layers, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
-fix: install ## what ruff can mend by itself
+fix: install ## format, and fix what ruff can fix by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
