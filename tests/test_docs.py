@@ -30,6 +30,7 @@ ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # tests/test_guide.py runs these.
 GUIDES = {ROOT / "docs" / f"{name}.md" for name in ROLLOUT + OPERATION}
 PAGES = [page for page in ALL if page.parent.name != "decisions"]
+INDEXES = ("operations", "developers", "api")
 # Each session is one shell on an empty database: a page, or the pages of the API in order.
 API_PAGES = [ROOT / "docs" / f"{name}.md" for name in API]
 SESSIONS = [API_PAGES, *([page] for page in PAGES if page not in API_PAGES)]
@@ -197,3 +198,13 @@ def test_the_code_cites_only_pages_that_exist() -> None:
             cited = re.findall(r"\bdocs/[\w/-]+\.md", (ROOT / name).read_text())
             missing = [page for page in cited if not (ROOT / page).is_file()]
             assert not missing, f"{name}: {missing}"
+
+
+def test_an_index_page_links_to_each_page() -> None:
+    indexes = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in INDEXES)]
+    linked = {
+        (index.parent / target).resolve()
+        for index in indexes
+        for target in re.findall(r"\]\(([^):#]+\.md)", index.read_text())
+    }
+    assert set(ALL) - linked - {ROOT / "README.md"} == set()
