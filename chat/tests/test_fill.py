@@ -1,4 +1,4 @@
-"""At every moment of a fill, recall is that of a database in which only what is filled was ever said."""
+"""While the backfill runs, recall is that of a database which has only the filled messages."""
 
 import random
 from collections.abc import Iterator
@@ -23,28 +23,27 @@ from retrieval.recall.candidates import Scope, recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
-MIGRATIONS = ("0005_memory",)
-# In each conversation before memory came. A user has fewer messages than recall compares by cosine, 100: of more it
-# may take any that are equally near.
-SAID = 25
+ROUNDS_BEFORE = 3  # between the migration and the backfill
+# In each conversation before the migration. A user has fewer messages than the 100 that recall
+# compares by cosine: of more it may take any that are equally near.
+MESSAGES_BEFORE = 25
 QUESTIONS = (
     "Where is the bread?",
     "Did the dog see a piano in the attic?",
     "What was in May 2024?",
 )
-ASKEW = np.random.default_rng(1).standard_normal(1536, dtype=np.float32) * np.float32(
-    1e-3
-)  # no two are equally near
-SAY = """
+# Added to a question's vector, so that no two messages are equally near.
+NOISE = np.random.default_rng(1).standard_normal(1536, dtype=np.float32) * np.float32(1e-3)
+INSERT = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     VALUES (%s, %s, %s, %s, timestamptz '2024-05-01' + %s * interval '1 hour')
 """
-# What recall's table knows is said anew, with its number, its time and its embedding.
-KEEP = """
-    CREATE TEMPORARY TABLE kept_{number} ON COMMIT DROP AS
+# The messages in memory are deleted and inserted again, with id, time and embedding.
+COPY = """
+    CREATE TEMPORARY TABLE copy_{number} ON COMMIT DROP AS
     SELECT m.* FROM {table} m JOIN message_memories p ON p.id = m.id * 2 + {number}
 """
-SAY_ANEW = "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM kept_{number} ORDER BY id"
+RESTORE = "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM copy_{number} ORDER BY id"
 
 
 def run(statement: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -54,11 +53,11 @@ def run(statement: str, *params: Any) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-class Life:
-    """What people say and change meanwhile, by SQL that knows nothing of memory."""
+class Traffic:
+    """What users write and change meanwhile, by SQL that knows nothing of memory."""
 
     def __init__(self, users: list[User]) -> None:
-        self.luck = random.Random(1)
+        self.random = random.Random(1)
         self.users = users
         self.conversations = [
             (source, user.pk, parent.objects.create(user=user).pk)
@@ -67,31 +66,31 @@ class Life:
         ]
 
     def text(self) -> str:
-        """Something, a question now and then."""
-        others = [f"other{self.luck.randrange(200)}" for _ in range(4)]
-        return " ".join(self.luck.choices(WORDS, k=2) + others) + self.luck.choice([".", "?"])
+        """Random words, sometimes a question."""
+        others = [f"other{self.random.randrange(200)}" for _ in range(4)]
+        return " ".join(self.random.choices(WORDS, k=2) + others) + self.random.choice([".", "?"])
 
-    def say(self, times: int) -> None:
-        """In every conversation so often; later ids may have earlier times."""
+    def add(self, times: int) -> None:
+        """So many messages in each conversation; later ids may have earlier times."""
         for _, (source, user, parent) in product(range(times), self.conversations):
-            statement = SAY.format(table=source.table, parent=source.conversation)
-            role, hours = self.luck.choice(["user", "assistant"]), self.luck.randrange(2_000)
+            statement = INSERT.format(table=source.table, parent=source.conversation)
+            role, hours = self.random.choice(["user", "assistant"]), self.random.randrange(2_000)
             run(statement, user, parent, role, self.text(), hours)
 
     def go_on(self) -> None:
-        """Something is said in every conversation, in each table something deleted and changed, filled or not."""
-        self.say(1)
+        """Add a message to each conversation, delete one and edit one of each table."""
+        self.add(1)
         for source in message_tables():
-            gone, changed = self.luck.sample(
+            deleted, edited = self.random.sample(
                 [pk for (pk,) in run(f"SELECT id FROM {source.table} ORDER BY id")], 2
             )
-            run(f"DELETE FROM {source.table} WHERE id = %s", gone)
-            run(f"UPDATE {source.table} SET content = %s WHERE id = %s", self.text(), changed)
+            run(f"DELETE FROM {source.table} WHERE id = %s", deleted)
+            run(f"UPDATE {source.table} SET content = %s WHERE id = %s", self.text(), edited)
 
 
 @pytest.fixture
-def schema() -> Iterator[None]:
-    """The oldest; afterwards the newest again."""
+def first_schema() -> Iterator[None]:
+    """Without memory; afterwards today's schema again."""
     call_command("migrate", "chat", "0001_initial", verbosity=0)
     yield
     call_command("migrate", "chat", verbosity=0)
@@ -99,76 +98,80 @@ def schema() -> Iterator[None]:
 
 
 @contextmanager
-def said_anew() -> Iterator[None]:
-    """Nothing was ever said but what recall's table knows; undone at the end."""
+def only_filled_messages() -> Iterator[None]:
+    """Delete all messages but those in memory, which are written again; undone at the end."""
     with transaction.atomic():
         for source in message_tables():
-            run(KEEP.format(table=source.table, number=source.kind_bit))
+            run(COPY.format(table=source.table, number=source.kind_bit))
         run("TRUNCATE chat_messages, standalone_chat_messages, message_memories CASCADE")
         for source in message_tables():
-            run(SAY_ANEW.format(table=source.table, number=source.kind_bit))
+            run(RESTORE.format(table=source.table, number=source.kind_bit))
         yield
         transaction.set_rollback(True)
 
 
-def found_by(users: list[User]) -> list[list[tuple[Any, ...]]]:
-    """What each of them finds, by words alone and by meaning too, as it is ranked."""
-    found = []
+def recalled_by(users: list[User]) -> list[list[tuple[Any, ...]]]:
+    """What each question finds for each user, by words alone and by meaning too, as ranked."""
+    results = []
     for user, question, by_meaning in product(users, QUESTIONS, (False, True)):
-        vector = np.array(vector_of(question, 1536), dtype=np.float32) + ASKEW
+        vector = np.array(vector_of(question, 1536), dtype=np.float32) + NOISE
         ranked = recall(
             question, Scope(user.pk), embedding=vector if by_meaning else None, model=MODEL
         )
-        found.append(
-            [(one.ref, round(one.score, 9), one.companion, one.shares_words) for one in ranked]
+        results.append(
+            [(each.ref, round(each.score, 9), each.companion, each.shares_words) for each in ranked]
         )
-    return found
+    return results
 
 
 def check(users: list[User]) -> tuple[int, int, int]:
-    """How many messages there are, are filled, and are embedded; what is found is as if these were said anew."""
-    found = found_by(users)
-    with said_anew():
-        assert found_by(users) == found
-    (there,) = run(
-        "SELECT (SELECT count(*) FROM chat_messages) + (SELECT count(*) FROM standalone_chat_messages)"
-    )
-    (known,) = run("SELECT count(*), count(bits) FROM message_memories")
-    assert any(found)
-    return there + known
+    """Compare recall with that of the filled messages alone.
+
+    Returns how many messages there are, how many of them are in memory, how many embedded.
+    """
+    recalled = recalled_by(users)
+    with only_filled_messages():
+        assert recalled_by(users) == recalled
+    assert any(recalled)
+    (total,) = run("""
+        SELECT (SELECT count(*) FROM chat_messages)
+            + (SELECT count(*) FROM standalone_chat_messages)
+    """)
+    (filled_and_embedded,) = run("SELECT count(*), count(bits) FROM message_memories")
+    return total + filled_and_embedded
 
 
 @pytest.mark.parametrize(
     ("others", "window", "batch"), [(0, 40, 50), pytest.param(14, 300, 100, marks=pytest.mark.soak)]
 )
-def test_what_is_filled_is_recalled_as_if_nothing_else_had_been_said(
+def test_recall_during_a_fill_is_that_of_the_filled_messages_alone(
     others: int,
     window: int,
     batch: int,
     alice: User,
     bob: User,
-    schema: None,
+    first_schema: None,
     remembering: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fill_words, "BATCH_ROWS", window)
-    life = Life([alice, bob, *(User.objects.create(username=f"other {n}") for n in range(others))])
-    life.say(SAID)
+    users = [alice, bob, *(User.objects.create(username=f"other {n}") for n in range(others))]
+    traffic = Traffic(users)
+    traffic.add(MESSAGES_BEFORE)
+    call_command("migrate", "chat", verbosity=0)
+    runtime.reset()
     moments = []
-    for migration in MIGRATIONS:
-        call_command("migrate", "chat", migration, verbosity=0)
-        runtime.reset()
-        life.go_on()
-        moments.append(check(life.users))
-    work = Backfill(batch_size=batch)
-    for step, _ in enumerate(chain(work.fill_words(), work.embed())):
-        if step % 2 == 0:  # at every step there would always be one more
-            life.go_on()
-        moments.append(check(life.users))
-    assert len(set(moments)) > len(MIGRATIONS) + 4
+    for _ in range(ROUNDS_BEFORE):
+        traffic.go_on()
+        moments.append(check(users))
+    backfill = Backfill(batch_size=batch)
+    for step, _ in enumerate(chain(backfill.fill_words(), backfill.embed())):
+        if step % 2 == 0:  # at every step there would always be another message to fill
+            traffic.go_on()
+        moments.append(check(users))
+    assert len(set(moments)) > ROUNDS_BEFORE + 4
     assert all(
-        filled < 0.3 * there and not embedded
-        for there, filled, embedded in moments[: len(MIGRATIONS)]
+        filled < 0.3 * total and not embedded for total, filled, embedded in moments[:ROUNDS_BEFORE]
     )
-    there, filled, embedded = moments[-1]
-    assert 0.9 * there < embedded < filled == there
+    total, filled, embedded = moments[-1]
+    assert 0.9 * total < embedded < filled == total

@@ -1,4 +1,4 @@
-"""The chat's own statements name nothing younger than its first migration: it runs on while memory comes and goes."""
+"""The chat runs on while memory comes and goes: its statements name nothing of memory's."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ from fake_openai import FakeOpenAI
 from retrieval import db, runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
-YOUNGER = re.compile(
+MEMORY = re.compile(
     r"embedding|message_memories|message_terms|search_configs|recall_|vector", re.IGNORECASE
 )
 
@@ -59,63 +59,64 @@ def statements(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def use_every_route(client: APIClient) -> None:
-    """Each address of both kinds of conversation, each method."""
+    """Each URL of both kinds of conversation, each method."""
     for kind, fields in (("chats", {"title": "A"}), ("passages", {"reference": "A", "text": "B"})):
-        one = f"/api/{kind}/{client.post(f'/api/{kind}/', fields, format='json').json()['id']}/"
-        turn = client.post(
-            f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k"
-        )
+        created = client.post(f"/api/{kind}/", fields, format="json").json()
+        conversation = f"/api/{kind}/{created['id']}/"
+        messages = f"{conversation}messages/"
+        key: dict[str, Any] = {"HTTP_IDEMPOTENCY_KEY": "k"}
+        turn = client.post(messages, {"content": "Hello"}, format="json", **key)
         assert turn.status_code == 201, turn.content
-        again = client.post(
-            f"{one}messages/", {"content": "Hello"}, format="json", HTTP_IDEMPOTENCY_KEY="k"
-        )
+        again = client.post(messages, {"content": "Hello"}, format="json", **key)
         assert again.status_code == 201
         streamed = client.post(
-            f"{one}messages/", {"content": "More"}, format="json", HTTP_ACCEPT="text/event-stream"
+            messages,
+            {"content": "More"},
+            format="json",
+            HTTP_ACCEPT="text/event-stream",
         )
         assert streamed.status_code == 200
         finish_embedding_jobs()
         question, answer = (
-            f"{one}messages/{turn.json()[name]['id']}/"
+            f"{messages}{turn.json()[name]['id']}/"
             for name in ("user_message", "assistant_message")
         )
         for address in (
             f"/api/{kind}/",
-            one,
-            f"{one}messages/",
+            conversation,
+            messages,
             question,
             answer,
             f"{answer}events/",
         ):
             assert client.get(address).status_code == 200
-        last = client.get(f"{one}messages/").json()["results"][-1]["id"]
-        wait_until_complete(client, f"{one}messages/{last}/")
-        assert client.post(f"{one}messages/{last}/stop/").status_code == 200
-        assert client.post(f"{one}messages/{last}/regenerate/").status_code == 201
-        assert client.patch(one, {"memory": False}, format="json").status_code == 200
+        last = client.get(messages).json()["results"][-1]["id"]
+        wait_until_complete(client, f"{messages}{last}/")
+        assert client.post(f"{messages}{last}/stop/").status_code == 200
+        assert client.post(f"{messages}{last}/regenerate/").status_code == 201
+        assert client.patch(conversation, {"memory": False}, format="json").status_code == 200
         assert client.patch(question, {"content": "Hello again"}, format="json").status_code == 200
         assert client.delete(answer).status_code == 204
-        assert client.delete(one).status_code == 204
+        assert client.delete(conversation).status_code == 204
 
 
 def wait_until_complete(client: APIClient, address: str) -> None:
-    """Until the answer has ended."""
     for _ in range(200):
         if client.get(address).json()["status"] != "streaming":
             return
     raise AssertionError("the answer does not end")
 
 
-def test_no_chat_route_names_what_memory_added(
+def test_no_chat_route_names_anything_of_memorys(
     alice: User, api: Api, remembering: FakeOpenAI, statements: list[str]
 ) -> None:
     use_every_route(api(alice))
     finish_embedding_jobs()
-    assert len([one for one in statements if "chat_messages" in one]) > 40
-    assert [one for one in statements if YOUNGER.search(one)] == []
+    assert sum("chat_messages" in statement for statement in statements) > 40
+    assert list(filter(MEMORY.search, statements)) == []
 
 
-def test_every_chat_route_works_on_the_first_migration_s_schema(
+def test_every_chat_route_works_on_the_first_schema(
     alice: User,
     api: Api,
     remembering: FakeOpenAI,
@@ -131,13 +132,13 @@ def test_every_chat_route_works_on_the_first_migration_s_schema(
             "mode": "off",
             "results": [],
         }
-        assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+        assert "ERROR" not in {record.levelname for record in caplog.records}
         assert remembering.embeddings.requests == []
     finally:
         call_command("migrate", "chat", verbosity=0)
 
 
-def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
+def test_memory_removed_while_running_is_off_and_no_error(
     alice: User,
     api: Api,
     remembering: FakeOpenAI,
@@ -151,7 +152,7 @@ def test_memory_that_is_taken_away_meanwhile_is_off_and_no_error(
     try:
         use_every_route(client)
         assert client.get("/api/memory/").json()["mode"] == "off"
-        assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+        assert "ERROR" not in {record.levelname for record in caplog.records}
     finally:
         call_command("migrate", "chat", verbosity=0)
         runtime.reset()

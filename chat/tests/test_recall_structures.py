@@ -1,4 +1,4 @@
-"""Recall's table follows the messages, whatever is done to them by whatever way: as if it were made anew."""
+"""Memory follows the messages, however they are written, and shows nobody another user's."""
 
 import random
 from collections.abc import Callable
@@ -20,20 +20,7 @@ from retrieval.recall.candidates import Scope, recall
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 STEPS = 2_000
 MODEL = "a model"
-WORDS = [
-    "bread",
-    "dog",
-    "river",
-    "piano",
-    "attic",
-    "cheese",
-    "sister",
-    "museum",
-    "garden",
-    "letter",
-    "train",
-    "window",
-]
+WORDS = "bread dog river piano attic cheese sister museum garden letter train window".split()
 COLUMNS = """
     id, user_id, conversation, created_at, by_user, terms, chars, is_question, search_config_id,
     bits, model
@@ -63,44 +50,44 @@ def count_differences() -> int:
     return int(db.execute(count, {})[0][0])
 
 
-class Life:
-    """A few people who say, change and delete at random, some of it by SQL that knows nothing of recall."""
+class Traffic:
+    """Users write, edit and delete at random, partly by SQL that knows nothing of memory."""
 
     def __init__(self, users: list[User], seed: int) -> None:
-        self.luck = random.Random(seed)
+        self.random = random.Random(seed)
         self.users = users
         self.numbers = np.random.default_rng(seed)
 
     def step(self) -> None:
-        """One thing happens."""
+        """One random write."""
         steps: list[tuple[Callable[[], None], int]] = [
-            (self.begin, 4),
-            (self.say, 30),
-            (self.say_by_sql, 10),
-            (self.change, 15),
+            (self.create, 4),
+            (self.add, 30),
+            (self.add_by_sql, 10),
+            (self.edit, 15),
             (self.move_in_time, 5),
             (self.embed, 25),
             (self.delete, 10),
             (self.delete_conversation, 1),
         ]
-        self.luck.choices([one for one, _ in steps], [weight for _, weight in steps])[0]()
+        self.random.choices([write for write, _ in steps], [weight for _, weight in steps])[0]()
 
     def text(self) -> str:
-        """Something said; now and then nothing yet, as of an answer that is being given."""
+        """Random words; sometimes none, as in an answer that is being generated."""
         return " ".join(
-            self.luck.choices(WORDS, k=self.luck.choice([0, 3, 5, 9]))
-        ) + self.luck.choice(["", "?"])
+            self.random.choices(WORDS, k=self.random.choice([0, 3, 5, 9]))
+        ) + self.random.choice(["", "?"])
 
-    def begin(self) -> None:
+    def create(self) -> None:
         """A conversation."""
-        user = self.luck.choice(self.users)
-        if self.luck.random() < 0.5:
+        user = self.random.choice(self.users)
+        if self.random.random() < 0.5:
             StandaloneChat.objects.create(user=user)
         else:
             Passage.objects.create(user=user, reference="Tobit 6", text="And the dog followed.")
 
-    def say(self) -> None:
-        """Some messages at once."""
+    def add(self) -> None:
+        """Some messages in one statement."""
         conversation = self.conversation()
         if conversation:
             model: Any = ChatMessage if isinstance(conversation, Passage) else StandaloneChatMessage
@@ -111,11 +98,11 @@ class Life:
                     role="user",
                     content=self.text(),
                 )
-                for _ in range(self.luck.randint(1, 3))
+                for _ in range(self.random.randint(1, 3))
             )
 
-    def say_by_sql(self) -> None:
-        """As the old code does, which has never heard of recall."""
+    def add_by_sql(self) -> None:
+        """As old code does, which knows nothing of memory."""
         chat = StandaloneChat.objects.order_by("?").first()
         if chat:
             with connection.cursor() as cursor:
@@ -125,14 +112,12 @@ class Life:
                     [chat.user_id, chat.pk, self.text()],
                 )
 
-    def change(self) -> None:
-        """Another text."""
+    def edit(self) -> None:
         for message in self.messages(1):
             message.content = self.text()
             message.save(update_fields=["content"])
 
     def move_in_time(self) -> None:
-        """Another day."""
         with connection.cursor() as cursor:
             for message in self.messages(2):
                 cursor.execute(
@@ -141,7 +126,7 @@ class Life:
                 )
 
     def embed(self) -> None:
-        """An embedding for some, none any more for one."""
+        """Store embeddings for up to three messages, remove that of another."""
         rows = self.messages(4)
         for message in rows[1:]:
             vector = self.numbers.standard_normal(1536, dtype=np.float32)
@@ -154,78 +139,76 @@ class Life:
                 )
 
     def delete(self) -> None:
-        """One or two."""
         for message in self.messages(2):
             message.delete()
 
     def delete_conversation(self) -> None:
-        """With all that was said in it."""
         conversation = self.conversation()
         if conversation:
             conversation.delete()
 
     def conversation(self) -> StandaloneChat | Passage | None:
-        """Any."""
-        if self.luck.random() < 0.5:
+        """A random conversation of a random kind; None if there is none."""
+        if self.random.random() < 0.5:
             return StandaloneChat.objects.order_by("?").first()
         return Passage.objects.order_by("?").first()
 
-    def messages(self, most: int) -> list[Message]:
-        """Any of one table."""
-        table = ChatMessage if self.luck.random() < 0.5 else StandaloneChatMessage
-        return list(table._default_manager.order_by("?")[:most])
+    def messages(self, limit: int) -> list[Message]:
+        """Random messages of one table."""
+        table = ChatMessage if self.random.random() < 0.5 else StandaloneChatMessage
+        return list(table._default_manager.order_by("?")[:limit])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_after_whatever_was_done_the_table_is_as_if_made_anew(
+def test_after_random_writes_memory_equals_its_rows_made_again(
     alice: User, bob: User, seed: int
 ) -> None:
     runtime.reset()
     current_model.check_model(MODEL)
-    life = Life([alice, bob], seed)
+    traffic = Traffic([alice, bob], seed)
     for _ in range(STEPS // 2):
-        life.step()
+        traffic.step()
     assert count_differences() == 0
     ((rows, embedded),) = db.execute("SELECT count(*), count(bits) FROM message_memories", {})
     assert rows > 200
     assert embedded > 50
 
 
-def test_terms_that_collide_show_nobody_the_other_s(alice: User, bob: User) -> None:
-    for user, said in ((alice, "Alice keeps bees."), (bob, "Bob keeps goats.")):
+def test_colliding_terms_show_nobody_another_users_messages(alice: User, bob: User) -> None:
+    for user, content in ((alice, "Alice keeps bees."), (bob, "Bob keeps goats.")):
         chat = StandaloneChat.objects.create(user=user)
         StandaloneChatMessage.objects.create(
-            user=user, conversation=chat, role="user", content=said
+            user=user, conversation=chat, role="user", content=content
         )
-    # As if every word of everybody had the same hash as those of alice's question.
+    # As if every word of both users had the hashes of alice's question.
     db.execute(
         "UPDATE message_memories SET terms = message_terms(%(user)s, 'bees goats')",
         {"user": alice.pk},
     )
     mine = StandaloneChatMessage.objects.get(user=alice)
-    found = recall("bees and goats", Scope(alice.pk), embedding=None)
-    assert [one.ref for one in found] == [mine.memory_table.pack_ref(mine.pk)]
+    ranked = recall("bees and goats", Scope(alice.pk), embedding=None)
+    assert [each.ref for each in ranked] == [mine.memory_table.pack_ref(mine.pk)]
 
 
-def test_conversations_taken_for_one_show_nobody_the_other_s(alice: User, bob: User) -> None:
+def test_confused_conversations_show_nobody_another_users_messages(alice: User, bob: User) -> None:
     for user, role in ((alice, "user"), (bob, "assistant"), (alice, "user")):
         chat = StandaloneChat.objects.create(user=user)
         StandaloneChatMessage.objects.create(
             user=user, conversation=chat, role=role, content="The goats and the bees."
         )
-    # As if all were said in one: the turns around what is found are the other's.
+    # As if all were in one conversation: the turns around each message are the other user's.
     db.execute("UPDATE message_memories SET conversation = 0", {})
     for user in (alice, bob):
         own = {
             pk * 2
             for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)
         }
-        found = recall("Goats and bees?", Scope(user.pk), embedding=None)
-        assert {one.ref for one in found} == own
-        assert {one.companion for one in found} == {None}
+        ranked = recall("Goats and bees?", Scope(user.pk), embedding=None)
+        assert {each.ref for each in ranked} == own
+        assert {each.companion for each in ranked} == {None}
 
 
-def test_two_first_looks_at_once_both_find_memory(alice: User) -> None:
+def test_first_lookups_at_the_same_moment_all_find_memory(alice: User) -> None:
     for _ in range(20):
         runtime.reset()
         with ThreadPoolExecutor(8) as pool:
