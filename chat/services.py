@@ -78,7 +78,7 @@ class ChatService:
         return message.content, None if message.status == Status.STREAMING else message
 
     def fill_in(self, messages: list[Message]) -> list[Message]:
-        """For display: give the running answer its text so far, and each answer its memories.
+        """For display: set the running answer's text so far, and attach each answer's memories.
 
         Three queries at most, for all of them. The messages must not be saved afterwards.
         """

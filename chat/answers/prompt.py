@@ -81,7 +81,7 @@ def build_prompt(
 def fit_memories(memories: Sequence[Memory], *, budget_tokens: int) -> tuple[str, list[Memory]]:
     """The memories that fit, best first, and their text in order of time; ('', []) if none fits.
 
-    What is left of the budget is for their companions, best first, those that fit whole.
+    The rest of the budget is for their companions, best first, if they fit without a cut.
     """
     head = f"\n\n{MEMORY_RULE} {FENCE_RULE}"
     left = budget_tokens - count_tokens(head)
@@ -124,7 +124,7 @@ def quote(message: Message, *, max_tokens: int | None = None) -> str:
 
 
 def instructions(conversation: Conversation, *, max_tokens: int) -> str:
-    """The system's part. A passage of up to ``max_tokens`` tokens stands in it, fenced."""
+    """The system message. It holds a passage of up to ``max_tokens`` tokens, fenced."""
     if not isinstance(conversation, Passage):
         return INSTRUCTIONS
     reference = cut_middle(conversation.reference, max_tokens=max_tokens // 4)

@@ -4,12 +4,12 @@ One answer, step by step:
 
 1. ``start_answer`` hands a turn to the loop and returns a LiveAnswer at once. The view waits for
    it or streams it; a client that disconnects changes nothing.
-2. A thread of its own builds the prompt (chat/answers/prepare.py).
+2. A thread builds the prompt (chat/answers/prepare.py).
 3. The loop asks the model and adds each piece of its answer to the LiveAnswer.
 4. The loop saves the answer in the database, and only then lets the listeners go.
 5. A background thread embeds the saved answer.
 
-Database steps run in threads, and each gives its connection back before the model is asked.
+Database steps run in threads; each returns its connection to the pool before any wait.
 """
 
 import asyncio

@@ -202,7 +202,7 @@ def _start_answer(conversation: Conversation, question: Message, answer: Message
         new = {"user_id": conversation.user_id, "role": Role.ASSISTANT}
         answer = cast("Message", conversation.messages.create(**new, **empty))
     else:
-        empty["edited_at"] = timezone.now()  # so that what was given the old text is tainted
+        empty["edited_at"] = timezone.now()  # taints answers that used the old text
         for name, value in empty.items():
             setattr(answer, name, value)
         answer.save(update_fields=list(empty))

@@ -12,7 +12,7 @@ UNANSWERED = REFUSED | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
 KEY = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 characters"
 )
-# What every operation may answer besides its own; found by fuzzing.
+# Errors that every operation can return besides its own; found by fuzzing.
 COMMON_ERRORS = {
     "400": "The request is wrong; wrong fields are named next to `detail` and `code`.",
     "401": "No token, or one that is wrong or revoked.",

@@ -1,0 +1,1 @@
+"""What a user's memory does for the chat: embed messages, recall them, show them."""

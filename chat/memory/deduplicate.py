@@ -12,8 +12,9 @@ SAME_SHARE = 0.9  # two texts that share so much of all their words read as the 
 def deduplicate(memories: Iterable[Memory], question: str, *, limit: int) -> list[Memory]:
     """The first ``limit`` memories that say something new, the first of near-identical ones.
 
-    A memory whose companion repeats the question goes last: a question that is asked again finds
-    itself and its own answer before what it asks for. No companion is a memory itself.
+    Memories whose companion repeats the question come last: if a user asks again, the earlier
+    question and its answer must not replace the fact that is asked for. A companion that is also
+    a memory is dropped.
     """
     question_words = _words(question)
     unique: list[tuple[Memory, set[str]]] = []
