@@ -1,4 +1,4 @@
-"""Memory follows the messages, however they are written, and shows nobody another user's."""
+"""Memory follows the messages, however they are written, and never shows another user's."""
 
 import random
 from collections.abc import Callable
@@ -20,7 +20,20 @@ from retrieval.recall.candidates import Scope, recall
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 STEPS = 2_000
 MODEL = "a model"
-WORDS = "bread dog river piano attic cheese sister museum garden letter train window".split()
+WORDS = [
+    "bread",
+    "dog",
+    "river",
+    "piano",
+    "attic",
+    "cheese",
+    "sister",
+    "museum",
+    "garden",
+    "letter",
+    "train",
+    "window",
+]
 COLUMNS = """
     id, user_id, conversation, created_at, by_user, terms, chars, is_question, search_config_id,
     bits, model
@@ -121,7 +134,8 @@ class Traffic:
         with connection.cursor() as cursor:
             for message in self.messages(2):
                 cursor.execute(
-                    f"UPDATE {message._meta.db_table} SET created_at = created_at - interval '40 days' WHERE id = %s",
+                    f"UPDATE {message._meta.db_table} "
+                    "SET created_at = created_at - interval '40 days' WHERE id = %s",
                     [message.pk],
                 )
 
