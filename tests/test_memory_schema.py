@@ -24,6 +24,7 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.django_db
 CATALOG = (ROOT / "tests" / "catalog.sql").read_text()
+MIGRATIONS = {path.stem for path in (ROOT / "chat" / "migrations").glob("0*.py")}
 MESSAGES = """
     SELECT 'passage', id, user_id, passage_id, role, content, created_at FROM chat_messages
     UNION ALL
@@ -78,6 +79,8 @@ def test_an_upgrade_makes_the_current_schema(state: str, database: Database, cur
     add_old_memory(database.run, state)
     database.migrate("chat")
     assert catalog(database) ^ current == set()
+    recorded = database.run("SELECT name FROM django_migrations WHERE app = 'chat'")
+    assert {name for (name,) in recorded} == MIGRATIONS
 
 
 def test_an_upgrade_of_the_first_step_alone_makes_the_current_schema(
