@@ -70,48 +70,43 @@ class Batch:
         return [content for _, content in self.bought]
 
 
+@dataclass
 class TableBackfill:
     """Embeds the pending rows of a table by ``model``, a batch at a time."""
 
-    def __init__(
-        self,
-        source: MessageTable,
-        model: str,
-        service: RetryingService,
-        limits: Limits,
-        batch_size: int,
-    ) -> None:
-        self._source = source
-        self._model = model
-        self._service = service
-        self._limits = limits
-        self._batch_size = min(batch_size, MAX_CALL_TEXTS)
-        self._running: deque[Batch] = deque()
-        self._report = Report(source.table, pending.count(source, model=model).pending)
+    source: MessageTable
+    model: str
+    service: RetryingService
+    limits: Limits
+    batch_size: int
+    _running: deque[Batch] = field(default_factory=deque, init=False)
 
     def embed(self, *, workers: int, sleep_s: float) -> Iterator[Report]:
         """Up to ``workers`` calls at once; a report for each batch, oldest first.
 
         Raises as ``Backfill.embed``.
         """
+        total = pending.count(self.source, model=self.model).pending
+        report = Report(self.source.table, total)
         try:
             for batch in self._batches():
                 self._running.append(batch)
                 if len(self._running) == workers:
-                    yield self._finish_oldest()
-                    self._limits.pause(sleep_s)
+                    yield (report := self._finish_oldest(report))
+                    self.limits.pause(sleep_s)
             while self._running:
-                yield self._finish_oldest()
+                yield (report := self._finish_oldest(report))
         except (EmbeddingError, Cancelled):
             self._store_running()
             raise
 
     def _batches(self) -> Iterator[Batch]:
         """Each batch is started when the caller asks for it."""
+        batch_size = min(self.batch_size, MAX_CALL_TEXTS)
         for old_model in pending.models_of_pending():
             after = 0
-            while limit := self._limits.rows_for_batch(self._batch_size):
-                rows = pending.next_rows(self._source, model=old_model, after=after, limit=limit)
+            while limit := self.limits.rows_for_batch(batch_size):
+                rows = pending.next_rows(self.source, model=old_model, after=after, limit=limit)
                 batch = self._start(rows)
                 if not batch.rows:
                     break
@@ -120,7 +115,7 @@ class TableBackfill:
 
     def _start(self, rows: list[Row]) -> Batch:
         """As many of the rows as one call and the budget allow; none if not even the first fits."""
-        known = storage.known_of([row.text for row in rows], model=self._model)
+        known = storage.known_of([row.text for row in rows], model=self.model)
         batch = Batch([], {**known})
         in_calls = {text for other in self._running for text in other.bought}
         for row in rows:
@@ -129,31 +124,30 @@ class TableBackfill:
                     break
                 in_calls.add(row.text)
             batch.rows.append(row)
-        self._limits.count_rows(len(batch.rows))
+        self.limits.count_rows(len(batch.rows))
         batch.call = start_call(batch.contents)
         return batch
 
     def _buy(self, text: Text, batch: Batch) -> bool:
         """Add the text to the batch's call; False if the call or the budget has no room for it."""
         tokens = truncate(text[1]).tokens
-        if batch.tokens + tokens > MAX_CALL_TOKENS or not self._limits.spend(tokens):
+        if batch.tokens + tokens > MAX_CALL_TOKENS or not self.limits.spend(tokens):
             return False
         batch.tokens += tokens
         batch.bought.append(text)
         return True
 
-    def _finish_oldest(self) -> Report:
+    def _finish_oldest(self, report: Report) -> Report:
         """Wait for the oldest batch and store it."""
         batch = self._running.popleft()
         try:
             self._wait_for(batch)
         finally:  # some answers may have come before a failure
             embedded, failed = self._store(batch)
-        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
-        return self._report
+        return report.next(len(batch.rows), embedded=embedded, failed=failed)
 
     def _wait_for(self, batch: Batch) -> None:
-        answers = self._service.answers(batch.contents, batch.call)
+        answers = self.service.answers(batch.contents, batch.call)
         for text, answer in zip(batch.bought, answers, strict=True):
             # Later batches may have an equal text, which they have not bought again.
             for waiting in (batch, *self._running):
@@ -163,16 +157,16 @@ class TableBackfill:
         """Commit the answers that came: how many rows were embedded, and how many set aside."""
         usage.flush()
         # rag_model may have switched: then nothing is stored, and no more calls are made.
-        current_model.check_model(self._model, again=True)
+        current_model.check_model(self.model, again=True)
         vectors: list[tuple[int, str, Vector]] = []
         failed = 0
         for row in batch.rows:
             answer = batch.answers.get(row.text)
             if isinstance(answer, Refusal):
-                failed += pending.set_aside(self._source, row, str(answer)[:MAX_REASON_CHARS])
+                failed += pending.set_aside(self.source, row, str(answer)[:MAX_REASON_CHARS])
             elif answer is not None:
                 vectors.append((row.pk, row.content, answer))
-        return storage.store_all(self._source, vectors, model=self._model), failed
+        return storage.store_all(self.source, vectors, model=self.model), failed
 
     def _store_running(self) -> None:
         """The run ends with an error, but running calls are paid for: store their vectors."""

@@ -66,10 +66,6 @@ class IndexState:
     reloptions: list[str]
 
     @property
-    def table(self) -> str:
-        return self.source.table
-
-    @property
     def disk_bytes(self) -> int:
         """About what a build needs on the server's disk, and again as WAL."""
         return self.rows * PAGE_BYTES

@@ -33,7 +33,7 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
     EXCLUSIVE on the index for under a millisecond, by ``locks.run_with_short_lock``. After a kill
     the next run removes what was left.
     """
-    drop_leftovers(index.table)
+    drop_leftovers(index.source.table)
     if indexes.state(connection, index.name) is None:
         create(index, options)
         return
@@ -50,14 +50,14 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
 
 def create(index: IndexState, options: HnswOptions) -> None:
     """Build the index unless a valid one exists. Locks as ``rebuild``."""
-    drop_leftovers(index.table)
+    drop_leftovers(index.source.table)
     declared = VectorIndex(name=index.name, m=options.m, ef_construction=options.ef_construction)
-    _build_in_parallel(index, lambda: indexes.build(connection, index.table, declared))
+    _build_in_parallel(index, lambda: indexes.build(connection, index.source.table, declared))
 
 
 def drop(index: IndexState) -> None:
     """Drop the index and what unfinished builds left of it. Locks as ``rebuild``."""
-    drop_leftovers(index.table)
+    drop_leftovers(index.source.table)
     indexes.drop(connection, index.name)
 
 
@@ -84,7 +84,7 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
     except OperationalError as error:
         if not _lacks_shared_memory(error.__cause__):
             raise
-        drop_leftovers(index.table)
+        drop_leftovers(index.source.table)
         _execute(FORBID_PARALLEL)
         build()
 

@@ -47,40 +47,20 @@ RUN_AGAIN = "run backfill_embeddings again to go on"
 
 class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--batch-size",
-            type=whole_number,
-            default=100,
-            help="messages a batch, which is one call (default 100)",
-        )
-        parser.add_argument(
-            "--sleep", type=seconds, default=1.0, help="seconds between batches (default 1.0)"
-        )
+        add = parser.add_argument
+        add("--batch-size", type=whole_number, default=100, help="messages a call (default 100)")
+        add("--sleep", type=seconds, default=1.0, help="seconds between batches (default 1.0)")
         add_table_argument(parser)
-        parser.add_argument(
-            "--limit", type=whole_number, help="embed at most so many messages, over both tables"
-        )
-        parser.add_argument(
-            "--max-cost", type=us_dollars, help="US dollars that are never exceeded"
-        )
-        parser.add_argument(
-            "--workers", type=whole_number, default=1, help="calls at once (default 1)"
-        )
-        parser.add_argument(
-            "--retry-failed", action="store_true", help="also messages that were set aside"
-        )
-        parser.add_argument(
-            "--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end"
-        )
-        parser.add_argument(
-            "--dry-run", action="store_true", help="show what is pending; change nothing"
-        )
+        add("--limit", type=whole_number, help="at most so many messages, over both tables")
+        add("--max-cost", type=us_dollars, help="US dollars that are never exceeded")
+        add("--workers", type=whole_number, default=1, help="calls at once (default 1)")
+        add("--retry-failed", action="store_true", help="also messages that were set aside")
+        add("--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end")
+        add("--dry-run", action="store_true", help="show what is pending; change nothing")
 
     def run(self, **options: Any) -> None:
         run = Backfill(
-            tables=[
-                source for source in message_tables() if options["table"] in (None, source.table)
-            ],
+            tables=[table for table in message_tables() if options["table"] in (None, table.table)],
             batch_size=options["batch_size"],
             sleep_s=options["sleep"],
             workers=options["workers"],

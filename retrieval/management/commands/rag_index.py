@@ -48,22 +48,14 @@ ACTIONS: dict[str, Callable[[IndexState, HnswOptions], None]] = {
 
 class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("action", choices=ACTIONS, help="what to do")
-        parser.add_argument(
-            "what", nargs="?", choices=["hnsw"], help="after drop and create: the HNSW indexes"
-        )
-        parser.add_argument(
-            "--m",
-            type=whole_number_in(index_state.M_RANGE),
-            default=16,
-            help="links of a row in the graph, 2 to 100 (default 16)",
-        )
-        parser.add_argument(
-            "--ef-construction",
-            type=whole_number_in(index_state.EF_CONSTRUCTION_RANGE),
-            default=64,
-            help="candidates for the links, 4 to 1000, at least twice m (default 64)",
-        )
+        m = whole_number_in(index_state.M_RANGE)
+        ef = whole_number_in(index_state.EF_CONSTRUCTION_RANGE)
+        ef_help = "candidates for the links, 4 to 1000, at least twice m (default 64)"
+        add = parser.add_argument
+        add("action", choices=ACTIONS, help="what to do")
+        add("what", nargs="?", choices=["hnsw"], help="after drop and create: the HNSW indexes")
+        add("--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (default 16)")
+        add("--ef-construction", type=ef, default=64, help=ef_help)
         add_table_argument(parser)
 
     def run(self, **options: Any) -> None:
@@ -99,9 +91,9 @@ def find_problem(options: dict[str, Any], hnsw: HnswOptions) -> str | None:
 
 def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) -> dict[str, Any]:
     """Do the action on one index and report it. Raises CommandError if someone else builds one."""
-    if read_build(index.table):
+    if read_build(index.source.table):
         raise CommandError(
-            f"an index of {index.table} is being built: let it finish, or stop it first"
+            f"an index of {index.source.table} is being built: let it finish, or stop it first"
         )
     started_s = time.monotonic()
     if action == "create" and index.valid:
@@ -149,14 +141,14 @@ def show_build(index: IndexState, progress: Progress) -> Iterator[None]:
     def on_error() -> None:
         progress.write(f"{index.name}: its progress cannot be read; the build goes on")
 
-    with progress, follow_build(index.table, show, on_error=on_error):
+    with progress, follow_build(index.source.table, show, on_error=on_error):
         yield
 
 
 def as_json(index: IndexState, seconds: float) -> dict[str, Any]:
     return {
         "name": index.name,
-        "table": index.table,
+        "table": index.source.table,
         "rows": index.rows,
         "size_bytes": index.size_bytes,
         "valid": bool(index.valid),

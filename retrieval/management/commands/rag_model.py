@@ -61,13 +61,10 @@ class Switch:
 
 class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "action", nargs="?", choices=["use"], help="use: switch to the configured model"
-        )
-        parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument(
-            "--max-cost", type=us_dollars, help="US dollars; no switch if the estimate is higher"
-        )
+        add = parser.add_argument
+        add("action", nargs="?", choices=["use"], help="use: switch to the configured model")
+        add("--yes", action="store_true", help="do not ask")
+        add("--max-cost", type=us_dollars, help="US dollars; no switch if the estimate is higher")
 
     def run(self, **options: Any) -> None:
         if options["action"]:
