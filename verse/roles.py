@@ -149,7 +149,8 @@ def refuse_powerful(owner: str, roles: list[str]) -> None:
                 )
             if is_owner:
                 raise RolesError(
-                    f"{role} is {owner}, who owns the tables, or a member of it: choose another role"
+                    f"{role} is {owner}, who owns the tables, or a member of it: "
+                    "choose another role"
                 )
 
 

@@ -41,7 +41,7 @@ DEFINITION = """
 """
 EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%s)"
 # Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
-CREATE = sql.SQL("""
+CREATE_HNSW = sql.SQL("""
     CREATE INDEX CONCURRENTLY {name} ON {table}
     USING hnsw (embedding {vector}.vector_cosine_ops) WITH (m = {m}, ef_construction = {ef})
 """)
@@ -74,7 +74,7 @@ def _fix(table: str, index: VectorIndex) -> list[str]:
 
 def _create(table: str, index: VectorIndex) -> str:
     return statement(
-        CREATE.format(
+        CREATE_HNSW.format(
             name=sql.Identifier(index.name),
             table=sql.Identifier(table),
             vector=vector_schema(),

@@ -38,7 +38,7 @@ def database_is_writable() -> Finding:
 
 
 def jit_is_off() -> Finding:
-    """The setting jit: in large tables compiling the recall statement takes longer than running it."""
+    """The setting jit: compiling the recall statement can take longer than running it."""
     if setting("jit") == "off":
         return passed("jit is off")
     role, available = row("SELECT current_user, pg_catalog.pg_jit_available()")
