@@ -14,4 +14,5 @@ def read_statement(path: Path) -> sql.SQL:
 def read_statements(path: Path) -> dict[str, sql.SQL]:
     """The file's statements by name: each follows a line ``-- name: the_name``."""
     _, *parts = re.split(r"^-- name: (\w+)$", path.read_text(), flags=re.MULTILINE)
-    return {name: sql.SQL(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    texts = (text.strip() for text in parts[1::2])
+    return {name: sql.SQL(text) for name, text in zip(parts[::2], texts, strict=True)}

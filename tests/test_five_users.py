@@ -1,4 +1,4 @@
-"""Five people talk at once, to two processes: nobody is shown, and no prompt holds, a word of another's."""
+"""Five users chat at once with two processes: no answer and no prompt holds another's words."""
 
 import re
 from collections.abc import Callable
@@ -18,9 +18,9 @@ TURNS = 12
 
 
 def talk(server: Server, name: str, token: str) -> str:
-    """All that one person is shown: turns in chats and about passages, searches, lists, the export."""
+    """All that one user is shown: turns in chats and about passages, searches, lists, export."""
     shown = []
-    client = server.client(token, Connection="close")  # each request to whatever process takes it
+    client = server.client(token, Connection="close")  # each request to either process
     for number in range(TURNS):
         kind = ("chats", "passages")[number % 2]
         named = {
@@ -28,20 +28,21 @@ def talk(server: Server, name: str, token: str) -> str:
             "reference": f"canary{name}x{number}",
             "text": "The bread.",
         }
-        one = client.post(f"/api/{kind}/", json=named).json()["id"]
-        said = {
-            "content": f"The dog and the bread are called canary{name}x{number}. What is the dog called?"
+        conversation = client.post(f"/api/{kind}/", json=named).json()["id"]
+        message = {
+            "content": f"The dog and the bread are called canary{name}x{number}."
+            " What is the dog called?"
         }
-        turn = client.post(f"/api/{kind}/{one}/messages/", json=said)
+        turn = client.post(f"/api/{kind}/{conversation}/messages/", json=message)
         assert turn.status_code == 201, turn.text
-        found = client.get(
+        result = client.get(
             "/api/memory/search/", params={"q": "dog bread called canary", "limit": 50}
         )
-        shown += [turn.text, found.text, client.get(f"/api/{kind}/").text]
+        shown += [turn.text, result.text, client.get(f"/api/{kind}/").text]
     return "".join([*shown, client.get("/api/memory/export/").text])
 
 
-def test_nobody_is_shown_a_word_of_another_s(
+def test_no_user_is_shown_another_users_words(
     transactional_db: None, server: Callable[..., Server], openai_server: FakeOpenAI
 ) -> None:
     tokens = {name: create_token(User.objects.create(username=name))[1] for name in NAMES}
@@ -50,10 +51,14 @@ def test_nobody_is_shown_a_word_of_another_s(
         "OPENAI_API_KEY": "sk-test",
         "WEB_CONCURRENCY": "2",
     }
-    one = server(**values, THROTTLE_MESSAGES="off")
+    running = server(**values, THROTTLE_MESSAGES="off")
     with ThreadPoolExecutor(len(NAMES)) as people:
         shown = dict(
-            zip(NAMES, people.map(lambda name: talk(one, name, tokens[name]), NAMES), strict=True)
+            zip(
+                NAMES,
+                people.map(lambda name: talk(running, name, tokens[name]), NAMES),
+                strict=True,
+            )
         )
     for name, text in shown.items():
         assert set(CANARY.findall(text)) == {name}
@@ -64,4 +69,4 @@ def test_nobody_is_shown_a_word_of_another_s(
     assert sum("a memory" in request.prompt_text for request in openai_server.chat.requests) > len(
         NAMES
     )
-    assert "ERROR" not in one.log
+    assert "ERROR" not in running.log

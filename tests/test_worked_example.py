@@ -20,7 +20,7 @@ SCORED = re.compile(
 )
 
 
-def test_the_worked_example_is_true(alice: User) -> None:
+def test_the_worked_example_of_the_docs_is_right(alice: User) -> None:
     runtime.reset()
     current_model.check_model(local_model.NAME)
     texts = {}
@@ -43,14 +43,14 @@ def test_the_worked_example_is_true(alice: User) -> None:
         storage.store(source, message.pk, content, vector, model=local_model.NAME)
         texts[source.pack_ref(message.pk)] = content
     assert len(texts) == 10
-    (asked,) = local_model.embed(["Who waters my tomatoes?"])
-    found = recall(
-        "Who waters my tomatoes?", Scope(alice.pk), embedding=asked, model=local_model.NAME
+    (question,) = local_model.embed(["Who waters my tomatoes?"])
+    ranked = recall(
+        "Who waters my tomatoes?", Scope(alice.pk), embedding=question, model=local_model.NAME
     )
     shown = SCORED.findall(PAGE)
     assert len(shown) == 5
-    for one, (text, cosine, score) in zip(found, shown, strict=False):
-        assert texts[one.ref] == text
-        assert one.score == pytest.approx(float(score), abs=0.002)
-        assert one.similarity == pytest.approx(float(cosine), abs=0.002)
-    assert max(one.score for one in found[5:]) < 0.42
+    for match, (text, cosine, score) in zip(ranked, shown, strict=False):
+        assert texts[match.ref] == text
+        assert match.score == pytest.approx(float(score), abs=0.002)
+        assert match.similarity == pytest.approx(float(cosine), abs=0.002)
+    assert max(match.score for match in ranked[5:]) < 0.42

@@ -1,4 +1,4 @@
-"""What of the memories found an answer is given: whole turns, nothing twice, nothing far from the question."""
+"""Which memories an answer is given: whole turns, nothing twice, nothing unrelated."""
 
 import random
 
@@ -23,18 +23,18 @@ QUESTION = "Where did we move the piano?"
 
 @pytest.fixture
 def client(alice: User, api: Api, remembering: FakeOpenAI) -> APIClient:
-    """Alice's; the model's usual answer repeats nothing that would be found."""
+    """Alice's; the model's usual answer repeats nothing that a question would recall."""
     remembering.chat.default = Answer("Quite so.")
     runtime.reset()
     return api(alice)
 
 
 def system_of(remembering: FakeOpenAI) -> str:
-    """What the model was told last, before the conversation."""
+    """The system message of the last request to the model."""
     return str(remembering.chat.requests[-1].messages[0]["content"])
 
 
-def test_a_memory_is_told_with_the_other_half_of_its_turn(
+def test_a_memory_comes_with_the_other_half_of_its_turn(
     client: APIClient, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -42,17 +42,17 @@ def test_a_memory_is_told_with_the_other_half_of_its_turn(
     )  # which the companion does not count towards
     remembering.chat.script(Answer("Very well, noted."))
     turn = say(client, new_chat(client), FACT)
-    asked = say(client, new_chat(client), QUESTION)
-    (memory,) = asked["context"]
+    reply = say(client, new_chat(client), QUESTION)
+    (memory,) = reply["context"]
     assert memory["content"] == FACT
     assert memory["with"] == [turn["assistant_message"]["id"]]
-    told = system_of(remembering)
-    assert told.index(FACT) < told.index("Very well, noted.")
-    assert told.count("Very well, noted.") == 1
+    system = system_of(remembering)
+    assert system.index(FACT) < system.index("Very well, noted.")
+    assert system.count("Very well, noted.") == 1
     read = client.get(
-        f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/"
+        f"/api/chats/{chat_of(reply)}/messages/{reply['assistant_message']['id']}/"
     ).json()
-    assert read["context"] == asked["context"]
+    assert read["context"] == reply["context"]
 
 
 def test_a_companion_that_does_not_fit_is_left_out(
@@ -61,45 +61,45 @@ def test_a_companion_that_does_not_fit_is_left_out(
     remembering.chat.script(Answer("word " * 400))
     say(client, new_chat(client), FACT)
     settings.RAG_CONTEXT_TOKENS = 200
-    asked = say(client, new_chat(client), QUESTION)
-    assert contents(asked["context"])[0] == FACT
-    assert "with" not in asked["context"][0]
+    turn = say(client, new_chat(client), QUESTION)
+    assert contents(turn["context"])[0] == FACT
+    assert "with" not in turn["context"][0]
 
 
-def test_a_companion_that_was_deleted_is_gone_and_its_answer_forgotten(
+def test_a_deleted_companion_disappears_and_taints_its_answer(
     client: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ChatService, "RAG_CONTEXT_LIMIT", 1)
     address = new_chat(client)
     turn = say(client, address, FACT)
-    asked = say(client, new_chat(client), QUESTION)
+    reply = say(client, new_chat(client), QUESTION)
     client.delete(f"{address}{turn['assistant_message']['id']}/")
     read = client.get(
-        f"/api/chats/{chat_of(asked)}/messages/{asked['assistant_message']['id']}/"
+        f"/api/chats/{chat_of(reply)}/messages/{reply['assistant_message']['id']}/"
     ).json()
-    assert "with" in asked["context"][0]
-    assert [("with" in one) for one in read["context"]] == [False]
-    assert asked["assistant_message"]["id"] not in [
-        one["message_id"] for one in search(client, "Quite so", role="assistant")["results"]
+    assert "with" in reply["context"][0]
+    assert [("with" in memory) for memory in read["context"]] == [False]
+    assert reply["assistant_message"]["id"] not in [
+        memory["message_id"] for memory in search(client, "Quite so", role="assistant")["results"]
     ]
 
 
 def test_a_search_names_no_companions(client: APIClient) -> None:
     say(client, new_chat(client), FACT)
-    assert all("with" not in one for one in search(client, QUESTION)["results"])
+    assert all("with" not in memory for memory in search(client, QUESTION)["results"])
 
 
-def test_what_was_said_often_is_told_once(client: APIClient) -> None:
+def test_a_text_said_often_is_given_once(client: APIClient) -> None:
     for text in (FACT, FACT, FACT.upper(), "We moved the piano into the attic, last spring!"):
         say(client, new_chat(client), text)
     say(client, new_chat(client), "The piano was tuned by Mr Ferro.")
-    asked = say(client, new_chat(client), QUESTION)
-    said = [one for one in contents(asked["context"]) if "attic" in one.lower()]
-    assert len(said) == 1
-    assert "The piano was tuned by Mr Ferro." in contents(asked["context"])
+    reply = say(client, new_chat(client), QUESTION)
+    repeated = [text for text in contents(reply["context"]) if "attic" in text.lower()]
+    assert len(repeated) == 1
+    assert "The piano was tuned by Mr Ferro." in contents(reply["context"])
 
 
-def test_a_question_that_is_asked_again_finds_what_it_asks_for_and_not_itself(
+def test_a_repeated_question_recalls_the_fact_and_not_itself(
     client: APIClient, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(client, new_chat(client), FACT)
@@ -110,12 +110,12 @@ def test_a_question_that_is_asked_again_finds_what_it_asks_for_and_not_itself(
         "Where? Ask the piano.",
     ):
         remembering.chat.script(Answer(answer))
-        asked = say(client, new_chat(client), QUESTION)
-        assert contents(asked["context"])[0] == FACT
-        assert QUESTION not in contents(asked["context"])
+        turn = say(client, new_chat(client), QUESTION)
+        assert contents(turn["context"])[0] == FACT
+        assert QUESTION not in contents(turn["context"])
 
 
-def test_without_a_shared_word_only_what_is_near_enough_is_told(
+def test_without_a_shared_word_only_similar_messages_are_given(
     client: APIClient, settings: Settings
 ) -> None:
     say(client, new_chat(client), FACT)
@@ -125,7 +125,7 @@ def test_without_a_shared_word_only_what_is_near_enough_is_told(
     assert say(client, new_chat(client), "Baryons contain quarks")["context"] != []
 
 
-def test_the_least_similarity_of_an_unknown_model_is_measured_from_its_vectors(
+def test_the_minimum_similarity_of_other_models_is_measured_from_their_vectors(
     client: APIClient, alice: User, bob: User, api: Api
 ) -> None:
     assert min_similarity.min_similarity("text-embedding-3-small") == -1
@@ -151,7 +151,8 @@ def test_the_least_similarity_of_an_unknown_model_is_measured_from_its_vectors(
     runtime.reset()
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT user_id, embedding::real[] FROM standalone_chat_messages WHERE embedding IS NOT NULL"
+            "SELECT user_id, embedding::real[] FROM standalone_chat_messages"
+            " WHERE embedding IS NOT NULL"
         )
         rows = cursor.fetchall()
     pairs = [float(np.dot(a, b)) for user, a in rows for other, b in rows if user < other]

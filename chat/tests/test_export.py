@@ -1,4 +1,4 @@
-"""Messages as lines: which, in what order, and the same again after an import."""
+"""Which messages are exported, in what order, and that an import restores them."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from chat.transfer.exporting import export_lines
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_what_is_exported_imported_into_an_empty_database_and_exported_again_is_the_same(
+def test_an_export_imported_and_exported_again_is_the_same(
     alice: User,
 ) -> None:
     names = ["c", "Z", "chat 17", "chat 2 (2)", "ñ", "🐕", "\\.", '"', "a\nb", "a\tb"]
@@ -45,7 +45,7 @@ def test_what_is_exported_imported_into_an_empty_database_and_exported_again_is_
 
 
 @pytest.mark.parametrize("content", NASTY)
-def test_whatever_is_said_comes_out_as_it_went_in(content: str, alice: User) -> None:
+def test_any_content_is_exported_as_it_was_imported(content: str, alice: User) -> None:
     imported(line(content=content, conversation=content[:50]))
     (raw,) = export_lines(None)
     assert json.loads(raw) == {
@@ -58,7 +58,7 @@ def test_whatever_is_said_comes_out_as_it_went_in(content: str, alice: User) -> 
     }
 
 
-def test_an_export_goes_by_user_kind_conversation_time_and_id(alice: User, bob: User) -> None:
+def test_an_export_is_ordered_by_user_kind_conversation_time_and_id(alice: User, bob: User) -> None:
     wanted = [
         (user, kind, name, at)
         for user in ("Ann", "alice", "bob")
@@ -73,11 +73,12 @@ def test_an_export_goes_by_user_kind_conversation_time_and_id(alice: User, bob: 
     imported(*reversed(lines), create_users=True)
     got = [json.loads(raw) for raw in export_lines(None)]
     assert [
-        (one["user"], one["kind"], one["conversation"], one["created_at"]) for one in got
+        (parsed["user"], parsed["kind"], parsed["conversation"], parsed["created_at"])
+        for parsed in got
     ] == wanted
 
 
-def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added_first(
+def test_earlier_messages_come_first_in_any_order_of_insertion(
     alice: User,
 ) -> None:
     chat = StandaloneChat.objects.create(user=alice)
@@ -92,7 +93,7 @@ def test_of_one_conversation_the_earlier_message_comes_first_whichever_was_added
             cursor.execute("RESET enable_indexscan; RESET enable_bitmapscan")
 
 
-def test_one_users_export_holds_nothing_of_anothers(alice: User, bob: User) -> None:
+def test_a_users_export_holds_nothing_of_another_user(alice: User, bob: User) -> None:
     imported(
         line(content="alice's"), line(user="bob", content="bob's"), line(user="bob", kind="passage")
     )
@@ -100,9 +101,7 @@ def test_one_users_export_holds_nothing_of_anothers(alice: User, bob: User) -> N
     assert exported(User.objects.create(username="carol")) == b""
 
 
-def test_a_conversation_without_a_name_is_called_by_its_id_and_never_like_another(
-    alice: User, bob: User
-) -> None:
+def test_an_unnamed_conversation_gets_a_unique_name_from_its_id(alice: User, bob: User) -> None:
     chats = [StandaloneChat.objects.create(user=alice) for _ in range(3)]
     passage = Passage.objects.create(user=alice, reference="x", text="x")
     unnamed: list[Any] = [*chats, passage]
@@ -115,7 +114,9 @@ def test_a_conversation_without_a_name_is_called_by_its_id_and_never_like_anothe
         *(line(conversation=name) for name in taken),
         line(user="bob", conversation=f"chat {chats[2].pk}"),
     )
-    names = {one["content"]: one["conversation"] for one in map(json.loads, export_lines(alice))}
+    names = {
+        parsed["content"]: parsed["conversation"] for parsed in map(json.loads, export_lines(alice))
+    }
     assert names.pop("Hello") in taken
     assert names == {
         f"chat{chats[0].pk}": f"chat {chats[0].pk} (3)",
@@ -125,7 +126,7 @@ def test_a_conversation_without_a_name_is_called_by_its_id_and_never_like_anothe
     }
 
 
-def test_answers_that_failed_or_are_still_being_given_are_left_out(alice: User) -> None:
+def test_failed_and_unfinished_answers_are_not_exported(alice: User) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     for status in ("failed", "streaming", "interrupted"):
         chat.messages.create(user=alice, role="assistant", content="", status=status)
@@ -133,7 +134,7 @@ def test_answers_that_failed_or_are_still_being_given_are_left_out(alice: User) 
     assert [json.loads(raw)["content"] for raw in export_lines(None)] == ["Half an"]
 
 
-def test_pages_join_without_a_gap_where_many_messages_have_the_same_time(
+def test_pages_have_no_gap_if_many_messages_have_equal_times(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "PAGE", 7)
@@ -154,7 +155,7 @@ def test_more_users_and_conversations_than_a_page_are_all_exported(
     assert [json.loads(raw)["conversation"] for raw in export_lines(None)] == names * 2
 
 
-def test_a_time_with_another_offset_comes_out_in_utc(alice: User) -> None:
+def test_times_are_exported_in_utc(alice: User) -> None:
     at = datetime(2024, 5, 3, 23, tzinfo=timezone(timedelta(hours=-3)))
     chat = StandaloneChat.objects.create(user=alice)
     chat.messages.create(user=alice, role="user", content="x", created_at=at)

@@ -1,4 +1,4 @@
-"""Lines become messages: what of, for whom, and each once."""
+"""Lines become messages of the right user and conversation, each once."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from retrieval.recall.candidates import Scope
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_line_becomes_a_message_of_a_new_chat_named_after_the_conversation(alice: User) -> None:
+def test_a_line_becomes_a_message_in_a_chat_of_that_name(alice: User) -> None:
     assert imported(line(conversation="Holidays", role="assistant")) == Imported(1, 0, 1, 1, 0)
     message = StandaloneChatMessage.objects.get()
     assert (message.user, message.role, message.content) == (alice, "assistant", "Hello")
@@ -35,7 +35,7 @@ def test_a_line_becomes_a_message_of_a_new_chat_named_after_the_conversation(ali
     )
 
 
-def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(
+def test_imported_messages_are_found_by_words_at_once_without_embeddings(
     alice: User, remembering: FakeOpenAI
 ) -> None:
     imported(
@@ -43,14 +43,14 @@ def test_what_is_imported_is_found_by_words_at_once_and_not_embedded(
     )
     assert not remembering.requests
     assert not StandaloneChatMessage.objects.filter(embedding__isnull=False).exists()
-    found = recall.search("dog", Scope(alice.pk), limit=5)
-    assert {one.message.content for one in found.memories} == {
+    result = recall.search("dog", Scope(alice.pk), limit=5)
+    assert {memory.message.content for memory in result.memories} == {
         "My dog is called Biscuit.",
         "Tobit had a dog.",
     }
 
 
-def test_a_line_of_kind_passage_becomes_a_message_about_a_passage_with_its_name_as_text(
+def test_a_line_of_kind_passage_becomes_a_message_about_a_passage(
     alice: User,
 ) -> None:
     imported(line(kind="passage", conversation="John 3:16-21"))
@@ -59,9 +59,7 @@ def test_a_line_of_kind_passage_becomes_a_message_about_a_passage_with_its_name_
     assert not StandaloneChat.objects.exists()
 
 
-def test_the_same_name_is_another_conversation_for_another_user_and_for_another_kind(
-    alice: User, bob: User
-) -> None:
+def test_each_user_and_kind_has_conversations_of_its_own(alice: User, bob: User) -> None:
     done = imported(line(), line(user="bob"), line(kind="passage"), line(content="Again"))
     assert done == Imported(messages=4, users=2, conversations=3)
     assert StandaloneChat.objects.of(alice).get().messages.count() == 2
@@ -73,17 +71,15 @@ def test_the_same_name_is_another_conversation_for_another_user_and_for_another_
 
 
 @pytest.mark.parametrize("kind", ["chat", "passage"])
-def test_a_long_name_is_kept_whole_as_source_and_cut_to_200_as_title_or_reference(
-    kind: str, alice: User
-) -> None:
+def test_a_long_name_is_cut_in_title_and_reference_only(kind: str, alice: User) -> None:
     name = "é" * 255
     imported(line(kind=kind, conversation=name))
-    made: Any = (StandaloneChat if kind == "chat" else Passage).objects.get()
-    assert (made.source, str(made)) == (name, "é" * 200)
-    assert kind == "chat" or made.text == "é" * 200
+    conversation: Any = (StandaloneChat if kind == "chat" else Passage).objects.get()
+    assert (conversation.source, str(conversation)) == (name, "é" * 200)
+    assert kind == "chat" or conversation.text == "é" * 200
 
 
-def test_messages_are_added_by_time_and_equal_times_in_the_order_of_the_file(alice: User) -> None:
+def test_messages_are_added_by_time_then_in_file_order(alice: User) -> None:
     later = "2024-05-03T10:00:01Z"
     imported(
         line(content="c", created_at=later), line(content="b"), line(content="a"), line(content="0")
@@ -91,7 +87,7 @@ def test_messages_are_added_by_time_and_equal_times_in_the_order_of_the_file(ali
     assert stored() == ["b", "a", "0", "c"]
 
 
-def test_a_conversations_times_are_those_of_its_first_and_last_message(alice: User) -> None:
+def test_a_conversation_has_the_times_of_its_first_and_last_message(alice: User) -> None:
     times = [f"2024-05-0{day}T10:00:00+00:00" for day in (4, 2, 3)]
     imported(*(line(created_at=at) for at in times))
     chat = StandaloneChat.objects.get()
@@ -101,12 +97,12 @@ def test_a_conversations_times_are_those_of_its_first_and_last_message(alice: Us
     assert (chat.created_at.day, chat.updated_at.day) == (1, 9)
 
 
-def test_a_time_is_kept_to_the_microsecond_whatever_its_offset(alice: User) -> None:
+def test_times_are_exact_to_the_microsecond_with_any_offset(alice: User) -> None:
     imported(line(created_at="2024-05-03T12:30:00.000001+02:30"))
     assert StandaloneChatMessage.objects.get().created_at == datetime(2024, 5, 3, 10, 0, 0, 1, UTC)
 
 
-def test_empty_lines_unknown_fields_and_a_mark_of_the_byte_order_are_passed_over(
+def test_empty_lines_unknown_fields_and_a_byte_order_mark_are_ignored(
     alice: User,
 ) -> None:
     done = imported(
@@ -115,7 +111,7 @@ def test_empty_lines_unknown_fields_and_a_mark_of_the_byte_order_are_passed_over
     assert (done.messages, done.skipped) == (2, 0)
 
 
-def test_a_whole_last_line_needs_no_newline(alice: User) -> None:
+def test_the_last_line_needs_no_newline(alice: User) -> None:
     assert imported(line(), line(content="last").rstrip(b"\n")).messages == 2
 
 
@@ -124,21 +120,21 @@ def test_a_number_as_conversation_is_its_name(alice: User) -> None:
     assert StandaloneChat.objects.get().source == "17"
 
 
-def test_users_are_made_where_asked_without_a_usable_password(alice: User) -> None:
+def test_created_users_have_no_usable_password(alice: User) -> None:
     names = [f"user{number}" for number in range(1_100)]
     done = imported(line(), *(line(user=name) for name in names), create_users=True)
     assert (done.messages, done.users) == (1_101, 1_101)
     alice.refresh_from_db()
     assert alice.has_usable_password()
-    made = User.objects.exclude(pk=alice.pk)
-    assert {user.username for user in made} == set(names)
+    created = User.objects.exclude(pk=alice.pk)
+    assert {user.username for user in created} == set(names)
     assert not any(
-        user.has_usable_password() or not user.is_active or user.is_staff for user in made
+        user.has_usable_password() or not user.is_active or user.is_staff for user in created
     )
-    assert len({user.password for user in made}) == len(names)
+    assert len({user.password for user in created}) == len(names)
 
 
-def test_the_same_line_three_times_is_three_messages(alice: User) -> None:
+def test_three_equal_lines_are_three_messages(alice: User) -> None:
     assert imported(line(), line(content="x"), line(), line()).messages == 4
     assert stored() == ["Hello", "x", "Hello", "Hello"]
 
@@ -155,8 +151,8 @@ def test_lines_that_differ_in_one_field_are_different_messages(alice: User, bob:
         for name, value in (other | {"user": "bob", "conversation": "C"}).items()
     ]
     imported(line())
-    for one in changed:
-        done = imported(one, line())
+    for changed_line in changed:
+        done = imported(changed_line, line())
         assert (done.messages, done.already) == (1, 1)
     assert sorted(map(parse, export_lines(None))) == sorted(map(parse, (line(), *changed)))
     assert imported(line(), *changed) == Imported(0, 0, 2, 4, already=7)
@@ -177,7 +173,7 @@ def test_a_second_import_adds_nothing(alice: User) -> None:
     assert exported() == before
 
 
-def test_of_equal_lines_only_those_that_the_database_lacks_are_added(alice: User) -> None:
+def test_of_equal_lines_only_the_missing_ones_are_added(alice: User) -> None:
     imported(line(), line())
     done = imported(*[line()] * 5, line(content="new"))
     assert (done.messages, done.already) == (4, 2)
@@ -191,7 +187,7 @@ def test_ten_thousand_equal_lines_are_imported_twice_in_linear_time(alice: User)
     assert imported(*lines).already == 10_000
 
 
-def test_messages_that_somebody_adds_to_an_imported_chat_stay(alice: User) -> None:
+def test_messages_added_to_an_imported_chat_stay(alice: User) -> None:
     imported(line())
     StandaloneChat.objects.get().messages.create(user=alice, role="user", content="Mine")
     assert imported(line(), line(content="new")).messages == 1

@@ -1,4 +1,4 @@
-"""A bad line is named by its number and rule, and nothing of its file is kept unless it is skipped."""
+"""A bad line is named by its number and rule; unless it is skipped, nothing is imported."""
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,7 +12,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 BAD = [
-    *(("role must be user or assistant", line(role=role)) for role in (..., "system", "User", None, 1)),
+    *(
+        ("role must be user or assistant", line(role=role))
+        for role in (..., "system", "User", None, 1)
+    ),
     *(("kind must be chat or passage", line(kind=kind)) for kind in ("Chat", None, ["chat"])),
     *(("content must be text", line(content=content)) for content in (..., None, 1, ["x"])),
     *(("content is blank", line(content=content)) for content in ("", " \n\u00a0")),
@@ -30,13 +33,19 @@ BAD = [
     ("created_at has no offset from UTC", line(created_at="2024-05-03T10:00:00")),
     *(
         ("created_at must be an ISO 8601 time with an offset", line(created_at=at))
-        for at in (..., 1, "then", "2024-02-30T10:00:00Z", "0001-01-01T00:00+01:00", "9999-12-31T23:00-02:00")
+        for at in (
+            ..., 1, "then", "2024-02-30T10:00:00Z", "0001-01-01T00:00+01:00",
+            "9999-12-31T23:00-02:00",
+        )
     ),
-    *(("not JSON", raw + b"\n") for raw in (b"{'user': 1}", b"[" * 100_000, b'{"n": ' + b"1" * 5_000 + b"}")),
+    *(
+        ("not JSON", raw + b"\n")
+        for raw in (b"{'user': 1}", b"[" * 100_000, b'{"n": ' + b"1" * 5_000 + b"}")
+    ),
     ("not a JSON object", b"[1]\n"),
     ("not UTF-8", line()[:-3] + b"\xff\xfe}\n"),
     ("longer than 1,000,000 bytes", line(extra="x" * MAX_LINE_BYTES)),
-    ("longer than 1,000,000 bytes", b" " * (MAX_LINE_BYTES + 1)),  # a line of blanks is no empty line then
+    ("longer than 1,000,000 bytes", b" " * (MAX_LINE_BYTES + 1)),  # too long to be an empty line
 ]  # fmt: skip
 
 
@@ -50,7 +59,7 @@ def test_a_bad_line_is_named_by_number_and_rule_without_its_content(
     assert not StandaloneChat.objects.exists()
 
 
-def test_a_traceback_of_a_bad_line_does_not_show_the_error_that_holds_its_text() -> None:
+def test_the_traceback_of_a_bad_line_does_not_hold_its_text() -> None:
     for _, raw in BAD:
         with pytest.raises(BadLineError) as bad:
             parse(raw)
@@ -58,7 +67,7 @@ def test_a_traceback_of_a_bad_line_does_not_show_the_error_that_holds_its_text()
         assert bad.value.__suppress_context__ or bad.value.__context__ is None
 
 
-def test_a_file_that_ends_in_the_middle_of_a_line_is_bad_at_that_line(alice: User) -> None:
+def test_an_incomplete_last_line_is_bad(alice: User) -> None:
     for cut in (line()[:-9], line(content="é")[:-2], '{"content": "é'.encode()[:-1]):
         with pytest.raises(
             ImportRefusedError, match=r"^line 2: the file ends in the middle of it$"
@@ -66,7 +75,7 @@ def test_a_file_that_ends_in_the_middle_of_a_line_is_bad_at_that_line(alice: Use
             imported(line(), cut)
 
 
-def test_a_bad_line_in_the_middle_keeps_nothing_not_even_users() -> None:
+def test_after_a_bad_line_nothing_is_imported_not_even_users() -> None:
     lines = [*many(500), line(role="system"), *many(500)]
     with pytest.raises(ImportRefusedError, match="line 501"):
         imported(*lines, create_users=True)
@@ -75,7 +84,7 @@ def test_a_bad_line_in_the_middle_keeps_nothing_not_even_users() -> None:
     assert not stored()
 
 
-def test_bad_lines_are_skipped_where_asked_and_counted_with_the_first_five_reasons(
+def test_skipped_lines_are_counted_with_the_first_five_reasons(
     alice: User,
 ) -> None:
     done = imported(

@@ -1,4 +1,4 @@
-"""What is imported is in recall's table when the import ends, as if each message had been said by itself."""
+"""Imported messages are in memory when the import ends, as if inserted one by one."""
 
 import threading
 import time
@@ -28,65 +28,70 @@ from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 SOURCE = StandaloneChatMessage.memory_table
-MEMORIES = "SELECT id, user_id, conversation, created_at, by_user, terms, chars, is_question, bits, model FROM message_memories"
-WORKERS = """
-    SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND datname = current_database()
+MEMORIES = """
+    SELECT id, user_id, conversation, created_at, by_user, terms, chars, is_question, bits, model
+    FROM message_memories
 """
-INSERT = "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', %s) RETURNING id"
+WORKERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'parallel worker' AND datname = current_database()
+"""
+INSERT = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content)
+    VALUES (%s, %s, 'user', %s) RETURNING id
+"""
 
 
 def rows(sql: str, *values: Any) -> list[Any]:
-    """What the database answers."""
+    """The statement's rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
         return list(cursor.fetchall())
 
 
-def known() -> set[int]:
-    """The ids of the chats' messages that recall knows."""
-    return {one[0] // 2 for one in rows("SELECT id FROM message_memories WHERE id & 1 = 0")}
+def remembered() -> set[int]:
+    """The ids of the chats' messages that are in memory."""
+    return {row[0] // 2 for row in rows("SELECT id FROM message_memories WHERE id & 1 = 0")}
 
 
-def say_again(table: str) -> None:
-    """Delete the messages and insert them as they were, by themselves."""
+def insert_again(table: str) -> None:
+    """Delete the messages and insert them again, without the importer."""
     with connection.cursor() as cursor:
-        cursor.execute(f"CREATE TEMPORARY TABLE said AS SELECT * FROM {table}")
+        cursor.execute(f"CREATE TEMPORARY TABLE copies AS SELECT * FROM {table}")
         cursor.execute(f"DELETE FROM {table}")
         cursor.execute(
-            f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM said; DROP TABLE said"
+            f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM copies; DROP TABLE copies"
         )
 
 
-def test_an_import_teaches_recall_what_the_triggers_would_have_taught_it(
-    alice: User, bob: User
-) -> None:
+def test_an_import_inserts_the_memories_that_the_triggers_would(alice: User, bob: User) -> None:
     texts = [text.rstrip() for text in NASTY] + ["Really?", "Yes", "Yes"]
     kinds = [(user, kind) for user in ("alice", "bob") for kind in ("chat", "passage")]
     imported(*(line(user=user, kind=kind, content=text) for user, kind in kinds for text in texts))
-    learnt = sorted(rows(MEMORIES))
+    imported_rows = sorted(rows(MEMORIES))
     for table in ("standalone_chat_messages", "chat_messages"):
-        say_again(table)
-    assert len(learnt) == len(kinds) * len(texts)
-    assert sorted(rows(MEMORIES)) == learnt
+        insert_again(table)
+    assert len(imported_rows) == len(kinds) * len(texts)
+    assert sorted(rows(MEMORIES)) == imported_rows
 
 
-def test_more_ids_than_a_statement_takes_are_all_learnt(
+def test_more_ids_than_one_statement_takes_are_all_remembered(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "MAX_IDS", 7)
     imported(*many(15))
-    assert len(known()) == 15
+    assert len(remembered()) == 15
 
 
-def test_what_others_say_during_an_import_is_learnt_by_the_trigger(alice: User, other: Any) -> None:
+def test_the_trigger_remembers_messages_inserted_during_an_import(alice: User, other: Any) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     with during_the_inserts(lambda: other.execute(INSERT, [alice.pk, chat.pk, "Meanwhile"])):
         imported(line())
     rows(INSERT, alice.pk, chat.pk, "Afterwards")
-    assert len(known()) == len(stored()) == 3
+    assert len(remembered()) == len(stored()) == 3
 
 
-def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(
+def test_only_rows_with_text_of_the_same_transaction_are_remembered(
     alice: User, other: Any
 ) -> None:
     chat = StandaloneChat.objects.create(user=alice)
@@ -98,14 +103,14 @@ def test_only_rows_of_the_own_transaction_are_learnt_and_only_if_they_hold_text(
         rows(INSERT, alice.pk, chat.pk, "")
         last = rows(INSERT, alice.pk, chat.pk, "Last")[0][0]
         assert first < theirs < last
-        assert not known()
+        assert not remembered()
         bulk.insert_memories(SOURCE, first, last)
-    assert known() == {first, last}
+    assert remembered() == {first, last}
 
 
 @contextmanager
 def refusing(table: str) -> Iterator[None]:
-    """The database has no room in this table."""
+    """Inserts into this table fail as on a full disk."""
     with connection.cursor() as cursor:
         cursor.execute(f"""
             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -119,7 +124,7 @@ def refusing(table: str) -> Iterator[None]:
             cursor.execute("DROP FUNCTION refuse CASCADE")
 
 
-def test_what_cannot_be_learnt_is_not_imported(alice: User, tmp_path: Any) -> None:
+def test_messages_that_cannot_be_remembered_are_not_imported(alice: User, tmp_path: Any) -> None:
     (tmp_path / "file").write_bytes(line(user="new"))
     with refusing("message_memories"), pytest.raises(CommandError) as failed:
         run(str(tmp_path / "file"), "--create-users")
@@ -130,29 +135,29 @@ def test_what_cannot_be_learnt_is_not_imported(alice: User, tmp_path: Any) -> No
     assert not stored()
 
 
-def listed() -> int:
-    """Pages of the list that the index of terms has not taken over yet; it is empty after that."""
+def pending_list_pages() -> int:
+    """Pages of the index's pending list; it is empty after this call."""
     return int(rows("SELECT gin_clean_pending_list('message_memories_terms')")[0][0])
 
 
-def test_an_import_leaves_no_long_list_to_whoever_speaks_next(alice: User) -> None:
+def test_an_import_leaves_no_long_pending_list(alice: User) -> None:
     imported(*many(2_000))
-    assert listed() == 0
+    assert pending_list_pages() == 0
     chat = StandaloneChat.objects.create(user=alice)
     for number in range(300):
         rows(
             INSERT, alice.pk, chat.pk, f"{number} the quick brown fox jumps over the lazy dog " * 5
         )
-    assert 0 < listed() <= 10  # 64 kB are 8 pages
+    assert 0 < pending_list_pages() <= 10  # 64 kB are 8 pages
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica; DELETE FROM message_memories")
         cursor.execute("SET session_replication_role = origin")
-    listed()
+    pending_list_pages()
     assert sum(fill_words.fill(SOURCE)) == 2_300
-    assert listed() <= 10
+    assert pending_list_pages() <= 10
 
 
-def test_words_are_worked_out_in_parallel(alice: User, other: Any) -> None:
+def test_terms_are_computed_in_parallel(alice: User, other: Any) -> None:
     seen: list[int] = []
     ended = threading.Event()
 
@@ -176,7 +181,7 @@ def test_words_are_worked_out_in_parallel(alice: User, other: Any) -> None:
 
 @pytest.fixture
 def old_memory() -> Iterator[Callable[[str], None]]:
-    """Adds memory as an earlier state of this repository did; afterwards today's schema again."""
+    """Adds memory as an earlier state of this repository did; later restores today's schema."""
     call_command("migrate", "chat", "0004_vector_indexes", verbosity=0)
     with connection.cursor() as cursor:
         yield lambda state: add_old_memory(
@@ -198,10 +203,10 @@ def test_an_import_is_in_memory_on_older_schemas_too(
     alice: User, state: str, old_memory: Callable[[str], None]
 ) -> None:
     old_memory(state)
-    assert imported(*many(20)).messages == len(known()) == 20
+    assert imported(*many(20)).messages == len(remembered()) == 20
 
 
-def test_a_schema_without_bulk_functions_learns_by_row_until_migrated(
+def test_an_old_schema_remembers_row_by_row_until_migrated(
     alice: User, old_memory: Callable[[str], None]
 ) -> None:
     call_command("migrate", "chat", verbosity=0)
@@ -209,14 +214,17 @@ def test_a_schema_without_bulk_functions_learns_by_row_until_migrated(
     call_command("migrate", "chat", "0004_vector_indexes", verbosity=0)
     old_memory("0006_model_and_text")
     assert schema() != today
-    assert imported(*many(20)).messages == len(known()) == 20
+    assert imported(*many(20)).messages == len(remembered()) == 20
     call_command("migrate", "chat", verbosity=0)
     assert schema() == today
 
 
 def schema() -> list[Any]:
-    """What our functions are and are set to, and the index of terms."""
-    ours = "SELECT proname, prosrc, proconfig FROM pg_proc WHERE strpos(prosrc, 'message_memories') > 0 ORDER BY 1"
+    """Our functions with their settings, and the options of the index of terms."""
+    ours = """
+        SELECT proname, prosrc, proconfig FROM pg_proc
+        WHERE strpos(prosrc, 'message_memories') > 0 ORDER BY 1
+    """
     return rows(ours) + rows(
         "SELECT reloptions FROM pg_class WHERE relname = 'message_memories_terms'"
     )

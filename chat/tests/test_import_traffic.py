@@ -1,4 +1,4 @@
-"""An import is all or nothing, in nobody's way, and survives what happens to the database."""
+"""An import is all or nothing, blocks no other statement, and survives a failing database."""
 
 import threading
 from collections.abc import Iterator
@@ -25,15 +25,18 @@ from chat.transfer.importing import ImportRefusedError
 from retrieval.db_errors import describe_db_error
 
 pytestmark = pytest.mark.django_db(transaction=True)
+INSERT = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content)
+    VALUES (%s, %s, 'user', 'x')
+"""
 
 
-def test_others_write_and_see_nothing_of_it_while_an_import_reads(alice: User, other: Any) -> None:
+def test_while_an_import_reads_others_write_and_see_nothing_of_it(alice: User, other: Any) -> None:
     chat = StandaloneChat.objects.create(user=alice)
-    insert = "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', 'x')"
     seen: list[Any] = []
 
     def look() -> None:
-        other.execute(insert, [alice.pk, chat.pk])
+        other.execute(INSERT, [alice.pk, chat.pk])
         seen.append(other.execute("SELECT count(*) FROM standalone_chat_messages").fetchone()[0])
 
     assert streamed(watched(look, look)).messages == 200
@@ -44,11 +47,10 @@ def test_others_write_and_see_nothing_of_it_while_an_import_reads(alice: User, o
 def test_a_turn_in_an_imported_chat_waits_for_no_import(alice: User, other: Any) -> None:
     imported(line())
     chat = StandaloneChat.objects.get()
-    insert = "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content) VALUES (%s, %s, 'user', 'x')"
 
     def take_part() -> None:
         other.execute("SELECT FROM auth_user WHERE id = %s FOR NO KEY UPDATE", [alice.pk])
-        other.execute(insert, [alice.pk, chat.pk])
+        other.execute(INSERT, [alice.pk, chat.pk])
         other.execute("UPDATE standalone_chats SET updated_at = now() WHERE id = %s", [chat.pk])
 
     with during_the_inserts(take_part):
@@ -76,7 +78,7 @@ def test_a_second_import_at_the_same_time_is_refused_at_once(alice: User) -> Non
     assert refusals == ["another import is running; run this one after it"]
 
 
-def test_a_lost_database_is_one_line_and_nothing_is_kept(alice: User, other: Any) -> None:
+def test_after_a_lost_connection_nothing_is_imported(alice: User, other: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         pid = cursor.fetchone()[0]
@@ -92,7 +94,7 @@ def test_a_lost_database_is_one_line_and_nothing_is_kept(alice: User, other: Any
 
 @pytest.fixture
 def full_disk(db: None) -> Iterator[None]:
-    """A database that has no room for a message, and quotes it."""
+    """A database that refuses each message with an error that quotes it."""
     with connection.cursor() as cursor:
         cursor.execute("""
             CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
@@ -105,19 +107,19 @@ def full_disk(db: None) -> Iterator[None]:
         cursor.execute("DROP FUNCTION full_disk CASCADE")
 
 
-def test_a_full_disk_is_one_line_without_content_exit_1_and_nothing_is_kept(
+def test_a_full_disk_is_one_line_without_content_and_exit_1(
     alice: User, full_disk: None, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(line(user="new"))
     with pytest.raises(CommandError) as failed:
         run(str(tmp_path / "file"), "--create-users")
-    said = "the database failed (DiskFull, SQLSTATE 53100); nothing was imported"
-    assert (str(failed.value), failed.value.returncode) == (said, 1)
+    message = "the database failed (DiskFull, SQLSTATE 53100); nothing was imported"
+    assert (str(failed.value), failed.value.returncode) == (message, 1)
     assert not StandaloneChat.objects.exists()
     assert not User.objects.filter(username="new").exists()
 
 
-def test_limits_of_time_meant_for_requests_do_not_end_an_import_and_are_there_again_after_it(
+def test_time_limits_of_requests_do_not_apply_to_an_import(
     alice: User,
 ) -> None:
     with connection.cursor() as cursor:

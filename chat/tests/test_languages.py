@@ -1,4 +1,4 @@
-"""Words are found in many languages, with and without spaces, and the language can be changed."""
+"""Recall by words in many languages, with and without spaces; the language can be changed."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from retrieval.recall.search_config import MONTHS
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
-# What was said, and a question with a form of one of its words.
+# A message, and a question with another form of one of its words.
 SAID = {
     "english": ("My sister keeps two lizards at home.", "What does she do with her lizard?"),
     "french": ("Ma sœur adore les crêpes à la châtaigne.", "les CREPES?"),
@@ -43,26 +43,26 @@ OTHERS = (
 
 @pytest.fixture(autouse=True)
 def english(db: None) -> Iterator[None]:
-    """English again afterwards: the tables of settings are not emptied between tests."""
+    """English again after each test: search_configs is not emptied between tests."""
     yield
     search_config.use("english")
 
 
 def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:
-    """Its reference."""
-    said = StandaloneChatMessage.objects.create(
+    """Returns the message's ref."""
+    message = StandaloneChatMessage.objects.create(
         user=chat.user,
         conversation=chat,
         role="user",
         content=content,
         **({"created_at": day} if day else {}),
     )
-    return int(said.memory_table.pack_ref(said.pk))
+    return int(message.memory_table.pack_ref(message.pk))
 
 
-def found(user: User, question: str) -> list[int]:
-    """What words alone find, best first."""
-    return [one.ref for one in recall(question, Scope(user.pk), embedding=None)]
+def recalled(user: User, question: str) -> list[int]:
+    """Refs of what words alone recall, best first."""
+    return [match.ref for match in recall(question, Scope(user.pk), embedding=None)]
 
 
 @pytest.mark.parametrize("language", SAID)
@@ -71,18 +71,18 @@ def test_a_word_is_found_in_its_language(language: str, alice: User, chat: Stand
         call_command("rag_text", "use", language, stdout=io.StringIO())
     for other in OTHERS:
         say(StandaloneChat.objects.create(user=alice), other)
-    said, question = SAID[language]
-    wanted = say(chat, said)
-    assert found(alice, question)[:1] == [wanted]
+    text, question = SAID[language]
+    wanted = say(chat, text)
+    assert recalled(alice, question)[:1] == [wanted]
 
 
 def test_accents_and_widths_do_not_matter(alice: User, chat: StandaloneChat) -> None:
     wanted = say(chat, "Zoë ate a crème brûlée at the Café.")
     for question in ("zoe", "creme", "CAFÉ", "ｂｒｕｌｅｅ", "cafe\u0301"):
-        assert found(alice, question) == [wanted]
+        assert recalled(alice, question) == [wanted]
 
 
-def test_a_day_is_named_in_the_language_in_force(alice: User, chat: StandaloneChat) -> None:
+def test_a_date_is_found_in_the_current_language(alice: User, chat: StandaloneChat) -> None:
     call_command("rag_text", "use", "german", stdout=io.StringIO())
     wanted = say(chat, "Brot gekauft.", datetime(2024, 3, 5, tzinfo=UTC))
     say(
@@ -90,22 +90,24 @@ def test_a_day_is_named_in_the_language_in_force(alice: User, chat: StandaloneCh
         "Milch gekauft.",
         datetime(2024, 5, 6, tzinfo=UTC),
     )
-    assert found(alice, "Was war am 5. März?")[:1] == [wanted]
+    assert recalled(alice, "Was war am 5. März?")[:1] == [wanted]
 
 
-def test_another_language_is_taken_up_by_the_backfill(alice: User, chat: StandaloneChat) -> None:
+def test_the_backfill_indexes_messages_in_the_new_language(
+    alice: User, chat: StandaloneChat
+) -> None:
     wanted = say(chat, "Wir haben gestern drei Häuser besichtigt.")
     call_command("rag_text", "use", "german", stdout=io.StringIO())
-    assert found(alice, "Haus") == []
+    assert recalled(alice, "Haus") == []
     with pytest.raises(CommandError, match="no embedding model is configured"):
         call_command("backfill_embeddings", stdout=io.StringIO())
-    assert found(alice, "Haus") == [wanted]
+    assert recalled(alice, "Haus") == [wanted]
     out = io.StringIO()
     call_command("rag_text", "--json", stdout=out)
     assert json.loads(out.getvalue()) == {"config": "german", "current": 1, "other": 0}
 
 
-def test_a_language_that_is_not_there_changes_nothing(alice: User) -> None:
+def test_an_unknown_language_changes_nothing(alice: User) -> None:
     with pytest.raises(CommandError, match="no text search configuration klingon; it has"):
         call_command("rag_text", "use", "klingon", stdout=io.StringIO())
     with connection.cursor() as cursor:
@@ -113,15 +115,15 @@ def test_a_language_that_is_not_there_changes_nothing(alice: User) -> None:
         assert cursor.fetchall() == [("pg_catalog.english",)]
 
 
-def test_a_long_message_asks_what_its_last_sentence_asks() -> None:
+def test_the_question_of_a_long_message_is_its_last_sentence() -> None:
     page = "Bread is baked every day. " * 400
     assert extract_question(page + "What is the name of my dog?") == "What is the name of my dog?"
     assert (
         extract_question(page + "\nWhat is the name of my dog? Thanks!")
         == "What is the name of my dog? Thanks!"
     )
-    asked = "昨日の会議で話した予算の件について、もう一度教えてください。"
-    assert extract_question("短い。" * 400 + asked) == asked
+    sentence = "昨日の会議で話した予算の件について、もう一度教えてください。"
+    assert extract_question("短い。" * 400 + sentence) == sentence
     assert extract_question("Short. What?") == "Short. What?"
     assert len(extract_question("x" * 2 * LONG_CHARS)) <= LONG_CHARS
 
@@ -136,14 +138,12 @@ def test_a_long_question_finds_what_its_last_sentence_finds(
             f"Bread number {number} wants rye and patience.",
         )
     page = "Rye bread wants flour, patience and a warm oven. " * 200
-    assert found(alice, page + "What was the parrot of the keeper called?")[:1] == [wanted]
+    assert recalled(alice, page + "What was the parrot of the keeper called?")[:1] == [wanted]
 
 
 @pytest.mark.parametrize(
     "question", ["the and of", "🙂🙂", "'\"' & | ! <-> :*", "\ud800", "a" * 10_000, "𠀋", "ー"]
 )
-def test_odd_questions_find_nothing_or_something_but_never_fail(
-    question: str, alice: User, chat: StandaloneChat
-) -> None:
+def test_odd_questions_never_fail(question: str, alice: User, chat: StandaloneChat) -> None:
     say(chat, "Bread.")
-    found(alice, question.encode("utf-8", "replace").decode())
+    recalled(alice, question.encode("utf-8", "replace").decode())

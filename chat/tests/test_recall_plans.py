@@ -1,4 +1,4 @@
-"""What recall reads does not grow with the user: seen in the plans of a user of 200 messages and of one of 20,000."""
+"""By its plans recall reads no more for a user with 20,000 messages than with 200."""
 
 from itertools import product
 
@@ -18,7 +18,8 @@ QUESTION = "Is there a river by the attic with the piano?"
 SAY = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT %s, %s, CASE n %% 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
-        'Bread ' || CASE n %% 2 WHEN 0 THEN 'river ' ELSE '' END || CASE n %% 10 WHEN 0 THEN 'piano ' ELSE '' END
+        'Bread ' || CASE n %% 2 WHEN 0 THEN 'river ' ELSE '' END
+            || CASE n %% 10 WHEN 0 THEN 'piano ' ELSE '' END
             || CASE n %% 100 WHEN 0 THEN 'attic ' ELSE '' END || md5(n::text),
         now() - n * interval '1 minute'
     FROM generate_series(1, %s) n
@@ -33,7 +34,7 @@ BITS = """
 
 @pytest.fixture
 def people(alice: User, bob: User) -> tuple[User, User]:
-    """Alice, who has said little, and Bob, who has said much; the signs of vectors are enough here."""
+    """Alice with few messages and Bob with many; recall's plan needs only the bits of vectors."""
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO embedding_models (name, current) VALUES ('a model', true)")
         for user, rows in (
@@ -48,7 +49,7 @@ def people(alice: User, bob: User) -> tuple[User, User]:
     return alice, bob
 
 
-def test_what_is_read_does_not_grow_with_the_user(people: tuple[User, User]) -> None:
+def test_the_rows_read_do_not_grow_with_the_user(people: tuple[User, User]) -> None:
     for embedding, plans in product((None, np.ones(1536, dtype=np.float32)), ("custom", "generic")):
         few, many = (
             plan_of(user, QUESTION, embedding=embedding, model="a model", plans=plans)
@@ -61,11 +62,11 @@ def test_what_is_read_does_not_grow_with_the_user(people: tuple[User, User]) -> 
             ), case
         # A term's postings are read up to the cap; each seed and its turns once.
         terms = 3
-        most = terms * (candidates.MAX_TERM_MESSAGES + 1) + 3 * 7 * (
+        max_rows = terms * (candidates.MAX_TERM_MESSAGES + 1) + 3 * 7 * (
             candidates.WORD_SEEDS_ALONE + candidates.CODES
         )
-        assert rows_read(many["Plan"], MEMORIES) <= most, case
-        # A hundred times the messages: the user's part of the index of bits is read, 0.25 kB a message.
+        assert rows_read(many["Plan"], MEMORIES) <= max_rows, case
+        # A hundred times the messages: bits are read from an index, 0.25 kB a message.
         assert (
             many["Plan"]["Shared Hit Blocks"]
             <= few["Plan"]["Shared Hit Blocks"] + 40 * MANY // 1000 + 9_000

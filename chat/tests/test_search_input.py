@@ -1,4 +1,4 @@
-"""Whatever stands in a search's address, it is a search or a 400 that names what is wrong: never a 500."""
+"""Any query string is a search, or a 400 that names the wrong field: never a 500."""
 
 import http.client
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tests.support import PATIENCE_S, Server
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 SEARCH = "/api/memory/search/"
 FACT = "My dog is called Biscuit and he loves cheese."
-# Query strings as they are sent, each with the field that is to be named.
+# Query strings, each with the field that the answer must name.
 UNUSABLE = {
     "": "q",
     "q=": "q",
@@ -63,12 +63,12 @@ ODD = {
     "accents by the dozen": "e" + "\u0301" * 500,
     "no characters": "\uffff\U0010ffff\x01\x7f\x85",
 }
-# Bytes that are no text: half a surrogate pair, half a character, none at all, a sign without its number.
+# Bytes that are no text: half a surrogate pair, half a character, a % without its number.
 BROKEN = ("%ED%A0%80", "%ED%B0%80dog", "%F0%9F", "%FF%FE", "%", "%zz", "+%C0%80")
 
 
 @pytest.fixture
-def told(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
+def fact(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
     """A message of alice's, embedded."""
     chat = StandaloneChat.objects.create(user=alice)
     message = StandaloneChatMessage(user=alice, conversation=chat, role="user", content=FACT)
@@ -84,38 +84,38 @@ def client(alice: User, api: Api) -> APIClient:
 
 
 @pytest.mark.parametrize("query", UNUSABLE, ids=lambda query: query[:40])
-def test_a_search_that_cannot_be_used_is_a_400_that_names_the_field(
-    query: str, client: APIClient
-) -> None:
+def test_an_unusable_search_is_a_400_that_names_the_field(query: str, client: APIClient) -> None:
     response = client.get(f"{SEARCH}?{query}")
     assert (response.status_code, response.json()["code"]) == (400, "invalid")
     assert set(response.json()) == {"detail", "code", UNUSABLE[query]}
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "lexical"])
-def test_any_other_text_is_a_sane_search(
-    mode: str, client: APIClient, told: StandaloneChatMessage, settings: Settings
+def test_any_other_text_is_a_normal_search(
+    mode: str, client: APIClient, fact: StandaloneChatMessage, settings: Settings
 ) -> None:
     settings.EMBEDDINGS = "openai" if mode == "hybrid" else "none"
     for name, q in ODD.items():
         for query in (urlencode({"q": q}), urlencode({"q": f"{q} Biscuit", "limit": 50})):
             response = client.get(f"{SEARCH}?{query}")
             assert (response.status_code, response.json()["mode"]) == (200, mode), name
-            assert {one["message_id"] for one in response.json()["results"]} <= {told.pk}, name
+            assert {memory["message_id"] for memory in response.json()["results"]} <= {fact.pk}, (
+                name
+            )
     assert StandaloneChat.objects.count() == 1
 
 
 @pytest.mark.parametrize("name", ["quotes", "operators", "SQL", "both directions"])
-def test_a_word_among_odd_signs_is_found_all_the_same(
-    name: str, client: APIClient, told: StandaloneChatMessage, settings: Settings
+def test_a_word_among_odd_characters_is_found(
+    name: str, client: APIClient, fact: StandaloneChatMessage, settings: Settings
 ) -> None:
     settings.EMBEDDINGS = "none"
     response = client.get(f"{SEARCH}?{urlencode({'q': f'{ODD[name]} biscuits'})}")
-    assert [one["message_id"] for one in response.json()["results"]] == [told.pk]
+    assert [memory["message_id"] for memory in response.json()["results"]] == [fact.pk]
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "found"),
+    ("since", "until", "is_found"),
     [
         ("2025-01-01T00:00:00Z", "2024-01-01T00:00:00Z", False),
         ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", False),
@@ -124,23 +124,25 @@ def test_a_word_among_odd_signs_is_found_all_the_same(
         ("", "", True),
     ],
 )
-def test_a_time_that_never_was_holds_nothing(
-    since: str, until: str, found: bool, client: APIClient, told: StandaloneChatMessage
+def test_an_impossible_period_contains_nothing(
+    since: str, until: str, is_found: bool, client: APIClient, fact: StandaloneChatMessage
 ) -> None:
     response = client.get(SEARCH, {"q": "dog", "since": since, "until": until})
     assert response.status_code == 200
-    assert [one["message_id"] for one in response.json()["results"]] == ([told.pk] if found else [])
+    assert [memory["message_id"] for memory in response.json()["results"]] == (
+        [fact.pk] if is_found else []
+    )
 
 
-def test_bytes_that_are_no_text_are_a_sane_search_of_a_real_server(
-    alice: User, told: StandaloneChatMessage, server: Callable[..., Server]
+def test_bytes_that_are_no_text_are_a_normal_search(
+    alice: User, fact: StandaloneChatMessage, server: Callable[..., Server]
 ) -> None:
-    one = server(EMBEDDINGS="none")
+    running = server(EMBEDDINGS="none")
     headers = {"Authorization": f"Token {create_token(alice)[1]}"}
-    connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
     for q in (*BROKEN, *(quote(text[:1_000]) for text in ODD.values())):
         connection.request("GET", f"{SEARCH}?q={q}+Biscuit", headers=headers)
         response = connection.getresponse()
         assert (response.status, b'"results":[{' in response.read()) == (200, True), q
     connection.close()
-    assert "ERROR" not in one.log
+    assert "ERROR" not in running.log

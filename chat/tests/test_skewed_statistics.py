@@ -1,4 +1,4 @@
-"""Whatever the planner believes of the tables, nobody recalls somebody else's row, and everybody all of their own."""
+"""Whatever statistics say, users recall all of their own messages and none of others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,18 +23,19 @@ from retrieval import current_model, db
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, recall
 
-# One transaction, undone at the end with all that is done to statistics; no autovacuum sees its rows meanwhile.
+# One transaction, rolled back with all changes to statistics; autovacuum does not see its rows.
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
-MODEL = "text-embedding-3-small"  # the settings' own, by which a search asks
+MODEL = "text-embedding-3-small"  # the settings' own, used by searches
 NAMES = ("ada", "ben", "cleo")
-EACH = 12  # messages of each in either table: fewer than recall takes by meaning alone, so that all are to be found
-CROWD = 1_000  # messages of one more
+# Messages of each in either table: fewer than recall takes by meaning, so that all are recalled.
+EACH = 12
+CROWD = 1_000  # messages of another user
 SAY = """
     INSERT INTO {table} (user_id, {parent}, role, content, embedding, created_at)
     SELECT %(user)s, %(parent)s, 'user', %(text)s || ' ' || n, %(vector)b::vector,
         now() - n * interval '1 minute' FROM generate_series(1, %(count)s) n
 """
-# As if a word had the same hash whoever says it: but for the condition on the user each would find the others'.
+# As if a word had the same hash for all users: only the condition on the user separates them.
 COLLIDE = """
     UPDATE message_memories p SET terms = p.terms || ARRAY(
         SELECT h FROM auth_user u, unnest(message_terms(u.id, m.content)) h)
@@ -42,10 +43,11 @@ COLLIDE = """
         UNION ALL SELECT id * 2 + 1, content FROM chat_messages) m
     WHERE m.id = p.id AND p.bits IS NOT NULL
 """
-# The crowd's signs are as near as can be to what somebody asks for.
+# The crowd's bits are those of a message that a person searches for.
 CROWDS_BITS = """
     UPDATE message_memories p SET model = other.model, bits = other.bits
-    FROM (SELECT model, bits FROM message_memories WHERE bits IS NOT NULL ORDER BY id DESC LIMIT 1) other
+    FROM (SELECT model, bits FROM message_memories
+        WHERE bits IS NOT NULL ORDER BY id DESC LIMIT 1) other
     WHERE p.bits IS NULL
 """
 OWN = "SELECT id FROM message_memories WHERE user_id = %(user)s"
@@ -55,14 +57,15 @@ TABLES = "SELECT oid FROM pg_class WHERE oid IN ('message_memories'::regclass, {
 RELATIONS = (
     f"oid IN ({TABLES} UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN ({TABLES}))"
 )
-# ANALYZE changes a row of pg_class in its place, for good; it is undone where the row is this transaction's own.
+# ANALYZE changes a row of pg_class in place, which no rollback undoes unless the row is a copy of
+# this transaction's.
 COPIED = f"UPDATE pg_class SET reltuples = reltuples WHERE {RELATIONS}"
-FORGOTTEN = f"DELETE FROM pg_statistic WHERE starelid IN ({TABLES})"
+NO_STATISTICS = f"DELETE FROM pg_statistic WHERE starelid IN ({TABLES})"
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who asks for what another said, in the other's own words; ``own`` are references."""
+    """A user who asks in the words of another; ``own`` are refs of the user's own messages."""
 
     user: User
     asks: str
@@ -71,17 +74,17 @@ class Person:
 
 
 def said_by(name: str) -> str:
-    """What this one says, again and again."""
+    """The text of all messages of this user."""
     return f"The canary{name} hid the bread behind the piano in the attic"
 
 
 def vector(text: str) -> NDArray[np.float32]:
-    """As the fake service gives it."""
+    """The fake service's vector."""
     return np.array(vector_of(text, 1536), dtype=np.float32)
 
 
 def say(user: User, text: str, times: int, embedding: NDArray[np.float32] | None) -> None:
-    """In a chat, and about a passage."""
+    """Insert messages in a chat and about a passage."""
     parents = (
         StandaloneChat.objects.create(user=user),
         Passage.objects.create(user=user, reference="Tobit 6"),
@@ -101,12 +104,12 @@ def say(user: User, text: str, times: int, embedding: NDArray[np.float32] | None
 
 @pytest.fixture
 def people(api: Api, remembering: FakeOpenAI) -> list[Person]:
-    """Each asks for what the next one said; statistics are of the time when the crowd was alone."""
+    """Each asks in the words of the next; statistics know only the crowd."""
     current_model.check_model(MODEL)
     say(User.objects.create(username="crowd"), "Cheese from a train window", CROWD, None)
     for statement in (
         COPIED,
-        FORGOTTEN,
+        NO_STATISTICS,
         "ANALYZE message_memories, standalone_chat_messages, chat_messages",
     ):
         db.execute(statement, {})
@@ -117,16 +120,16 @@ def people(api: Api, remembering: FakeOpenAI) -> list[Person]:
         db.execute(statement, {})
     owns = [frozenset(row[0] for row in db.execute(OWN, {"user": user.pk})) for user in users]
     questions = map(said_by, (*NAMES[1:], NAMES[0]))
-    return [Person(*one) for one in zip(users, questions, owns, map(api, users), strict=True)]
+    return [Person(*fields) for fields in zip(users, questions, owns, map(api, users), strict=True)]
 
 
 def rows(number: str, of: str = RELATIONS) -> str:
-    """So many rows are believed to be on each page."""
+    """SQL: the planner believes in so many rows a page."""
     return f"UPDATE pg_class SET relpages = 1, reltuples = {number} WHERE {of}"
 
 
 def columns(number: str, change: str = "") -> str:
-    """All that is believed of how frequent values are, and of their order, is this number."""
+    """SQL: each statistic about frequencies and order is this number."""
     slots = ", ".join(
         f"stanumbers{n} = CASE WHEN stanumbers{n} IS NOT NULL THEN "
         f"array_fill(({number})::real, ARRAY[cardinality(stanumbers{n})]) END"
@@ -137,15 +140,15 @@ def columns(number: str, change: str = "") -> str:
 
 MEMORIES = "oid = 'message_memories'::regclass"
 SKEWS = [
-    [],  # all is the crowd's
+    [],  # as if only the crowd existed
     [
-        FORGOTTEN,
+        NO_STATISTICS,
         f"UPDATE pg_class SET relpages = 0, reltuples = 0 WHERE {RELATIONS}",
-    ],  # from when nothing was there
+    ],  # of empty tables
     [
-        FORGOTTEN,
+        NO_STATISTICS,
         f"UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE {RELATIONS}",
-    ],  # never made
+    ],  # no statistics
     [rows("1e9")],
     [rows("1e-4")],
     [rows("1e6"), rows("0", MEMORIES)],
@@ -157,7 +160,7 @@ SKEWS = [
 
 
 def drawn(seed: int) -> list[str]:
-    """Each table, index and column is wrong in a way of its own."""
+    """Random statistics for each table, index and column."""
     distinct = (
         ", stadistinct = CASE WHEN random() < 0.5 THEN -random() ELSE 10 ^ (random() * 8) END"
     )
@@ -171,7 +174,7 @@ def drawn(seed: int) -> list[str]:
 
 @contextmanager
 def believed(skew: list[str], plans: str) -> Iterator[None]:
-    """The planner believes this meanwhile, and plans for any values (``generic``) or for those asked for."""
+    """With these statistics, and ``generic`` or ``custom`` plans."""
     with transaction.atomic():
         for statement in (*skew, f"SET LOCAL plan_cache_mode = force_{plans}_plan"):
             db.execute(statement, {})
@@ -180,28 +183,28 @@ def believed(skew: list[str], plans: str) -> Iterator[None]:
 
 
 def recall_by_all(people: list[Person]) -> int:
-    """Everybody, by words, by meaning, and by both; how many recalls that was."""
-    for one in people:
+    """Recall by words, by meaning and by both, for each; returns how many recalls."""
+    for person in people:
         for asks, embedding in (
-            (one.asks, None),
-            ("Nothing", vector(one.asks)),
-            (one.asks, vector(one.asks)),
+            (person.asks, None),
+            ("Nothing", vector(person.asks)),
+            (person.asks, vector(person.asks)),
         ):
-            found = recall(asks, Scope(one.user.pk), embedding=embedding, model=MODEL)
-            assert {row.ref for row in found} == one.own
-            assert {row.companion for row in found} <= {None, *one.own}
+            ranked = recall(asks, Scope(person.user.pk), embedding=embedding, model=MODEL)
+            assert {row.ref for row in ranked} == person.own
+            assert {row.companion for row in ranked} <= {None, *person.own}
     return 3 * len(people)
 
 
-def search_by(one: Person) -> int:
+def search_by(person: Person) -> int:
     """The same over the API."""
-    found = one.client.get("/api/memory/search/", {"q": one.asks, "limit": "50"}).json()
-    assert found["mode"] == "hybrid"
+    answer = person.client.get("/api/memory/search/", {"q": person.asks, "limit": "50"}).json()
+    assert answer["mode"] == "hybrid"
     references = {
-        row["message_id"] * 2 + KIND_BITS[row["source"]["kind"]] for row in found["results"]
+        row["message_id"] * 2 + KIND_BITS[row["source"]["kind"]] for row in answer["results"]
     }
-    assert references == one.own
-    assert all(f"canary{one.user.username} " in row["content"] for row in found["results"])
+    assert references == person.own
+    assert all(f"canary{person.user.username} " in row["content"] for row in answer["results"])
     return 1
 
 
@@ -213,7 +216,7 @@ def shape(node: dict[str, Any]) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("recalls", "shapes"), [(240, 10), pytest.param(5_000, 100, marks=pytest.mark.soak)]
 )
-def test_no_foreign_row_is_found_whatever_statistics_say(
+def test_whatever_statistics_say_no_other_users_row_is_recalled(
     recalls: int, shapes: int, people: list[Person]
 ) -> None:
     done, seen = 0, set()
@@ -222,11 +225,16 @@ def test_no_foreign_row_is_found_whatever_statistics_say(
         for skew in chain(SKEWS, map(drawn, count()))
         for plans in ("custom", "generic")
     )
-    for one, (skew, plans) in zip(cycle(people), beliefs, strict=False):
+    for person, (skew, plans) in zip(cycle(people), beliefs, strict=False):
         with believed(skew, plans):
-            done += recall_by_all(people) + search_by(one)
+            done += recall_by_all(people) + search_by(person)
             plan = plan_of(
-                one.user, one.asks, embedding=vector(one.asks), model=MODEL, plans=plans, run=False
+                person.user,
+                person.asks,
+                embedding=vector(person.asks),
+                model=MODEL,
+                plans=plans,
+                run=False,
             )
             seen.add(shape(plan["Plan"]))
         if done >= recalls:

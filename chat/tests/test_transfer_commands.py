@@ -1,4 +1,4 @@
-"""The commands import_messages and export_messages, most of them in a process of its own."""
+"""The commands import_messages and export_messages, mostly in processes of their own."""
 
 import io
 import json
@@ -41,13 +41,16 @@ from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_the_command_says_what_it_did_and_what_comes_next(
+def test_the_import_says_what_it_did_and_what_comes_next(
     alice: User, file: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = file([*many(1_234), line(user="bob"), line(role="x"), line(content="")])
     then = "They are found by words at once; backfill_embeddings embeds them.\n"
-    said = "Imported 1,235 messages in 17 conversations of 2 users; 0 were there already; 2 bad lines skipped\n"
-    assert run(name, "--create-users", "--skip-bad") == said + then
+    message = (
+        "Imported 1,235 messages in 17 conversations of 2 users;"
+        " 0 were there already; 2 bad lines skipped\n"
+    )
+    assert run(name, "--create-users", "--skip-bad") == message + then
     assert (
         capsys.readouterr().err
         == "line 1236: role must be user or assistant\nline 1237: content is blank\n"
@@ -58,12 +61,12 @@ def test_the_command_says_what_it_did_and_what_comes_next(
     )
 
 
-def test_the_command_gives_json_for_scripts(alice: User, file: Callable[..., str]) -> None:
-    found = json.loads(run(file([line(), line(role="x")]), "--json", "--skip-bad"))
-    assert found == {"messages": 1, "skipped": 1, "users": 1, "conversations": 1, "already": 0}
+def test_the_import_prints_json_for_scripts(alice: User, file: Callable[..., str]) -> None:
+    result = json.loads(run(file([line(), line(role="x")]), "--json", "--skip-bad"))
+    assert result == {"messages": 1, "skipped": 1, "users": 1, "conversations": 1, "already": 0}
 
 
-def test_a_hundred_thousand_lines_are_told_of_and_take_little_memory(
+def test_a_hundred_thousand_lines_show_progress_and_take_little_memory(
     alice: User,
     capsys: pytest.CaptureFixture[str],
     file: Callable[..., str],
@@ -85,7 +88,7 @@ def test_a_hundred_thousand_lines_are_told_of_and_take_little_memory(
     assert peak < 5_000_000
 
 
-def test_a_long_import_tells_when_reading_is_over(
+def test_a_long_import_says_when_reading_ends(
     alice: User,
     capsys: pytest.CaptureFixture[str],
     file: Callable[..., str],
@@ -129,7 +132,7 @@ def test_through_pipes_an_export_goes_into_an_import(alice: User) -> None:
     assert exported() == out.stdout
 
 
-def test_what_is_wrong_is_one_line_and_exit_1(
+def test_an_error_is_one_line_and_exit_1(
     alice: User, tmp_path: Path, file: Callable[..., str]
 ) -> None:
     name = file([line(), line(role="system")])
@@ -146,8 +149,8 @@ def test_what_is_wrong_is_one_line_and_exit_1(
     with pytest.raises(CommandError, match=r"^No user is called 'carol'$"):
         call_command("export_messages", "--user", "carol")
     ran = manage("import_messages", name)
-    said = b"CommandError: line 2: role must be user or assistant; nothing was imported\n"
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, b"", said)
+    message = b"CommandError: line 2: role must be user or assistant; nothing was imported\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, b"", message)
 
 
 EXAMPLES = {
@@ -156,8 +159,11 @@ EXAMPLES = {
 }
 
 
-COPYING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY import_lines%' AND datname = current_database()"
-# A process started in the background of a shell script ignores SIGINT, and so do those that it starts.
+COPYING = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE query LIKE 'COPY import_lines%' AND datname = current_database()
+"""
+# A process that a shell script starts in the background ignores SIGINT, and so do its children.
 INTERRUPTIBLE = """
 import signal, sys
 from django.core.management import execute_from_command_line
@@ -166,9 +172,7 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
 
 
-def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(
-    alice: User, other: Any
-) -> None:
+def test_an_interrupted_import_says_so_and_imports_nothing(alice: User, other: Any) -> None:
     environment = clean_environment(
         DATABASE_URL=database_url(connection),
         SECRET_KEY="test",
@@ -176,7 +180,9 @@ def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(
     )
     command = [sys.executable, "-c", INTERRUPTIBLE, "import_messages", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(  # type: ignore[call-overload]
+        command, cwd=ROOT, env=environment, **pipes
+    ) as process:
         process.stdin.write(line())
         process.stdin.flush()
         until = time.monotonic() + PATIENCE_S
@@ -184,12 +190,12 @@ def test_an_import_that_is_interrupted_says_so_in_one_line_and_keeps_nothing(
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_S)
-    said = b"CommandError: interrupted; nothing was imported\n"
-    assert (process.returncode, out, err) == (130, b"", said)
+    message = b"CommandError: interrupted; nothing was imported\n"
+    assert (process.returncode, out, err) == (130, b"", message)
     assert not stored()
 
 
-def test_wrong_usage_is_exit_2_and_the_help_teaches_by_an_example() -> None:
+def test_wrong_usage_is_exit_2_and_the_help_has_an_example() -> None:
     for arguments in (
         ["import_messages"],
         ["import_messages", "a", "b"],
@@ -205,7 +211,7 @@ def test_wrong_usage_is_exit_2_and_the_help_teaches_by_an_example() -> None:
     assert all(f"\n  manage.py {name} {EXAMPLES[name]}\n" in helps[name] for name in EXAMPLES)
 
 
-def test_a_reader_who_goes_away_ends_an_export_without_a_word(alice: User) -> None:
+def test_a_closed_pipe_ends_an_export_silently(alice: User) -> None:
     imported(*(line(content=f"{number} " + "x" * 30_000) for number in range(20)))
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -214,15 +220,15 @@ def test_a_reader_who_goes_away_ends_an_export_without_a_word(alice: User) -> No
     assert (ran.returncode, ran.stderr) == (1, b"")
 
 
-def test_a_disk_that_is_full_ends_an_export_in_one_line(alice: User) -> None:
+def test_a_full_disk_ends_an_export_in_one_line(alice: User) -> None:
     imported(line())
     with Path("/dev/full").open("wb") as full:
         ran = manage("export_messages", stdout=full)
-    said = b"CommandError: the export is not whole: No space left on device\n"
-    assert (ran.returncode, ran.stderr) == (1, said)
+    message = b"CommandError: the export is not whole: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (1, message)
 
 
-# The most that the process has had in memory; ru_maxrss would count what its parent had, this process here, too.
+# The process's peak memory; ru_maxrss would include that of its parent, this process.
 MEASURED = """
 import pathlib, re, sys
 from django.core.management import execute_from_command_line

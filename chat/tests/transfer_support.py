@@ -1,4 +1,4 @@
-"""What the tests of import and export share: lines, the calls, somebody else meanwhile, a process of its own."""
+"""Shared by tests of import and export: lines, calls, other sessions, processes."""
 
 import io
 import json
@@ -35,7 +35,7 @@ NASTY = [
 
 
 def line(**changes: Any) -> bytes:
-    """A good line of alice's, but for the changes; a field changed to ... is left out."""
+    """A good line of alice's with these changes; a field changed to ... is left out."""
     fields = {
         "user": "alice",
         "conversation": "c",
@@ -50,14 +50,14 @@ def line(**changes: Any) -> bytes:
 
 
 def imported(*lines: bytes, create_users: bool = False, skip_bad: bool = False) -> Imported:
-    """What came of these lines."""
+    """Imports these lines."""
     return import_lines(
         lines, create_users=create_users, skip_bad=skip_bad, progress=lambda _lines: None
     )
 
 
 def streamed(lines: Iterable[bytes]) -> Imported:
-    """As ``imported``, reading line by line while the transaction is open."""
+    """Imports lines that are read one by one while the transaction is open."""
     return import_lines(lines, create_users=True, skip_bad=False, progress=lambda _lines: None)
 
 
@@ -67,7 +67,7 @@ def exported(user: User | None = None) -> bytes:
 
 
 def stored() -> list[str]:
-    """What the chats hold, in the order in which it was added."""
+    """The contents of the chats' messages in the order of insertion."""
     return list(StandaloneChatMessage.objects.order_by("id").values_list("content", flat=True))
 
 
@@ -92,14 +92,14 @@ def many(count: int) -> Iterator[bytes]:
 
 
 def run(*arguments: str) -> str:
-    """What the import printed."""
+    """The output of import_messages."""
     out = io.StringIO()
     call_command("import_messages", *arguments, stdout=out)
     return out.getvalue()
 
 
 def watched(*looks: Callable[[], object]) -> Iterator[bytes]:
-    """Lines, before each hundred of which somebody looks at the database while the import reads them."""
+    """Lines; before each hundred, while the import reads, one of the ``looks`` is called."""
     for number, look in enumerate(looks):
         look()
         yield from (line(content=f"{number} {place}") for place in range(100))
@@ -107,7 +107,7 @@ def watched(*looks: Callable[[], object]) -> Iterator[bytes]:
 
 @contextmanager
 def during_the_inserts(act: Callable[[], object]) -> Iterator[None]:
-    """``act`` is done by somebody else once an import has inserted its messages and before it is committed."""
+    """Calls ``act`` once an import has inserted its messages, before it commits."""
     done: list[bool] = []
 
     def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:

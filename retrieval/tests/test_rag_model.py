@@ -1,4 +1,4 @@
-"""From one embedding model to another, and back, while everybody chats: no vectors of two models ever meet."""
+"""From one embedding model to another and back under traffic: vectors of two models never meet."""
 
 import json
 import os
@@ -39,11 +39,12 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
 FACT = "My dog is called Biscuit and he loves cheese."
 DECOY = "Ferries towards Aegina leave around noon."
-TOLD = "the stored vectors come from the model"
+MISMATCH = "the stored vectors come from the model"
 QUESTION = "What is my dog Biscuit called?"
 SOURCE = StandaloneChatMessage.memory_table
 LABELS = """
-    SELECT m.content, e.name FROM standalone_chat_messages m JOIN message_memories p ON p.id = m.id * 2
+    SELECT m.content, e.name
+    FROM standalone_chat_messages m JOIN message_memories p ON p.id = m.id * 2
     LEFT JOIN embedding_models e ON e.id = p.model ORDER BY m.id
 """
 # The local model's vectors are zero from the 385th number; the fake's are not.
@@ -52,7 +53,10 @@ MIXED_UP = """
     JOIN embedding_models e ON e.id = p.model
     WHERE (vector_norm(subvector(m.embedding, 385, 1152)) = 0) IS DISTINCT FROM (e.name = %s)
 """
-STORED = "SELECT count(*) FROM message_memories p JOIN embedding_models e ON e.id = p.model WHERE e.name = %s"
+STORED = """
+    SELECT count(*) FROM message_memories p JOIN embedding_models e ON e.id = p.model
+    WHERE e.name = %s
+"""
 
 
 def query(sql: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -63,7 +67,7 @@ def query(sql: str, *params: Any) -> list[tuple[Any, ...]]:
 
 
 def run(*arguments: str) -> str:
-    """What the command prints, in this process."""
+    """The output of a command in this process."""
     out = StringIO()
     call_command(*arguments, stdout=out, stderr=StringIO())
     return out.getvalue()
@@ -73,15 +77,15 @@ def run(*arguments: str) -> str:
 def remembered(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
     """Alice's message with a vector of the small model."""
     chat = StandaloneChat.objects.create(user=alice)
-    said: StandaloneChatMessage = StandaloneChatMessage.objects.create(
+    message: StandaloneChatMessage = StandaloneChatMessage.objects.create(
         conversation=chat, user=alice, role="user", content=FACT
     )
     backfill(batch_size=10)
-    return said
+    return message
 
 
 def configure(settings: Settings, model: str) -> None:
-    """This process is configured otherwise from here on."""
+    """Configure this process for another model."""
     settings.EMBEDDING_MODEL = model
     runtime.reset()
 
@@ -95,8 +99,11 @@ def test_it_shows_the_models_and_how_many_rows_each_has(
         "rag_model"
     )
     assert json.loads(run("rag_model", "--json")) == {
-        "current": SMALL, "configured": LARGE, "models": [{"name": SMALL, "current": True, "rows": 1}], "without": 0,
-    }  # fmt: skip
+        "current": SMALL,
+        "configured": LARGE,
+        "models": [{"name": SMALL, "current": True, "rows": 1}],
+        "without": 0,
+    }
 
 
 def test_before_the_first_vector_there_is_no_model(remembering: FakeOpenAI) -> None:
@@ -119,9 +126,10 @@ def test_a_switch_is_estimated_confirmed_and_paid_by_the_backfill(
     with pytest.raises(CommandError, match="is over --max-cost 0"):
         run("rag_model", "use", "--yes", "--max-cost", "0")
     assert current_model.current_model() == SMALL
-    said = run("rag_model", "use", "--yes", "--max-cost", "1")
-    assert said.startswith(
-        f"From {SMALL} to {LARGE}\nMessages to embed again: 1\nEstimated tokens: 100\nEstimated cost: $0.00\n"
+    output = run("rag_model", "use", "--yes", "--max-cost", "1")
+    assert output.startswith(
+        f"From {SMALL} to {LARGE}\nMessages to embed again: 1\n"
+        "Estimated tokens: 100\nEstimated cost: $0.00\n"
     )
     assert query(LABELS) == [(FACT, SMALL)]
     run("backfill_embeddings", "--sleep", "0")
@@ -129,7 +137,7 @@ def test_a_switch_is_estimated_confirmed_and_paid_by_the_backfill(
     assert "already: nothing to switch" in run("rag_model", "use")
 
 
-def test_the_way_back_pays_for_nothing_that_was_not_embedded_anew(
+def test_the_way_back_pays_only_for_messages_embedded_since(
     remembered: StandaloneChatMessage, settings: Settings, remembering: FakeOpenAI
 ) -> None:
     configure(settings, LARGE)
@@ -137,12 +145,18 @@ def test_the_way_back_pays_for_nothing_that_was_not_embedded_anew(
     configure(settings, SMALL)
     back = json.loads(run("rag_model", "use", "--yes", "--json"))
     assert back == {
-        "switched": True, "taken_up_again": 0, "from": LARGE, "to": SMALL, "messages": 0, "tokens": 0, "cost_usd": 0.0
-    }  # fmt: skip
+        "switched": True,
+        "taken_up_again": 0,
+        "from": LARGE,
+        "to": SMALL,
+        "messages": 0,
+        "tokens": 0,
+        "cost_usd": 0.0,
+    }
     assert pending.count(SOURCE, model=None).embedded == 1
 
 
-def test_a_model_that_does_not_answer_is_not_switched_to(
+def test_a_model_that_does_not_answer_is_refused(
     remembered: StandaloneChatMessage, settings: Settings, remembering: FakeOpenAI
 ) -> None:
     configure(settings, "text-embedding-3-smal")
@@ -160,7 +174,7 @@ def test_without_a_model_there_is_nothing_to_switch_to(
         run("rag_model", "use", "--yes")
 
 
-def test_what_the_old_model_refused_is_tried_again(
+def test_messages_that_the_old_model_refused_are_retried(
     remembered: StandaloneChatMessage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending, "RETRY_BATCH_ROWS", 2)
@@ -173,13 +187,13 @@ def test_what_the_old_model_refused_is_tried_again(
         )
     query("UPDATE message_memories SET embedding_error = 'refused' WHERE model IS NULL")
     configure(settings, LARGE)
-    found = json.loads(run("rag_model", "use", "--yes", "--json"))
-    assert (found["messages"], found["taken_up_again"]) == (6, 5)
+    result = json.loads(run("rag_model", "use", "--yes", "--json"))
+    assert (result["messages"], result["taken_up_again"]) == (6, 5)
     assert pending.count(SOURCE, model=None).pending == 6
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
-def test_on_a_terminal_it_asks(
+def test_on_a_terminal_it_asks_before_switching(
     answer: str, code: int, remembered: StandaloneChatMessage, server: Any
 ) -> None:
     fake = FakeOpenAI()
@@ -208,7 +222,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("what", WRITES)
-def test_a_vector_keeps_its_model_whatever_else_is_written(
+def test_a_vector_keeps_its_model_when_other_columns_change(
     what: str, remembered: StandaloneChatMessage
 ) -> None:
     current_model.switch(LARGE)
@@ -217,7 +231,7 @@ def test_a_vector_keeps_its_model_whatever_else_is_written(
     assert query("SELECT bits IS NULL FROM message_memories") == [(False,)]
 
 
-def test_a_vector_whose_model_is_not_known_counts_as_none(
+def test_a_vector_of_an_unknown_model_counts_as_none(
     remembered: StandaloneChatMessage,
 ) -> None:
     query("DELETE FROM message_memories")
@@ -229,7 +243,7 @@ def test_a_vector_whose_model_is_not_known_counts_as_none(
     assert query(LABELS) == [(FACT, None)]
 
 
-def test_an_equal_text_takes_no_vector_of_another_model(remembered: StandaloneChatMessage) -> None:
+def test_an_equal_text_gets_no_vector_of_another_model(remembered: StandaloneChatMessage) -> None:
     user = remembered.user_id
     assert storage.known(user, FACT, model=SMALL) is not None
     current_model.switch(LARGE)
@@ -238,8 +252,8 @@ def test_an_equal_text_takes_no_vector_of_another_model(remembered: StandaloneCh
 
 
 @contextmanager
-def held(pk: int) -> Iterator[psycopg.Connection[Any]]:
-    """Another session holds the row."""
+def locked(pk: int) -> Iterator[psycopg.Connection[Any]]:
+    """Another session locks the row."""
     with psycopg.connect(database_url(connection)) as other:
         other.execute("SELECT FROM standalone_chat_messages WHERE id = %s FOR UPDATE", [pk])
         yield other
@@ -251,16 +265,15 @@ def waits_for_lock(like: str) -> bool:
     return bool(query(waiting, like))
 
 
-def wait_until(so: Callable[[], bool], seconds: float = 10) -> None:
-    """Until it is so."""
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     until = time.monotonic() + seconds
-    while not so():
+    while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
-    """Its result, and its connection closed."""
+    """The result of ``work``; closes the thread's connection."""
     try:
         return work()
     finally:
@@ -268,7 +281,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_model(
+def test_a_vector_stored_during_the_switch_keeps_its_model(
     many: bool, remembered: StandaloneChatMessage
 ) -> None:
     query("UPDATE standalone_chat_messages SET embedding = NULL")
@@ -280,9 +293,9 @@ def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_mo
             return bool(storage.store_all(SOURCE, [row], model=SMALL))
         return storage.store(SOURCE, *row, model=SMALL)
 
-    with ThreadPoolExecutor(2) as threads, held(remembered.pk) as other:
+    with ThreadPoolExecutor(2) as threads, locked(remembered.pk) as other:
         storing = threads.submit(in_thread, store)
-        # It has found that its model is the current one, and waits for the row.
+        # It has seen that its model is the current one, and waits for the row.
         wait_until(lambda: waits_for_lock("%SET embedding%"))
         switching = threads.submit(in_thread, lambda: current_model.switch(LARGE))
         wait_until(lambda: switching.done() or waits_for_lock("%LOCK TABLE%"))
@@ -291,7 +304,7 @@ def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_mo
         switching.result(20)
     assert (
         stored or many
-    )  # of many, one by one, the switch may come between two statements: then it is refused
+    )  # a batch retries row by row, and the switch may come before that: then it is refused
     assert current_model.current_model() == LARGE
     label = SMALL if stored else None
     assert query(LABELS) == [(FACT, label)]
@@ -300,7 +313,7 @@ def test_a_vector_that_is_being_stored_in_the_instant_of_the_switch_keeps_its_mo
 
 
 def environment(fake: FakeOpenAI, **values: str) -> dict[str, str]:
-    """For commands and servers that ask the fake for embeddings."""
+    """For commands and servers that use the fake for embeddings."""
     return clean_environment(
         DATABASE_URL=database_url(connection), SECRET_KEY="test", LLM_BASE_URL=fake.base_url,
         OPENAI_BASE_URL=fake.base_url, OPENAI_API_KEY="sk-test-0123456789", THROTTLE_MESSAGES="off",
@@ -308,7 +321,7 @@ def environment(fake: FakeOpenAI, **values: str) -> dict[str, str]:
 
 
 def manage(values: dict[str, str], *arguments: str) -> str:
-    """What the command prints, in a process of its own; it succeeds."""
+    """The output of a command in a process of its own, which succeeds."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments], cwd=ROOT, env=values, text=True, timeout=120,
         capture_output=True, check=False,
@@ -319,7 +332,7 @@ def manage(values: dict[str, str], *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Given:
-    """True vectors, but for the question, which gets this one."""
+    """Real vectors, except for the question, which gets this one."""
 
     vector: list[float]
 
@@ -333,7 +346,7 @@ class Given:
 
 @dataclass
 class Traffic:
-    """People who chat through the servers until told to stop; what each turn was answered."""
+    """Users who chat through the servers until ``stop``; the status of each turn."""
 
     statuses: list[int] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -349,16 +362,16 @@ class Traffic:
                 yield
             finally:
                 self.stop.set()
-        for one in chatting:
-            one.result()
+        for chat in chatting:
+            chat.result()
 
     def _chat(self, client: httpx2.Client, name: int) -> None:
         address = f"/api/chats/{client.post('/api/chats/', json={}).json()['id']}/messages/"
         number = 0
         while not self.stop.is_set():
             number += 1
-            said = {"content": f"Person {name} planted apple tree number {number} beside the river"}
-            self.statuses.append(client.post(address, json=said).status_code)
+            message = {"content": f"Person {name} planted apple tree number {number} by the river"}
+            self.statuses.append(client.post(address, json=message).status_code)
             self.stop.wait(0.2)
 
     def more(self, turns: int, seconds: float = 60) -> None:
@@ -370,27 +383,27 @@ class Traffic:
 
 
 def notices(server: Server, client: httpx2.Client, *, times: int = 1, seconds: float = 30) -> None:
-    """Ask until the server has said, so many times, that the model is another: it looks every 15 s."""
+    """Search until the server has logged the mismatch so many times: it looks every 15 s."""
     until = time.monotonic() + seconds
-    while server.log.count(TOLD) < times and time.monotonic() < until:
-        found(client)
+    while server.log.count(MISMATCH) < times and time.monotonic() < until:
+        searched(client)
         time.sleep(0.2)
 
 
-def found(client: httpx2.Client) -> tuple[str, list[str]]:
-    """The mode and the memories that the question finds."""
+def searched(client: httpx2.Client) -> tuple[str, list[str]]:
+    """The mode and the contents of a search for the question."""
     answer = client.get("/api/memory/search/", params={"q": QUESTION, "limit": 20}).json()
-    return answer["mode"], [one["content"] for one in answer["results"]]
+    return answer["mode"], [memory["content"] for memory in answer["results"]]
 
 
 def say(client: httpx2.Client, content: str) -> None:
-    """In a chat of its own."""
+    """Send a message in a new chat."""
     chat = client.post("/api/chats/", json={}).json()["id"]
     assert client.post(f"/api/chats/{chat}/messages/", json={"content": content}).status_code == 201
 
 
 def settled(model: str) -> None:
-    """Until nothing is stored any more by work under way."""
+    """Wait until background work stores nothing more."""
     before = -1
     while before != (before := query(STORED, model)[0][0]):
         time.sleep(1)
@@ -407,56 +420,56 @@ def test_from_local_to_a_service_and_back_under_traffic(
     }
     local, service = server(**usual, EMBEDDINGS="local"), server(**usual)
     environments = {"local": environment(fake, EMBEDDINGS="local"), "service": environment(fake)}
-    by_local, by_service = (one.client(create_token(alice)[1]) for one in (local, service))
+    by_local, by_service = (running.client(create_token(alice)[1]) for running in (local, service))
     for content in (FACT, DECOY):
         say(by_local, content)
     settled(local_model.NAME)
-    # To the local model's vectors, the question would be the decoy itself.
-    fake.embeddings.default = Given([float(one) for one in local_model.embed([DECOY])[0]])
+    # Compared with the local model's vectors, the question would equal the decoy.
+    fake.embeddings.default = Given([float(running) for running in local_model.embed([DECOY])[0]])
     traffic = Traffic()
     with traffic.through(
-        [one.client(create_token(bob)[1]) for one in (local, service, local, service)]
+        [running.client(create_token(bob)[1]) for running in (local, service, local, service)]
     ):
         traffic.more(8)
-        mode, contents = found(by_service)
+        mode, contents = searched(by_service)
         assert (mode, FACT in contents, DECOY in contents) == ("lexical", True, False)
 
-        said = manage(environments["service"], "rag_model", "use", "--yes")
-        assert f"Switched to {SMALL}" in said
+        output = manage(environments["service"], "rag_model", "use", "--yes")
+        assert f"Switched to {SMALL}" in output
         by_old_model = query(STORED, local_model.NAME)[0][0]
-        mode, contents = found(by_service)
+        mode, contents = searched(by_service)
         assert (FACT in contents, DECOY in contents) == (True, False), mode
         say(by_service, "A new thing, embedded at once.")
         traffic.more(8)
         assert ("A new thing, embedded at once.", SMALL) in query(LABELS)
         notices(local, by_local)
-        mode, contents = found(by_local)
+        mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("lexical", True)
         assert (
             query(STORED, local_model.NAME)[0][0] == by_old_model
-        )  # the other server stores none any more
+        )  # the other server stores no more
         assert query(MIXED_UP, local_model.NAME) == [(0,)]
         manage(environments["service"], "backfill_embeddings", "--sleep", "0")
-        assert found(by_service)[0] == "hybrid"
+        assert searched(by_service)[0] == "hybrid"
 
         manage(environments["local"], "rag_model", "use", "--yes")
-        mode, contents = found(by_local)
+        mode, contents = searched(by_local)
         assert FACT in contents
-        assert found(by_service)[0] == "lexical"
+        assert searched(by_service)[0] == "lexical"
         traffic.more(8)
         assert query(MIXED_UP, local_model.NAME) == [(0,)]
         manage(environments["local"], "backfill_embeddings", "--sleep", "0")
-        mode, contents = found(by_local)
+        mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("hybrid", True)
         notices(service, by_service, times=2)
     assert set(traffic.statuses) == {201}
-    assert (local.log.count(TOLD), service.log.count(TOLD)) == (
+    assert (local.log.count(MISMATCH), service.log.count(MISMATCH)) == (
         1,
         2,
     )  # once a switch away from what it is set to
 
 
-def test_the_vectors_of_two_models_can_be_told_apart_here() -> None:
-    """The test above would see a mix-up: the fake's vectors do not end in zeros, the local model's do."""
+def test_the_vectors_of_the_two_models_differ_in_form() -> None:
+    """The test above can see a mix-up: only the local model's vectors end in zeros."""
     assert not any(local_model.embed([FACT])[0][384:])
     assert any(vector_of(FACT, 1536)[384:])

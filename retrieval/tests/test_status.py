@@ -1,4 +1,4 @@
-"""How far memory is, as numbers and as JSON; again and again until Ctrl-C."""
+"""rag_status: the state of memory as a table and as JSON, once or until Ctrl-C."""
 
 import json
 import os
@@ -29,12 +29,12 @@ NOTHING = {"with": 0, "without": 0, "failed": 0, "percent": 100.0}
 
 def status() -> dict[str, Any]:
     """What ``rag_status --json`` prints."""
-    found: dict[str, Any] = json.loads(printed("--json"))
-    return found
+    report: dict[str, Any] = json.loads(printed("--json"))
+    return report
 
 
 def printed(*options: str) -> str:
-    """What the command says."""
+    """The command's output."""
     out = StringIO()
     call_command("rag_status", *options, stdout=out)
     return out.getvalue()
@@ -51,16 +51,15 @@ def say(user: User, *contents: str) -> StandaloneChat:
 
 
 def run(sql: str) -> None:
-    """A statement."""
     with connection.cursor() as cursor:
         cursor.execute(sql)
 
 
-def test_nothing_at_all_is_a_hundred_percent(db: None) -> None:
-    found = status()
-    assert found["tables"] == {"chat_messages": NOTHING, "standalone_chat_messages": NOTHING}
-    assert found["model"] is None
-    assert {one["name"] for one in found["indexes"] if one["valid"]} >= set(HNSW)
+def test_an_empty_database_is_at_100_percent(db: None) -> None:
+    report = status()
+    assert report["tables"] == {"chat_messages": NOTHING, "standalone_chat_messages": NOTHING}
+    assert report["model"] is None
+    assert {index["name"] for index in report["indexes"] if index["valid"]} >= set(HNSW)
 
 
 def test_each_message_is_with_or_without_or_failed(alice: User, remembering: FakeOpenAI) -> None:
@@ -70,21 +69,22 @@ def test_each_message_is_with_or_without_or_failed(alice: User, remembering: Fak
     backfill(batch_size=10)
     say(alice, "Five", "Six", "Seven")
     run(
-        "UPDATE message_memories SET embedding_error = 'refused' WHERE id = (SELECT max(id) FROM message_memories)"
+        "UPDATE message_memories SET embedding_error = 'refused'"
+        " WHERE id = (SELECT max(id) FROM message_memories)"
     )
-    found = status()
+    report = status()
     standalone = {"with": 3, "without": 2, "failed": 1, "percent": 50.0}
-    assert found["tables"]["standalone_chat_messages"] == standalone
-    assert found["tables"]["chat_messages"] == {
+    assert report["tables"]["standalone_chat_messages"] == standalone
+    assert report["tables"]["chat_messages"] == {
         "with": 1,
         "without": 0,
         "failed": 0,
         "percent": 100.0,
     }
-    assert (found["model"], found["configured_model"]) == ("text-embedding-3-small",) * 2
+    assert (report["model"], report["configured_model"]) == ("text-embedding-3-small",) * 2
 
 
-def test_what_is_switched_off_failed_or_empty_counts_nowhere(alice: User, bob: User) -> None:
+def test_messages_switched_off_failed_or_empty_are_not_counted(alice: User, bob: User) -> None:
     StandaloneChat.objects.filter(pk=say(alice, "Off").pk).update(memory=False)
     say(bob, "Off as well")
     MemorySwitch.objects.create(user=bob, enabled=False)
@@ -112,7 +112,8 @@ def test_vectors_of_another_model_are_without(
     say(alice, "One")
     backfill(batch_size=10)
     run(
-        "UPDATE embedding_models SET current = false; INSERT INTO embedding_models (name, current) VALUES ('x', true)"
+        "UPDATE embedding_models SET current = false;"
+        " INSERT INTO embedding_models (name, current) VALUES ('x', true)"
     )
     assert status()["tables"]["standalone_chat_messages"]["without"] == 1
     assert (
@@ -125,25 +126,27 @@ def test_indexes_have_size_validity_and_times_used(alice: User, remembering: Fak
     say(alice, "One")
     backfill(batch_size=10)
     run(
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
     )
     try:
-        found = {one["name"]: one for one in status()["indexes"]}
-        assert set(found["idx_standalone_messages_embedding"]) == {
+        indexes = {index["name"]: index for index in status()["indexes"]}
+        assert set(indexes["idx_standalone_messages_embedding"]) == {
             "name", "table", "size_bytes", "valid", "scans", "missing",
         }  # fmt: skip
-        assert found["idx_standalone_messages_embedding"]["table"] == "standalone_chat_messages"
-        assert found["idx_standalone_messages_embedding"]["size_bytes"] > 0
-        assert [found[name]["valid"] for name in HNSW] == [False, True]
-        assert found["message_memories_pending"]["scans"] >= 0
+        assert indexes["idx_standalone_messages_embedding"]["table"] == "standalone_chat_messages"
+        assert indexes["idx_standalone_messages_embedding"]["size_bytes"] > 0
+        assert [indexes[name]["valid"] for name in HNSW] == [False, True]
+        assert indexes["message_memories_pending"]["scans"] >= 0
         assert "  INVALID: manage.py rag_index rebuild, or migrate" in printed()
     finally:
         run(
-            "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
+            "UPDATE pg_index SET indisvalid = true"
+            " WHERE indexrelid = 'idx_chat_messages_embedding_user'::regclass"
         )
 
 
-def test_for_people_it_is_a_table(alice: User, settings: Settings) -> None:
+def test_without_json_it_prints_a_table(alice: User, settings: Settings) -> None:
     settings.RAG_MIN_SIMILARITY = 0.25
     say(alice, "One")
     lines = printed().splitlines()
@@ -160,7 +163,7 @@ def test_for_people_it_is_a_table(alice: User, settings: Settings) -> None:
     ("part", "whole", "expected"),
     [(0, 0, 100.0), (1, 3, 33.33), (999_999, 1_000_000, 99.99), (5, 5, 100.0)],
 )
-def test_it_is_a_hundred_only_where_nothing_is_missing(
+def test_it_is_100_percent_only_if_nothing_is_missing(
     part: int, whole: int, expected: float
 ) -> None:
     assert percent(part, whole) == expected
@@ -168,7 +171,8 @@ def test_it_is_a_hundred_only_where_nothing_is_missing(
 
 def watching(*options: str, **streams: Any) -> "subprocess.Popen[bytes]":
     """``rag_status --watch`` in a process of its own, which hears SIGINT."""
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'manage.py'; "
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "sys.argv[0] = 'manage.py'; "
     code += "from django.core.management import execute_from_command_line as run; run(sys.argv)"
     values = {"DATABASE_URL": database_url(connection), "SECRET_KEY": "test", "TERM": "xterm"}
     return subprocess.Popen(
@@ -177,7 +181,7 @@ def watching(*options: str, **streams: Any) -> "subprocess.Popen[bytes]":
     )  # fmt: skip
 
 
-def test_watch_goes_on_until_ctrl_c_which_is_no_failure(alice: User) -> None:
+def test_watch_runs_until_ctrl_c_and_exits_0(alice: User) -> None:
     process = watching("0.2", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     seen = [json.loads(process.stdout.readline())]
