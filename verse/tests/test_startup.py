@@ -203,13 +203,13 @@ def test_the_example_env_file_shows_the_defaults(tmp_path: Path) -> None:
     example = (ROOT / ".env.example").read_text()
     (tree / ".env").write_text(re.sub(r"^#(?=[A-Z][A-Z0-9_]*=)", "", example, flags=re.MULTILINE))
     assert settings_of(tree) == defaults
-    contract = {
+    promised = {
         "PORT": "8000",
         "LLM_TIMEOUT_S": "60.0",
         "RAG_CONTEXT_TOKENS": "1500",
         "LLM_MODEL": "'gpt-4o-mini'",
     }
-    assert contract.items() <= defaults.items()
+    assert promised.items() <= defaults.items()
     assert defaults["WEB_CONCURRENCY"] == str(os.cpu_count())
 
 
