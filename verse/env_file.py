@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ LINE = re.compile(
     (?:\s+\#.*)?\s*""",
     re.VERBOSE,
 )
+REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")  # ${NAME} or ${NAME:-default}
 
 
 class EnvFile(environ.Env):  # type: ignore[misc]
@@ -27,8 +28,11 @@ class EnvFile(environ.Env):  # type: ignore[misc]
     ENVIRON: ClassVar[dict[str, str]]
 
 
-def read_env_file(path: Path) -> dict[str, str]:
-    """The settings in the file; {} if there is no file. Raises SystemExit if it cannot be read."""
+def read_env_file(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings in the file; {} if there is no file. Raises SystemExit if it cannot be read.
+
+    A ``${NAME}`` is replaced with an earlier setting of the file, or a variable of the environment.
+    """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -39,7 +43,14 @@ def read_env_file(path: Path) -> dict[str, str]:
         ) from error
     EnvFile.ENVIRON = {}
     EnvFile.read_env(io.StringIO("\n".join(_settings(path, content))))
-    return EnvFile.ENVIRON
+    settings: dict[str, str] = {}
+    for name, value in EnvFile.ENVIRON.items():
+        settings[name] = _replace_references(value, {**environment, **settings})
+    return settings
+
+
+def _replace_references(value: str, known: Mapping[str, str]) -> str:
+    return REFERENCE.sub(lambda match: known.get(match[1], match[2] or ""), value)
 
 
 def _settings(path: Path, content: str) -> Iterator[str]:

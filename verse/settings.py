@@ -10,7 +10,7 @@ from verse.environment import Environment
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = BASE_DIR / ".verse"  # everything that Verse stores outside the database
 
-env = Environment({**read_env_file(BASE_DIR / ".env"), **os.environ})
+env = Environment({**read_env_file(BASE_DIR / ".env", os.environ), **os.environ})
 
 # All secrets first: a line that refuses another variable must not show their values.
 OPENAI_API_KEY = env.secret("OPENAI_API_KEY")

@@ -261,12 +261,12 @@ def test_a_secret_that_cannot_be_stored_stops_the_start(tmp_path: Path) -> None:
 
 def test_the_env_file_is_read_and_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# mine\nPORT=9000\nLLM_MODEL='two words'\nEMPTY=\n")
-    assert read_env_file(tmp_path / ".env") == {
+    assert read_env_file(tmp_path / ".env", {}) == {
         "PORT": "9000",
         "LLM_MODEL": "two words",
         "EMPTY": "",
     }
-    assert read_env_file(tmp_path / "none") == {}
+    assert read_env_file(tmp_path / "none", {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -285,14 +285,20 @@ def test_a_line_of_the_env_file_may_have_spaces_and_comments(
     tmp_path: Path, line: str, value: str
 ) -> None:
     (tmp_path / ".env").write_text(f"# NAME=no\n{line}\n")
-    assert read_env_file(tmp_path / ".env") == {"NAME": value}
+    assert read_env_file(tmp_path / ".env", {}) == {"NAME": value}
+
+
+def test_references_in_the_env_file_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nB=${A}-${C}-${D:-4}${E}\n")
+    settings = read_env_file(tmp_path / ".env", {"A": "0", "C": "3"})
+    assert settings == {"A": "1", "B": "1-3-4"}
 
 
 def test_an_invalid_line_of_the_env_file_is_logged_without_content(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".env").write_text(f"PORT=9000\n{CANARY}\n")
-    assert read_env_file(tmp_path / ".env") == {"PORT": "9000"}
+    assert read_env_file(tmp_path / ".env", {}) == {"PORT": "9000"}
     assert "line 2 is ignored" in caplog.text
     assert CANARY not in caplog.text
 
@@ -311,7 +317,7 @@ def test_an_undecodable_env_file_stops_the_start_without_showing_content(
     with pytest.raises(
         SystemExit, match=r"^Verse cannot start: \S+/.env cannot be read \(UnicodeDecodeError\)$"
     ):
-        read_env_file(tmp_path / ".env")
+        read_env_file(tmp_path / ".env", {})
 
 
 def names_in_the_example() -> dict[str, str]:
