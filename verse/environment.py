@@ -153,8 +153,11 @@ class Environment:
             return None
         if not url.startswith(("postgres://", "postgresql://")):
             self._refuse_database(name)
+        # For django-environ, not for libpq, an unquoted "?" in a password would begin the query.
+        user, at, address = url.rpartition("@")
+        quoted = user.replace("?", "%3F") + at + address
         try:
-            database = environ.Env.db_url_config(url, engine="pooled_postgres")
+            database = environ.Env.db_url_config(quoted, engine="pooled_postgres")
             options = conninfo_to_dict(url)
         except (ValueError, psycopg.Error):
             self._refuse_database(name)

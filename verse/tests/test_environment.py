@@ -303,11 +303,11 @@ def test_an_invalid_line_of_the_env_file_is_logged_without_content(
     assert CANARY not in caplog.text
 
 
-def test_a_list_of_hosts_and_a_plus_are_read_like_libpq() -> None:
-    database = Environment({"NAME": "postgresql://u:a+b@c:6432,d/x+y"}).database("NAME")
+def test_hosts_and_special_characters_are_read_like_libpq() -> None:
+    database = Environment({"NAME": "postgresql://u:a+b?@c:6432,d/x+y"}).database("NAME")
     assert database
     assert (database["HOST"], database["PORT"]) == ("c,d", "6432,")
-    assert (database["NAME"], database["PASSWORD"]) == ("x+y", "a+b")
+    assert (database["NAME"], database["PASSWORD"]) == ("x+y", "a+b?")
 
 
 def test_an_undecodable_env_file_stops_the_start_without_showing_content(
