@@ -11,6 +11,7 @@ import argparse
 import math
 import os
 import random
+import re
 import statistics
 import time
 from typing import Any
@@ -73,6 +74,8 @@ INSERT = """
     VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')
 """
 EMBED = "UPDATE {table} SET embedding = %b::vector WHERE id = %s"
+# Recall joins both message tables; here there is one.
+JOINS = re.compile(r'LEFT JOIN LATERAL \([^"]*"standalone_chat_messages".*?"t1" ON true', re.DOTALL)
 SIZE = "SELECT pg_table_size(%s) / 1e6, pg_indexes_size(%s) / 1e6"
 
 
@@ -149,13 +152,13 @@ def recall_ms(
     # Django has no connection to this database, so it cannot look for the vector type.
     db._vector_type.set(db.VectorType("public", 0, 0), seconds=math.inf)  # noqa: SLF001
     composed = candidates.candidates_statement(("excluded",), by_meaning=True)
-    statement = composed.as_string().replace("coalesce(t0.embedding, t1.embedding)", "t0.embedding")
-    begin, end = statement.index("LEFT JOIN"), statement.index("WHERE p.user_id + 0")
+    statement = composed.as_string().replace(
+        'coalesce("t0".embedding, "t1".embedding)', "t0.embedding"
+    )
     shift = ">> 1" if table == "narrow" else ""
     join = f"LEFT JOIN {table} t0 ON t0.id = p.id {shift} AND p.model IS NOT NULL "
-    statement = statement[:begin] + join + statement[end:]
+    statement = JOINS.sub(join, statement)
     if table == "columns":
-        statement = statement.replace(join, "").replace("t0.embedding", "p.embedding")
         statement = statement.replace("message_memories", "columns")
     times = []
     for _ in range(QUESTIONS):
