@@ -1,0 +1,99 @@
+"""Rules for code: lengths, loop variables, names of variables and of modules."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.house_style.places import Place, is_product
+
+MAX_LINE_CHARS = 100
+MAX_FUNCTION_LINES = 40
+MAX_FILE_LINES = 250
+LONG_LINE_ALLOWED = "noqa: E501"
+VAGUE_NAMES = {
+    "found",
+    "told",
+    "here",
+    "made",
+    "kept",
+    "said",
+    "asked",
+    "least",
+    "most",
+    "gone",
+    "one",
+}
+# Django and Python look for these names, so each package may have its own.
+CONVENTIONAL_NAMES = {
+    "__init__",
+    "__main__",
+    "apps",
+    "base",
+    "models",
+    "admin",
+    "urls",
+    "conftest",
+    "errors",
+}
+
+
+def broken_rules(file: str, source: str) -> Iterator[Place]:
+    """All rules for a Python file."""
+    tree = ast.parse(source)
+    yield from long_lines(file, source)
+    yield from loops_over_one(file, tree)
+    yield from vague_names(file, tree)
+    if is_product(file):
+        yield from long_file(file, source)
+        yield from long_functions(file, tree)
+
+
+def long_lines(file: str, source: str) -> Iterator[Place]:
+    for number, line in enumerate(source.splitlines(), 1):
+        if len(line) > MAX_LINE_CHARS and LONG_LINE_ALLOWED not in line:
+            yield Place("line over 100 characters", file, number)
+
+
+def long_file(file: str, source: str) -> Iterator[Place]:
+    lines = source.count("\n")
+    if lines > MAX_FILE_LINES:
+        yield Place("file over 250 lines", file, lines)
+
+
+def long_functions(file: str, tree: ast.AST) -> Iterator[Place]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            last_line = node.end_lineno or node.lineno
+            if last_line - node.lineno + 1 > MAX_FUNCTION_LINES:
+                yield Place("function over 40 lines", file, node.lineno)
+
+
+def loops_over_one(file: str, tree: ast.AST) -> Iterator[Place]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            names = [name for name in ast.walk(node.target) if isinstance(name, ast.Name)]
+            if any(name.id == "one" for name in names):
+                yield Place("loop over 'one'", file, names[0].lineno)
+
+
+def vague_names(file: str, tree: ast.AST) -> Iterator[Place]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            if node.id in VAGUE_NAMES:
+                yield Place(f"variable named {node.id!r}", file, node.lineno)
+        elif isinstance(node, ast.arg) and node.arg in VAGUE_NAMES:
+            yield Place(f"parameter named {node.arg!r}", file, node.lineno)
+
+
+def same_names(files: list[str]) -> Iterator[Place]:
+    """Modules of the same name in one package. Commands are named by what a user types."""
+    modules: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for file in files:
+        path = Path(file)
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        if is_product(file) and name not in CONVENTIONAL_NAMES and "commands" not in path.parts:
+            modules[path.parts[0], name].append(file)
+    for same in modules.values():
+        if len(same) > 1:
+            yield from (Place("two modules of one name", file, 1) for file in same)
