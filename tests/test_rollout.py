@@ -13,7 +13,7 @@ import pytest
 from fake_openai import FakeOpenAI
 from tests.databases import TABLES, Database, fill_with_vectors, wait_for_build
 from tests.rehearsal import manage, old_code
-from tests.support import ROOT, Server, clean_environment
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
 INDEXES = ("idx_chat_messages_embedding_user", "idx_standalone_messages_embedding")
 VALID = """
@@ -37,6 +37,15 @@ CATALOG = """
 def state_of_indexes(database: Database) -> dict[str, bool]:
     """The existing indexes of INDEXES, and whether each is valid."""
     return dict(database.run(VALID, list(INDEXES)))
+
+
+def wait_for_waiting_lock(database: Database) -> None:
+    """Wait until a session waits for the lock of a table."""
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+    end = time.monotonic() + PATIENCE_S
+    while not database.run(waiting):
+        assert time.monotonic() < end, "no session waits for a lock"
+        time.sleep(0.05)
 
 
 def test_a_migrate_killed_in_the_index_build_is_repaired_by_the_next(
@@ -65,7 +74,8 @@ def test_two_migrates_wait_for_an_open_transaction_and_each_other(database: Data
     with psycopg.connect(database.url) as held:
         held.execute("SELECT count(*) FROM chat_messages")
         both = [database.start_migrate("chat") for _ in range(2)]
-        time.sleep(3)
+        wait_for_waiting_lock(database)
+        time.sleep(1)
         assert all(migrate.poll() is None for migrate in both)
         held.commit()
     outputs = [migrate.communicate(timeout=60)[0] for migrate in both]
