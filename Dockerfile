@@ -27,7 +27,7 @@ RUN SECRET_KEY=not-used python manage.py collectstatic --no-input --ignore "*.ma
     && find static -size +1k "(" -name "*.js" -o -name "*.css" ")" -exec gzip --keep --best --no-name {} + \
     && python -m compileall -q chat retrieval pooled_postgres embedded_postgres verse gunicorn.conf.py manage.py \
     && install -d -m 0700 -o 10001 -g 10001 .verse
-# A number, so that Kubernetes can see that it is not root; the account needs no name.
+# A number, so that Kubernetes can check that it is not root.
 USER 10001:10001
 EXPOSE 8000
 # Not /readyz: a database outage is no reason to end the process.

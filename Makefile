@@ -1,4 +1,4 @@
-# Verse: `make` alone lists what can be made. Paths are relative: the folder's own name may hold spaces.
+# Verse: `make` alone lists the targets. Paths are relative, so the folder's name may contain spaces.
 PYTHON ?= python3
 BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
@@ -28,13 +28,13 @@ serve: install ## the production server with your own settings (.env is read)
 test: install ## every test, on a real PostgreSQL 16
 	$(BIN)/python -m pytest --numprocesses 2 --durations 10 $(ARGS)
 
-soak: install ## what takes too long for every push: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
+soak: install ## the slow checks: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
 	$(BIN)/python -m pytest -m soak --numprocesses 2 --durations 10 $(ARGS)
 	$(BIN)/python -m pytest --numprocesses 2 --oldest-schema
 	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2
 	$(BIN)/python -m tests.rehearsal
 
-bench: install ## the figures of docs/benchmarks.md, about an hour; three libraries are installed apart
+bench: install ## the figures of docs/benchmarks.md, about an hour; installs three libraries separately
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.turn
 	$(BIN)/python -m benchmarks.memory
@@ -48,13 +48,13 @@ bench: install ## the figures of docs/benchmarks.md, about an hour; three librar
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
 	$(BIN)/python -m benchmarks.targets
 
-bench-check: install ## is recall slower than its committed ratios? a small run, some three minutes
+bench-check: install ## compares recall with its committed ratios, about three minutes
 	$(BIN)/python -m benchmarks.check $(ARGS)
 
-rehearse: install ## add memory to a live chat of the old code under traffic, and take it away again
+rehearse: install ## adds memory to a live chat of the old code under traffic, and removes it
 	$(BIN)/python -m tests.rehearsal $(ARGS)
 
-check: lint test ## all that a push must pass; changes nothing
+check: lint test ## all checks of a push; changes nothing
 
 lint: install ## lint, formats, types, layers, migrations
 	$(BIN)/ruff check
