@@ -184,7 +184,7 @@ class MemoryService:
         scope = Scope(
             self.user.pk,
             by_user=None if role is None else role == Role.USER,
-            source=None if kind is None else recalled.KIND_BITS[kind],
+            kind_bit=None if kind is None else recalled.KIND_BITS[kind],
             since=since,
             until=until,
         )

@@ -88,7 +88,7 @@ VECTOR_SCHEMA = _VectorSchema()
 
 
 def composed_once(compose: Callable[P, sql.Composed]) -> Callable[P, sql.SQL]:
-    """Decorator: caches the text of a composed statement; rendering one takes some 50 µs."""
+    """Decorator: caches a composed statement as text; to render recall's takes 0.2 ms."""
 
     @lru_cache(maxsize=256)
     def render(_schema: str, *args: P.args, **kwargs: P.kwargs) -> sql.SQL:

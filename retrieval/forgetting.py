@@ -109,22 +109,27 @@ def has_stale_source(table: MessageTable) -> sql.Composed:
 
     True for answers that no trigger could record, such as those written before there were any.
     """
-    return _has_stale_source(sql.Literal(table.kind_bit), or_marked=sql.SQL(""))
+    return _has_stale_source(sql.Literal(table.kind_bit), source_is_marked=sql.SQL("false"))
 
 
-def _has_stale_source(kind_bit: sql.Composable, *, or_marked: sql.Composable) -> sql.Composed:
+def _has_stale_source(
+    kind_bit: sql.Composable, *, source_is_marked: sql.Composable
+) -> sql.Composed:
     return SQL["has_stale_source"].format(
-        given=SQL["given"].format(kind_bit=kind_bit), source=_message("source"), or_marked=or_marked
+        given=SQL["given"].format(kind_bit=kind_bit),
+        source=_message("source"),
+        source_is_marked=source_is_marked,
     )
 
 
 @db.composed_once
 def tainted_statement() -> sql.Composed:
-    or_marked = sql.SQL("OR {}").format(_is_marked("source", "s"))
     return SQL["tainted"].format(
         message=_message("ref"),
         is_marked=_is_marked("ref", "m"),
-        has_stale_source=_has_stale_source(sql.SQL("m.kind_bit"), or_marked=or_marked),
+        has_stale_source=_has_stale_source(
+            sql.SQL("m.kind_bit"), source_is_marked=_is_marked("source", "s")
+        ),
     )
 
 

@@ -21,9 +21,10 @@ CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {kind_b
 ), NULL) END
 
 -- name: has_stale_source
--- Whether m was given a message that is missing, or was edited after m was written.
+-- Whether m was given a message that is missing, was edited after m was written, or is marked.
 EXISTS (SELECT FROM unnest({given}) source LEFT JOIN LATERAL ({source}) s ON true
-    WHERE s.created_at IS NULL OR s.edited_at > coalesce(m.edited_at, m.created_at) {or_marked})
+    WHERE s.created_at IS NULL OR s.edited_at > coalesce(m.edited_at, m.created_at)
+        OR {source_is_marked})
 
 -- name: is_marked
 -- Whether the message is marked. A mark is of one text: a text that was written later has none.

@@ -48,7 +48,7 @@ def collect() -> dict[str, Any]:
     """
     model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
-        "tables": {source.table: count_messages(source) for source in message_tables()},
+        "tables": {table.table: count_messages(table) for table in message_tables()},
         "indexes": indexes(),
         "model": model,
         "configured_model": configured,
@@ -56,12 +56,12 @@ def collect() -> dict[str, Any]:
     }
 
 
-def count_messages(source: MessageTable) -> dict[str, Any]:
+def count_messages(table: MessageTable) -> dict[str, Any]:
     """``{"with", "without", "failed", "percent"}`` of the table's messages. One statement.
 
     "with" a vector of the current model; "failed": set aside by the backfill; "without": pending.
     """
-    ((total, embedded, failed),) = db.execute(for_table(COUNT, source), {})
+    ((total, embedded, failed),) = db.execute(for_table(COUNT, table), {})
     return {
         "with": embedded,
         "without": total - embedded - failed,

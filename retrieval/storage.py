@@ -33,16 +33,16 @@ MAX_BATCH_S = 0.1  # how long a transaction of ``store_all`` holds its rows; edi
 _batch_rows: dict[str, int] = {}  # by table, as measured
 
 
-def store(source: MessageTable, pk: int, content: str, embedding: Vector, *, model: str) -> bool:
+def store(table: MessageTable, pk: int, content: str, embedding: Vector, *, model: str) -> bool:
     """Store the row's embedding if it still holds ``content`` and ``model`` is the current one.
 
     True if it was stored. One statement. Raises NoMemory.
     """
     params = {"id": pk, "content": content, "embedding": embedding, "model": model}
-    return bool(db.execute(_store_statement(source), params)[0][0])
+    return bool(db.execute(_store_statement(table), params)[0][0])
 
 
-def store_all(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
+def store_all(table: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
     """Store the embeddings of many rows ``(id, content, embedding)``; how many were stored.
 
     One statement a batch, each of a size that takes about MAX_BATCH_S, however slow the index is;
@@ -50,34 +50,34 @@ def store_all(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, 
     """
     stored = start = 0
     while start < len(rows):
-        size = _batch_rows.setdefault(source.table, FIRST_BATCH_ROWS)
+        size = _batch_rows.setdefault(table.table, FIRST_BATCH_ROWS)
         batch = rows[start : start + size]
         started = time.monotonic()
-        stored += _store_batch(source, batch, model)
+        stored += _store_batch(table, batch, model)
         # At most four times as many rows in the next batch.
         seconds = max(time.monotonic() - started, MAX_BATCH_S / 4)
         if len(batch) == size or seconds > MAX_BATCH_S:
-            _batch_rows[source.table] = max(1, int(len(batch) * MAX_BATCH_S / seconds))
+            _batch_rows[table.table] = max(1, int(len(batch) * MAX_BATCH_S / seconds))
         start += len(batch)
     return stored
 
 
-def _store_batch(source: MessageTable, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
+def _store_batch(table: MessageTable, rows: Sequence[tuple[int, str, Vector]], model: str) -> int:
     ids, contents, vectors = map(list, zip(*rows, strict=True))
     params = {"ids": ids, "contents": contents, "embeddings": vectors, "model": model}
-    stored = {row[0] for row in db.execute(_store_batch_statement(source), params)}
+    stored = {row[0] for row in db.execute(_store_batch_statement(table), params)}
     locked = [row for row in rows if row[0] not in stored]
-    return len(stored) + sum(store(source, *row, model=model) for row in locked)
+    return len(stored) + sum(store(table, *row, model=model) for row in locked)
 
 
 @db.composed_once
-def _store_statement(source: MessageTable) -> sql.Composed:
-    return STORE.format(**source.names)
+def _store_statement(table: MessageTable) -> sql.Composed:
+    return STORE.format(**table.names)
 
 
 @db.composed_once
-def _store_batch_statement(source: MessageTable) -> sql.Composed:
-    return STORE_BATCH.format(vector=db.VECTOR_SCHEMA, **source.names)
+def _store_batch_statement(table: MessageTable) -> sql.Composed:
+    return STORE_BATCH.format(vector=db.VECTOR_SCHEMA, **table.names)
 
 
 def known(user_id: int, content: str, *, model: str) -> Vector | None:
@@ -139,5 +139,5 @@ def vacuum(tables: Sequence[MessageTable]) -> None:
 
     Locks them with SHARE UPDATE EXCLUSIVE: reads and writes go on.
     """
-    for table in [*(source.table for source in tables), "message_memories"]:
-        db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)), {})
+    for name in [*(message_table.table for message_table in tables), "message_memories"]:
+        db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name)), {})

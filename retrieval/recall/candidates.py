@@ -1,8 +1,8 @@
 """Finds a user's own earlier messages for a question, by words and by meaning.
 
 Two steps: one statement returns some hundred narrow rows, the candidates with the turns around
-them (candidates.sql); ``ranking`` orders them. docs/decisions/0009-recall-structures.md has the reasons
-for the tables, docs/decisions/0010-hybrid-recall.md those for the constants.
+them (candidates.sql); ``ranking`` orders them. Reasons for the tables:
+docs/decisions/0009-recall-structures.md; for the constants: docs/decisions/0010-hybrid-recall.md.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ FILTERS = {
     "since": sql.SQL("p.created_at >= %(since)s"),
     "until": sql.SQL("p.created_at <= %(until)s"),
     "by_user": sql.SQL("p.by_user = %(by_user)s"),
-    "source": sql.SQL("p.id & 1 = %(source)s"),
+    "kind_bit": sql.SQL("p.id & 1 = %(kind_bit)s"),
     "hidden": sql.SQL("NOT p.conversation = ANY (%(hidden)s::bigint[])"),
 }
 
@@ -54,7 +54,7 @@ class Scope:
     """What a recall may return: one user's messages, without hidden ones and those in the prompt.
 
     ``excluded`` and ``hidden`` hold refs (``MessageTable.pack_ref``) of messages and of
-    conversations; ``source`` is the kind bit of the only table to recall from.
+    conversations; ``kind_bit`` is that of the only table to recall from.
     """
 
     user_id: int
@@ -63,7 +63,7 @@ class Scope:
     since: datetime | None = None
     until: datetime | None = None
     by_user: bool | None = None
-    source: int | None = None
+    kind_bit: int | None = None
 
     @property
     def filters(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Orders the candidates of a recall: arithmetic without a database, explained by a worked example
-in docs/how-memory-works.md.
+"""Orders the candidates of a recall: arithmetic without a database.
 
-All constants were fitted on conversations of 400 to 700 messages: docs/decisions/0010-hybrid-recall.md.
+docs/how-memory-works.md has a worked example. All constants were fitted on conversations of 400 to
+700 messages: docs/decisions/0010-hybrid-recall.md.
 """
 
 import math
@@ -26,8 +26,8 @@ WORDS_WITHIN = 3  # turns, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
 class Candidate:
     """A message that may be recalled, or a turn near one.
 
-    ``prev`` is the ref of the turn before; ``hits`` are the question's terms that it has; ``shown``:
-    whether the scope allows to return it.
+    ``prev`` is the ref of the turn before; ``hits`` are the question's terms that it has;
+    ``shown``: whether the scope allows to return it.
     """
 
     ref: int
