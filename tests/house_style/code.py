@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.house_style.places import Place, is_product
+from tests.house_style.places import Place, is_product, parse
 
 MAX_LINE_CHARS = 100
 MAX_FUNCTION_LINES = 40
@@ -40,7 +40,7 @@ CONVENTIONAL_NAMES = {
 
 def broken_rules(file: str, source: str) -> Iterator[Place]:
     """All rules for a Python file."""
-    tree = ast.parse(source)
+    tree = parse(source)
     yield from long_lines(file, source)
     yield from loops_over_one(file, tree)
     yield from vague_names(file, tree)

@@ -1,5 +1,7 @@
 """Where a rule is broken, and which files belong to the product."""
 
+import ast
+from functools import cache
 from typing import NamedTuple
 
 PACKAGES = ("verse", "chat", "retrieval", "pooled_postgres", "embedded_postgres", "fake_openai")
@@ -11,6 +13,12 @@ class Place(NamedTuple):
     rule: str
     file: str
     line: int
+
+
+@cache
+def parse(source: str) -> ast.Module:
+    """The syntax tree. Several rules read each file."""
+    return ast.parse(source)
 
 
 def is_product(file: str) -> bool:

@@ -5,9 +5,10 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from tests.house_style.places import Place
+from tests.house_style.places import Place, parse
 
 # 'nobody' in quotes is the system account.
 VAGUE = re.compile(
@@ -55,6 +56,7 @@ def bad_citations(file: str, source: str, root: Path) -> Iterator[Place]:
                     yield Place(f"cites {page}, which does not exist", file, number)
 
 
+@cache
 def texts_of_python(source: str) -> list[tuple[int, str]]:
     """Comments and texts of some words, each with its first line."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
@@ -63,7 +65,7 @@ def texts_of_python(source: str) -> list[tuple[int, str]]:
     ]
     strings = [
         (node.lineno, node.value)
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parse(source))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and node.value.count(" ") >= MIN_SPACES

@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from tests.house_style.places import Place
+from tests.house_style.places import Place, parse
 
 OBJECT = "(TABLE|INDEX|FUNCTION|TRIGGER|EXTENSION|ROLE|DATABASE|SCHEMA)"
 STATEMENT = re.compile(
@@ -23,16 +23,13 @@ SENTENCE = re.compile(r"\s*[a-z]+ \S+ [a-z]")
 def constants(sources: Iterable[str]) -> set[str]:
     """Names of constants in any module that are SQL text."""
     return {
-        name
-        for source in sources
-        for name, value in _assignments(ast.parse(source))
-        if _is_sql(value)
+        name for source in sources for name, value in _assignments(parse(source)) if _is_sql(value)
     }
 
 
 def built_statements(file: str, source: str, names: set[str]) -> Iterator[Place]:
     """Where SQL text is built. ``names``: constants of any module that are SQL text."""
-    tree = ast.parse(source)
+    tree = parse(source)
     own = dict(_assignments(tree))
     names = names - own.keys() | {name for name, value in own.items() if _is_sql(value)}
     for node in ast.walk(tree):
