@@ -53,4 +53,4 @@ def test_the_help_of_each_command_has_an_example_and_its_locks() -> None:
     for name, command in our_commands().items():
         help_text = command.create_parser("manage.py", name).format_help()
         assert re.search(rf"^  .*manage\.py {name}\b", help_text, re.MULTILINE), name
-        assert re.search(r"Locks: |Reads only", help_text), name
+        assert "Locks: " in help_text, name

@@ -5,7 +5,8 @@ figures, times included, are stored in the table recall_measurements. For a sche
 
   17 4 * * *  cd /srv/verse && .venv/bin/python manage.py measure_recall
 
-Reads only, for ten seconds at most; makes no call to the embedding service.
+It searches for ten seconds at most and makes no call to the embedding service.
+Locks: none but the new row.
 Exit code: 0, also if recall is so low that it warns (rag_doctor says what to do); 1 failed, or
 nothing is embedded yet.
 """

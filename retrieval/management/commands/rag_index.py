@@ -39,11 +39,7 @@ from retrieval.schema import locks
 
 LOCK_PATIENCE_S = 3.0  # a build whose client was killed ends within indexes.CLIENT_CHECK
 BUSY = "another rag_index or migrate is running: let it finish, or stop it first"
-ACTIONS: dict[str, Callable[[IndexState, HnswOptions], None]] = {
-    "rebuild": rebuild.rebuild,
-    "create": rebuild.create,
-    "drop": lambda index, _options: rebuild.drop(index),
-}
+BUILDS = {"rebuild": rebuild.rebuild, "create": rebuild.create}
 
 
 class Command(OperatorCommand):
@@ -52,7 +48,7 @@ class Command(OperatorCommand):
         ef = whole_number_in(index_state.EF_CONSTRUCTION_RANGE)
         ef_help = "candidates for the links, 4 to 1000, at least twice m (default 64)"
         add = parser.add_argument
-        add("action", choices=ACTIONS, help="what to do")
+        add("action", choices=[*BUILDS, "drop"], help="what to do")
         add("what", nargs="?", choices=["hnsw"], help="after drop and create: the HNSW indexes")
         add("--m", type=m, default=16, help="links of a row in the graph, 2 to 100 (default 16)")
         add("--ef-construction", type=ef, default=64, help=ef_help)
@@ -96,22 +92,19 @@ def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) 
             f"an index of {index.source.table} is being built: let it finish, or stop it first"
         )
     started_s = time.monotonic()
-    if action == "create" and index.valid:
-        progress.write(f"{index.name} exists and is valid; rag_index rebuild builds it again")
-    elif action == "drop":
-        ACTIONS[action](index, hnsw)
-        existed = index.valid is not None
-        progress.write(f"{index.name} {'is dropped' if existed else 'did not exist'}")
+    if action == "drop":
+        rebuild.drop(index)
+        outcome = " is dropped" if index.valid is not None else " did not exist"
+    elif action == "create" and index.valid:
+        outcome = " exists and is valid; rag_index rebuild builds it again"
     else:
         announce(index, hnsw, progress.write)
         with show_build(index, progress):
-            ACTIONS[action](index, hnsw)
+            BUILDS[action](index, hnsw)
+        outcome = ""
     seconds, after = time.monotonic() - started_s, index_state.read_state(index.source, index.name)
-    if action == "rebuild" or (action == "create" and not index.valid):
-        size = f"{after.size_bytes / 1e6:,.1f} MB"
-        progress.write(
-            f"{index.name}: built in {seconds:,.1f} s, {size}, {', '.join(after.reloptions)}"
-        )
+    size, reloptions = f"{after.size_bytes / 1e6:,.1f} MB", ", ".join(after.reloptions)
+    progress.write(index.name + (outcome or f": built in {seconds:,.1f} s, {size}, {reloptions}"))
     return as_json(after, seconds)
 
 
