@@ -56,7 +56,7 @@ def test_a_temporary_failure_is_retried(fake: FakeOpenAI, behaviour: Behaviour) 
 def test_an_invalid_answer_is_never_returned(
     fake: FakeOpenAI, settings: Settings, behaviour: Behaviour
 ) -> None:
-    settings.EMBEDDING_TIMEOUT_S = 0.3
+    settings.EMBEDDING_TIMEOUT_S = 0.6
     fake.embeddings.default = behaviour
     with pytest.raises(errors.Unavailable, match="the service's answer was not usable: "):
         embedding_service.get_embeddings_batch(["one", "two", TEXT])
