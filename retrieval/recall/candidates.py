@@ -23,7 +23,7 @@ from retrieval.sql_files import read_statement
 # The best messages by words; more if there is no embedding to find others.
 WORD_SEEDS, WORD_SEEDS_ALONE = 40, 70
 # The nearest by bits: of the five nearest by cosine 30 contain 97 %, 100 contain all.
-CODES = 100
+BIT_SEEDS = 100
 MEANING_SEEDS = 30  # of these, the nearest by cosine
 MAX_TERM_MESSAGES = 1500  # messages of a word that are looked at
 # A word in a larger share of the user's messages says little, and leads to no neighbours.
@@ -34,10 +34,10 @@ NEAREST_CTES = read_statement(Path(__file__).with_name("nearest.sql"))
 # The embedding of row ``p`` in one of the message tables.
 TEXT = sql.SQL("""
     LEFT JOIN LATERAL (
-        SELECT embedding FROM {table} WHERE id = {key} AND p.model = (SELECT model FROM asked)
+        SELECT embedding FROM {table} WHERE id = {key} AND p.model = (SELECT model FROM question)
         LIMIT 1) {alias} ON true
 """)
-DISTANCE = sql.SQL("coalesce({embeddings}) OPERATOR({vector}.<=>) (SELECT e FROM asked)")
+DISTANCE = sql.SQL("coalesce({embeddings}) OPERATOR({vector}.<=>) (SELECT vector FROM question)")
 # Conditions on a row ``p``, by the field of ``Scope`` that they compare.
 FILTERS = {
     "excluded": sql.SQL("NOT p.id = ANY (%(excluded)s::bigint[])"),
@@ -94,7 +94,7 @@ def nearest(scope: Scope, *, embedding: NDArray[np.float32], model: str) -> list
 
     To measure it against an exact search. One statement. Raises NoMemory.
     """
-    statement = sql.SQL("WITH {nearest} SELECT id FROM meaning").format(
+    statement = sql.SQL("WITH {nearest} SELECT id FROM by_meaning").format(
         nearest=_nearest(tuple(scope.filters))
     )
     params = parameters("", scope, embedding=embedding, model=model)
@@ -108,10 +108,10 @@ def parameters(
     return {
         "user": scope.user_id,
         "question": question,
-        "cap": MAX_TERM_MESSAGES,
-        "share": MAX_TERM_SHARE,
+        "max_term_messages": MAX_TERM_MESSAGES,
+        "max_term_share": MAX_TERM_SHARE,
         "word_seeds": WORD_SEEDS_ALONE if embedding is None else WORD_SEEDS,
-        "codes": CODES,
+        "bit_seeds": BIT_SEEDS,
         "meaning_seeds": MEANING_SEEDS,
         "embedding": embedding,
         "model": model,
@@ -124,14 +124,14 @@ def candidates_statement(filters: tuple[str, ...], *, by_meaning: bool) -> sql.C
     if by_meaning:
         parts = {
             "nearest": sql.SQL(",\n{}").format(_nearest(filters)),
-            "seeds": sql.SQL("SELECT id FROM words UNION SELECT id FROM meaning"),
+            "seeds": sql.SQL("SELECT id FROM by_words UNION SELECT id FROM by_meaning"),
             "similarity": sql.SQL("1 - ({})").format(_distance()),
             "texts": _texts(),
         }
     else:
         parts = {
             "nearest": sql.SQL(""),
-            "seeds": sql.SQL("SELECT id FROM words"),
+            "seeds": sql.SQL("SELECT id FROM by_words"),
             "similarity": sql.SQL("NULL::float8"),
             "texts": sql.SQL(""),
         }
