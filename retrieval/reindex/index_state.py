@@ -39,13 +39,6 @@ class HnswOptions:
     ef_construction: int = 64
 
     @property
-    def problem(self) -> str | None:
-        """Why pgvector would refuse them; None if it would not."""
-        if self.ef_construction < 2 * self.m:
-            return f"--ef-construction must be at least twice --m: {2 * self.m} or more"
-        return None
-
-    @property
     def reloptions(self) -> list[str]:
         """As pg_class.reloptions holds them."""
         return [f"m={self.m}", f"ef_construction={self.ef_construction}"]

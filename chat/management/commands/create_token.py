@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError
 
-from chat.auth import api_tokens
+from chat.auth.api_tokens import create_token
 from retrieval.management.operator_command import OperatorCommand
 
 
@@ -25,16 +25,14 @@ class Command(OperatorCommand):
         parser.add_argument("--name", default="", help="what the token is for, such as 'my laptop'")
 
     def run(self, **options: Any) -> None:
-        self.stdout.write(create_token(options["user"], options["name"]))
-
-
-def create_token(username: str, name: str) -> str:
-    """Raises CommandError: there is no such user, or the name is too long."""
-    user = get_user_model()._default_manager.filter(username=username).first()
-    if user is None:
-        raise CommandError(
-            f"No user is called {username!r}; make one: manage.py createsuperuser --username NAME"
-        )
-    if len(name) > 100:
-        raise CommandError("--name has at most 100 characters")
-    return api_tokens.create_token(user, name=name)[1]
+        """Raises CommandError: there is no such user, or the name is too long."""
+        username, name = options["user"], options["name"]
+        user = get_user_model()._default_manager.filter(username=username).first()
+        if user is None:
+            raise CommandError(
+                f"No user is called {username!r};"
+                " make one: manage.py createsuperuser --username NAME"
+            )
+        if len(name) > 100:
+            raise CommandError("--name has at most 100 characters")
+        self.stdout.write(create_token(user, name=name)[1])

@@ -80,9 +80,12 @@ class Command(OperatorCommand):
 
 
 def find_problem(options: dict[str, Any], hnsw: HnswOptions) -> str | None:
+    """What is wrong with the arguments; pgvector itself would refuse the second only later."""
     if (options["action"] == "rebuild") == (options["what"] is not None):
         return "say rebuild, drop hnsw, or create hnsw"
-    return hnsw.problem
+    if hnsw.ef_construction < 2 * hnsw.m:
+        return f"--ef-construction must be at least twice --m: {2 * hnsw.m} or more"
+    return None
 
 
 def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) -> dict[str, Any]:
