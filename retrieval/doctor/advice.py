@@ -27,9 +27,13 @@ INFO = {
 def checks() -> list[Check]:
     texts = CHECKLIST | TRAPS
     return [
-        Check(name, partial(skipped, f"by hand: {texts[name]}", *fix), subject="nothing: by hand")
+        Check(
+            name,
+            partial(skipped, f"by hand: {texts[name]}", *fix),
+            subject="Nothing: to be checked by hand.",
+        )
         for name, fix in BY_HAND.items()
     ] + [
-        Check(name, partial(information, texts[name], *fix), subject="nothing: information")
+        Check(name, partial(information, texts[name], *fix), subject="Nothing: advice.")
         for name, fix in INFO.items()
     ]

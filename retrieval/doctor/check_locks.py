@@ -60,7 +60,7 @@ def checks() -> list[Check]:
     alter = partial(_locks, exclusive, TABLE, "a change of a table blocks all other queries")
     drop = partial(_locks, exclusive, INDEX, "a DROP INDEX without CONCURRENTLY locks its table")
     return [
-        Check("trap.8", create, subject="SHARE locks on the tables now"),
-        Check("trap.11", alter, subject="ACCESS EXCLUSIVE locks on the tables now"),
-        Check("trap.18", drop, subject="ACCESS EXCLUSIVE locks on the tables' indexes now"),
+        Check("trap.8", create, subject="SHARE locks on the tables now."),
+        Check("trap.11", alter, subject="ACCESS EXCLUSIVE locks on the tables now."),
+        Check("trap.18", drop, subject="ACCESS EXCLUSIVE locks on the tables' indexes now."),
     ]

@@ -65,7 +65,7 @@ def test_list_names_each_check_and_what_it_looks_at(monkeypatch: pytest.MonkeyPa
     listed = dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
     assert list(listed) == [check.name for check in all_checks()]
     assert listed["trap.1"] == "Sizes of the newest vectors of each table."
-    assert listed["trap.2"] == "nothing: information"
+    assert listed["trap.2"] == "Nothing: advice."
     assert all(len(text) <= 100 for text in listed.values())
 
 
