@@ -93,7 +93,7 @@ def execute(connection: BaseDatabaseWrapper, statement: str | sql.Composable) ->
 
 
 class AddVectorIndex(AddIndex):
-    """Build the index CONCURRENTLY, again if a kill has left it INVALID. Back: drops it likewise."""
+    """Build the index CONCURRENTLY, replace one that a kill left INVALID. Back: drops it."""
 
     atomic = False
 

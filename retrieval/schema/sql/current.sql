@@ -132,7 +132,8 @@ RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 -- What message_memories holds of a message, but for its vector. kind_bit tells the two message
--- tables apart: retrieval/message_tables.py. The planner inlines it: no SET, no subquery as argument.
+-- tables apart: retrieval/message_tables.py. The planner inlines it: it has no SET, and callers
+-- pass no subquery.
 CREATE OR REPLACE FUNCTION memory_row(
     kind_bit integer, message_id bigint, owner_id bigint, parent_id bigint, sent_at timestamptz,
     sender text, body text
