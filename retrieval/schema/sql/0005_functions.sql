@@ -133,9 +133,9 @@ END $$;
 REVOKE ALL ON FUNCTION {memory_insert}(), {memory_update}(), {memory_embedding}(),
     {memory_delete}(), {clear_stale_embedding}() FROM PUBLIC;
 
--- Memory rows of the messages that this transaction added (xmin): no other session can have changed
--- or deleted one. RETURN QUERY can work in parallel, INSERT ... SELECT cannot. The settings say that
--- parallel work is free; coalesce() makes the planner expect half of the rows, not a single one.
+-- Memory rows of the messages that this transaction added (xmin): no other session can have
+-- changed or deleted one. RETURN QUERY can work in parallel, INSERT ... SELECT cannot. The settings
+-- say that parallel work is free; coalesce() makes the planner expect half of the rows, not one.
 CREATE OR REPLACE FUNCTION {new_memories}(first bigint, last bigint) RETURNS TABLE (
     id bigint, user_id bigint, conversation bigint, created_at timestamptz, by_user boolean,
     terms bigint[], chars smallint, is_question boolean, search_config_id smallint,
