@@ -1,4 +1,4 @@
-"""The app's registration: for its commands; its tables are made by the migrations of whoever has messages."""
+"""Registers the app: its commands, and its models, whose tables a migration of the chat makes."""
 
 from django.apps import AppConfig
 
