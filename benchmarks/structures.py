@@ -92,7 +92,7 @@ def main() -> None:
         register_vector(database)
         database.execute(COLUMNS)
         database.execute(NARROW)
-        narrow = MessageTable(0, "narrow", "chat_id")
+        narrow = MessageTable(0, "narrow", "chat_id", "standalone_chats")
         for statement in compose(connection, "current_message_table.sql", narrow):
             database.execute(statement)
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")

@@ -24,7 +24,7 @@ class MessageTable:
     kind_bit: int
     table: str
     conversation: str
-    conversations: str = ""
+    conversations: str
 
     def pack_ref(self, pk: int) -> int:
         """The number that names row ``pk`` (or conversation ``pk``) among those of both tables."""

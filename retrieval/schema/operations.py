@@ -14,8 +14,8 @@ from retrieval.schema import extension, indexes, locks
 from retrieval.schema.statements import compose
 
 MESSAGE_TABLES = (
-    MessageTable(0, "standalone_chat_messages", "chat_id"),
-    MessageTable(1, "chat_messages", "passage_id"),
+    MessageTable(0, "standalone_chat_messages", "chat_id", "standalone_chats"),
+    MessageTable(1, "chat_messages", "passage_id", "passages"),
 )
 BATCH_ROWS = 2_000  # rows a transaction; 20,000 rows take 0.4 s
 ADD_EMBEDDING = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS embedding {vector}.vector(1536)"
