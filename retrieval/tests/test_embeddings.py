@@ -140,6 +140,7 @@ def test_twenty_concurrent_callers_share_one_thread_and_get_their_own_vectors(
 ) -> None:
     fake.embeddings.default = Vectors(delay_s=0.2)
     texts = [f"number{number}" for number in range(20)]
+    embedding_service.get_embedding("loads the tokenizer and the client")
     began = time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         vectors = list(pool.map(embedding_service.get_embedding, texts))
