@@ -27,6 +27,7 @@ VIOLATIONS = [
     ("[one for one in ()]", "loop over 'one'"),
     ("kept = 1", "variable named 'kept'"),
     ("def f(most): pass", "parameter named 'most'"),
+    ("def test_" + "_".join("a" * 13) + "(): pass", "test name over 12 words"),
 ]
 ALLOWED = [
     "x = 1  # " + "x" * 100 + "  # noqa: E501",
@@ -34,6 +35,7 @@ ALLOWED = [
     "def f():\n" + "    pass\n" * 39,
     "for item in (): pass",
     "print(kept)",
+    "def test_" + "_".join("a" * 12) + "(): pass",
 ]
 
 

@@ -10,6 +10,7 @@ from tests.house_style.places import Place, is_product, parse
 MAX_LINE_CHARS = 100
 MAX_FUNCTION_LINES = 40
 MAX_FILE_LINES = 250
+MAX_TEST_NAME_WORDS = 12
 LONG_LINE_ALLOWED = "noqa: E501"
 VAGUE_NAMES = {
     "found",
@@ -44,6 +45,7 @@ def broken_rules(file: str, source: str) -> Iterator[Place]:
     yield from long_lines(file, source)
     yield from loops_over_one(file, tree)
     yield from vague_names(file, tree)
+    yield from long_test_names(file, tree)
     if is_product(file):
         yield from long_file(file, source)
         yield from long_functions(file, tree)
@@ -84,6 +86,14 @@ def vague_names(file: str, tree: ast.AST) -> Iterator[Place]:
                 yield Place(f"variable named {node.id!r}", file, node.lineno)
         elif isinstance(node, ast.arg) and node.arg in VAGUE_NAMES:
             yield Place(f"parameter named {node.arg!r}", file, node.lineno)
+
+
+def long_test_names(file: str, tree: ast.AST) -> Iterator[Place]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            words = node.name.removeprefix("test_").split("_")
+            if len(words) > MAX_TEST_NAME_WORDS:
+                yield Place("test name over 12 words", file, node.lineno)
 
 
 def same_names(files: list[str]) -> Iterator[Place]:
