@@ -19,22 +19,30 @@ from retrieval.message_tables import unpack_ref
 from retrieval.recall.candidates import Scope, recall
 from retrieval.vectors import Vector
 
+MIN_SHOWN_KEY = 16  # characters; of a shorter key, four would be too large a part
 LIVE_USERS = 20  # whose recall is tried, too
 SAMPLE_USERS = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %s"
 QUESTION = "What is the heron {word} called?"
 
 
 def keys_are_separate() -> Finding:
-    """Whether the language model and the embeddings have the same key."""
-    if settings.LLM != "openai" or settings.EMBEDDINGS != "openai":
-        return passed("the language model and the embeddings are not both behind a key")
-    if settings.OPENAI_API_KEY and settings.LLM_API_KEY == settings.OPENAI_API_KEY:
+    """The keys of embeddings and language model, by their last characters; WARN if it is one."""
+    embeddings = settings.OPENAI_API_KEY if settings.EMBEDDINGS == "openai" else ""
+    model = settings.LLM_API_KEY if settings.LLM == "openai" else ""
+    keys = f"embeddings: {_masked(embeddings)}, language model: {_masked(model)}"
+    if embeddings and model == embeddings:
         return warning(
-            "the language model has the key of the embeddings: removing OPENAI_API_KEY would stop "
-            "the chat too",
+            f"{keys}: one key for both, and removing OPENAI_API_KEY would stop the chat too",
             "LLM_API_KEY=another key",
         )
-    return passed("the language model keeps its key when OPENAI_API_KEY is removed")
+    return passed(f"{keys}; they share none")
+
+
+def _masked(key: str) -> str:
+    """Enough to tell two keys apart, and too little to use: docs/security.md."""
+    if not key:
+        return "no key"
+    return f"key ...{key[-4:]}" if len(key) >= MIN_SHOWN_KEY else "a key too short to show"
 
 
 @dataclass

@@ -22,7 +22,8 @@ def pools_fit() -> Finding:
     if (settings.SERVER_DATABASE.get("HOST") or "") != direct_host:
         return skipped(
             "the servers connect through a pooler: compare DATABASE_POOL_SIZE x WEB_CONCURRENCY "
-            "with its own limits"
+            "with its own limits",
+            "psql --host=POOLER --port=6432 pgbouncer --command='SHOW CONFIG'",
         )
     free = value(FREE_CONNECTIONS)
     size, workers = settings.DATABASE_POOL_SIZE, settings.WEB_CONCURRENCY

@@ -3,24 +3,27 @@
 from functools import partial
 
 from retrieval.doctor.criteria import CHECKLIST, TRAPS
+from retrieval.doctor.fixes import COST
 from retrieval.doctor.report import Check, information, skipped
 
 # What the operator has to look at, with commands that help.
 BY_HAND = {
     "checklist.10": (
         "pg_dump -Fc --file=verse.dump service=verse",
-        "createdb verse_restored",
-        "pg_restore --no-owner --dbname=verse_restored verse.dump",
+        "createdb --maintenance-db=service=verse verse_restored",
+        'pg_restore --no-owner --dbname="service=verse dbname=verse_restored" verse.dump',
     ),
     "trap.16": ("PGPASSFILE=~/.pgpass pg_dump -Fc --file=verse.dump service=verse",),
-    "trap.20": (),
+    "trap.20": ("read https://openai.com/enterprise-privacy/ or what your own service says",),
     "trap.24": ("kubectl apply -f deploy/kubernetes/jobs/backfill.yaml",),
 }
 # What there is to know; nothing to look at.
 INFO = {
-    "trap.2": (),
-    "trap.15": ("python manage.py rag_cost_estimate --exact",),
-    "trap.22": (),
+    "trap.2": (
+        "SELECT round(100.0 * count(embedding) / NULLIF(count(*), 0), 2) FROM chat_messages;",
+    ),
+    "trap.15": (COST,),
+    "trap.22": (COST,),
 }
 
 

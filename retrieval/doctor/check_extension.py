@@ -99,7 +99,9 @@ def azure_lists_extension() -> Finding:
     """The setting azure.extensions, if the server has it."""
     names = setting("azure.extensions")
     if names is None:
-        return skipped("not an Azure server; link to what vendors say, with a date")
+        return skipped(
+            "not an Azure server; link to what vendors say, with a date", f"{ENABLE_VECTOR} --check"
+        )
     if "vector" in [name.strip().lower() for name in names.split(",")]:
         return passed("azure.extensions lists vector")
     return failed(

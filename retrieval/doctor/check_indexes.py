@@ -7,7 +7,7 @@ from psycopg import sql
 from retrieval.doctor.check_columns import columns_are_right
 from retrieval.doctor.check_locks import recall_tables
 from retrieval.doctor.expected import SchemaObject, shared, vector_indexes
-from retrieval.doctor.fixes import create, drop_index, rebuild_index, statement
+from retrieval.doctor.fixes import STATUS, create, drop_index, rebuild_index, statement
 from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, Status, failed, information, passed
 from retrieval.models import message_tables
@@ -102,7 +102,9 @@ def index_usage() -> Finding:
     usage = rows(USAGE, [[index.name for _, index in vector_indexes()]])
     counts = ", ".join(f"{name} {count:,}" for _, name, _, count in usage)
     return information(
-        f"times used: {counts or 'no index'}; 0 is not a fault: criterion.3 and criterion.4 measure"
+        f"times used: {counts or 'no index'}; 0 is not a fault: criterion.3 and criterion.4 "
+        "measure",
+        STATUS,
     )
 
 

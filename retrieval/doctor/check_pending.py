@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from retrieval.backfill.pending import for_table
-from retrieval.doctor.fixes import BACKFILL
-from retrieval.doctor.queries import row, rows
-from retrieval.doctor.report import Check, Finding, information, passed, skipped, warning
+from retrieval.doctor.check_migrations import memory_apps
+from retrieval.doctor.check_vectors import stored_model_is_configured
+from retrieval.doctor.fixes import BACKFILL, SET_KEY, STATUS
+from retrieval.doctor.queries import row, rows, value
+from retrieval.doctor.report import Check, Finding, failed, information, passed, skipped, warning
 from retrieval.embeddings import embedding_service
 from retrieval.models import message_tables
 from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
@@ -16,11 +18,14 @@ MAX_AGE_S = 3600  # criterion.2; that the service is away for some minutes is no
 COUNTS = sql.SQL("""
     SELECT count(*), count(*) FILTER (WHERE p.model = c.id),
         count(*) FILTER (WHERE {failed}), count(*) FILTER (WHERE p.id IS NULL),
-        extract(epoch FROM now() - min(m.created_at) FILTER (WHERE {pending}))
+        extract(epoch FROM now() - min(
+            greatest(m.created_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END)
+        ) FILTER (WHERE {pending}))
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
 """)
+MEMORY_SINCE = "SELECT min(applied) FROM django_migrations WHERE app = ANY (%s) AND name >= '0002'"
 # pg_locks shows a 64-bit key in two halves.
 LOCK_HOLDERS = """
     SELECT pid FROM pg_catalog.pg_locks
@@ -35,7 +40,9 @@ LOCK_HOLDERS = """
 class Counts:
     """The messages of one table that may be embedded.
 
-    ``unknown``: without a row in recall's table. ``oldest_s``: the age of the oldest pending one.
+    ``unknown``: without a row in recall's table, as messages from before memory's migrations are
+    until the first backfill. ``oldest_s``: how long the oldest pending one has waited, an unknown
+    one at most since those migrations.
     """
 
     table: str
@@ -51,8 +58,11 @@ class Counts:
 
 
 def _counts() -> list[Counts]:
-    """One statement for each message table, which reads the whole table."""
-    return [Counts(table.table, *row(for_table(COUNTS, table))) for table in message_tables()]
+    """One statement for each message table, which reads the whole table, and one for their age."""
+    params = {"memory_since": value(MEMORY_SINCE, [list(memory_apps())])}
+    return [
+        Counts(table.table, *row(for_table(COUNTS, table), params)) for table in message_tables()
+    ]
 
 
 def no_messages_lost() -> Finding:
@@ -77,17 +87,21 @@ def no_messages_lost() -> Finding:
 
 
 def no_message_waits_long() -> Finding:
-    """The age of the oldest pending message."""
+    """How long the oldest pending message waits, if these settings embed: FAIL above an hour."""
     if embedding_service.model_name() is None:
-        return skipped("nothing embeds with these settings: recall goes by words")
+        return skipped("nothing embeds with these settings: recall goes by words", SET_KEY)
     oldest_s = max((float(count.oldest_s or 0) for count in _counts()), default=0.0)
     if not oldest_s:
         return passed("no message is pending")
     if oldest_s <= MAX_AGE_S:
-        return passed(f"the oldest pending message is {oldest_s:.0f} s old")
+        return passed(f"the oldest pending message has waited {oldest_s:.0f} s")
     if rows(LOCK_HOLDERS, [BACKFILL_LOCK]):
         return passed("some have waited long; a backfill is at work on them")
-    return warning(f"the oldest pending message has waited {oldest_s / 3600:.1f} hours", BACKFILL)
+    return failed(
+        f"the oldest pending message has waited {oldest_s / 3600:.1f} hours, and no backfill runs",
+        *stored_model_is_configured().fix.splitlines(),
+        BACKFILL,
+    )
 
 
 def running_commands() -> Finding:
@@ -99,8 +113,10 @@ def running_commands() -> Finding:
         for (pid,) in rows(LOCK_HOLDERS, [lock])
     ]
     if running:
-        return information(f"{' and '.join(running)} runs now: look again when it has ended")
-    return information("neither migrate nor backfill_embeddings runs now")
+        return information(
+            f"{' and '.join(running)} runs now: look again when it has ended", STATUS
+        )
+    return information("neither migrate nor backfill_embeddings runs now", STATUS)
 
 
 def checks() -> list[Check]:

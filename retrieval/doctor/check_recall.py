@@ -16,7 +16,7 @@ from psycopg import sql
 from retrieval import db
 from retrieval.doctor.check_indexes import fixes_of_recall_indexes
 from retrieval.doctor.check_vectors import stored_model
-from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, statement
+from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, STATUS, statement
 from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import select_message
@@ -137,7 +137,7 @@ class Measurement:
         """The time of recall for sampled messages."""
         results = self.results
         if not results.times_ms:
-            return skipped("no user has messages to measure on")
+            return skipped("no user has messages to measure on", STATUS)
         p50, p95 = results.quantile_ms(0.5), results.quantile_ms(0.95)
         detail = (
             f"p50 {p50:.0f} ms, p95 {p95:.0f} ms over {len(results.times_ms)} recalls, "

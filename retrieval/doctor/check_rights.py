@@ -35,7 +35,10 @@ def role_has_rights() -> Finding:
     if not memory_exists():
         return skipped("the database has no memory yet", MIGRATE)
     if not rows("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", [role]):
-        return skipped(f"this server knows no role {role}: a pooler may use another name")
+        return skipped(
+            f"this server knows no role {role}: a pooler may use another name",
+            "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name ~ '^verse';",
+        )
     vector_schema()  # raises VectorUnavailable
     fixes = [statement(missing) for missing in _missing_grants(role)]
     if fixes:

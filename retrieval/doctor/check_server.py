@@ -6,6 +6,40 @@ from retrieval.doctor.fixes import reset_setting, statement
 from retrieval.doctor.queries import row, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, warning
 
+OLDEST_POSTGRES = 160000  # server_version_num
+LONG_BUILD_S = 3600  # 1,000,000 messages: docs/benchmarks.md
+# reset_val is what a new session gets; the doctor's own transactions have another limit.
+STATEMENT_TIMEOUT = """
+    SELECT reset_val, unit, current_user, pg_catalog.current_database()
+    FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'
+"""
+
+
+def version_is_supported() -> Finding:
+    """The version of PostgreSQL: 16 or later."""
+    if int(value("SELECT pg_catalog.current_setting('server_version_num')")) >= OLDEST_POSTGRES:
+        return passed(f"PostgreSQL {setting('server_version')}")
+    return failed(
+        f"PostgreSQL {setting('server_version')}: Verse needs 16 or later. Upgrade the server, or "
+        "copy the database to a newer one (here the service verse_new of ~/.pg_service.conf)",
+        "pg_dump -Fc --file=verse.dump service=verse",
+        "createdb --maintenance-db=service=verse_new verse",
+        'pg_restore --no-owner --dbname="service=verse_new dbname=verse" verse.dump',
+    )
+
+
+def statements_may_take_long() -> Finding:
+    """The setting statement_timeout of this role in this database: it ends index builds."""
+    timeout_ms, unit, role, database = row(STATEMENT_TIMEOUT)
+    if not int(timeout_ms) or int(timeout_ms) >= LONG_BUILD_S * 1000:
+        return passed(f"statement_timeout is {timeout_ms} {unit}")
+    unlimited = sql.SQL("ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = 0")
+    return warning(
+        f"statement_timeout is {int(timeout_ms) / 1000:g} s for the role {role}: a build of an "
+        "index by hand ends then, and leaves an INVALID one",
+        statement(unlimited.format(role=sql.Identifier(role), database=sql.Identifier(database))),
+    )
+
 
 def encoding_is_utf8() -> Finding:
     """The encoding of the database: words are cut and hashed as UTF8."""
@@ -52,4 +86,6 @@ def checks() -> list[Check]:
         Check("database.encoding", encoding_is_utf8),
         Check("database.writable", database_is_writable),
         Check("database.jit", jit_is_off),
+        Check("database.timeout", statements_may_take_long),
+        Check("database.version", version_is_supported),
     ]

@@ -7,11 +7,12 @@ from django.db import Error, connection
 from psycopg import errors
 
 from retrieval.db import MISSING, NoMemory
+from retrieval.doctor.check_server import encoding_is_utf8
 from retrieval.doctor.fixes import DOCTOR, ENABLE_VECTOR, MIGRATE
 from retrieval.doctor.queries import LOCK_TIMEOUT, STATEMENT_TIMEOUT, limited_transaction
 from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, failed, skipped, warning
-from retrieval.schema.extension import VectorUnavailable
+from retrieval.schema import extension
 
 SHOW_BLOCKERS = (
     "SELECT pid, mode, granted FROM pg_locks JOIN pg_class ON pg_class.oid = relation "
@@ -40,7 +41,11 @@ def examine(check: Check, options: set[str]) -> Finding:
             return check.run()
     except NoMemory:
         return _without_memory()
-    except VectorUnavailable as error:
+    except extension.VectorTooOld as error:
+        return failed(str(error), f"{extension.UPDATE};")
+    except extension.WrongEncoding:
+        return encoding_is_utf8()
+    except extension.VectorUnavailable as error:
         return failed(str(error), ENABLE_VECTOR)
     except Error as error:
         if connection.connection is None or connection.connection.closed:
@@ -62,6 +67,7 @@ def _refused(error: Error) -> Finding:
         return _without_memory()
     if isinstance(cause, errors.InsufficientPrivilege):
         return skipped(
-            "this role may not read what the check needs: run rag_doctor as the tables' owner"
+            "this role may not read what the check needs: run rag_doctor as the tables' owner",
+            "DATABASE_DIRECT_URL=the address with the tables' owner",
         )
     raise error

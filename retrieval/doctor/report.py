@@ -16,7 +16,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check.
+    """The result of a check. Each that is not PASS has a fix.
 
     ``fix`` can be pasted, a line for each step: SQL that ends with ``;``, a command, or a setting
     ``NAME=value``. It is prose only where nothing can be pasted.
@@ -51,19 +51,19 @@ def passed(detail: str) -> Finding:
     return Finding(Status.PASS, detail)
 
 
-def warning(detail: str, *fix: str) -> Finding:
-    return Finding(Status.WARN, detail, "\n".join(fix))
+def warning(detail: str, fix: str, *more_fix: str) -> Finding:
+    return Finding(Status.WARN, detail, "\n".join([fix, *more_fix]))
 
 
-def failed(detail: str, *fix: str) -> Finding:
-    return Finding(Status.FAIL, detail, "\n".join(fix))
+def failed(detail: str, fix: str, *more_fix: str) -> Finding:
+    return Finding(Status.FAIL, detail, "\n".join([fix, *more_fix]))
 
 
-def skipped(detail: str, *fix: str) -> Finding:
+def skipped(detail: str, fix: str, *more_fix: str) -> Finding:
     """The check could not run; ``detail`` says why, ``fix`` how to look by hand."""
-    return Finding(Status.SKIP, detail, "\n".join(fix))
+    return Finding(Status.SKIP, detail, "\n".join([fix, *more_fix]))
 
 
-def information(detail: str, *fix: str) -> Finding:
+def information(detail: str, fix: str, *more_fix: str) -> Finding:
     """A line without a verdict: SKIP, since a check that can only PASS would prove nothing."""
-    return skipped(f"info: {detail}", *fix)
+    return skipped(f"info: {detail}", fix, *more_fix)

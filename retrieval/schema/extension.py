@@ -14,7 +14,7 @@ STATE = """
     SELECT current_setting('server_encoding'), current_user,
         split_part(current_setting('server_version'), '.', 1),
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'),
-        EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
+        (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
         (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions',
             'cloudsql.iam_authentication', 'azure.extensions') ORDER BY name LIMIT 1)
 """
@@ -31,9 +31,9 @@ NOT_PERMITTED = (
     'permission denied to create extension "vector" as {user}. Let {who} run this in the database '
     "{name}: CREATE EXTENSION vector; then run enable_vector again"
 )
-TOO_OLD = (
-    "pgvector {version} is too old: 0.7 or later is needed. Run: ALTER EXTENSION vector UPDATE"
-)
+UPDATE = "ALTER EXTENSION vector UPDATE"
+TOO_OLD = "pgvector {version} is too old: 0.7 or later is needed. {first}Run: {update}"
+UPDATE_SERVER = "The server has only {available}: install a later one there, {package}. "
 # By the setting that tells a managed service: how to get the package, and who may create it.
 PROVIDERS = {
     "rds.extensions": (
@@ -56,13 +56,21 @@ class VectorUnavailable(Exception):
     """The extension is missing and cannot be created; the message says what to run, and as whom."""
 
 
+class VectorTooOld(VectorUnavailable):
+    """The extension is there and has to be updated; the message says how."""
+
+
+class WrongEncoding(VectorUnavailable):
+    """The database's encoding is not UTF8, which only a copy of the database can change."""
+
+
 @dataclass(frozen=True)
 class _State:
     encoding: str
     user: str
     server: str  # its major version
     version: str | None  # of the extension; None: it is missing
-    is_available: bool  # installed on the server
+    available: str | None  # the version on the server; None: it is not installed
     provider: str | None  # a key of PROVIDERS
 
 
@@ -88,11 +96,11 @@ def check(connection: BaseDatabaseWrapper) -> str:
     """
     state = _state(connection)
     if state.encoding != "UTF8":
-        raise VectorUnavailable(f"the database's encoding is {state.encoding}: Verse needs UTF8")
+        raise WrongEncoding(f"the database's encoding is {state.encoding}: Verse needs UTF8")
     if state.version is None:
-        raise VectorUnavailable(MISSING if state.is_available else _not_installed(state))
-    if tuple(int(part) for part in state.version.split(".")[:2]) < OLDEST:
-        raise VectorUnavailable(TOO_OLD.format(version=state.version))
+        raise VectorUnavailable(MISSING if state.available else _not_installed(state))
+    if _is_too_old(state.version):
+        raise VectorTooOld(_too_old(state))
     return state.version
 
 
@@ -103,7 +111,7 @@ def enable(connection: BaseDatabaseWrapper) -> str:
     """
     state = _state(connection)
     if state.version is None:
-        if not state.is_available:
+        if not state.available:
             raise VectorUnavailable(_not_installed(state))
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
@@ -121,9 +129,24 @@ def _state(connection: BaseDatabaseWrapper) -> _State:
         return _State(*cursor.fetchone())
 
 
+def _is_too_old(version: str) -> bool:
+    return tuple(int(part) for part in version.split(".")[:2]) < OLDEST
+
+
+def _too_old(state: _State) -> str:
+    first = ""
+    if state.available is None or _is_too_old(state.available):
+        available = state.available or "none"
+        first = UPDATE_SERVER.format(available=available, package=_package(state))
+    return TOO_OLD.format(version=state.version, first=first, update=UPDATE)
+
+
 def _not_installed(state: _State) -> str:
-    package, _ = PROVIDERS.get(state.provider or "", (PACKAGE.format(server=state.server), ""))
-    return NOT_INSTALLED.format(package=package)
+    return NOT_INSTALLED.format(package=_package(state))
+
+
+def _package(state: _State) -> str:
+    return PROVIDERS.get(state.provider or "", (PACKAGE.format(server=state.server), ""))[0]
 
 
 def _not_created(connection: BaseDatabaseWrapper, state: _State, error: Exception) -> str:

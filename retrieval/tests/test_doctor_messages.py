@@ -33,7 +33,7 @@ FAULTS = {
     "recall does not know one": ("criterion.1", "WARN", UNKNOWN),
     "one is pending": ("criterion.1", "WARN", SAID.format("1 minute")),
     "one was refused": ("criterion.1", "WARN", REFUSED),
-    "one waits for long": ("criterion.2", "WARN", SAID.format("2 hours")),
+    "one waits for long": ("criterion.2", "FAIL", SAID.format("2 hours")),
     "one is another's": ("criterion.5", "FAIL", STRAYED.format("user_id = user_id + 1")),
     "one is in another conversation": ("criterion.5", "FAIL", STRAYED.format("conversation = 0")),
     "one is gone": ("messages.gone", "FAIL", DELETED),
@@ -86,4 +86,53 @@ def test_a_running_backfill_is_reported_and_excuses_old_messages(
     with faulty.session() as other:
         other.execute("SELECT pg_advisory_lock(%s)", [locks.MIGRATE_LOCK])
         assert "migrate (process" in faulty.check("work.now").detail
-    assert_fix_works(faulty, "criterion.2", "WARN", settings)
+    assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+
+
+NOT_TO_BE_EMBEDDED = {
+    "set aside": "UPDATE message_memories SET embedding_error = 'refused' WHERE model IS NULL",
+    "switched off": (
+        "INSERT INTO memory_switches (user_id, enabled, changed_at) "
+        "SELECT user_id, false, now() FROM standalone_chats LIMIT 1"
+    ),
+    "in a chat without memory": "UPDATE standalone_chats SET memory = false",
+}
+
+
+@pytest.mark.parametrize("case", NOT_TO_BE_EMBEDDED)
+def test_an_old_message_that_nothing_should_embed_passes(
+    case: str, faulty: FaultyDatabase, settings: Settings
+) -> None:
+    faulty.run(SAID.format("2 hours"))
+    assert faulty.check("criterion.2").status is Status.FAIL
+    faulty.run(NOT_TO_BE_EMBEDDED[case])
+    assert faulty.check("criterion.2").status is Status.PASS
+    faulty.run("DELETE FROM memory_switches; UPDATE standalone_chats SET memory = true")
+    settings.OPENAI_API_KEY = ""
+    assert faulty.check("criterion.2").status is Status.SKIP
+    faulty.run("DELETE FROM standalone_chat_messages WHERE content = 'Said long ago'")
+
+
+def test_messages_from_before_memory_wait_since_its_migrations(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    faulty.run(UNKNOWN.replace("now()", "now() - interval '1 year'"))
+    waiting = faulty.check("criterion.2")
+    assert waiting.status is Status.PASS, waiting
+    older = "UPDATE django_migrations SET applied = applied - interval '2 hours'"
+    faulty.run(older)
+    finding = assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+    assert finding.detail == (
+        "the oldest pending message has waited 2.0 hours, and no backfill runs"
+    )
+    faulty.run(older.replace("-", "+"))
+
+
+def test_with_another_model_the_fix_names_the_setting_first(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    faulty.run(SAID.format("2 hours"))
+    faulty.run(MODEL_IS.format("text-embedding-ada-002"))
+    finding = assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+    assert "EMBEDDING_MODEL=text-embedding-ada-002" in finding.fix
+    faulty.run("UPDATE embedding_models SET name = %s WHERE current", MODEL)

@@ -6,6 +6,7 @@ from pytest_django import Settings
 
 from retrieval.doctor import check_extension
 from retrieval.doctor.report import Status
+from retrieval.schema import extension
 from retrieval.tests.doctor_support import FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]  # some faults are the whole server's
@@ -91,6 +92,23 @@ def test_a_missing_extension_fails_and_is_fixed(
     faulty.run("DROP EXTENSION vector CASCADE")
     assert_fix_works(faulty, name, "FAIL", settings)
     assert faulty.check("trap.12").status is Status.FAIL
+
+
+def test_an_extension_that_is_too_old_is_updated_not_created(faulty: FaultyDatabase) -> None:
+    ((version,),) = faulty.run("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    faulty.run(VERSION.format("0.6.2"))
+    finding = faulty.check("checklist.1")
+    faulty.run(VERSION.format(version))
+    assert (finding.status, finding.fix) == (Status.FAIL, "ALTER EXTENSION vector UPDATE;")
+    assert "The server has only" not in finding.detail
+
+
+def test_a_server_with_an_old_pgvector_says_to_install_it_first(
+    faulty: FaultyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "OLDEST", (9, 9))  # later than any that can be had
+    finding = faulty.check("checklist.1")
+    assert "install a later one there, the package postgresql-" in finding.detail
 
 
 @pytest.mark.usefixtures("remembering")

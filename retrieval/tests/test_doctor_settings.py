@@ -85,6 +85,22 @@ def test_one_key_for_both_services_warns(
     assert settings.OPENAI_API_KEY not in finding.detail + finding.fix
 
 
+def test_the_keys_are_named_by_their_last_four_characters(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    settings.OPENAI_API_KEY, settings.LLM_API_KEY = "sk-embeddings-0abcd", "sk-language-model-0wxyz"
+    finding = faulty.check("checklist.9")
+    assert finding.detail == "embeddings: key ...abcd, language model: key ...wxyz; they share none"
+    settings.LLM_API_KEY = settings.OPENAI_API_KEY
+    assert "embeddings: key ...abcd, language model: key ...abcd:" in (
+        faulty.check("checklist.9").detail
+    )
+    settings.OPENAI_API_KEY, settings.LLM_API_KEY = "sk-short-0abcde", ""
+    assert faulty.check("checklist.9").detail == (
+        "embeddings: a key too short to show, language model: no key; they share none"
+    )
+
+
 SITE: dict[str, tuple[str, dict[str, object]]] = {
     "debug": ("settings.debug", {"DEBUG": True}),
     "any host": ("settings.allowed_hosts", {"ALLOWED_HOSTS": ["*"]}),
@@ -123,6 +139,21 @@ def test_behind_a_pooler_nothing_is_compared(faulty: FaultyDatabase, settings: S
 
 READ_ONLY = "SET default_transaction_read_only = on"
 SERVER = {
+    "a timeout of the role": (
+        "database.timeout",
+        "WARN",
+        "ALTER ROLE {user} SET statement_timeout = '2min'",
+    ),
+    "a timeout of the database": (
+        "database.timeout",
+        "WARN",
+        "ALTER DATABASE {name} SET statement_timeout = '59min'",
+    ),
+    "a timeout of the role in the database": (
+        "database.timeout",
+        "WARN",
+        "ALTER ROLE {user} IN DATABASE {name} SET statement_timeout = '2min'",
+    ),
     "jit for the role": ("database.jit", "WARN", "ALTER ROLE {user} SET jit = on"),
     "read-only database": ("database.writable", "FAIL", f"ALTER DATABASE {{name}} {READ_ONLY}"),
     "read-only role": (
@@ -143,7 +174,9 @@ def test_the_printed_reset_of_a_server_setting_works(
     faulty.run(sql.format(user=user, name=faulty.name))
     connection.close()
     assert_fix_works(faulty, name, status, settings)
-    faulty.run(f"ALTER ROLE {user} RESET jit")
+    faulty.run(f"ALTER ROLE {user} RESET jit; ALTER ROLE {user} RESET statement_timeout")
+    faulty.run(f"ALTER ROLE {user} IN DATABASE {faulty.name} RESET ALL")
+    faulty.run(f"ALTER DATABASE {faulty.name} RESET statement_timeout")
 
 
 def test_another_encoding_fails_with_commands_for_a_copy(faulty: FaultyDatabase) -> None:
