@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from chat.api.openapi_schema import ERROR
 from chat.api.pagination import Pages
 from chat.api.serializers import CredentialsSerializer, NewTokenSerializer, TokenSerializer
-from chat.auth.password_login import create_token_for_password
+from chat.auth.login_rate_limit import create_token_for_password
 from chat.models import ApiToken
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from chat.auth import password_login
+from chat.auth import login_rate_limit
 from chat.auth.api_tokens import TokenAuthentication, create_token
 from chat.models import ApiToken, RateWindow, StandaloneChat
 from chat.tests.support import Api
@@ -212,18 +212,18 @@ def test_the_time_of_last_use_is_written_once_a_minute(alice: User, api: Api) ->
 
 
 def test_guessing_one_accounts_password_is_slowed_for_all_addresses(alice: User, bob: User) -> None:
-    for number in range(password_login.ATTEMPTS_PER_ACCOUNT):
+    for number in range(login_rate_limit.ATTEMPTS_PER_ACCOUNT):
         wrong = ALICE | {"password": f"guess {number}"}
         assert ask_token(**wrong, address=f"10.0.0.{number}").status_code == 400
     for username in ("alice", "ALICE", "Alice"):
         answer = ask_token(username=username, password="alice's password", address="10.0.1.1")
         assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
-        assert 0 < int(answer["Retry-After"]) <= password_login.WINDOW_S
+        assert 0 < int(answer["Retry-After"]) <= login_rate_limit.WINDOW_S
     assert (
         ask_token(username="bob", password="bob's password", address="10.0.1.1").status_code == 200
     )
     RateWindow.objects.update(
-        hits=[timezone.now() - timedelta(seconds=password_login.WINDOW_S + 1)]
+        hits=[timezone.now() - timedelta(seconds=login_rate_limit.WINDOW_S + 1)]
     )
     assert ask_token(**ALICE).status_code == 200
 
@@ -231,7 +231,7 @@ def test_guessing_one_accounts_password_is_slowed_for_all_addresses(alice: User,
 def test_guessing_many_accounts_passwords_is_slowed_by_address(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(password_login, "ATTEMPTS_PER_ADDRESS", 5)
+    monkeypatch.setattr(login_rate_limit, "ATTEMPTS_PER_ADDRESS", 5)
     for number in range(5):
         assert (
             ask_token(username=f"nobody{number}", password="x", address="10.0.0.1").status_code
@@ -239,7 +239,7 @@ def test_guessing_many_accounts_passwords_is_slowed_by_address(
         )
     answer = ask_token(**ALICE, address="10.0.0.1")
     assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
-    assert 0 < int(answer["Retry-After"]) <= password_login.WINDOW_S
+    assert 0 < int(answer["Retry-After"]) <= login_rate_limit.WINDOW_S
     assert ask_token(**ALICE, address="10.0.0.2").status_code == 200
 
 

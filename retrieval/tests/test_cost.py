@@ -115,7 +115,9 @@ def test_the_estimate_is_three_lines_at_100_tokens_a_message(
         "cost_usd": messages * 100 * 2e-8,
         "exact": False,
     }
-    assert json.loads(printed("--json")) == pytest.approx(as_json, abs=5e-7)
+    printed_json = json.loads(printed("--json"))
+    assert printed_json == pytest.approx(as_json, abs=5e-7)
+    assert list(printed_json) == list(as_json)
 
 
 def test_dollars_have_thousands_separators(

@@ -17,7 +17,6 @@ Locks: none; --exact keeps a transaction open, for which migrate and index build
 
 from argparse import ArgumentParser
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from retrieval import current_model
@@ -43,7 +42,12 @@ class Command(OperatorCommand):
         self._warn_of_other_model()
         self.report(
             options,
-            asdict(result) | {"cost_usd": round(result.cost_usd, 6)},
+            {
+                "messages": result.messages,
+                "tokens": result.tokens,
+                "cost_usd": round(result.cost_usd, 6),
+                "exact": result.exact,
+            },
             f"Messages to backfill: {result.messages:,}",
             f"Estimated tokens: {result.tokens:,}",
             f"Estimated cost: ${result.cost_usd:,.2f}",

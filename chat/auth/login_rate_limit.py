@@ -1,4 +1,4 @@
-"""API tokens for a username and a password. Guessing is slowed per account and per address."""
+"""The limit on login attempts, per account and per address, and the login for an API token."""
 
 import hashlib
 
