@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from psycopg import sql
 
 from retrieval import current_model, db
@@ -50,6 +51,7 @@ def collect() -> dict[str, Any]:
     return {
         "tables": {table.table: count_messages(table) for table in message_tables()},
         "indexes": indexes(),
+        "version": settings.VERSION,
         "model": model,
         "configured_model": configured,
         "min_similarity": min_similarity.min_similarity(model or configured or ""),
@@ -112,6 +114,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     return [
         f"Model: {report['model'] or 'none yet'}{_model_warning(report)}",
         f"RAG_MIN_SIMILARITY: {minimum:.2f}{' (nothing is left out)' if minimum == -1 else ''}",
+        f"Version: {report['version']}",
         "",
         f"{'':{width}}  {'with':>11}  {'without':>11}  {'failed':>9}  {'percent':>8}",
         *(_table_line(name, counts, width) for name, counts in report["tables"].items()),

@@ -102,7 +102,7 @@ def test_the_image_contains_exactly_what_the_server_runs() -> None:
     inside = {path for path in tracked if not dockerfile.is_left_out(path, RULES)}
     code = {path for path in tracked if path.split("/")[0] in SERVER and "/tests/" not in path}
     locks = {"requirements-production.lock", "requirements-local.lock"}
-    assert inside == code | locks | {"manage.py", "gunicorn.conf.py"}
+    assert inside == code | locks | {"manage.py", "gunicorn.conf.py", "pyproject.toml"}
 
 
 def test_each_lock_contains_the_smaller_one_with_the_same_hashes() -> None:

@@ -169,7 +169,7 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
     assert FACT in client.get("/api/memory/export/").text
     assert client.request("DELETE", "/api/memory/", json={"confirm": "operator"}).status_code == 200
     assert client.delete(f"/api/auth/tokens/{token['id']}/").status_code == 204
-    assert client.get("/readyz").json() == {"status": "ok"}
+    assert client.get("/readyz").json()["status"] == "ok"
     assert database.run("SELECT count(*) FROM message_memories") == [(0,)]
     assert "ERROR" not in server.log
 

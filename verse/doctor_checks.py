@@ -3,8 +3,8 @@
 from django.conf import settings
 from django.core.checks import Tags, run_checks
 
-from retrieval.doctor.queries import value
-from retrieval.doctor.report import Check, Finding, passed, skipped, warning
+from retrieval.doctor.queries import rows, value
+from retrieval.doctor.report import Check, Finding, information, passed, skipped, warning
 
 RESERVED = 10  # connections for commands, migrate, a backup
 NEW_KEY = "python -c \"import secrets; print('SECRET_KEY=' + secrets.token_urlsafe(50))\" >> .env"
@@ -13,6 +13,14 @@ FREE_CONNECTIONS = """
         - pg_catalog.current_setting('superuser_reserved_connections')::int
         - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::int
 """
+# Every role may see another session's name. A DATABASE_URL with its own application_name hides it.
+SERVER_VERSIONS = """
+    SELECT pg_catalog.split_part(application_name, ' ', 2), count(*)
+    FROM pg_catalog.pg_stat_activity
+    WHERE datname = pg_catalog.current_database() AND application_name LIKE 'verse %'
+    GROUP BY 1 ORDER BY 1
+"""
+READY = f"curl --silent http://127.0.0.1:{settings.PORT}/readyz"
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
 
@@ -38,6 +46,22 @@ def pools_fit() -> Finding:
         f"{detail}, of which {RESERVED} are for commands: some requests will be refused",
         *fixes,
     )
+
+
+def servers_run_this_version() -> Finding:
+    """The versions of the servers that are connected to the database, against this command's."""
+    sessions = dict(rows(SERVER_VERSIONS))
+    others = {version: count for version, count in sessions.items() if version != settings.VERSION}
+    if others:
+        names = ", ".join(f"{version} ({count} sessions)" for version, count in others.items())
+        return warning(
+            f"this is version {settings.VERSION}, but servers run {names}: end them after the new "
+            "ones have started",
+            READY,
+        )
+    if not sessions:
+        return information(f"this is version {settings.VERSION}; no server is connected now", READY)
+    return passed(f"all connected servers run {settings.VERSION}, as this command does")
 
 
 def debug_is_off() -> Finding:
@@ -75,6 +99,7 @@ def _deployment_check(check_id: str, *, fix: str) -> Finding | None:
 def checks() -> list[Check]:
     return [
         Check("checklist.11", pools_fit),
+        Check("server.version", servers_run_this_version),
         Check("settings.debug", debug_is_off),
         Check("settings.secret_key", secret_key_is_long),
         Check("settings.allowed_hosts", hosts_are_named),

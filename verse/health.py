@@ -46,7 +46,7 @@ def healthz() -> JsonResponse:
 
 
 def readyz() -> JsonResponse:
-    """200 if requests can be served, else 503 with the failing parts and an INFO line.
+    """200 and the version if requests can be served, else 503 with the failing parts, logged.
 
     One connection, two queries.
     """
@@ -63,7 +63,8 @@ def readyz() -> JsonResponse:
         # Logged as INFO; Django skips a response that is already logged, and would say ERROR.
         log_response("Not ready: %s", ", ".join(failing), response=response, level="info")
         return response
-    return JsonResponse({"status": "ok"} | ({"migrations": "pending"} if pending else {}))
+    ready = {"status": "ok", "version": settings.VERSION}
+    return JsonResponse(ready | ({"migrations": "pending"} if pending else {}))
 
 
 def pending_migrations() -> set[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Django's settings and Verse's own: the only reader of environment variables and ``.env``."""
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from verse.env_file import read_env_file
 from verse.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# Of this release. /readyz, rag_status and the servers' database sessions tell it.
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 HOME = BASE_DIR / ".verse"  # everything that Verse stores outside the database
 
 env = Environment({**read_env_file(BASE_DIR / ".env", os.environ), **os.environ})
@@ -48,7 +51,9 @@ SECRET_KEY = env.secret_key(
 
 def database(parts: dict[str, Any], *, pool: dict[str, int] | None = None) -> dict[str, Any]:
     """A Django database of a URL's parts; requests get its connections from the pool."""
-    options = {"application_name": "verse", "connect_timeout": 5} | parts.get("OPTIONS", {})
+    # rag_doctor compares the versions of running servers by this name.
+    name = f"verse {VERSION}" if pool else "verse"
+    options = {"application_name": name, "connect_timeout": 5} | parts.get("OPTIONS", {})
     if pool:
         options["pool"] = pool
     # With DATABASE_DIRECT_URL, DATABASE_URL may lead to a pooler, which cannot keep cursors open.

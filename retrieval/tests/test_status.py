@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from io import StringIO
 from typing import Any
 
@@ -59,6 +60,9 @@ def test_an_empty_database_is_at_100_percent(db: None) -> None:
     report = status()
     assert report["tables"] == {"chat_messages": NOTHING, "standalone_chat_messages": NOTHING}
     assert report["model"] is None
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert report["version"] == pyproject["project"]["version"]
+    assert f"Version: {report['version']}\n" in printed()
     assert {index["name"] for index in report["indexes"] if index["valid"]} >= set(HNSW)
 
 
