@@ -30,7 +30,7 @@ from benchmarks.load import scratch_database
 from retrieval import db
 from retrieval.message_tables import MessageTable
 from retrieval.recall import candidates
-from retrieval.schema.statements import compose
+from retrieval.schema.statements import CURRENT_TRIGGERS, compose
 
 BATCH = 500
 QUESTIONS = 60
@@ -93,7 +93,7 @@ def main() -> None:
         database.execute(COLUMNS)
         database.execute(NARROW)
         narrow = MessageTable(0, "narrow", "chat_id", "standalone_chats")
-        for statement in compose(connection, "current_message_table.sql", narrow):
+        for statement in compose(connection, CURRENT_TRIGGERS, narrow):
             database.execute(statement)
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()

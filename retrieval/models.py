@@ -47,7 +47,7 @@ class Embedded(models.Model):
 
 
 class MemoryModel(models.Model):
-    """A table of memory's own, made by SQL in a migration of the chat (retrieval/schema/sql)."""
+    """A table of memory's own, made by SQL in a migration of the chat (chat/migrations/sql)."""
 
     class Meta:
         abstract = True

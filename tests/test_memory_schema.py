@@ -16,7 +16,7 @@ from retrieval import runtime
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.question import extract_question
 from retrieval.schema.operations import MESSAGE_TABLES
-from retrieval.schema.statements import FOLDER, compose
+from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
 from tests import old_schemas
 from tests.databases import Database
 from tests.old_schemas import MODEL, RECORDED, WITHOUT_BACKFILL, add_old_memory, add_samples
@@ -25,6 +25,7 @@ from tests.support import ROOT
 pytestmark = pytest.mark.django_db
 CATALOG = (ROOT / "tests" / "catalog.sql").read_text()
 MIGRATIONS = {path.stem for path in (ROOT / "chat" / "migrations").glob("0*.py")}
+SQL = ROOT / "chat" / "migrations" / "sql"
 MESSAGES = """
     SELECT 'passage', id, user_id, passage_id, role, content, created_at FROM chat_messages
     UNION ALL
@@ -41,9 +42,9 @@ def catalog(database: Database) -> set[tuple[Any, ...]]:
 def current_catalog(database: Database) -> set[tuple[Any, ...]]:
     """The catalog that the current schema's files make, on top of 0004."""
     database.start_at("0004_vector_indexes")
-    statements = compose(connection, "current.sql")
+    statements = compose(connection, CURRENT)
     for table in MESSAGE_TABLES:
-        statements += compose(connection, "current_message_table.sql", table)
+        statements += compose(connection, CURRENT_TRIGGERS, table)
     for statement in statements:
         database.run(statement)
     return catalog(database)
@@ -91,13 +92,9 @@ def test_migrating_twice_changes_nothing(database: Database, current: Any) -> No
 
 def test_the_files_of_migrations_never_change() -> None:
     """A change of the schema is another migration with files of its own."""
-    lines = (FOLDER / "sha256sums").read_text().splitlines()
+    lines = (SQL / "sha256sums").read_text().splitlines()
     frozen = {name: digest for digest, name in map(str.split, lines)}
-    files = {
-        path.name: sha256(path.read_bytes()).hexdigest()
-        for path in FOLDER.glob("*.sql")
-        if not path.name.startswith("current")
-    }
+    files = {path.name: sha256(path.read_bytes()).hexdigest() for path in SQL.glob("*.sql")}
     assert files == frozen
 
 
@@ -196,9 +193,10 @@ DIFFERENT = """
 
 def test_old_triggers_write_to_the_renamed_tables_until_replaced(upgradable: Database) -> None:
     """Between the first and the second transaction of 0005_memory."""
-    statements = compose(connection, "0005_upgrade.sql") + compose(connection, "0005_memory.sql")
+    statements = compose(connection, SQL / "0005_upgrade.sql")
+    statements += compose(connection, SQL / "0005_memory.sql")
     for table in MESSAGE_TABLES:
-        statements += compose(connection, "0005_functions.sql", table)
+        statements += compose(connection, SQL / "0005_functions.sql", table)
     upgradable.run(";\n".join(statements))
     upgradable.run(WRITES)
     assert upgradable.run(DIFFERENT) == [(0,)]

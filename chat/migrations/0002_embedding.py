@@ -5,6 +5,8 @@ Lock: ACCESS EXCLUSIVE on one table after the other, under a millisecond each, w
 half-way: run migrate again.
 """
 
+from pathlib import Path
+
 from django.db import migrations
 from pgvector.django import VectorField
 
@@ -31,5 +33,5 @@ class Migration(migrations.Migration):
         ),
         # For the way back where 0005_memory is not applied but an earlier state of this repository
         # has added memory: its triggers depend on the column.
-        RemoveMemory(),
+        RemoveMemory(Path(__file__).with_name("sql")),
     ]

@@ -10,16 +10,19 @@ Back: drops triggers, functions and tables, with ACCESS EXCLUSIVE as short. Stop
 migrate again. Messages from before are added by backfill_embeddings.
 """
 
+from pathlib import Path
+
 from django.db import migrations
 
 from retrieval.schema.operations import (
     MESSAGE_TABLES,
     BuildIndexes,
-    NoteTaintedAnswers,
+    RecordStaleAnswers,
     RemoveMemory,
     RunSqlFiles,
 )
 
+SQL = Path(__file__).with_name("sql")
 DELETE_REPLACED = """
     DELETE FROM django_migrations WHERE app = 'chat' AND name IN (
         '0003_recall', '0005_backfill', '0006_model_of_vectors', '0006_model_and_text',
@@ -31,36 +34,39 @@ class Migration(migrations.Migration):
     atomic = False  # one table a transaction
     dependencies = [("chat", "0004_vector_indexes")]
     operations = [
-        RemoveMemory(),
+        RemoveMemory(SQL),
         # In one transaction: when columns are renamed, earlier triggers call the new functions.
         RunSqlFiles(
             "Create memory's tables and functions",
             "message_memories",
             [
-                ("0005_upgrade.sql", None),
-                ("0005_memory.sql", None),
-                *(("0005_functions.sql", table) for table in MESSAGE_TABLES),
+                (SQL / "0005_upgrade.sql", None),
+                (SQL / "0005_memory.sql", None),
+                *((SQL / "0005_functions.sql", table) for table in MESSAGE_TABLES),
             ],
         ),
         *(
             RunSqlFiles(
                 f"Create memory's triggers on {table.table}",
                 table.table,
-                [("0005_triggers.sql", table)],
+                [(SQL / "0005_triggers.sql", table)],
             )
             for table in MESSAGE_TABLES
         ),
         RunSqlFiles(
             "Drop functions of earlier versions",
             "message_memories",
-            [("0005_drop_old_functions.sql", None)],
+            [(SQL / "0005_drop_old_functions.sql", None)],
         ),
         BuildIndexes(
             "Build the indexes of the backfill",
-            "0005_indexes.sql",
+            SQL / "0005_indexes.sql",
             ["message_memories_pending", "message_memories_failed"],
         ),
-        *(NoteTaintedAnswers(table) for table in MESSAGE_TABLES),
+        *(
+            RecordStaleAnswers(SQL / "0005_record_stale_answers.sql", table)
+            for table in MESSAGE_TABLES
+        ),
         # Else rag_doctor takes them for a later version's. Locks: these rows.
         migrations.RunSQL(DELETE_REPLACED, migrations.RunSQL.noop),
     ]

@@ -16,7 +16,8 @@ from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, S
 from chat.tests.plan_support import MESSAGES, rows_read
 from retrieval.backfill import fill_words
 from retrieval.forgetting import erase, purge_deleted_users, tainted, tainted_statement
-from retrieval.schema.operations import NoteTaintedAnswers
+from retrieval.schema.operations import RecordStaleAnswers
+from tests.support import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 # Each answer was given its question, and five earlier messages with the rest of their turns.
@@ -294,8 +295,9 @@ def test_the_migration_notes_answers_tainted_before_it(
     fact.delete()
     sql("DELETE FROM forgotten_messages")  # as the triggers of before left it
     assert tainted_texts(*answers[1:]) == []
+    file = ROOT / "chat" / "migrations" / "sql" / "0005_record_stale_answers.sql"
     for model in MODELS.values():
-        NoteTaintedAnswers(model.memory_table).forwards(connection)
+        RecordStaleAnswers(file, model.memory_table).forwards(connection)
     assert sql("SELECT id FROM forgotten_messages") == [(answers[0].pk * 2,)]
     assert tainted_texts(*answers) == sorted(message.content for message in answers[:-1])
     assert tainted_texts(elsewhere) == ["Biscuit, in a passage."]

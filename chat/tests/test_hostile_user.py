@@ -16,7 +16,7 @@ from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
 from retrieval.recall import candidates
 from retrieval.recall.candidates import Scope
-from retrieval.schema import bulk
+from retrieval.schema import bulk_insert_memories
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MANY = [5_000, pytest.param(200_000, marks=pytest.mark.soak)]
@@ -50,7 +50,7 @@ def say(users: list[User], text: str, count: int) -> None:
     StandaloneChat.objects.bulk_create(StandaloneChat(user=user) for user in users)
     params = {"users": [user.pk for user in users], "text": text, "count": count, "vector": VECTOR}
     with transaction.atomic():
-        bulk.defer_memory_insert()
+        bulk_insert_memories.defer_memory_insert()
         db.execute(SAY, params)
         db.execute(sql.SQL(REMEMBER).format(vector=db.VECTOR_SCHEMA), params)
 

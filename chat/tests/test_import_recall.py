@@ -22,7 +22,7 @@ from chat.tests.transfer_support import (
     stored,
 )
 from retrieval.backfill import fill_words
-from retrieval.schema import bulk
+from retrieval.schema import bulk_insert_memories
 from tests.old_schemas import RECORDED, add_old_memory
 from tests.support import PATIENCE_S
 
@@ -78,7 +78,7 @@ def test_an_import_inserts_the_memories_that_the_triggers_would(alice: User, bob
 def test_more_ids_than_one_statement_takes_are_all_remembered(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "MAX_IDS", 7)
+    monkeypatch.setattr(bulk_insert_memories, "MAX_IDS", 7)
     imported(*many(15))
     assert len(remembered()) == 15
 
@@ -96,7 +96,7 @@ def test_only_rows_with_text_of_the_same_transaction_are_remembered(
 ) -> None:
     chat = StandaloneChat.objects.create(user=alice)
     with transaction.atomic():
-        bulk.defer_memory_insert()
+        bulk_insert_memories.defer_memory_insert()
         first = rows(INSERT, alice.pk, chat.pk, "First")[0][0]
         theirs = other.execute(INSERT, [alice.pk, chat.pk, "Theirs"]).fetchone()[0]
         other.execute("DELETE FROM message_memories WHERE id = %s", [SOURCE.pack_ref(theirs)])
@@ -104,7 +104,7 @@ def test_only_rows_with_text_of_the_same_transaction_are_remembered(
         last = rows(INSERT, alice.pk, chat.pk, "Last")[0][0]
         assert first < theirs < last
         assert not remembered()
-        bulk.insert_memories(SOURCE, first, last)
+        bulk_insert_memories.insert_memories(SOURCE, first, last)
     assert remembered() == {first, last}
 
 

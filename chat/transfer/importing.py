@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from chat.transfer.lines import KINDS, MAX_LINE_BYTES, BadLineError, parse
-from retrieval.schema import bulk
+from retrieval.schema import bulk_insert_memories
 from retrieval.sql_files import read_statements
 
 PROGRESS_EVERY = 10_000  # lines; at 100,000 a second ten reports a second
@@ -147,14 +147,14 @@ def _add_conversations(cursor: Any, result: Imported) -> None:
 
 
 def _add_messages(cursor: Any, result: Imported) -> None:
-    bulk.defer_memory_insert()
+    bulk_insert_memories.defer_memory_insert()
     added = {kind: _insert_messages(cursor, kind) for kind in KINDS}
     result.messages = sum(count for count, _, _ in added.values())
     result.already -= result.messages
     cursor.execute(SQL["check_foreign_keys"])
     for kind, (count, first, last) in added.items():
         if count:
-            bulk.insert_memories(KINDS[kind].memory_table, first, last)
+            bulk_insert_memories.insert_memories(KINDS[kind].memory_table, first, last)
     _execute_for_each_kind(cursor, "touch_conversations")
 
 

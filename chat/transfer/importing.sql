@@ -63,7 +63,8 @@ FROM import_conversations
 -- name: insert_messages
 -- Equal messages are numbered together, those of the database (line 0) first. If the database has
 -- n of them, the lines up to place 2n are stored already. No join on the text: a thousand equal
--- lines stay cheap. Locks the rows of their users and conversations against deletion.
+-- lines stay cheap. Memory's triggers are deferred: retrieval/schema/bulk_insert_memories.py, which
+-- importing.py calls. Locks the rows of their users and conversations against deletion.
 WITH added AS (
     INSERT INTO {table} (user_id, {conversation}, role, content, created_at)
     SELECT user_id, conversation_id, role, content, created_at FROM (

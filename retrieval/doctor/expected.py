@@ -1,4 +1,4 @@
-"""What a migrated database contains, from the current schema's files in retrieval/schema/sql."""
+"""What a migrated database contains, from retrieval/schema/current*.sql."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from django.db import connection
 
 from retrieval.models import Embedded, message_tables
 from retrieval.schema.indexes import VectorIndex
-from retrieval.schema.statements import compose
+from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
 
 # The kind and the name of what a statement creates. A REVOKE belongs to the functions before it:
 # everyone may call a function that is created again.
@@ -37,7 +37,7 @@ class SchemaObject:
 
 def shared(kind: str) -> list[SchemaObject]:
     """What both message tables share, of this kind. At most two queries."""
-    return _objects(compose(connection, "current.sql"), kind)
+    return _objects(compose(connection, CURRENT), kind)
 
 
 def of_tables(kind: str) -> list[SchemaObject]:
@@ -46,7 +46,7 @@ def of_tables(kind: str) -> list[SchemaObject]:
         schema_object
         for table in message_tables()
         for schema_object in _objects(
-            compose(connection, "current_message_table.sql", table), kind, table.table
+            compose(connection, CURRENT_TRIGGERS, table), kind, table.table
         )
     ]
 

@@ -1,6 +1,7 @@
 """Migration operations on live tables: each may be killed and run again."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
@@ -104,19 +105,19 @@ class AddEmbedding(AddField):
 
 
 class RunSqlFiles(LiveOperation):
-    """Run files of ``retrieval/schema/sql`` in one transaction that locks ``table`` briefly.
+    """Run files of SQL in one transaction that locks ``table`` briefly.
 
-    ``files``: names, each with the message table that it is composed for.
+    ``files``: each with the message table that it is composed for.
     """
 
     def __init__(
-        self, description: str, table: str, files: Sequence[tuple[str, MessageTable | None]]
+        self, description: str, table: str, files: Sequence[tuple[Path, MessageTable | None]]
     ) -> None:
         self.description, self.table, self.files = description, table, files
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
         statements = [
-            line for name, table in self.files for line in compose(connection, name, table)
+            line for file, table in self.files for line in compose(connection, file, table)
         ]
         locks.run_with_short_lock(connection, self.table, ";\n".join(statements))
 
@@ -124,7 +125,7 @@ class RunSqlFiles(LiveOperation):
 class BuildIndexes(LiveOperation):
     """Build the indexes of a file CONCURRENTLY. Back: nothing, they go with their table."""
 
-    def __init__(self, description: str, file: str, names: Sequence[str]) -> None:
+    def __init__(self, description: str, file: Path, names: Sequence[str]) -> None:
         self.description, self.file, self.names = description, file, names
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
@@ -132,19 +133,19 @@ class BuildIndexes(LiveOperation):
             indexes.ensure(connection, name, create)
 
 
-class NoteTaintedAnswers(LiveOperation):
-    """Note answers that were given a message which is missing or was edited later.
+class RecordStaleAnswers(LiveOperation):
+    """Record answers that were given a message which is missing or was edited later.
 
-    Only what memory already holds; backfill_embeddings notes the rest. No lock on message tables:
-    their rows are read, BATCH_ROWS a transaction. Run again after a kill, it notes nothing twice.
+    Only what memory already holds; backfill_embeddings records the rest. No lock on message tables:
+    their rows are read, BATCH_ROWS a transaction. Run again after a kill, it records nothing twice.
     """
 
-    def __init__(self, table: MessageTable) -> None:
-        self.table = table
+    def __init__(self, file: Path, table: MessageTable) -> None:
+        self.file, self.table = file, table
         self.description = f"Note answers in {table.table} that a forgotten message has tainted"
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        (statement,) = compose(connection, "0005_note_tainted.sql", self.table)
+        (statement,) = compose(connection, self.file, self.table)
         after: int | None = 0
         while after is not None:
             with connection.cursor() as cursor:
@@ -161,9 +162,12 @@ class RemoveMemory(LiveOperation):
 
     description = "Remove memory's triggers, tables and functions on the way back"
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
     def backwards(self, connection: BaseDatabaseWrapper) -> None:
         for table in MESSAGE_TABLES:
-            triggers = compose(connection, "0005_backward_triggers.sql", table)
+            triggers = compose(connection, self.folder / "0005_backward_triggers.sql", table)
             locks.run_with_short_lock(connection, table.table, ";\n".join(triggers))
-        rest = compose(connection, "0005_backward.sql")
+        rest = compose(connection, self.folder / "0005_backward.sql")
         locks.run_with_short_lock(connection, "message_memories", ";\n".join(rest))

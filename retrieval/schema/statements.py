@@ -8,7 +8,8 @@ from psycopg import sql
 from retrieval.message_tables import MessageTable
 from retrieval.schema import extension
 
-FOLDER = Path(__file__).parent / "sql"
+CURRENT = Path(__file__).with_name("current.sql")
+CURRENT_TRIGGERS = Path(__file__).with_name("current_triggers.sql")
 TABLE_FUNCTIONS = (
     "memory_insert",
     "memory_update",
@@ -21,14 +22,14 @@ TABLE_FUNCTIONS = (
 
 
 def compose(
-    connection: BaseDatabaseWrapper, file: str, table: MessageTable | None = None
+    connection: BaseDatabaseWrapper, file: Path, table: MessageTable | None = None
 ) -> list[str]:
     """The file's statements, for ``table`` where the file is about one message table.
 
     An empty line ends a statement; comment lines before it are left out. At most two queries.
     VectorUnavailable: the file names the extension's schema, and the extension is missing.
     """
-    text = (FOLDER / file).read_text().strip()
+    text = file.read_text().strip()
     names = _schema_names(connection, text)
     if table is not None:
         names |= _table_names(table, names["schema"])

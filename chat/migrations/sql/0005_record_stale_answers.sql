@@ -1,7 +1,9 @@
--- Notes answers that memory knows and that were given a message which is missing, or was edited
--- later: no trigger noted that while the schema was older. Each note makes the user's next recall
--- follow what was given that answer (docs/decisions/0013). A batch of ids a call; returns the last.
--- Lock: none on message tables, which are only read; the notes that it inserts.
+-- Records, in forgotten_messages, answers of memory that were given a message which is missing or
+-- was edited later: no trigger recorded that while the schema was older. Each record makes the
+-- user's next recall follow what was given that answer (docs/decisions/0013).
+-- A frozen copy of "given" and "has_stale_source" in retrieval/forgetting.sql: change those.
+-- One call handles a batch of ids and returns the last.
+-- Lock: none on message tables, which are only read; the rows that it inserts.
 
 WITH batch AS MATERIALIZED (
     SELECT id FROM message_memories WHERE id > %(after)s AND (id & 1) = {kind_bit}

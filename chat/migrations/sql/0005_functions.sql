@@ -156,7 +156,7 @@ BEGIN
     WHERE m.id BETWEEN first AND last AND coalesce(m.xmin = own, false) AND m.content <> '';
 END $$;
 
--- Insert many messages of one transaction into memory at once: retrieval/schema/bulk.py.
+-- Insert many messages of one transaction into memory at once: bulk_insert_memories.py.
 CREATE OR REPLACE FUNCTION {insert_memories}(first bigint, last bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET gin_pending_list_limit = '1MB' AS $$

@@ -1,6 +1,7 @@
--- The functions and triggers of each message table as they are after all migrations: see
--- current.sql. {table}, {conversation}, {kind_bit}: of the message table; {memory_insert} and
--- so on: the qualified names of its functions.
+-- The triggers of each message table, the functions that they call, and insert_memories with which
+-- an import inserts in their place; as they are after all migrations: see current.sql. {table},
+-- {conversation}, {kind_bit}: of the message table; {memory_insert} and so on: the qualified names
+-- of its functions.
 -- SECURITY DEFINER: writing a message needs no right on memory's tables. So the search_path is
 -- fixed, and every name outside pg_catalog is qualified. A trigger never fails a write: it warns,
 -- and the message waits for backfill_embeddings. Inserts and deletes are handled by statement: an
@@ -158,7 +159,7 @@ BEGIN
     WHERE m.id BETWEEN first AND last AND coalesce(m.xmin = own, false) AND m.content <> '';
 END $$;
 
--- Insert many messages of one transaction into memory at once: retrieval/schema/bulk.py.
+-- Insert many messages of one transaction into memory at once: bulk_insert_memories.py.
 CREATE OR REPLACE FUNCTION {insert_memories}(first bigint, last bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET gin_pending_list_limit = '1MB' AS $$
