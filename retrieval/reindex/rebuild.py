@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 from django.db import OperationalError, connection
@@ -61,10 +62,11 @@ def drop(index: IndexState) -> None:
     indexes.drop(connection, index.name)
 
 
-def drop_leftovers(table: str) -> list[str]:
+def drop_leftovers(table: str, *, lock_timeout: str = "0") -> list[str]:
     """Drop what unfinished builds left on the table: INVALID indexes with our names.
 
-    REINDEX appends _ccnew or _ccold, and a number, to a name. Returns the names dropped.
+    Each waits at most ``lock_timeout`` for transactions that are open; 0: without limit. REINDEX
+    appends _ccnew or _ccold, and a number, to a name. Returns the names dropped.
     """
     ours = "|".join(re.escape(name) for source, name in declared_indexes() if source.table == table)
     with connection.cursor() as cursor:
@@ -72,21 +74,26 @@ def drop_leftovers(table: str) -> list[str]:
         invalid = [str(name) for (name,) in cursor.fetchall()]
     leftovers = [name for name in invalid if re.fullmatch(rf"({ours})(_cc(new|old)\d*)?", name)]
     for name in leftovers:
-        indexes.drop(connection, name)
+        indexes.drop(connection, name, lock_timeout=lock_timeout)
     return leftovers
 
 
 def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
-    """Build with max_parallel_maintenance_workers; alone if shared memory is too small."""
+    """Build with max_parallel_maintenance_workers; alone if shared memory is too small.
+
+    A build that fails or is interrupted drops what it left.
+    """
+    remove = partial(drop_leftovers, index.source.table, lock_timeout=indexes.CLEANUP_LOCK_TIMEOUT)
     _execute(ALLOW_PARALLEL)
-    try:
-        build()
-    except OperationalError as error:
-        if not _lacks_shared_memory(error.__cause__):
-            raise
-        drop_leftovers(index.source.table)
-        _execute(FORBID_PARALLEL)
-        build()
+    with indexes.cleanup_on_failure(remove, index.name):
+        try:
+            build()
+        except OperationalError as error:
+            if not _lacks_shared_memory(error.__cause__):
+                raise
+            drop_leftovers(index.source.table)
+            _execute(FORBID_PARALLEL)
+            build()
 
 
 def _lacks_shared_memory(error: BaseException | None) -> bool:

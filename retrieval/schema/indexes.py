@@ -1,9 +1,10 @@
 """The HNSW index, and index builds that let reads and writes go on."""
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
-from django.db import DatabaseError
+from django.db import DatabaseError, Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations import AddIndex
@@ -11,9 +12,12 @@ from django.db.migrations.state import ProjectState
 from pgvector.django import HnswIndex
 from psycopg import sql
 
-from retrieval.schema import extension
+from retrieval.db_errors import error_name
+from retrieval.schema import extension, locks
+from retrieval.schema.timeouts import without_timeouts
 
 CLIENT_CHECK = "1s"  # a build whose client was killed ends within this
+CLEANUP_LOCK_TIMEOUT = "5s"  # after a failed build: a transaction that reads the table holds it up
 IS_VALID = """
     SELECT i.indisvalid FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)
@@ -65,25 +69,50 @@ def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> No
 def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composable) -> None:
     """Run CREATE INDEX CONCURRENTLY unless the index is valid; first drop an INVALID one.
 
-    An ended build leaves an INVALID index. Lock: SHARE UPDATE EXCLUSIVE on the table, so reads and
-    writes go on; it waits for the transactions that are open.
+    A build that fails or is interrupted drops what it left; after a kill the next run does. Lock:
+    SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on; it waits for the transactions
+    that are open.
     """
     is_valid = state(connection, name)
     if is_valid is False:
         drop(connection, name)
     if not is_valid:
-        execute(connection, create)
+        with cleanup_on_failure(
+            lambda: drop(connection, name, lock_timeout=CLEANUP_LOCK_TIMEOUT), name
+        ):
+            execute(connection, create)
 
 
-def drop(connection: BaseDatabaseWrapper, name: str) -> None:
+@contextmanager
+def cleanup_on_failure(remove: Callable[[], object], name: str) -> Iterator[None]:
+    """Call ``remove`` if the build of the index inside fails or is interrupted."""
+    try:
+        yield
+    except (Error, KeyboardInterrupt):
+        try:
+            remove()
+        except Error as error:
+            locks.tell(
+                f"{name}: what the build left could not be removed ({error_name(error)}); "
+                "the next run removes it"
+            )
+        raise
+
+
+def drop(connection: BaseDatabaseWrapper, name: str, *, lock_timeout: str = "0") -> None:
     """Drop the index CONCURRENTLY, if it exists. Lock: as ``ensure``."""
     statement = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
-    execute(connection, statement.format(name=sql.Identifier(name)))
+    execute(connection, statement.format(name=sql.Identifier(name)), lock_timeout=lock_timeout)
 
 
-def execute(connection: BaseDatabaseWrapper, statement: str | sql.Composable) -> None:
-    """Run a statement that builds or drops an index. It ends soon after its client has died."""
-    with connection.cursor() as cursor:
+def execute(
+    connection: BaseDatabaseWrapper, statement: str | sql.Composable, *, lock_timeout: str = "0"
+) -> None:
+    """Run a statement that builds or drops an index, without the role's timeouts.
+
+    It ends soon after its client has died.
+    """
+    with without_timeouts(connection, lock_timeout=lock_timeout), connection.cursor() as cursor:
         with suppress(DatabaseError):  # not every operating system notices a dead client
             cursor.execute(
                 "SELECT pg_catalog.set_config('client_connection_check_interval', %s, false)",

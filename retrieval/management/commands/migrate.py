@@ -6,22 +6,33 @@ from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
+from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import summarise_db_error
 from retrieval.schema.extension import VectorUnavailable
-from retrieval.schema.locks import wait_for_advisory_lock
+from retrieval.schema.locks import tell, wait_for_advisory_lock
+from retrieval.schema.waits import report_waits
+
+INTERRUPTED = "interrupted; run migrate again, it goes on with the step that was interrupted"
 
 
 class Command(migrate.Command):
-    """Django's command inside an advisory lock."""
+    """Django's command inside an advisory lock; says whom it waits for."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Raises CommandError: the database cannot be reached, or cannot have the extension."""
+        """Raises CommandError: the database cannot be reached, or cannot have the extension.
+
+        SIGINT and SIGTERM interrupt an index build, which removes what it left; exit code 130, 143.
+        """
         connection = connections[options["database"]]
         try:
             connection.ensure_connection()
         except Error as error:
             raise CommandError(summarise_db_error(error)) from error
-        with wait_for_advisory_lock(connection):
+        with (
+            cancel_on_signal(raise_keyboard_interrupt, message=INTERRUPTED),
+            wait_for_advisory_lock(connection),
+            report_waits(connection, tell),
+        ):
             try:
                 super().handle(*args, **options)
             except VectorUnavailable as error:

@@ -6,8 +6,10 @@
   manage.py rag_index create hnsw               and after it
 
 Locks: SHARE UPDATE EXCLUSIVE on one message table after the other; reads and writes go on. A build
-waits for transactions that are open. If m or ef_construction change, ACCESS EXCLUSIVE on the index
-for a moment, asked for 300 ms at a time. If it is killed, run it again: it removes what was left.
+waits for transactions that are open, and says for which, every 10 s. If m or ef_construction
+change, ACCESS EXCLUSIVE on the index for a moment, asked for 300 ms at a time. The role's timeouts
+do not apply to builds. One that fails or is interrupted removes what it left; after a kill run it
+again: it does that then.
 
 Disk: rebuild needs room for a second index until it is done; it says how much. migrate does not
 create again what was dropped. Processor: max_parallel_maintenance_workers processes besides the
@@ -36,6 +38,7 @@ from retrieval.reindex import index_state, rebuild
 from retrieval.reindex.build_progress import LOADING, Build, follow_build, read_build
 from retrieval.reindex.index_state import HnswOptions, IndexState
 from retrieval.schema import locks
+from retrieval.schema.waits import report_waits
 
 LOCK_PATIENCE_S = 3.0  # a build whose client was killed ends within indexes.CLIENT_CHECK
 BUSY = "another rag_index or migrate is running: let it finish, or stop it first"
@@ -68,6 +71,7 @@ class Command(OperatorCommand):
                 connection, locks.MIGRATE_LOCK, patience_s=LOCK_PATIENCE_S
             ) as acquired,
             cancel_on_signal(raise_keyboard_interrupt, message=message),
+            report_waits(connection, progress.write),
         ):
             if not acquired:
                 raise CommandError(BUSY)

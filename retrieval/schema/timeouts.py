@@ -1,0 +1,41 @@
+"""Timeouts of the role or the database, which would end a long index build half-way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from django.db import Error
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+TIMEOUTS = [
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",  # PostgreSQL 17
+]
+READ = """
+    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings
+    WHERE name = ANY (%s)
+"""
+WRITE = "SELECT pg_catalog.set_config(%s, %s, false)"
+
+
+@contextmanager
+def without_timeouts(connection: BaseDatabaseWrapper, *, lock_timeout: str = "0") -> Iterator[None]:
+    """Set the session's timeouts to 0 (never), and back to what they were at the end.
+
+    ``lock_timeout`` is the longest wait for one lock, such as ``5s``. Use it outside transactions.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(READ, [TIMEOUTS])
+        before: dict[str, str] = dict(cursor.fetchall())
+    _write(connection, dict.fromkeys(before, "0") | {"lock_timeout": lock_timeout})
+    try:
+        yield
+    finally:
+        with suppress(Error):  # the session may be lost, and with it its settings
+            _write(connection, before)
+
+
+def _write(connection: BaseDatabaseWrapper, values: dict[str, str]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(WRITE, list(values.items()))
