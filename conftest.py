@@ -1,5 +1,6 @@
 """Shared fixtures: alice and bob, the fake OpenAI, an API client, a real server, a database."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 from xdist.scheduler import LoadScopeScheduling
 
-from chat.answers import heartbeat, runner
+from chat.answers import heartbeat, periodic, runner
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
@@ -26,7 +27,8 @@ from tests.databases import Database
 from tests.support import Server, database_url
 
 # Between two tests nothing may touch the database; real servers keep their periodic tasks.
-heartbeat.PERIODIC_TASKS.clear()
+periodic.PERIODIC_TASKS.clear()
+heartbeat.END_ABANDONED_EVERY_S = math.inf
 
 
 # Files whose tests must not run at the same time, by the beginning of their names: the doctor's

@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def with_connection(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` in a background thread, and return the thread's connection to the pool.
+    """Call ``function``, then return this thread's connection to the pool.
 
-    If threads kept theirs, 12 answers would starve a pool of 4.
+    For background threads: if they kept theirs, 12 answers would starve a pool of 4.
     """
     try:
         return function(*args, **kwargs)

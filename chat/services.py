@@ -1,4 +1,4 @@
-"""What can be done in a conversation, and with a user's memory. Views call only these classes."""
+"""What can be done in a conversation (ChatService), and with a user's memory (MemoryService)."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -100,7 +100,7 @@ class ChatService:
             release_connection()
             time.sleep(STOP_POLL_S)
         if self._is_streaming(answer):
-            self._end_abandoned(answer)
+            self._end_in_database(answer)
         answer.refresh_from_db()
         return answer
 
@@ -126,26 +126,29 @@ class ChatService:
             self.conversation.delete()
 
     def _get_relevant_context(
-        self, question: Message, sent: Sequence[Message] = ()
+        self, question: Message, history: Sequence[Message] = ()
     ) -> list[Memory]:
         """The user's own earlier messages for the answer, best first; RAG_CONTEXT_LIMIT at most.
 
-        Never the question itself, nor the messages of ``sent``, which are in the prompt anyway.
-        Never fails: an error is one line in the log, and fewer memories.
+        A subclass may override it: docs/promises.md, "Tables". Never the question itself, nor the
+        messages of ``history``: the latest CHAT_HISTORY_LIMIT, though not all may fit into the
+        prompt. Never fails: an error is one line in the log, and fewer memories.
         """
-        return recall.recall_for_answer(question, sent=sent, limit=self.RAG_CONTEXT_LIMIT)
+        return recall.recall_for_answer(question, history=history, limit=self.RAG_CONTEXT_LIMIT)
 
     def _reply(self, turn: Turn) -> Reply:
         if turn.running_id is None:
             return Reply(turn, None)
-        return Reply(turn, runner.start_answer(turn, context_limit=self.RAG_CONTEXT_LIMIT))
+        live = LiveAnswer(turn, running_id=turn.running_id)
+        runner.start_answer(live, recall=self._get_relevant_context)
+        return Reply(turn, live)
 
     def _is_streaming(self, answer: Message) -> bool:
         return bool(
             self.conversation.messages.filter(pk=answer.pk, status=Status.STREAMING).exists()
         )
 
-    def _end_abandoned(self, answer: Message) -> None:
+    def _end_in_database(self, answer: Message) -> None:
         row = turns.running_answer_of(self.conversation)
         if row and row.message_id == answer.pk:
             turns.finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
@@ -157,7 +160,7 @@ class ChatService:
             return
         answers = self.conversation.messages.filter(pk=row.message_id)
         question_id = answers.values_list("reply_to", flat=True).first()
-        if message.pk in (row.message_id, question_id if message.role == Role.USER else None):
+        if message.pk in (row.message_id, question_id):
             raise errors.InProgress
 
 
@@ -179,7 +182,7 @@ class MemoryService:
     ) -> SearchResult:
         """The recall that answers use, with nothing excluded. At most one embedding call.
 
-        ``limit`` is RAG_CONTEXT_LIMIT unless given. The other arguments filter by message.
+        ``limit`` is RAG_CONTEXT_LIMIT, but at least 1, unless given. The other arguments filter.
         """
         scope = Scope(
             self.user.pk,
@@ -188,8 +191,7 @@ class MemoryService:
             since=since,
             until=until,
         )
-        limit = limit or min(max(settings.RAG_CONTEXT_LIMIT, 1), 50)
-        return recall.search(text, scope, limit=limit)
+        return recall.search(text, scope, limit=limit or max(settings.RAG_CONTEXT_LIMIT, 1))
 
     def state(self) -> dict[str, Any]:
         """The user's switch, the numbers of messages, and recall's mode: docs/api/memory.md."""

@@ -13,19 +13,16 @@ from typing import Any
 
 from django.db import Error, connection
 
-from chat.answers import idempotency
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.answers.turns import Ending
 from chat.models import RunningAnswer, Status
-from retrieval import forgetting
 from retrieval.db_errors import error_name
-from retrieval.embeddings import usage
-from retrieval.recall import min_similarity
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.25  # a stop is seen this late; docs/promises.md promises 1 s
 HEARTBEAT_S = 1.0  # text that a dying process loses at most
-ABANDONED_S = 10  # with the 2 s of PERIODIC_TASKS within the 15 s of docs/promises.md
+ABANDONED_S = 10  # with END_ABANDONED_EVERY_S within the 15 s of docs/promises.md
+END_ABANDONED_EVERY_S = 2.0
 
 # Locks: the rows of these answers. Rows that are missing in the result have been ended elsewhere.
 HEARTBEAT = """
@@ -67,16 +64,6 @@ def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
         cursor.execute(END_ABANDONED, {"seconds": seconds})
 
 
-# What every process runs, and every how many seconds.
-PERIODIC_TASKS: dict[Callable[[], object], float] = {
-    end_abandoned: 2.0,
-    usage.flush: 5.0,
-    min_similarity.measure: 600.0,
-    idempotency.delete_expired_keys: 3600.0,
-    forgetting.purge_deleted_users: 3600.0,
-}
-
-
 class Heartbeat:
     """Runs on the event loop for all answers of the process. ``in_db`` runs a database step."""
 
@@ -85,8 +72,7 @@ class Heartbeat:
     ) -> None:
         self._answers = answers  # running_answers.id → answer
         self._in_db = in_db
-        self._last_keepalive = self._last_write = 0.0
-        self._last_runs = dict.fromkeys(PERIODIC_TASKS, 0.0)
+        self._last_keepalive = self._last_write = self._last_end_abandoned = 0.0
 
     async def run(self) -> None:
         """Tick until cancelled, whatever fails: without ticks no answer could be stopped."""
@@ -106,10 +92,10 @@ class Heartbeat:
                 answer.add("")
         if self._answers:
             await self._write_or_poll(now)
-        for task, last_run in self._last_runs.items():
-            if now - last_run >= PERIODIC_TASKS[task]:
-                self._last_runs[task] = now
-                await self._in_db(task)
+        # After this process's own heartbeat: a process that was suspended keeps its answers.
+        if now - self._last_end_abandoned >= END_ABANDONED_EVERY_S:
+            self._last_end_abandoned = now
+            await self._end_abandoned()
 
     async def _write_or_poll(self, now: float) -> None:
         """Write the heartbeat if it is due, else read the stop flags; stop what must stop."""
@@ -123,6 +109,12 @@ class Heartbeat:
             answer = self._answers.get(pk)
             if answer and stop_flags.get(pk, True):  # asked to stop, or ended elsewhere
                 answer.cancel(Ending(Status.INTERRUPTED))
+
+    async def _end_abandoned(self) -> None:
+        try:
+            await self._in_db(end_abandoned)
+        except Error as error:
+            logger.warning("Abandoned answers could not be ended: %s", error_name(error))
 
     def _write(self, ids: list[int]) -> dict[int, bool]:
         # In a database thread: joining long texts would hold up the loop.

@@ -17,17 +17,18 @@ Listener = Callable[[str | None], None]
 
 
 class LiveAnswer:
-    """One answer that this process generates; the runner changes it, everyone else listens."""
+    """One answer that this process generates; the event loop changes it, everyone else listens."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, *, running_id: int) -> None:
         self.turn = turn
-        # True: the model is asked from now on. False: it cannot be asked (none is configured).
+        self.running_id = running_id  # of its row in running_answers
+        # False: no model could be asked. True: the wait is over, whatever the ending.
         self.prepared: Future[bool] = Future()
         # The saved answer; None if it was deleted meanwhile. Raises DatabaseUnavailable.
         self.finished: Future[Message | None] = Future()
-        self.context: list[Memory] = []  # the memories in the prompt, once prepared
+        self.memories: list[Memory] = []  # in the prompt, once prepared
         self.truncated = False  # the prompt holds the user's message cut
-        self.ending: Ending | None = None  # set before the task is cancelled
+        self.ending: Ending | None = None  # set before the task is cancelled, or when it ends
         self.task: asyncio.Task[None] | None = None
         self._parts: list[str] = []
         self._listeners: list[Listener] = []

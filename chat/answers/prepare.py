@@ -1,5 +1,6 @@
 """Prepares a turn for the model: its history and its memories, fitted into one prompt."""
 
+from collections.abc import Callable
 from itertools import islice
 
 from django.conf import settings
@@ -9,24 +10,26 @@ from chat.answers import turns
 from chat.answers.llm import check_configured
 from chat.answers.prompt import Prompt, build_prompt
 from chat.answers.turns import Turn
-from chat.memory import recall
+from chat.memory.recalled import Memory
 from chat.models import Message, MessageQuerySet
 
+# ChatService._get_relevant_context: embeds the question and returns the memories for it.
+Recall = Callable[[Message, list[Message]], list[Memory]]
 
-def prepare_prompt(turn: Turn, *, context_limit: int) -> Prompt:
+
+def prepare_prompt(turn: Turn, *, recall: Recall) -> Prompt:
     """The prompt of the turn: instructions, passage, memories, history, the user's message.
 
-    Embeds and stores the question, and stores in the answer the ids of what its prompt holds.
-    Raises LLMNotConfigured if no language model is set.
+    Stores in the answer the ids of what its prompt holds. Raises LLMNotConfigured if no language
+    model is set.
     """
     check_configured()
     history = history_before(turn)
-    memories = recall.recall_for_answer(turn.question, sent=history, limit=context_limit)
     prompt = build_prompt(
         turn.conversation,
         turn.question,
         history,
-        memories,
+        recall(turn.question, history),
         budget_tokens=settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS,
         memory_tokens=settings.RAG_CONTEXT_TOKENS,
     )

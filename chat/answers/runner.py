@@ -2,8 +2,8 @@
 
 One answer, step by step:
 
-1. ``start_answer`` hands a turn to the loop and returns a LiveAnswer at once. The view waits for
-   it or streams it; a client that disconnects changes nothing.
+1. ``start_answer`` hands a LiveAnswer to the loop and returns at once. The view waits for the
+   answer or streams it; a client that disconnects changes nothing.
 2. A thread builds the prompt (chat/answers/prepare.py).
 3. The loop asks the model and adds each piece of its answer to the LiveAnswer.
 4. The loop saves the answer in the database, and only then lets the listeners go.
@@ -30,9 +30,10 @@ from chat.answers import llm, turns
 from chat.answers.heartbeat import TICK_S, Heartbeat
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.llm import CompletionError, complete, llm_address
-from chat.answers.prepare import prepare_prompt
+from chat.answers.periodic import run_periodic_tasks
+from chat.answers.prepare import Recall, prepare_prompt
 from chat.answers.prompt import Prompt
-from chat.answers.turns import Ending, Turn
+from chat.answers.turns import Ending
 from chat.db import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.memory import embed
@@ -61,27 +62,29 @@ class AnswerLoop:
         self._prompts = ThreadPoolExecutor(PROMPT_THREADS, "answers-prompt")
         self._thread = threading.Thread(target=self.loop.run_forever, name="answers", daemon=True)
         self._thread.start()
-        self._heartbeat = self._schedule(Heartbeat(self.answers, self._in_db).run())
-
-    def start(self, live: LiveAnswer, *, context_limit: int) -> None:
-        """Start to generate the answer. Returns at once."""
-        self.answers[live.turn.running_id or 0] = live
-        prompt = self._prompts.submit(
-            with_connection, prepare_prompt, live.turn, context_limit=context_limit
+        self._endless = (
+            self._schedule(Heartbeat(self.answers, self._in_db).run()),
+            self._schedule(run_periodic_tasks(self._in_db)),
         )
-        self._schedule(self._run(live, prompt))
+
+    def generate(self, live: LiveAnswer, *, recall: Recall) -> None:
+        """Start to generate the answer. Returns at once."""
+        self.answers[live.running_id] = live
+        preparing = self._prompts.submit(with_connection, prepare_prompt, live.turn, recall=recall)
+        self._schedule(self._run(live, preparing))
 
     def drain(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` seconds for the answers to end, then save them as interrupted."""
         self._wait(grace_s)
         self.loop.call_soon_threadsafe(self._cancel_all)
-        self._wait(sum(SAVE_RETRY_PAUSES_S))
+        self._wait(sum(SAVE_RETRY_PAUSES_S))  # time for the retries of _save
 
     def close(self) -> None:
         """Stop the loop and its threads. No answer may be running."""
-        self._heartbeat.cancel()
+        for endless in self._endless:
+            endless.cancel()
         self._schedule(llm.close()).result()
-        # One tick later, so that the heartbeat has ended.
+        # One tick later, so that these have ended.
         self.loop.call_soon_threadsafe(self.loop.call_later, TICK_S, self.loop.stop)
         self._thread.join()
         self._database.shutdown()
@@ -102,16 +105,16 @@ class AnswerLoop:
         for live in list(self.answers.values()):
             live.cancel(SHUTDOWN)
 
-    async def _run(self, live: LiveAnswer, prompt: Future[Prompt]) -> None:
+    async def _run(self, live: LiveAnswer, preparing: Future[Prompt]) -> None:
         """Generate, save, publish, embed. Runs to the end even if the client disconnects."""
         live.task = asyncio.current_task()
-        live.ending = await self._generate(live, prompt)
+        live.ending = await self._generate(live, preparing)
         if not live.prepared.done():
             live.prepared.set_result(True)
         saved = await self._save(live, live.ending)
         if isinstance(saved, Message):
-            saved.memories = live.context
-        self.answers.pop(live.turn.running_id or 0, None)
+            saved.memories = live.memories
+        self.answers.pop(live.running_id, None)
         live.finish(saved)
         if isinstance(saved, Message):
             embed.embed_in_background(saved)
@@ -121,7 +124,7 @@ class AnswerLoop:
         try:
             prompt = await asyncio.wrap_future(preparing)
             live.truncated = prompt.truncated
-            live.context = prompt.memories
+            live.memories = prompt.memories
             live.prepared.set_result(True)
             await complete(prompt.parts, live.add)
         except CompletionError as error:
@@ -142,7 +145,7 @@ class AnswerLoop:
                     live.turn.answer,
                     live.text,
                     ending,
-                    running_id=live.turn.running_id,
+                    running_id=live.running_id,
                     truncated=live.truncated,
                 )
             except Error as error:
@@ -173,11 +176,9 @@ def answer_loop() -> AnswerLoop:
     return AnswerLoop()
 
 
-def start_answer(turn: Turn, *, context_limit: int) -> LiveAnswer:
-    """Start to generate the turn's answer, with up to ``context_limit`` memories."""
-    live = LiveAnswer(turn)
-    answer_loop().start(live, context_limit=context_limit)
-    return live
+def start_answer(live: LiveAnswer, *, recall: Recall) -> None:
+    """Start to generate the answer on the process's loop. Returns at once."""
+    answer_loop().generate(live, recall=recall)
 
 
 def find_live_answer(answer: Message) -> LiveAnswer | None:
@@ -186,7 +187,7 @@ def find_live_answer(answer: Message) -> LiveAnswer | None:
     return next((live for live in running if live.turn.answer == answer), None)
 
 
-def start() -> None:
+def start_loop() -> None:
     """Start the loop with the server, so that abandoned answers are ended soon."""
     answer_loop()
 

@@ -59,11 +59,12 @@ def can_recall() -> bool:
     return True
 
 
-def recall_for_answer(question: Message, *, sent: Iterable[Message], limit: int) -> list[Memory]:
+def recall_for_answer(question: Message, *, history: Iterable[Message], limit: int) -> list[Memory]:
     """Up to ``limit`` memories for the answer to the question, best first. Never fails.
 
     Makes one embedding call; its vector is stored while recall runs. If it takes longer than
-    RAG_TIMEOUT, words alone decide. ``sent`` are messages that the prompt holds anyway.
+    RAG_TIMEOUT, words alone decide. Nothing of ``history`` is recalled: the latest
+    CHAT_HISTORY_LIMIT messages, though not all of them may fit into the prompt.
     """
     deadline = time.monotonic() + settings.RAG_TIMEOUT_S
     try:
@@ -74,7 +75,7 @@ def recall_for_answer(question: Message, *, sent: Iterable[Message], limit: int)
         release_connection()
         job = embed_in_background(question, allowed=True)
         vector = job.vector_within(deadline - time.monotonic())
-        excluded = [message.memory_table.pack_ref(message.pk) for message in (question, *sent)]
+        excluded = [message.memory_table.pack_ref(message.pk) for message in (question, *history)]
         scope = Scope(question.user_id, excluded=excluded, hidden=memory_settings.hidden)
         memories: list[Memory] = []
         if recalls:

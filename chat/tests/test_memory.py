@@ -325,7 +325,7 @@ def test_a_recall_that_waits_for_a_lock_does_not_delay_the_answer(
         # Writing a message waits for that lock too, so only the recall is tested.
         question = StandaloneChatMessage.objects.get(content=FACT)
         began = time.monotonic()
-        assert recall.recall_for_answer(question, sent=[], limit=5) == []
+        assert recall.recall_for_answer(question, history=[], limit=5) == []
         assert time.monotonic() - began < 4
     finish_embedding_jobs()
 

@@ -1,20 +1,25 @@
 """Turns through the API, answered over HTTP by the fake: how each can end, and what is saved."""
 
+import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat.answers import heartbeat, idempotency, runner, turns
+from chat.answers import heartbeat, idempotency, periodic, runner, turns
 from chat.memory.embed import finish_embedding_jobs
+from chat.memory.recalled import Memory
 from chat.models import (
     IdempotencyKey,
+    Message,
     Passage,
     RunningAnswer,
     StandaloneChat,
@@ -42,6 +47,7 @@ from fake_openai import (
     RefuseByContent,
     Trickle,
 )
+from tests.support import PATIENCE_S
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -387,13 +393,55 @@ def test_the_heartbeat_survives_an_unexpected_error(
         beats.append(time.monotonic())
         raise RuntimeError("not a failure of the database's")
 
-    monkeypatch.setattr(heartbeat, "PERIODIC_TASKS", {broken: 0.0})
+    monkeypatch.setattr(heartbeat, "end_abandoned", broken)
+    monkeypatch.setattr(heartbeat, "END_ABANDONED_EVERY_S", 0)
+    run_loop_until(lambda: len(beats) >= 3)
+
+
+def test_a_failing_periodic_task_is_named_and_others_go_on(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+
+    def away() -> None:
+        raise OperationalError("no connection")
+
+    def broken() -> None:
+        raise RuntimeError("not a failure of the database's")
+
+    def works() -> None:
+        runs.append("works")
+
+    monkeypatch.setattr(periodic, "PERIODIC_TASKS", {away: 0.0, broken: 0.0, works: 0.0})
+    run_loop_until(lambda: len(runs) >= 2)
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"Periodic task {__name__}.away failed: OperationalError" in messages
+    assert f"Periodic task {__name__}.broken failed" in messages
+
+
+def test_a_slow_periodic_task_does_not_delay_the_heartbeat(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[float] = []
+    slow_ended = threading.Event()
+    monkeypatch.setattr(periodic, "PERIODIC_TASKS", {lambda: slow_ended.wait(10): 0.0})
+    monkeypatch.setattr(heartbeat, "end_abandoned", lambda: beats.append(time.monotonic()))
+    monkeypatch.setattr(heartbeat, "END_ABANDONED_EVERY_S", 0)
+    run_loop_until(lambda: len(beats) >= 5, finally_=slow_ended.set)
+    assert beats[-1] - beats[0] < 5
+
+
+def run_loop_until(
+    done: Callable[[], bool], *, finally_: Callable[[], object] = lambda: None
+) -> None:
+    """Run an answer loop of its own until ``done``, which must be within 10 s."""
     loop = runner.AnswerLoop()
     until = time.monotonic() + 10
-    while len(beats) < 3 and time.monotonic() < until:
+    while not done() and time.monotonic() < until:
         time.sleep(0.05)
+    finally_()
     loop.close()
-    assert len(beats) >= 3
+    assert done()
 
 
 def test_the_next_turn_reuses_the_connection_to_the_model(
@@ -405,6 +453,49 @@ def test_the_next_turn_reuses_the_connection_to_the_model(
     assert len(fake_openai.chat.requests) == 2
     assert before
     assert set(fake_openai._connections) == before
+
+
+def test_a_subclass_of_the_service_sets_the_context_limit_of_its_turns(
+    alice: User, api: Api, remembering: FakeOpenAI
+) -> None:
+    class ShortMemory(ChatService):
+        RAG_CONTEXT_LIMIT = 1
+
+    question = "What is my dog called?"
+    for content in ("My dog is called Biscuit.", "The dog has a brother called Toast."):
+        post(api(alice), StandaloneChat.objects.create(user=alice), content)
+    finish_embedding_jobs()
+    counts = [
+        len(memories_given(service(StandaloneChat.objects.create(user=alice)), question))
+        for service in (ChatService, ShortMemory)
+    ]
+    assert counts[0] > 1
+    assert counts[1] == 1
+
+
+def test_a_subclass_of_the_service_chooses_the_memories_of_its_turns(
+    alice: User, chat: StandaloneChat, remembering: FakeOpenAI
+) -> None:
+    fact = chat.messages.create(user=alice, role="user", content="My dog is called Biscuit.")
+
+    class Fixed(ChatService):
+        def _get_relevant_context(
+            self, question: Message, history: Sequence[Message] = ()
+        ) -> list[Memory]:
+            return [Memory(fact, 1.0)]
+
+    service = Fixed(StandaloneChat.objects.create(user=alice))
+    assert [memory.message for memory in memories_given(service, "And the weather?")] == [fact]
+    assert fact.content in str(remembering.chat.requests[-1].messages[0]["content"])
+
+
+def memories_given(service: ChatService, content: str) -> list[Memory]:
+    """The memories in the prompt of a new turn."""
+    live = service.reply_to(content).live
+    assert live is not None
+    live.finished.result(timeout=PATIENCE_S)
+    finish_embedding_jobs()
+    return live.memories
 
 
 def test_the_services_context_limit_bounds_what_an_answer_is_given(

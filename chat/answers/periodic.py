@@ -1,0 +1,49 @@
+"""Housekeeping that every process does from time to time, on the event loop of answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.db import Error
+
+from chat.answers import idempotency
+from chat.answers.heartbeat import TICK_S
+from retrieval import forgetting
+from retrieval.db_errors import error_name
+from retrieval.embeddings import usage
+from retrieval.recall import min_similarity
+
+logger = logging.getLogger(__name__)
+# What every process runs, and every how many seconds.
+PERIODIC_TASKS: dict[Callable[[], object], float] = {
+    usage.flush: 5.0,
+    min_similarity.measure: 600.0,
+    idempotency.delete_expired_keys: 3600.0,
+    forgetting.purge_deleted_users: 3600.0,
+}
+
+
+async def run_periodic_tasks(in_db: Callable[..., Awaitable[Any]]) -> None:
+    """Run each task when it is due, one at a time, until cancelled. ``in_db`` runs a database step.
+
+    Apart from the heartbeat: a slow task must not delay a stop.
+    """
+    last_runs = dict.fromkeys(PERIODIC_TASKS, 0.0)
+    while True:
+        await asyncio.sleep(TICK_S)
+        now = asyncio.get_running_loop().time()
+        for task, last_run in last_runs.items():
+            if now - last_run >= PERIODIC_TASKS[task]:
+                last_runs[task] = now
+                await _run(task, in_db)
+
+
+async def _run(task: Callable[[], object], in_db: Callable[..., Awaitable[Any]]) -> None:
+    name = f"{task.__module__}.{task.__name__}"
+    try:
+        await in_db(task)
+    except Error as error:
+        logger.warning("Periodic task %s failed: %s", name, error_name(error))
+    except Exception:
+        logger.exception("Periodic task %s failed", name)
