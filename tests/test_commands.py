@@ -12,7 +12,13 @@ from verse.tests.test_startup import AWAY
 
 MESSAGE = "CommandError: the database failed: connection failed: "
 # The other commands have this test in their own files.
-COMMANDS = ("enable_vector --check", "migrate", "clear_expired", "create_token alice")
+COMMANDS = (
+    "adopt_tables --check",
+    "enable_vector --check",
+    "migrate",
+    "clear_expired",
+    "create_token alice",
+)
 
 
 def test_a_missing_database_gives_one_line_and_exit_1() -> None:

@@ -8,8 +8,11 @@ import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from pytest_django import DjangoDbBlocker
 
 from chat.models import StandaloneChat
+from chat.tests.old_programs import USERS, OldDatabase
+from tests.databases import Database
 from tests.support import database_url
 
 
@@ -39,3 +42,27 @@ def other() -> Iterator[Any]:
         database_url(connection), autocommit=True, options="-c lock_timeout=1s"
     ) as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def users_database(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, worker_id: str
+) -> Iterator[Database]:
+    """A database with the tables of users, and alice and bob; tests copy it."""
+    with django_db_blocker.unblock():
+        database = Database(f"users_{worker_id}")
+        database.migrate("auth")
+        database.run(USERS)
+        yield database
+        database.drop()
+
+
+@pytest.fixture
+def old(
+    users_database: Database, django_db_blocker: DjangoDbBlocker, worker_id: str
+) -> Iterator[OldDatabase]:
+    """A database in which a test creates the tables of an older program."""
+    with django_db_blocker.unblock():
+        database = OldDatabase(f"old_{worker_id}", users_database)
+        yield database
+        database.drop()

@@ -5,7 +5,7 @@ And advisory locks: one ``migrate`` at a time, one backfill at a time.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,8 +29,8 @@ LOCK_HOLDERS = """
     SELECT DISTINCT b.pid, coalesce(b.application_name, ''), b.state,
         round(extract(epoch FROM clock_timestamp() - b.xact_start)::numeric, 1)
     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity b USING (pid)
-    WHERE l.relation = pg_catalog.to_regclass(%s) AND l.granted
-        AND b.pid <> pg_catalog.pg_backend_pid()
+    WHERE l.relation IN (SELECT pg_catalog.to_regclass(name) FROM unnest(%s::text[]) AS name)
+        AND l.granted AND b.pid <> pg_catalog.pg_backend_pid()
 """
 
 
@@ -39,10 +39,13 @@ def run_with_short_lock(
     table: str,
     statements: str | sql.Composable,
     params: Mapping[str, Any] | None = None,
+    *,
+    parents: Sequence[str] = (),
 ) -> None:
     """Run statements that lock ``table`` in one transaction; retry while others hold the lock.
 
     Each attempt waits at most LOCK_TIMEOUT_MS, so no other statement waits behind it for longer.
+    ``parents``: tables that a foreign key locks too, to say who holds them.
     OperationalError: the table was not free in MAX_ATTEMPTS attempts.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -54,7 +57,7 @@ def run_with_short_lock(
         except OperationalError as error:
             if attempt == MAX_ATTEMPTS or not _is_lock_conflict(error):
                 raise
-        holders = _describe_lock_holders(connection, table)
+        holders = _describe_lock_holders(connection, [table, *parents])
         tell(f"{table} is in use, trying again in {PAUSE_S:g} s{holders}")
         time.sleep(PAUSE_S)
 
@@ -100,9 +103,9 @@ def _is_lock_conflict(error: OperationalError) -> bool:
     return sqlstate(error) in (LOCK_NOT_AVAILABLE, DEADLOCK)
 
 
-def _describe_lock_holders(connection: BaseDatabaseWrapper, table: str) -> str:
+def _describe_lock_holders(connection: BaseDatabaseWrapper, tables: list[str]) -> str:
     with connection.cursor() as cursor:
-        cursor.execute(LOCK_HOLDERS, [table])
+        cursor.execute(LOCK_HOLDERS, [tables])
         holders = [
             f"{name or 'process'} {pid} ({state}, {seconds} s)"
             for pid, name, state, seconds in cursor.fetchall()

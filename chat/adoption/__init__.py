@@ -1,0 +1,1 @@
+"""Takes over the chat's tables if an earlier program created them."""

@@ -1,0 +1,123 @@
+"""What PostgreSQL's catalogs say about tables: columns, constraints, indexes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from retrieval.sql_files import read_statements
+
+STATEMENTS = read_statements(Path(__file__).with_name("catalog.sql"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """``default`` as pg_get_expr prints it; ``identity``: "a" ALWAYS, "d" BY DEFAULT, or ""."""
+
+    name: str
+    type: str
+    is_required: bool
+    default: str | None
+    identity: str
+    is_generated: bool
+
+    @property
+    def may_be_left_out(self) -> bool:
+        """Whether an INSERT may give no value."""
+        return not self.is_required or self.default is not None or self.identity != ""
+
+    def nullable(self) -> "Column":
+        """The column without NOT NULL, default and identity."""
+        return replace(self, is_required=False, default=None, identity="")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A CHECK ("c", with its expression), a FOREIGN KEY ("f", with its parent) or EXCLUDE ("x")."""
+
+    name: str
+    kind: str
+    definition: str
+    is_valid: bool
+    expression: str | None
+    columns: list[str]
+    parent: str | None
+    parent_columns: list[str]
+
+
+@dataclass(frozen=True)
+class Index:
+    """``definition`` from the access method on: ``btree (id, user_id)``.
+
+    ``constraint``: "p" PRIMARY KEY, "u" UNIQUE, "x" EXCLUDE, None for a plain index.
+    """
+
+    name: str
+    definition: str
+    is_unique: bool
+    is_immediate: bool
+    is_valid: bool
+    constraint: str | None
+    columns: list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A relation: ``kind`` as in pg_class ("r" is a table), its owner, its parts by name.
+
+    ``is_ours``: whether the current role has the owner's rights.
+    """
+
+    name: str
+    kind: str
+    owner: str
+    is_ours: bool
+    columns: dict[str, Column] = field(default_factory=dict)
+    constraints: dict[str, Constraint] = field(default_factory=dict)
+    indexes: dict[str, Index] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The first column of the primary key."""
+        return next(index for index in self.indexes.values() if index.constraint == "p").columns[0]
+
+
+def read_tables(connection: BaseDatabaseWrapper, names: Iterable[str]) -> dict[str, Table]:
+    """Those of the tables that exist, by name, in the order of ``names``. Four queries."""
+    params = {"names": list(names)}
+    rows = {row[0]: row for row in _rows(connection, "tables", params)}
+    tables = {name: Table(*rows[name]) for name in params["names"] if name in rows}
+    for table, *column in _rows(connection, "columns", params):
+        tables[table].columns[column[0]] = Column(*column)
+    for table, *constraint in _rows(connection, "constraints", params):
+        tables[table].constraints[constraint[0]] = Constraint(*constraint)
+    for table, *index in _rows(connection, "indexes", params):
+        tables[table].indexes[index[0]] = Index(*index)
+    return tables
+
+
+@dataclass(frozen=True)
+class ColumnSequence:
+    """The sequence behind a column's default or identity."""
+
+    schema: str
+    name: str
+    is_owned: bool
+
+
+def read_sequence(
+    connection: BaseDatabaseWrapper, table: str, column: str
+) -> ColumnSequence | None:
+    """The sequence that gives the column its values. One query."""
+    rows = _rows(connection, "sequence", {"table": table, "column": column})
+    return ColumnSequence(*rows[0]) if rows else None
+
+
+def _rows(
+    connection: BaseDatabaseWrapper, name: str, params: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(STATEMENTS[name], params)
+        return list(cursor.fetchall())
