@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from retrieval import current_model
-from retrieval.backfill import fill_words
+from retrieval.backfill import fill_words, pending
 from retrieval.backfill.embed_table import Report, TableBackfill
 from retrieval.backfill.embedding_calls import RetryingService
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
@@ -32,7 +32,7 @@ class Backfill:
     embedded: int = 0
 
     def fill_words(self) -> Iterator[tuple[MessageTable, int]]:
-        """Give every message its row in message_memories; how many, step by step. Needs no key."""
+        """Give each message that exists now its row in message_memories; how many, by steps."""
         for source in self.tables:
             for rows in fill_words.fill(source):
                 yield source, rows
@@ -40,8 +40,9 @@ class Backfill:
                     return
 
     def embed(self) -> Iterator[Report]:
-        """Embed what is pending; one report for each committed batch. Nothing with EMBEDDINGS=none.
+        """Embed what is pending now; one report for each committed batch.
 
+        Messages that are added later are left to the next run. Nothing with EMBEDDINGS=none.
         Raises EmbeddingsNotConfigured and ModelMismatch before any call, NoMemory, EmbeddingError,
         Cancelled. Vectors that were paid for before an error are stored.
         """
@@ -56,8 +57,9 @@ class Backfill:
             )
         current_model.check_model(model, again=True)
         service = RetryingService(self.limits.wait, self.notify)
-        for source in self.tables:
-            table = TableBackfill(source, model, service, self.limits, self.batch_size)
+        counts = [pending.count(source, model=model) for source in self.tables]
+        for source, at_start in zip(self.tables, counts, strict=True):
+            table = TableBackfill(source, at_start, model, service, self.limits, self.batch_size)
             for report in table.embed(workers=self.workers, sleep_s=self.sleep_s):
                 self.embedded += report.embedded
                 yield report

@@ -13,7 +13,7 @@ from retrieval import current_model, storage
 from retrieval.backfill import pending
 from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService, start_call
 from retrieval.backfill.limits import Cancelled, Limits
-from retrieval.backfill.pending import Row, Text
+from retrieval.backfill.pending import Counts, Row, Text
 from retrieval.embeddings import usage
 from retrieval.embeddings.batching import MAX_CALL_TEXTS, MAX_CALL_TOKENS, truncate
 from retrieval.embeddings.errors import EmbeddingError
@@ -25,7 +25,7 @@ MAX_REASON_CHARS = 200
 
 @dataclass(frozen=True)
 class Report:
-    """Progress in a table after a batch, in rows. ``batch`` counts from 1."""
+    """Progress after a batch, in rows of ``total`` that were pending at the run's start."""
 
     table: str
     total: int
@@ -36,11 +36,9 @@ class Report:
 
     def next(self, rows: int, *, embedded: int, failed: int) -> "Report":
         """The report of the next batch, of ``rows`` rows."""
-        done = self.done + rows
-        total = max(self.total, done)  # messages were added during the run
-        return replace(
-            self, total=total, batch=self.batch + 1, embedded=embedded, failed=failed, done=done
-        )
+        # More rows than were counted: an old message was edited, or switched on, meanwhile.
+        done = min(self.done + rows, self.total)
+        return replace(self, batch=self.batch + 1, embedded=embedded, failed=failed, done=done)
 
     def __str__(self) -> str:
         """``chat_messages: batch 3, 100 embedded, 0 failed, 300/12000 (2.5%)``.
@@ -72,9 +70,13 @@ class Batch:
 
 @dataclass
 class TableBackfill:
-    """Embeds the pending rows of a table by ``model``, a batch at a time."""
+    """Embeds the rows that were pending ``at_start`` by ``model``, a batch at a time.
+
+    Rows with higher ids are left to the next run: else a run would not end while others write.
+    """
 
     source: MessageTable
+    at_start: Counts
     model: str
     service: RetryingService
     limits: Limits
@@ -86,8 +88,7 @@ class TableBackfill:
 
         Raises as ``Backfill.embed``.
         """
-        total = pending.count(self.source, model=self.model).pending
-        report = Report(self.source.table, total)
+        report = Report(self.source.table, self.at_start.pending)
         try:
             for batch in self._batches():
                 self._running.append(batch)
@@ -104,9 +105,11 @@ class TableBackfill:
         """Each batch is started when the caller asks for it."""
         batch_size = min(self.batch_size, MAX_CALL_TEXTS)
         for old_model in pending.models_of_pending():
-            after = 0
+            after, last = 0, self.at_start.last_pending
             while limit := self.limits.rows_for_batch(batch_size):
-                rows = pending.next_rows(self.source, model=old_model, after=after, limit=limit)
+                rows = pending.next_rows(
+                    self.source, model=old_model, after=after, last=last, limit=limit
+                )
                 batch = self._start(rows)
                 if not batch.rows:
                     break

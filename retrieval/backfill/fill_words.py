@@ -14,17 +14,20 @@ from retrieval.message_tables import MessageTable
 from retrieval.sql_files import read_statement
 
 BATCH_ROWS = 500  # of a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
+LAST_ID = sql.SQL("SELECT coalesce(max(id), 0) FROM {table}")  # locks nothing
 FILL_WORDS = read_statement(Path(__file__).with_name("fill_words.sql"))
 
 
 def fill(source: MessageTable) -> Iterator[int]:
     """Go once through the table, BATCH_ROWS a transaction; yields how many rows each step wrote.
 
-    May be stopped and run again. Locks: FOR SHARE on the messages of a batch. Raises NoMemory.
+    Ends with the message that was the last at the start. May be stopped and run again.
+    Locks: FOR SHARE on the messages of a batch. Raises NoMemory.
     """
+    ((table_end,),) = db.execute(LAST_ID.format(**source.names), {})
     after = 0
     while True:
-        params = {"after": after, "rows": BATCH_ROWS}
+        params = {"after": after, "table_end": table_end, "rows": BATCH_ROWS}
         ((last, filled),) = db.execute(_statement(source), params)
         if last is None:
             return

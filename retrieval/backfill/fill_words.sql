@@ -1,6 +1,6 @@
--- Inserts or updates memory's rows of the next messages after an id. Returns the last id that was
--- looked at and the number of rows written. Locks the messages FOR SHARE until the end of the
--- transaction: else a row could be left of a message that is deleted meanwhile.
+-- Inserts or updates memory's rows of the next messages after an id, up to another. Returns
+-- the last id that was looked at and the number of rows written. Locks the messages FOR SHARE until
+-- the end of the transaction: else a row could be left of a message that is deleted meanwhile.
 
 -- As in the triggers the index's pending list is kept short: the user's next message would have to
 -- empty a long one.
@@ -8,7 +8,7 @@ WITH short AS MATERIALIZED (
     SELECT pg_catalog.set_config('gin_pending_list_limit', '64kB', true)
 ),
 batch AS MATERIALIZED (
-    SELECT id FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(rows)s
+    SELECT id FROM {table} WHERE id > %(after)s AND id <= %(table_end)s ORDER BY id LIMIT %(rows)s
 ),
 -- Messages without a row of the current search configuration. SKIP LOCKED: the trigger writes the
 -- row of a message that another transaction is changing.

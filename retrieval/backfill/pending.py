@@ -24,8 +24,8 @@ FAILED = sql.SQL("({} AND p.embedding_error IS NOT NULL)").format(HAS_NO_VECTOR)
 NEXT_ROWS = sql.SQL("""
     SELECT m.id, m.user_id, m.content
     FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
-    WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.embedding_error IS NULL
-        AND {remembered}
+    WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.id <= %(last)s
+        AND p.embedding_error IS NULL AND {remembered}
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
 """)
 HAS_NO_MODEL = sql.SQL("p.model IS NULL")
@@ -36,7 +36,8 @@ HAS_OLD_MODEL = sql.SQL(
 COUNT = sql.SQL("""
     SELECT count(*) FILTER (WHERE {pending}),
         coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
-        count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed})
+        count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed}),
+        coalesce(max(m.id) FILTER (WHERE {pending}), 0)
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON CASE
         WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
@@ -76,12 +77,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Counts:
-    """The messages of a table: pending (and their characters), embedded, set aside."""
+    """The messages of a table: pending (and their characters), embedded, set aside.
+
+    ``last_pending`` is the highest id of a pending one, 0 if there is none.
+    """
 
     pending: int
     pending_chars: int
     embedded: int
     failed: int
+    last_pending: int
 
 
 def count(source: MessageTable, *, model: str | None) -> Counts:
@@ -102,9 +107,15 @@ def models_of_pending() -> list[int | None]:
         return [None, *old_models.values_list("id", flat=True)]
 
 
-def next_rows(source: MessageTable, *, model: int | None, after: int, limit: int) -> list[Row]:
-    """The oldest pending rows with ids over ``after`` and vectors by ``model``. One statement."""
-    params = {"after": source.pack_ref(after), "limit": limit, "model": model}
+def next_rows(
+    source: MessageTable, *, model: int | None, after: int, last: int, limit: int
+) -> list[Row]:
+    """The oldest pending rows, after id ``after`` up to ``last``, with vectors by ``model``.
+
+    One statement.
+    """
+    after, last = source.pack_ref(after), source.pack_ref(last)
+    params = {"after": after, "last": last, "limit": limit, "model": model}
     return [Row(*row) for row in db.execute(next_rows_statement(source, model), params)]
 
 

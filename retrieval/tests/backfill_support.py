@@ -116,8 +116,13 @@ def with_application_name(url: str) -> str:
 
 
 def wait_for_end(process: "subprocess.Popen[str]") -> Done:
-    """Wait for the process to end."""
-    out, err = process.communicate(timeout=PATIENCE_S)
+    """Wait for the process to end; kill it after PATIENCE_S."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     return Done(process.returncode, out, err)
 
 

@@ -19,6 +19,7 @@ from fake_openai import FakeOpenAI, Vectors
 from retrieval.tests.backfill_support import (
     CHAT,
     IS_OUR_SESSION,
+    PARENTS,
     PASSAGE,
     PATIENCE_S,
     add_messages,
@@ -136,6 +137,62 @@ def test_a_second_run_at_the_same_time_is_refused(alice: User, remembering: Fake
     assert (second.code, second.err) == (1, expected)
     assert wait_for_end(first).code == 0
     assert len(remembering.embeddings.requests) == 1
+
+
+def test_it_ends_while_other_code_writes(alice: User, remembering: FakeOpenAI) -> None:
+    """Five messages a second into each table, by code that embeds nothing; default --sleep."""
+    contents = texts(150)
+    for table in (CHAT, PASSAGE):
+        add_messages(alice, contents, table=table)
+    with Writer(database_url(connection), alice) as writer:
+        done = run_process(remembering.base_url, "--sleep", "1.0")
+    assert done.code == 0, done.err
+    for table in (CHAT, PASSAGE):
+        first, last = [line for line in done.lines if line.startswith(f"{table}: batch")]
+        total = last.removesuffix(" (100.0%)").rpartition("/")[2]
+        assert f" 100/{total} (" in first
+        assert f" {total}/{total} (" in last
+        assert set(contents) <= embedded_texts(table)
+    new_lines = [line for line in done.lines if "run backfill_embeddings again" in line]
+    assert len(new_lines) == 1, done.out
+    assert 20 < int(new_lines[0].split()[0]) < writer.written
+    assert f"{new_lines[0].split()[0]} pending" in done.out
+    left = query("SELECT count(*) FROM message_memories WHERE model IS NULL")[0][0]
+    assert "Next: vacuum" in done.lines[-1]
+    again = run()
+    assert (again.code, again.err) == (0, "")
+    assert f"{left} embedded" in again.out
+    assert "run backfill_embeddings again" not in again.out
+
+
+class Writer:
+    """Inserts five messages a second into each of the tables until it is left."""
+
+    def __init__(self, url: str, user: User) -> None:
+        self._url = url
+        self._statements = [
+            f"INSERT INTO {table} (user_id, {parent}, role, content, created_at)"
+            f" SELECT user_id, {parent}, 'user', 'New ' || clock_timestamp(), now() FROM {table}"
+            f" WHERE user_id = {user.pk} LIMIT 1"
+            for table, parent in PARENTS.items()
+        ]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.written = 0
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as session:
+            while not self._stop.wait(0.2):
+                for statement in self._statements:
+                    self.written += session.execute(statement).rowcount
 
 
 def test_no_transaction_is_open_during_a_call(alice: User, remembering: FakeOpenAI) -> None:

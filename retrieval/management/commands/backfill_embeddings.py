@@ -1,7 +1,8 @@
 """Embed pending messages, oldest first, and index all messages for recall by words.
 
 Safe under traffic. Every finished batch is committed: stop the command at any time and run it
-again. What it would cost: rag_cost_estimate.
+again. A run embeds what was pending at its start; at its end it says how many messages were
+written or edited meanwhile, which the next run embeds. What it would cost: rag_cost_estimate.
 
   manage.py backfill_embeddings --dry-run                  what is pending
   manage.py backfill_embeddings --limit 100 --sleep 0      a first try
@@ -43,6 +44,10 @@ EMBEDS_NOTHING = (
     " To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
 )
 RUN_AGAIN = "run backfill_embeddings again to go on"
+NEW_MESSAGES = (
+    "{waiting:,} pending were written or edited during the run: run backfill_embeddings again,"
+    " once processes that do not embed have stopped"
+)
 
 
 class Command(OperatorCommand):
@@ -147,11 +152,8 @@ class Command(OperatorCommand):
             lines.append(
                 f"Stopped by --{stopped_by}; run it again to go on with the {waiting:,} pending"
             )
-        elif run.embedded and not waiting and not options["vacuum"]:
-            tables = ", ".join([*(source.table for source in run.tables), "message_memories"])
-            lines.append(
-                f"Next: vacuum and analyze {tables}, by SQL or by --vacuum; then run rag_doctor"
-            )
+        elif not stopped_by:
+            lines += next_steps(run, waiting, vacuum=not options["vacuum"])
         self.report(options, as_json, *lines)
         if stopped_by == OUTPUT_CLOSED:
             raise CommandError(f"stopped: the reader of the output has ended; {RUN_AGAIN}")
@@ -159,6 +161,17 @@ class Command(OperatorCommand):
             raise CommandError(
                 f"{failed:,} messages were refused by the service; --retry-failed tries them again"
             )
+
+
+def next_steps(run: Backfill, waiting: int, *, vacuum: bool) -> list[str]:
+    """What to do after a run that went through all that was pending at its start."""
+    lines = [NEW_MESSAGES.format(waiting=waiting)] if waiting else []
+    if run.embedded and vacuum:
+        tables = ", ".join([*(table.table for table in run.tables), "message_memories"])
+        lines.append(
+            f"Next: vacuum and analyze {tables}, by SQL or by --vacuum; then run rag_doctor"
+        )
+    return lines
 
 
 def count_all(run: Backfill) -> dict[MessageTable, Counts]:
