@@ -136,13 +136,10 @@ def test_their_own_recall_reads_little_and_finds_other_messages(
     for by_meaning, plan in plans_of(bob):
         # The word's messages up to the limit, and the other message. By meaning the bits of all the
         # user's messages, then a hundred messages, and those around the seeds.
-        signs = by_meaning * (
-            many + NEIGHBOURS * EACH + 2 * 7 * (candidates.WORD_SEEDS + candidates.BIT_SEEDS)
-        )
+        max_seeds = candidates.WORD_SEEDS + candidates.MAX_BIT_CANDIDATES
+        signs = by_meaning * (many + NEIGHBOURS * EACH + 2 * 7 * max_seeds)
         assert rows_read(plan["Plan"], MEMORIES) <= candidates.MAX_TERM_MESSAGES + 100 + signs
-        assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
-            candidates.WORD_SEEDS + candidates.BIT_SEEDS
-        )
+        assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * max_seeds
         assert blocks(plan) <= 500 + by_meaning * (2_000 + 60 * many // 1_000)
     ranked = candidates.recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
     assert ranked[0].ref == SOURCE.pack_ref(other_message.pk)

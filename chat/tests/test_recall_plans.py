@@ -58,12 +58,12 @@ def test_the_rows_read_do_not_grow_with_the_user(people: tuple[User, User]) -> N
         case = f"by meaning: {embedding is not None}, {plans=}"
         for plan in (few, many):
             assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
-                candidates.WORD_SEEDS + candidates.BIT_SEEDS
+                candidates.WORD_SEEDS + candidates.MAX_BIT_CANDIDATES
             ), case
-        # A term's postings are read up to the cap; each seed and its turns once.
+        # A term's messages are read up to the limit; each seed and its neighbours once.
         terms = 3
         max_rows = terms * (candidates.MAX_TERM_MESSAGES + 1) + 3 * 7 * (
-            candidates.WORD_SEEDS_ALONE + candidates.BIT_SEEDS
+            candidates.WORD_SEEDS_ALONE + candidates.MAX_BIT_CANDIDATES
         )
         assert rows_read(many["Plan"], MEMORIES) <= max_rows, case
         # A hundred times the messages: bits are read from an index, 0.25 kB a message.

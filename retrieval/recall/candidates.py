@@ -1,7 +1,7 @@
 """Finds a user's own earlier messages for a question, by words and by meaning.
 
-Two steps: one statement returns some hundred narrow rows, the candidates with the turns around
-them (candidates.sql); ``ranking`` orders them. Reasons for the tables:
+Two steps: one statement (candidates.sql) returns at most 490 narrow rows, up to 70 seeds with three
+messages before and three after each; ``ranking`` orders them. Reasons for the tables:
 docs/decisions/0009-recall-structures.md; for the constants: docs/decisions/0010-hybrid-recall.md.
 """
 
@@ -20,19 +20,21 @@ from retrieval.recall.question import extract_question
 from retrieval.recall.ranking import Candidate, Ranked, Terms, rank
 from retrieval.sql_files import read_statement
 
+# A seed is a message that recall finds by words or by meaning; its neighbours are ranked with it.
 # The best messages by words; more if there is no embedding to find others.
 WORD_SEEDS, WORD_SEEDS_ALONE = 40, 70
-# The nearest by bits: of the five nearest by cosine 30 contain 97 %, 100 contain all.
-BIT_SEEDS = 100
+# Compared by cosine. The 30 nearest by bits contain 97 % of the five nearest by cosine; the 100
+# nearest contain all.
+MAX_BIT_CANDIDATES = 100
 MEANING_SEEDS = 30  # of these, the nearest by cosine
-MAX_TERM_MESSAGES = 1500  # messages of a word that are looked at
-# A word in a larger share of the user's messages says little, and leads to no neighbours.
+MAX_TERM_MESSAGES = 1500  # messages of a term that are looked at
+# A term in a larger share of the user's messages says little: it finds no seeds.
 MAX_TERM_SHARE = 0.15
 
 CANDIDATES = read_statement(Path(__file__).with_name("candidates.sql"))
 NEAREST_CTES = read_statement(Path(__file__).with_name("nearest.sql"))
 # The embedding of row ``p`` in one of the message tables.
-TEXT = sql.SQL("""
+EMBEDDING = sql.SQL("""
     LEFT JOIN LATERAL (
         SELECT embedding FROM {table} WHERE id = {key} AND p.model = (SELECT model FROM question)
         LIMIT 1) {alias} ON true
@@ -76,7 +78,7 @@ class Scope:
 def recall(
     question: str, scope: Scope, *, embedding: NDArray[np.float32] | None, model: str = ""
 ) -> list[Ranked]:
-    """The user's messages that are related to the question, best first: 25 and more if there are.
+    """The user's messages that are related to the question, best first, at most 490.
 
     ``embedding`` is that of ``extract_question(question)``, by ``model``; None: words alone
     decide. One statement. Raises NoMemory.
@@ -111,7 +113,7 @@ def parameters(
         "max_term_messages": MAX_TERM_MESSAGES,
         "max_term_share": MAX_TERM_SHARE,
         "word_seeds": WORD_SEEDS_ALONE if embedding is None else WORD_SEEDS,
-        "bit_seeds": BIT_SEEDS,
+        "max_bit_candidates": MAX_BIT_CANDIDATES,
         "meaning_seeds": MEANING_SEEDS,
         "embedding": embedding,
         "model": model,
@@ -126,14 +128,14 @@ def candidates_statement(filters: tuple[str, ...], *, by_meaning: bool) -> sql.C
             "nearest": sql.SQL(",\n{}").format(_nearest(filters)),
             "seeds": sql.SQL("SELECT id FROM by_words UNION SELECT id FROM by_meaning"),
             "similarity": sql.SQL("1 - ({})").format(_distance()),
-            "texts": _texts(),
+            "embeddings": _embeddings(),
         }
     else:
         parts = {
             "nearest": sql.SQL(""),
             "seeds": sql.SQL("SELECT id FROM by_words"),
             "similarity": sql.SQL("NULL::float8"),
-            "texts": sql.SQL(""),
+            "embeddings": sql.SQL(""),
         }
     return CANDIDATES.format(is_shown=_is_shown(filters), **parts)
 
@@ -141,7 +143,7 @@ def candidates_statement(filters: tuple[str, ...], *, by_meaning: bool) -> sql.C
 def _nearest(filters: tuple[str, ...]) -> sql.Composed:
     return NEAREST_CTES.format(
         is_shown=_is_shown(filters),
-        texts=_texts(),
+        embeddings=_embeddings(),
         distance=_distance(),
         vector=db.VECTOR_SCHEMA,
     )
@@ -152,10 +154,10 @@ def _is_shown(filters: tuple[str, ...]) -> sql.Composed:
     return sql.SQL(" AND ").join(FILTERS[name] for name in filters)
 
 
-def _texts() -> sql.Composed:
+def _embeddings() -> sql.Composed:
     ref = sql.SQL("p.id")
     return sql.SQL(" ").join(
-        TEXT.format(key=table.key_of(ref), alias=_alias(table.kind_bit), **table.names)
+        EMBEDDING.format(key=table.key_of(ref), alias=_alias(table.kind_bit), **table.names)
         for table in message_tables()
     )
 
@@ -172,14 +174,13 @@ def _alias(kind_bit: int) -> sql.Identifier:
 
 
 def _parse(rows: list[tuple[Any, ...]]) -> tuple[list[Candidate], Terms]:
-    """A row with a negative id holds a word's statistics, the others are candidates."""
+    """A row with a negative id holds a term's frequency, the others are candidates."""
     candidates: list[Candidate] = []
     terms = Terms()
-    for pk, prev, by_user, chars, asks, hits, number, shown in rows:
-        if pk < 0:
-            terms.add(-pk, messages=hits[0], spreads=bool(hits[1]), of=number)
+    for ref, prev, by_user, chars, is_question, numbers, number, shown in rows:
+        if ref < 0:
+            terms.add(-ref, messages=numbers[0], spreads=bool(numbers[1]), of=number)
         else:
-            candidates.append(
-                Candidate(pk, prev, by_user, chars, asks, frozenset(hits or ()), number, shown)
-            )
+            own = frozenset(numbers or ())
+            candidates.append(Candidate(ref, prev, by_user, chars, is_question, own, number, shown))
     return candidates, terms

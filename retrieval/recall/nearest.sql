@@ -11,9 +11,9 @@ by_bits AS MATERIALIZED (
     SELECT p.id, p.model FROM message_memories p
     WHERE p.user_id = %(user)s AND p.bits IS NOT NULL AND p.model = (SELECT model FROM question)
         AND {is_shown}
-    ORDER BY p.bits OPERATOR({vector}.<~>) (SELECT bits FROM question) LIMIT %(bit_seeds)s
+    ORDER BY p.bits OPERATOR({vector}.<~>) (SELECT bits FROM question) LIMIT %(max_bit_candidates)s
 ),
 -- Of those the nearest by the vectors themselves.
 by_meaning AS (
-    SELECT p.id FROM by_bits p {texts} ORDER BY {distance} LIMIT %(meaning_seeds)s
+    SELECT p.id FROM by_bits p {embeddings} ORDER BY {distance} LIMIT %(meaning_seeds)s
 )

@@ -9,33 +9,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-NEARNESS = (1.0, 0.7, 0.5, 0.35, 0.2)  # weight of a word that stands 0, 1, 2, 3, 4 turns away
-# Weight of a word that most messages have: its rarity is small already, and it does not spread.
-COMMON = 2.0
+# Weight of a word by the distance of the message that has it: 0, 1, 2, 3 or 4 messages away.
+NEARNESS = (1.0, 0.7, 0.5, 0.35, 0.2)
+# Weight of a frequent word (in more than max_messages, candidates.sql): counted only in the message
+# itself, doubled because it does not spread.
+FREQUENT = 2.0
 WORDS = 1.4  # weight of words in the score; that of meaning is 1
-NEIGHBOURS = (0.4, 0.2)  # what the similarity of the turns 1 and 2 away adds
-# For each e-fold of characters between SHORT and LONG; less if words alone decide.
+NEIGHBOURS = (0.4, 0.2)  # weight of the similarity of the messages 1 and 2 away
+# Factor of ln(characters), which are limited to SHORT and LONG; less if words alone decide.
 LENGTH, LENGTH_ALONE = 0.16, 0.08
 SHORT, LONG = 20, 300  # characters
-ASKS = -0.1  # a question is seldom what a question looks for
-ANSWERS = 0.1  # what follows a question often is
-WORDS_WITHIN = 3  # turns, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
+QUESTION = -0.1  # a question is seldom what a question looks for
+AFTER_QUESTION = 0.1  # what follows a question often is
+WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A message that may be recalled, or a turn near one.
+    """A message that may be recalled, or a neighbour of one.
 
-    ``prev`` is the ref of the turn before; ``hits`` are the question's terms that it has;
-    ``shown``: whether the scope allows to return it.
+    ``prev`` is the ref of the message before; ``terms`` are those of the question's terms that it
+    has, by number; ``shown``: whether the scope allows to return it.
     """
 
     ref: int
     prev: int | None
     by_user: bool
     chars: int
-    asks: bool
-    hits: frozenset[int]
+    is_question: bool
+    terms: frozenset[int]
     similarity: float | None
     shown: bool
 
@@ -45,8 +47,8 @@ class Ranked:
     """A recalled message: its score (higher is better, no fixed scale), and why.
 
     ``similarity``: the cosine to the question, None without an embedding. ``shares_words``: whether
-    it, or a turn within three of it, has a word of the question. ``companion``: the other half of
-    its turn, the answer to it or what it answers, if that may be shown.
+    it, or a message within three of it, has a word of the question. ``companion``: the answer to
+    it, or the message that it answers, if that may be shown.
     """
 
     ref: int
@@ -62,7 +64,7 @@ class Terms:
     """The question's terms that the user's messages have: their weights, and which of them spread.
 
     A weight is ln(1 + n/df): n messages, df of them with the term. A term that spreads also counts
-    for the turns around a message that has it.
+    for the neighbours of a message that has it.
     """
 
     weights: dict[int, float] = field(default_factory=dict)
@@ -78,18 +80,18 @@ class Terms:
 
 
 def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> list[Ranked]:
-    """The shown candidates, best first; of equals the user's own words, then the later."""
-    turns = Turns(candidates)
-    meaning = Meaning(turns.rows.values())
+    """The shown candidates, best first; of equals the user's own, then the higher ref."""
+    neighbours = Neighbours(candidates)
+    meaning = Meaning(neighbours.rows.values())
     ranked = []
-    for candidate in turns.rows.values():
+    for candidate in neighbours.rows.values():
         if not candidate.shown:
             continue
-        around = turns.around(candidate)
-        nearest = nearest_hits(around)
+        around = neighbours.around(candidate)
+        nearest = _term_distances(around)
         words = _words(nearest, terms)
         if words or candidate.similarity is not None:
-            shape = _shape(turns, candidate, by_meaning=by_meaning)
+            shape = _shape(neighbours, candidate, by_meaning=by_meaning)
             score = WORDS * words + meaning.of(around) + shape
             row = Ranked(
                 ref=candidate.ref,
@@ -97,14 +99,14 @@ def rank(candidates: Iterable[Candidate], terms: Terms, *, by_meaning: bool) -> 
                 similarity=candidate.similarity,
                 shares_words=any(distance <= WORDS_WITHIN for distance in nearest.values()),
                 by_user=candidate.by_user,
-                companion=turns.companion(candidate),
+                companion=neighbours.companion(candidate),
             )
             ranked.append(row)
     return sorted(ranked, key=lambda row: (row.score, row.by_user, row.ref), reverse=True)
 
 
-class Turns:
-    """The candidates in the order of their conversations."""
+class Neighbours:
+    """Which candidates stand before and after each other in their conversations."""
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.rows = {candidate.ref: candidate for candidate in candidates}
@@ -123,61 +125,61 @@ class Turns:
         return None
 
     def around(self, candidate: Candidate) -> list[list[Candidate]]:
-        """The candidates 0, 1, 2, 3 and 4 turns away, on either side."""
+        """The candidates 0, 1, 2, 3 and 4 messages away, on either side."""
         distances = [[candidate]]
         before: Candidate | None = candidate
         after: Candidate | None = candidate
         for _ in NEARNESS[1:]:
             before = self.before.get(before.ref) if before else None
             after = self.after.get(after.ref) if after else None
-            distances.append([turn for turn in (before, after) if turn])
+            distances.append([neighbour for neighbour in (before, after) if neighbour])
         return distances
 
 
-def nearest_hits(around: list[list[Candidate]]) -> dict[int, int]:
-    """How many turns away, 0 to 4, each of the question's terms stands."""
+def _term_distances(around: list[list[Candidate]]) -> dict[int, int]:
+    """How many messages away, 0 to 4, each of the question's terms is at its nearest."""
     nearest: dict[int, int] = {}
-    for distance, turns in enumerate(around):
-        for turn in turns:
-            for term in turn.hits:
+    for distance, neighbours in enumerate(around):
+        for neighbour in neighbours:
+            for term in neighbour.terms:
                 nearest.setdefault(term, distance)
     return nearest
 
 
 class Meaning:
-    """Similarities less their mean over all candidates, with those of the turns around."""
+    """Similarities less their mean over all candidates, with those of the neighbours."""
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
-        known = [turn.similarity for turn in candidates if _is_number(turn.similarity)]
+        known = [row.similarity for row in candidates if _is_number(row.similarity)]
         self._mean = sum(known, 0.0) / len(known) if known else 0.0
 
     def of(self, around: list[list[Candidate]]) -> float:
         """0.0 if nothing has an embedding."""
         weighted = zip((1.0, *NEIGHBOURS), around, strict=False)
-        return sum(weight * sum(map(self._above_mean, turns)) for weight, turns in weighted)
+        return sum(weight * sum(map(self._above_mean, rows)) for weight, rows in weighted)
 
-    def _above_mean(self, turn: Candidate) -> float:
-        return turn.similarity - self._mean if _is_number(turn.similarity) else 0.0
+    def _above_mean(self, row: Candidate) -> float:
+        return row.similarity - self._mean if _is_number(row.similarity) else 0.0
 
 
 def _words(nearest: dict[int, int], terms: Terms) -> float:
-    """The share, by weight, of the question's terms that a message or the turns near it have."""
+    """The share, by weight, of the question's terms that a message or its neighbours have."""
     weight = 0.0
     for term, distance in nearest.items():
         if term in terms.spreading:
             weight += terms.weights[term] * NEARNESS[distance]
         elif distance == 0:
-            weight += terms.weights.get(term, 0.0) * COMMON
+            weight += terms.weights.get(term, 0.0) * FREQUENT
     return weight / terms.total if terms.total else 0.0
 
 
-def _shape(turns: Turns, candidate: Candidate, *, by_meaning: bool) -> float:
-    """What length, asking and answering add."""
+def _shape(neighbours: Neighbours, candidate: Candidate, *, by_meaning: bool) -> float:
+    """What length, being a question and following one add."""
     chars = min(max(candidate.chars, SHORT), LONG)
     length = (LENGTH if by_meaning else LENGTH_ALONE) * math.log(chars)
-    before = turns.before.get(candidate.ref)
-    answers = ANSWERS if before and before.asks else 0.0
-    return length + (ASKS if candidate.asks else 0.0) + answers
+    question = QUESTION if candidate.is_question else 0.0
+    before = neighbours.before.get(candidate.ref)
+    return length + question + (AFTER_QUESTION if before and before.is_question else 0.0)
 
 
 def _is_number(similarity: float | None) -> TypeGuard[float]:
