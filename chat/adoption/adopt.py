@@ -10,11 +10,6 @@ from chat.adoption.catalog import Table, read_tables
 from chat.adoption.compare_tables import compare, restrictions
 from chat.adoption.differences import Difference, Stage, with_broken_rows
 
-# A role's or database's own limits would end a build half-way, which leaves an INVALID index.
-NO_TIMEOUTS = """
-    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings
-    WHERE name IN ('lock_timeout', 'statement_timeout', 'transaction_timeout')
-"""
 NOTHING = "none of the tables that chat 0001_initial creates exists here: run manage.py migrate"
 
 
@@ -44,8 +39,6 @@ class Adoption:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        with connection.cursor() as cursor:
-            cursor.execute(NO_TIMEOUTS)
         self.wanted = wanted.read_wanted(connection)
         if not self._read():
             raise NotAdoptable(NOTHING)

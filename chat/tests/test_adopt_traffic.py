@@ -1,6 +1,7 @@
 """adopt_tables as a process: under traffic, killed, as the owner of the tables; then a chat."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -65,7 +66,7 @@ def holding(
 
 
 @pytest.mark.parametrize(
-    ("write_s", "snapshot_s"), [(1.5, 4.0), pytest.param(3.0, 30.0, marks=pytest.mark.soak)]
+    ("write_s", "snapshot_s"), [(1.5, 8.0), pytest.param(3.0, 30.0, marks=pytest.mark.soak)]
 )
 def test_adoption_waits_for_others_and_delays_no_write(
     write_s: float, snapshot_s: float, old: OldDatabase
@@ -92,6 +93,7 @@ def test_adoption_waits_for_others_and_delays_no_write(
     assert process.returncode == 0, err
     assert "standalone_chats is in use, trying again in 1 s; held by " in err
     assert "editor" in err
+    assert re.search(r"waiting \d+ s for the transaction of report \d+ \(idle in transaction", err)
     assert all(text.startswith("Written") for text in written), set(written)
     assert len(written) > 50
     assert old.problems() == []

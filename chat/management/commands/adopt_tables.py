@@ -11,7 +11,8 @@ what, and changes nothing.
 
 Run it as the role that owns the tables. Safe under traffic, and to run again after a kill.
 Locks: for under a millisecond each, asked for 300 ms at a time; indexes are built CONCURRENTLY, and
-wait for the transactions that are open. --check: none that others wait for.
+wait for the transactions that are open. It says for whom it waits. Timeouts of the role do not
+apply. --check: none that others wait for.
 Exit code: 0 the tables match, and without --check the migration is recorded; 1 something does not
 match, or only you can correct it.
 """
@@ -26,8 +27,11 @@ from chat.adoption.adopt import Adoption, Comparison, NotAdoptable
 from chat.adoption.wanted import APP, NAME, NotReady
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
-from retrieval.schema.locks import wait_for_advisory_lock
+from retrieval.schema.locks import tell, wait_for_advisory_lock
+from retrieval.schema.timeouts import without_timeouts
+from retrieval.schema.waits import report_waits
 
+INTERRUPTED = "interrupted; run it again, it goes on from here"
 MIGRATION = f"{APP} {NAME}"
 
 
@@ -40,12 +44,14 @@ class Command(OperatorCommand):
     def run(self, **options: Any) -> None:
         """Raises CommandError: the tables do not match, or cannot."""
         try:
-            if options["check"]:
-                self._check(options)
-                return
-            interrupted = "interrupted; run it again, it goes on from here"
-            with cancel_on_signal(raise_keyboard_interrupt, message=interrupted):
-                self._adopt(options)
+            with (
+                cancel_on_signal(raise_keyboard_interrupt, message=INTERRUPTED),
+                without_timeouts(connection),
+            ):
+                if options["check"]:
+                    self._check(options)
+                else:
+                    self._adopt(options)
         except (NotReady, NotAdoptable) as error:
             raise CommandError(str(error)) from error
 
@@ -56,7 +62,7 @@ class Command(OperatorCommand):
             raise CommandError(next_step(comparison))
 
     def _adopt(self, options: dict[str, Any]) -> None:
-        with wait_for_advisory_lock(connection):
+        with wait_for_advisory_lock(connection), report_waits(connection, tell):
             adoption = Adoption(connection)
             before = adoption.check()
             if before.operators:
