@@ -8,7 +8,7 @@ from django.conf import settings
 from retrieval import current_model
 from retrieval.backfill import fill_words, pending
 from retrieval.backfill.embed_table import Report, TableBackfill
-from retrieval.backfill.embedding_calls import RetryingService
+from retrieval.backfill.embedding_calls import PROBE_TOKENS, RetryingService, check_key
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingsNotConfigured
@@ -31,11 +31,28 @@ class Backfill:
     notify: Callable[[str], object] = lambda _line: None
     embedded: int = 0
 
+    def check_key(self) -> None:
+        """Call the service before words are filled, which may take many minutes: one token.
+
+        No call if no words are missing (then the first batch tells), if it would exceed the budget,
+        or if ``embed`` will make none. Raises EmbeddingError.
+        """
+        model = embedding_service.model_name()
+        if (
+            settings.EMBEDDINGS == "openai"
+            and model
+            and not current_model.other_than(model)
+            and self.limits.spending.allows(PROBE_TOKENS)
+            and any(map(fill_words.is_needed, self.tables))
+        ):
+            check_key()
+            self.limits.spending.tokens += PROBE_TOKENS
+
     def fill_words(self) -> Iterator[tuple[MessageTable, int]]:
         """Give each message that exists now its row in message_memories; how many, by steps."""
-        for source in self.tables:
-            for rows in fill_words.fill(source):
-                yield source, rows
+        for table in self.tables:
+            for rows in fill_words.fill(table):
+                yield table, rows
                 if self.limits.cancelled:
                     return
 
@@ -57,10 +74,10 @@ class Backfill:
             )
         current_model.check_model(model, again=True)
         service = RetryingService(self.limits.wait, self.notify)
-        counts = [pending.count(source, model=model) for source in self.tables]
-        for source, at_start in zip(self.tables, counts, strict=True):
-            table = TableBackfill(source, at_start, model, service, self.limits, self.batch_size)
-            for report in table.embed(workers=self.workers, sleep_s=self.sleep_s):
+        counts = [pending.count(table, model=model) for table in self.tables]
+        for table, at_start in zip(self.tables, counts, strict=True):
+            run = TableBackfill(table, at_start, model, service, self.limits, self.batch_size)
+            for report in run.embed(workers=self.workers, sleep_s=self.sleep_s):
                 self.embedded += report.embedded
                 yield report
 

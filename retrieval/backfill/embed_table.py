@@ -75,7 +75,7 @@ class TableBackfill:
     Rows with higher ids are left to the next run: else a run would not end while others write.
     """
 
-    source: MessageTable
+    table: MessageTable
     at_start: Counts
     model: str
     service: RetryingService
@@ -88,7 +88,7 @@ class TableBackfill:
 
         Raises as ``Backfill.embed``.
         """
-        report = Report(self.source.table, self.at_start.pending)
+        report = Report(self.table.table, self.at_start.pending)
         try:
             for batch in self._batches():
                 self._running.append(batch)
@@ -108,7 +108,7 @@ class TableBackfill:
             after, last = 0, self.at_start.last_pending
             while limit := self.limits.rows_for_batch(batch_size):
                 rows = pending.next_rows(
-                    self.source, model=old_model, after=after, last=last, limit=limit
+                    self.table, model=old_model, after=after, last=last, limit=limit
                 )
                 batch = self._start(rows)
                 if not batch.rows:
@@ -166,10 +166,10 @@ class TableBackfill:
         for row in batch.rows:
             answer = batch.answers.get(row.text)
             if isinstance(answer, Refusal):
-                failed += pending.set_aside(self.source, row, str(answer)[:MAX_REASON_CHARS])
+                failed += pending.set_aside(self.table, row, str(answer)[:MAX_REASON_CHARS])
             elif answer is not None:
                 vectors.append((row.pk, row.content, answer))
-        return storage.store_all(self.source, vectors, model=self.model), failed
+        return storage.store_all(self.table, vectors, model=self.model), failed
 
     def _store_running(self) -> None:
         """The run ends with an error, but running calls are paid for: store their vectors."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import count
 
-from retrieval.embeddings import embedding_service
+from retrieval.embeddings import embedding_service, usage
 from retrieval.embeddings.errors import (
     CircuitOpen,
     EmbeddingError,
@@ -17,10 +17,24 @@ from retrieval.vectors import Vector
 TRIES = 6  # in a row without an answer; then the run ends
 FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer time
 MAX_PAUSE_S = 600.0  # if the service asks for a longer pause, the run ends
-PROBE_TEXT = "Hello"  # one token; if this is refused too, the reason is not the texts
+PROBE_TOKENS = 1
+PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this is refused too, the reason is not the texts
 MAX_UNUSABLE_ANSWERS = 2  # to the same texts; then the texts are the likely reason: halve them
 Refusal = InputRefused | Unusable
 Answer = Vector | Refusal
+
+
+def check_key() -> None:
+    """Embed one word: raises EmbeddingError if the service refuses the key, the account or model.
+
+    One call. A service that is away, and one that refuses the text, is no reason not to begin.
+    """
+    try:
+        embedding_service.submit([PROBE_TEXT]).result()
+    except (Unavailable, CircuitOpen, InputRefused):
+        pass
+    finally:
+        usage.flush()
 
 
 def start_call(texts: Sequence[str]) -> Future[list[Vector]] | None:

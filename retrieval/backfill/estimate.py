@@ -67,7 +67,7 @@ def estimate(*, exact: bool = False) -> Estimate:
     does: equal texts of a user once, each cut to what one call takes.
     """
     try:
-        messages = sum(count(source, model=None).pending for source in message_tables())
+        messages = sum(count(table, model=None).pending for table in message_tables())
         all_texts = ALL_TEXTS
     except db.NoMemory:
         messages, all_texts = _count_without_memory(), ALL_TEXTS_WITHOUT_MEMORY
@@ -99,7 +99,7 @@ def _read_texts(all_texts: sql.SQL) -> Iterator[str]:
 
 
 def _for_all_tables(statement: sql.SQL) -> sql.Composed:
-    return sql.SQL(" UNION ALL ").join(for_table(statement, source) for source in message_tables())
+    return sql.SQL(" UNION ALL ").join(for_table(statement, table) for table in message_tables())
 
 
 def _count_tokens(text: str) -> int:

@@ -15,20 +15,31 @@ from retrieval.sql_files import read_statement
 
 BATCH_ROWS = 500  # of a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 LAST_ID = sql.SQL("SELECT coalesce(max(id), 0) FROM {table}")  # locks nothing
+# Reads the table and message_memories if no row is missing. Locks nothing.
+IS_NEEDED = sql.SQL("""
+    SELECT EXISTS (SELECT FROM {table} m WHERE m.content <> '' AND NOT EXISTS (
+        SELECT FROM message_memories p WHERE p.id = m.id * 2 + {kind_bit}
+            AND p.search_config_id = (SELECT id FROM search_configs WHERE current)))
+""")
 FILL_WORDS = read_statement(Path(__file__).with_name("fill_words.sql"))
 
 
-def fill(source: MessageTable) -> Iterator[int]:
+def is_needed(table: MessageTable) -> bool:
+    """Whether a message has no row by the current search configuration. One statement."""
+    return bool(db.execute(IS_NEEDED.format(**table.names), {})[0][0])
+
+
+def fill(table: MessageTable) -> Iterator[int]:
     """Go once through the table, BATCH_ROWS a transaction; yields how many rows each step wrote.
 
     Ends with the message that was the last at the start. May be stopped and run again.
     Locks: FOR SHARE on the messages of a batch. Raises NoMemory.
     """
-    ((table_end,),) = db.execute(LAST_ID.format(**source.names), {})
+    ((table_end,),) = db.execute(LAST_ID.format(**table.names), {})
     after = 0
     while True:
         params = {"after": after, "table_end": table_end, "rows": BATCH_ROWS}
-        ((last, filled),) = db.execute(_statement(source), params)
+        ((last, filled),) = db.execute(_statement(table), params)
         if last is None:
             return
         after = last
@@ -36,7 +47,7 @@ def fill(source: MessageTable) -> Iterator[int]:
 
 
 @db.composed_once
-def _statement(source: MessageTable) -> sql.Composed:
+def _statement(table: MessageTable) -> sql.Composed:
     return FILL_WORDS.format(
-        has_stale_source=has_stale_source(source), vector=db.VECTOR_SCHEMA, **source.names
+        has_stale_source=has_stale_source(table), vector=db.VECTOR_SCHEMA, **table.names
     )

@@ -89,12 +89,12 @@ class Counts:
     last_pending: int
 
 
-def count(source: MessageTable, *, model: str | None) -> Counts:
+def count(table: MessageTable, *, model: str | None) -> Counts:
     """The table's messages as if ``model`` were the current one; None for the database's own.
 
     One statement, which reads the table. Raises NoMemory.
     """
-    return Counts(*map(int, db.execute(for_table(COUNT, source), {"model": model})[0]))
+    return Counts(*map(int, db.execute(for_table(COUNT, table), {"model": model})[0]))
 
 
 def models_of_pending() -> list[int | None]:
@@ -108,47 +108,47 @@ def models_of_pending() -> list[int | None]:
 
 
 def next_rows(
-    source: MessageTable, *, model: int | None, after: int, last: int, limit: int
+    table: MessageTable, *, model: int | None, after: int, last: int, limit: int
 ) -> list[Row]:
     """The oldest pending rows, after id ``after`` up to ``last``, with vectors by ``model``.
 
     One statement.
     """
-    after, last = source.pack_ref(after), source.pack_ref(last)
+    after, last = table.pack_ref(after), table.pack_ref(last)
     params = {"after": after, "last": last, "limit": limit, "model": model}
-    return [Row(*row) for row in db.execute(next_rows_statement(source, model), params)]
+    return [Row(*row) for row in db.execute(next_rows_statement(table, model), params)]
 
 
-def next_rows_statement(source: MessageTable, model: int | None) -> sql.Composed:
+def next_rows_statement(table: MessageTable, model: int | None) -> sql.Composed:
     """The statement of ``next_rows``; a test checks its plan."""
-    condition = HAS_NO_MODEL if model is None else HAS_OLD_MODEL.format(**source.names)
-    return for_table(NEXT_ROWS, source, model=condition)
+    condition = HAS_NO_MODEL if model is None else HAS_OLD_MODEL.format(**table.names)
+    return for_table(NEXT_ROWS, table, model=condition)
 
 
-def set_aside(source: MessageTable, row: Row, reason: str) -> bool:
+def set_aside(table: MessageTable, row: Row, reason: str) -> bool:
     """Store why the service refused the row, which is then not pending. One statement.
 
     False if the row has another text by now.
     """
     params = {"id": row.pk, "content": row.content, "reason": reason}
-    return bool(db.execute(for_table(SET_ASIDE, source), params)[0][0])
+    return bool(db.execute(for_table(SET_ASIDE, table), params)[0][0])
 
 
-def retry_failed(source: MessageTable) -> int:
+def retry_failed(table: MessageTable) -> int:
     """Make rows that were set aside pending again; how many. One statement for RETRY_BATCH_ROWS."""
     retried = 0
-    statement, params = for_table(RETRY_FAILED, source), {"rows": RETRY_BATCH_ROWS}
+    statement, params = for_table(RETRY_FAILED, table), {"rows": RETRY_BATCH_ROWS}
     while rows := int(db.execute(statement, params)[0][0]):
         retried += rows
     return retried
 
 
-def for_table(statement: sql.SQL, source: MessageTable, **parts: sql.Composable) -> sql.Composed:
+def for_table(statement: sql.SQL, table: MessageTable, **parts: sql.Composable) -> sql.Composed:
     """The statement for one message table, with {pending}, {failed}, {remembered} and its names."""
     return statement.format(
         pending=PENDING,
         failed=FAILED,
-        remembered=source.is_remembered,
-        **source.names,
+        remembered=table.is_remembered,
+        **table.names,
         **parts,
     )

@@ -12,13 +12,13 @@ from retrieval.management.progress import Progress
 
 def fill_words(run: Backfill, progress: Progress) -> None:
     """Index the messages for recall by words, and show how many."""
-    for source, steps in groupby(run.fill_words(), key=itemgetter(0)):
+    for table, steps in groupby(run.fill_words(), key=itemgetter(0)):
         filled = 0
         for _, rows in steps:
             filled += rows
-            line = f"{source.table}: {filled:,} messages indexed for recall by words"
+            line = f"{table.table}: {filled:,} messages indexed for recall by words"
             progress.update(
-                f"{source.table}, words", filled, None, unit="messages", line=f"{line} so far"
+                f"{table.table}, words", filled, None, unit="messages", line=f"{line} so far"
             )
         if filled:
             progress.write(line)

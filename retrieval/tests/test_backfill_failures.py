@@ -119,6 +119,38 @@ def test_permanent_refusals_end_the_run_at_once(
     assert embedded_texts() == set()
 
 
+@pytest.mark.parametrize("limit", [[], ["--limit", "1"]])
+def test_a_refused_key_ends_the_run_before_words_are_filled(
+    limit: list[str], alice: User, remembering: FakeOpenAI
+) -> None:
+    add_messages(alice, texts(5))
+    delete_memories()
+    remembering.embeddings.default = Refuse(401)
+    done = run(*limit)
+    assert done.code == 1
+    assert done.err == "the service refused the key: status 401 (invalid_api_key)"
+    assert done.out == ""
+    assert query("SELECT count(*) FROM message_memories") == [(0,)]
+    assert len(remembering.embeddings.requests) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_words_are_filled_while_the_service_is_away(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(5))
+    delete_memories()
+    remembering.embeddings.default = Refuse(503)
+    assert run().code == 1
+    assert query("SELECT count(*) FROM message_memories") == [(5,)]
+
+
+def test_the_check_of_the_key_stays_within_the_budget(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(5))
+    delete_memories()
+    assert run("--max-cost", "0").code == 0
+    assert remembering.embeddings.requests == []
+    assert query("SELECT count(*) FROM message_memories") == [(5,)]
+
+
 def test_a_setting_refused_for_every_text_sets_none_aside(
     alice: User, remembering: FakeOpenAI
 ) -> None:

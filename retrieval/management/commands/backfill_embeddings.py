@@ -88,11 +88,12 @@ class Command(OperatorCommand):
 
     def _work(self, run: Backfill, options: dict[str, Any]) -> None:
         if options["retry_failed"]:
-            for source in run.tables:
-                pending.retry_failed(source)
+            for table in run.tables:
+                pending.retry_failed(table)
         progress = self._progress(run.limits, as_json=options["json"])
         with suppress(Cancelled), silence_logs(), progress:
             run.notify = progress.write
+            run.check_key()
             fill_words(run, progress)
             embed(run, progress)
         if run.embedded:
@@ -120,11 +121,11 @@ class Command(OperatorCommand):
         messages = sum(count.pending for count in counts.values())
         cost_usd = cost.cost_usd(messages * cost.TOKENS_PER_MESSAGE)
         as_json = {
-            "pending": {source.table: count.pending for source, count in counts.items()},
+            "pending": {table.table: count.pending for table, count in counts.items()},
             "failed": sum(count.failed for count in counts.values()),
             "estimated_cost_usd": round(cost_usd, 6),
         }
-        lines = [f"{source.table}: {count.pending:,} pending" for source, count in counts.items()]
+        lines = [f"{table.table}: {count.pending:,} pending" for table, count in counts.items()]
         estimate = f"about ${cost_usd:,.2f}; counted exactly by rag_cost_estimate --exact"
         lines.append(EMBEDS_NOTHING if settings.EMBEDDINGS == "none" else estimate)
         self.report(options, as_json, *lines)
@@ -177,4 +178,4 @@ def next_steps(run: Backfill, waiting: int, *, vacuum: bool) -> list[str]:
 def count_all(run: Backfill) -> dict[MessageTable, Counts]:
     """One statement a table, which reads it."""
     model = embedding_service.configured_name()
-    return {source: pending.count(source, model=model) for source in run.tables}
+    return {table: pending.count(table, model=model) for table in run.tables}
