@@ -90,12 +90,12 @@ def test_adoption_waits_for_others_and_delays_no_write(
         time.sleep(snapshot_s - write_s)
         report.commit()
         _, err = process.communicate(timeout=PATIENCE_S)
+    assert all(text.startswith("Written") for text in written), set(written)
+    assert len(written) > 50
     assert process.returncode == 0, err
     assert "standalone_chats is in use, trying again in 1 s; held by " in err
     assert "editor" in err
     assert re.search(r"waiting \d+ s for the transaction of report \d+ \(idle in transaction", err)
-    assert all(text.startswith("Written") for text in written), set(written)
-    assert len(written) > 50
     assert old.problems() == []
 
 
