@@ -1,4 +1,7 @@
-"""Everything stored about a user: exported as JSON Lines, and erased."""
+"""Exports what is stored about a user as JSON Lines, and erases the conversations.
+
+Erasing leaves the account, its API tokens, its memory switch and its rate limits.
+"""
 
 import json
 from collections.abc import AsyncIterator

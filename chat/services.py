@@ -20,7 +20,7 @@ from chat.memory import embed, recall, recalled
 from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
 from chat.memory.state import memory_state
-from chat.models import Conversation, MemorySwitch, Message, Role, RunningAnswer, Status
+from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, RunningAnswer, Status
 from retrieval.recall.candidates import Scope
 
 STOP_WAIT_S = 0.8  # docs/promises.md: a stop ends the answer within 1 s, even of a dead process
@@ -187,7 +187,7 @@ class MemoryService:
         scope = Scope(
             self.user.pk,
             by_user=None if role is None else role == Role.USER,
-            kind_bit=None if kind is None else recalled.KIND_BITS[kind],
+            kind_bit=None if kind is None else KINDS[kind].memory_table.kind_bit,
             since=since,
             until=until,
         )

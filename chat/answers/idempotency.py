@@ -1,4 +1,7 @@
-"""Idempotency keys: a request that is repeated with the same key finds its first message."""
+"""Idempotency keys: a request that is repeated with the same key finds its first message.
+
+chat/api/responses.py reads the header; chat/answers/turns.py computes the request's digest.
+"""
 
 from datetime import timedelta
 

@@ -1,1 +1,1 @@
-"""HTTP only: views parse a request, call chat/services.py once, and render the result."""
+"""HTTP only: views parse a request, call a service once, and render the result."""

@@ -1,5 +1,7 @@
 """Conversations and messages over HTTP: parse, call the service once, render.
 
+Lists, and a new or changed conversation, are DRF's generic views and need no service.
+
 Every query starts with the user's own rows: another user's are 404, as if they did not exist.
 """
 
@@ -14,9 +16,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat.api import events
-from chat.api.events import EventNegotiation
-from chat.api.openapi_schema import ERROR, KEY, REFUSED, UNANSWERED
+from chat.api.negotiation import EVENT_STREAM, EventNegotiation
+from chat.api.openapi_schema import ERROR, KEY, TURN_ERRORS, WRITE_ERRORS
 from chat.api.pagination import MessagePages, Pages
 from chat.api.responses import idempotency_key, render_events, render_reply
 from chat.api.serializers import ContentSerializer, MessageSerializer, TurnSerializer
@@ -78,7 +79,7 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
         return self.get_paginated_response(MessageSerializer(cast("Any", messages), many=True).data)
 
     @extend_schema(
-        parameters=[KEY], request=ContentSerializer, responses={201: TurnSerializer} | UNANSWERED
+        parameters=[KEY], request=ContentSerializer, responses={201: TurnSerializer} | TURN_ERRORS
     )
     def post(self, request: Request, conversation_id: int) -> HttpResponseBase:
         """Save the user's message and answer it: 201, or an event stream.
@@ -102,7 +103,7 @@ class MessageView(ConversationMixin, APIView):
         (message,) = service.fill_in([self.get_message(service)])
         return Response(MessageSerializer(message).data)
 
-    @extend_schema(request=ContentSerializer, responses={200: MessageSerializer} | REFUSED)
+    @extend_schema(request=ContentSerializer, responses={200: MessageSerializer} | WRITE_ERRORS)
     def patch(self, request: Request, conversation_id: int, message_id: int) -> Response:
         """Edit the user's own message; its answer does not change. 403 for an assistant's."""
         service = self.get_service()
@@ -113,7 +114,7 @@ class MessageView(ConversationMixin, APIView):
         body.is_valid(raise_exception=True)
         return Response(MessageSerializer(service.edit(message, **body.validated_data)).data)
 
-    @extend_schema(responses={204: None} | REFUSED)
+    @extend_schema(responses={204: None} | WRITE_ERRORS)
     def delete(self, request: Request, conversation_id: int, message_id: int) -> Response:
         """Delete the message, of either role."""
         service = self.get_service()
@@ -143,7 +144,7 @@ class EventsView(AnswerView):
     http_method_names = ("get", "options")
     content_negotiation_class = EventNegotiation
 
-    @extend_schema(responses={(200, events.MEDIA_TYPE): str, 401: ERROR, 404: ERROR})
+    @extend_schema(responses={(200, EVENT_STREAM): str, 401: ERROR, 404: ERROR})
     def get(self, request: Request, conversation_id: int, message_id: int) -> Any:
         """Server-sent events: the text so far as one ``delta``, the rest as it is generated, then
         ``done`` or ``error``."""
@@ -169,7 +170,7 @@ class RegenerateView(MessageView):
     http_method_names = ("post", "options")
     content_negotiation_class = EventNegotiation
 
-    @extend_schema(parameters=[KEY], request=None, responses={201: TurnSerializer} | UNANSWERED)
+    @extend_schema(parameters=[KEY], request=None, responses={201: TurnSerializer} | TURN_ERRORS)
     def post(self, request: Request, conversation_id: int, message_id: int) -> HttpResponseBase:
         """Answer the same message again, under the answer's id: 201 or events."""
         service = self.get_service()

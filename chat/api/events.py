@@ -4,12 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from asgiref.sync import sync_to_async
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer
-from rest_framework.request import Request
 
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.api.serializers import MessageSerializer
@@ -18,28 +15,8 @@ from chat.errors import MODEL_DETAILS, ApiError, MessageDeleted
 from chat.models import Message
 from chat.services import ChatService
 
-MEDIA_TYPE = "text/event-stream"
 POLL_S = 0.25  # how often the row of another process's answer is read
 KEEPALIVE = b": still here\n\n"  # a comment: clients ignore it, proxies see traffic
-
-
-class EventNegotiation(DefaultContentNegotiation):
-    """Accepts ``text/event-stream`` too; errors before the first event are JSON nevertheless."""
-
-    media_type = MEDIA_TYPE
-
-    def select_renderer(
-        self, request: Request, renderers: Any, format_suffix: str | None = None
-    ) -> tuple[BaseRenderer, str]:
-        if self.media_type in request.headers.get("Accept", ""):
-            return renderers[0], renderers[0].media_type
-        return cast(
-            "tuple[BaseRenderer, str]", super().select_renderer(request, renderers, format_suffix)
-        )
-
-
-def wants_events(request: Request) -> bool:
-    return MEDIA_TYPE in request.headers.get("Accept", "")
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:
@@ -73,7 +50,7 @@ async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
         live.unlisten(listener)
     try:
         message = live.finished.result(timeout=0)
-        yield ending(message) if message else error_event(MessageDeleted())
+        yield final_event(message) if message else error_event(MessageDeleted())
     except ApiError as error:
         yield error_event(error)
 
@@ -91,7 +68,7 @@ async def stored_events(service: ChatService, message_id: int) -> AsyncIterator[
             yield event("delta", {"text": text[sent:]})
             sent, silent_s = len(text), 0.0
         if ended is not None:
-            yield ending(ended)
+            yield final_event(ended)
             return
         silent_s += POLL_S
         if silent_s >= SSE_KEEPALIVE_S:
@@ -104,10 +81,10 @@ async def finished_events(answer: Message) -> AsyncIterator[bytes]:
     """The events of an answer that has ended."""
     if answer.content:
         yield event("delta", {"text": answer.content})
-    yield ending(answer)
+    yield final_event(answer)
 
 
-def ending(answer: Message) -> bytes:
+def final_event(answer: Message) -> bytes:
     """``done`` with the answer, or ``error``."""
     if answer.error:
         detail = MODEL_DETAILS.get(answer.error, "The answer is not complete.")

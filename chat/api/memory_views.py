@@ -9,33 +9,26 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from chat.api.events import EventNegotiation
+from chat.api.negotiation import JSON_LINES, LinesNegotiation
 from chat.api.openapi_schema import ERROR
 from chat.api.responses import stream
 from chat.api.serializers import (
     ErasedSerializer,
     EraseSerializer,
-    FoundSerializer,
     MemoryStateSerializer,
     MemorySwitchSerializer,
+    SearchResultSerializer,
     SearchSerializer,
 )
 from chat.services import MemoryService
-
-LINES = "application/x-ndjson"
-
-
-class LinesNegotiation(EventNegotiation):
-    """Accepts JSON Lines too."""
-
-    media_type = LINES
 
 
 class SearchView(APIView):
     """Search in the user's own memory."""
 
     @extend_schema(
-        parameters=[SearchSerializer], responses={200: FoundSerializer, 400: ERROR, 401: ERROR}
+        parameters=[SearchSerializer],
+        responses={200: SearchResultSerializer, 400: ERROR, 401: ERROR},
     )
     def get(self, request: Request) -> Response:
         """The recall that answers use, nothing excluded, best first. 400: an unusable value."""
@@ -88,11 +81,11 @@ class ExportView(APIView):
 
     content_negotiation_class = LinesNegotiation
 
-    @extend_schema(responses={(200, LINES): str, 401: ERROR})
+    @extend_schema(responses={(200, JSON_LINES): str, 401: ERROR})
     def get(self, request: Request) -> Any:
         """JSON Lines, streamed: the user, then each row with the name of its ``table``."""
         headers = {"Content-Disposition": 'attachment; filename="verse.jsonl"'}
-        return stream(service_of(request).export(), content_type=LINES, headers=headers)
+        return stream(service_of(request).export(), content_type=JSON_LINES, headers=headers)
 
 
 def service_of(request: Request) -> MemoryService:

@@ -7,8 +7,8 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from chat.api.serializers import ErrorSerializer
 
 ERROR = OpenApiResponse(ErrorSerializer)
-REFUSED = dict.fromkeys((400, 401, 403, 404, 409), ERROR)
-UNANSWERED = REFUSED | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
+WRITE_ERRORS = dict.fromkeys((400, 401, 403, 404, 409), ERROR)
+TURN_ERRORS = WRITE_ERRORS | dict.fromkeys((413, 422, 429, 502, 503, 504), ERROR)
 KEY = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 characters"
 )

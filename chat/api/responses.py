@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from chat.answers.turns import Turn
 from chat.api import events
+from chat.api.negotiation import EVENT_STREAM, accepts
 from chat.api.serializers import MessageSerializer, TurnSerializer
 from chat.db import release_connection
 from chat.errors import MODEL_DETAILS, ModelError
@@ -24,7 +25,7 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 
 def render_reply(request: Request, reply: Reply) -> HttpResponseBase:
     """The turn as the client asked for it: an event stream, or JSON once the answer has ended."""
-    if not events.wants_events(request):
+    if not accepts(request, EVENT_STREAM):
         return as_json(reply)
     if reply.live:
         release_connection()
@@ -38,18 +39,18 @@ def as_json(reply: Reply) -> Response:
 
     Raises ModelError if there is no complete answer, NotFound if it was deleted meanwhile.
     """
-    turn = reply.turn
-    if reply.live is None:
-        return Response(turn_json(turn), status=status.HTTP_201_CREATED, headers=REPLAYED)
-    release_connection()
-    answer = reply.live.finished.result()
-    if answer is None:
-        raise exceptions.NotFound
-    turn.answer = answer
-    if answer.error:
-        detail = reply.live.ending.detail if reply.live.ending else ""
-        raise ModelError(answer.error, detail or MODEL_DETAILS[answer.error], **turn_json(turn))
-    return Response(turn_json(turn), status=status.HTTP_201_CREATED)
+    turn, live = reply.turn, reply.live
+    if live:
+        release_connection()
+        answer = live.finished.result()
+        if answer is None:
+            raise exceptions.NotFound
+        turn.answer = answer
+        if answer.error:
+            detail = (live.ending and live.ending.detail) or MODEL_DETAILS[answer.error]
+            raise ModelError(answer.error, detail, **turn_json(turn))
+    headers = REPLAYED if reply.replayed else {}
+    return Response(turn_json(turn), status=status.HTTP_201_CREATED, headers=headers)
 
 
 def as_events(reply: Reply) -> StreamingHttpResponse:
@@ -78,7 +79,7 @@ def event_stream(
     chunks: AsyncIterator[bytes], headers: dict[str, str] | None = None
 ) -> StreamingHttpResponse:
     headers = {"Cache-Control": "no-cache"} | (headers or {})
-    return stream(chunks, content_type=events.MEDIA_TYPE, headers=headers)
+    return stream(chunks, content_type=EVENT_STREAM, headers=headers)
 
 
 def stream(

@@ -2,11 +2,21 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from chat.memory.recall import MODES
 from chat.memory.recalled import memories_of
-from chat.models import MAX_CONTENT_CHARS, ApiToken, Message, Passage, Role, StandaloneChat, Status
+from chat.models import (
+    KINDS,
+    MAX_CONTENT_CHARS,
+    ApiToken,
+    Message,
+    Passage,
+    Role,
+    StandaloneChat,
+    Status,
+)
 
 
 class Text(serializers.CharField):
@@ -78,7 +88,7 @@ class ContentSerializer(serializers.Serializer[Any]):
 class MemorySourceSerializer(serializers.Serializer[Any]):
     """The conversation that a memory comes from."""
 
-    kind = serializers.ChoiceField(["chat", "passage"])
+    kind = serializers.ChoiceField(list(KINDS))
     id = serializers.IntegerField()
     title = serializers.CharField()
 
@@ -136,13 +146,14 @@ class SearchSerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField(required=False)
     until = serializers.DateTimeField(required=False)
     role = serializers.ChoiceField(Role.choices, required=False)
-    kind = serializers.ChoiceField(["chat", "passage"], required=False)
+    kind = serializers.ChoiceField(list(KINDS), required=False)
 
 
-class FoundSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="Found")  # the name in the promised OpenAPI schema
+class SearchResultSerializer(serializers.Serializer[Any]):
     """The results of a search, best first, and the mode of recall."""
 
-    mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
+    mode = serializers.ChoiceField(MODES)
     results = MemorySerializer(many=True)
 
 
@@ -159,7 +170,7 @@ class MemoryStateSerializer(MemorySwitchSerializer):
     embedded = serializers.IntegerField()
     pending = serializers.IntegerField()
     failed = serializers.IntegerField()
-    mode = serializers.ChoiceField(["off", "lexical", "hybrid"])
+    mode = serializers.ChoiceField(MODES)
 
 
 class EraseSerializer(serializers.Serializer[Any]):

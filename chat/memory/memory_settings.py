@@ -1,4 +1,8 @@
-"""What a user has excluded from memory: everything, or single conversations."""
+"""What a user has excluded from memory: everything, or single conversations.
+
+Only reads: MemoryService.configure writes the user's switch; ``memory`` is a field of a
+conversation, written through the API or the admin.
+"""
 
 from dataclasses import dataclass
 

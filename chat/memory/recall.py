@@ -32,7 +32,7 @@ from retrieval.recall.ranking import Ranked
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
-OFF, LEXICAL, HYBRID = "off", "lexical", "hybrid"
+MODES = OFF, LEXICAL, HYBRID = ("off", "lexical", "hybrid")
 MIN_RECALL_S = 1.0  # for recall by words, if waiting for the embedding used up RAG_TIMEOUT
 SPARE_RANKED = 25  # ranked messages fetched beyond the limit, as some are deleted or tainted
 SPARE_MEMORIES = 10  # memories fetched beyond the limit, as some are duplicates

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
+from chat.models import KINDS, Conversation, Message
 from retrieval.forgetting import was_edited_since
 from retrieval.message_tables import unpack_ref
 
-MODELS: dict[int, type[Message]] = {
-    model.memory_table.kind_bit: model for model in (StandaloneChatMessage, ChatMessage)
-}
-KIND_BITS = {"chat": 0, "passage": 1}
+MODELS = {model.memory_table.kind_bit: model for model in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def _entries(answer: Message) -> list[dict[str, Any]]:
 
 def _refs(entry: dict[str, Any]) -> list[int]:
     """Packed refs of the stored memory and of its companion."""
-    table = MODELS[KIND_BITS[entry["kind"]]].memory_table
+    table = KINDS[entry["kind"]].memory_table
     return [table.pack_ref(pk) for pk in (entry["id"], *entry.get("with", []))]
 
 

@@ -12,6 +12,7 @@ from chat.models.conversations import (
     StandaloneChat,
 )
 from chat.models.messages import (
+    KINDS,
     ChatMessage,
     Message,
     MessageQuerySet,
@@ -23,6 +24,7 @@ from chat.models.turn_state import IdempotencyKey, RunningAnswer
 from chat.models.user_state import ApiToken, MemorySwitch, RateWindow
 
 __all__ = [
+    "KINDS",
     "MAX_CONTENT_CHARS",
     "ApiToken",
     "ChatMessage",

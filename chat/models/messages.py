@@ -130,3 +130,9 @@ class StandaloneChatMessage(Message):
             VectorIndex(name="idx_standalone_messages_embedding"),
         ]
         constraints = _message_constraints("standalone_chat_messages")
+
+
+KINDS: dict[str, type[Message]] = {
+    StandaloneChat.kind: StandaloneChatMessage,
+    Passage.kind: ChatMessage,
+}

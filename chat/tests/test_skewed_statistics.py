@@ -13,8 +13,8 @@ from django.db import transaction
 from numpy.typing import NDArray
 from rest_framework.test import APIClient
 
-from chat.memory.recalled import KIND_BITS, MODELS
-from chat.models import Passage, StandaloneChat
+from chat.memory.recalled import MODELS
+from chat.models import KINDS, Passage, StandaloneChat
 from chat.tests.plan_support import plan_of
 from chat.tests.support import Api
 from fake_openai import FakeOpenAI
@@ -201,7 +201,8 @@ def search_by(person: Person) -> int:
     answer = person.client.get("/api/memory/search/", {"q": person.asks, "limit": "50"}).json()
     assert answer["mode"] == "hybrid"
     references = {
-        row["message_id"] * 2 + KIND_BITS[row["source"]["kind"]] for row in answer["results"]
+        KINDS[row["source"]["kind"]].memory_table.pack_ref(row["message_id"])
+        for row in answer["results"]
     }
     assert references == person.own
     assert all(f"canary{person.user.username} " in row["content"] for row in answer["results"])

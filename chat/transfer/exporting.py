@@ -9,8 +9,8 @@ from django.db import connection
 from django.db.models.functions import Collate
 from psycopg import sql
 
-from chat.models import Message
-from chat.transfer.lines import KINDS, Line
+from chat.models import KINDS, Message
+from chat.transfer.lines import Line
 
 PAGE = 2_000  # rows a query; of messages at most 64 MB of text, typically 1 MB
 BEGINNING = datetime.min.replace(tzinfo=UTC)

@@ -11,7 +11,8 @@ from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
 from psycopg import sql
 
-from chat.transfer.lines import KINDS, MAX_LINE_BYTES, BadLineError, parse
+from chat.models import KINDS
+from chat.transfer.lines import MAX_LINE_BYTES, BadLineError, parse
 from retrieval.schema import bulk_insert_memories
 from retrieval.sql_files import read_statements
 

@@ -10,9 +10,8 @@ from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, NamedTuple
 
-from chat.models import MAX_CONTENT_CHARS, ChatMessage, Message, Role, StandaloneChatMessage
+from chat.models import KINDS, MAX_CONTENT_CHARS, Role
 
-KINDS: dict[str, type[Message]] = {"chat": StandaloneChatMessage, "passage": ChatMessage}
 ROLES = frozenset(Role.values)
 MAX_LINE_BYTES = 1_000_000  # newline included; 32,000 characters, each two \uXXXX, are 384,000
 MAX_USER_CHARS = 150  # auth_user.username
