@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak bench bench-check rehearse check lint fix lock
+.PHONY: help install demo serve test soak bench bench-check rehearse links check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -53,6 +53,9 @@ bench-check: install ## compares recall with its committed ratios, about three m
 
 rehearse: install ## adds memory to a live chat of the old code under traffic, and removes it
 	$(BIN)/python -m tests.rehearsal $(ARGS)
+
+links: install ## checks the docs' links to other sites; needs a network
+	$(BIN)/python -m tests.links $(ARGS)
 
 check: lint test ## all checks of a push; changes nothing
 
