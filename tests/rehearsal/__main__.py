@@ -4,9 +4,10 @@
 
 The old code is the parent of the commit that added the chat's second migration, run from a git
 worktree; the new code is this folder. Both serve the same database at migration 0001 behind one
-port. Writers and readers send requests through it, and transactions stay open for 3 s. Meanwhile
-the steps of docs/deployment.md are done: migrate, backfill, build and rebuild indexes, change the
-embedding model and change it back, migrate back to 0001.
+port. Writers and readers send requests through it, with memory on. Transactions stay open for 3 s,
+and REPEATABLE READ snapshots for 30 s. Meanwhile the steps of docs/deployment.md are done: migrate,
+backfill with the default pauses, build and rebuild indexes, change the embedding model and change
+it back, migrate back to 0001.
 Exit code 1: a request failed, a row was lost, or a request waited longer than half a second.
 """
 

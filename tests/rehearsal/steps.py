@@ -13,6 +13,7 @@ from tests.rehearsal.stage import manage, tokens_of
 from tests.rehearsal.traffic import (
     Traffic,
     find_lost,
+    hold_snapshots,
     hold_transactions,
     send_requests,
     watch_locks,
@@ -37,6 +38,7 @@ async def rehearse(
     background = [
         asyncio.create_task(send_requests(port, tokens, traffic, stop, options.rate)),
         asyncio.create_task(hold_transactions(database, stop)),
+        asyncio.create_task(hold_snapshots(database, stop)),
         asyncio.create_task(watch_locks(database, traffic, stop)),
     ]
     rollout = Rollout(database, new, tokens, traffic, options.model)
@@ -84,7 +86,7 @@ class Rollout:
         async with self.phase("drop hnsw"):
             await self.run("rag_index", "drop", "hnsw")
         async with self.phase("backfill"):
-            await self.run("backfill_embeddings", "--batch-size", "500", "--sleep", "0", "--vacuum")
+            await self.run("backfill_embeddings", "--batch-size", "500", "--vacuum")
         async with self.phase("create hnsw"):
             await self.run("rag_index", "create", "hnsw")
         async with self.phase("rebuild hnsw"):
@@ -102,14 +104,12 @@ class Rollout:
                 "backfill_embeddings",
                 "--limit",
                 OTHER_ROWS,
-                "--sleep",
-                "0",
                 EMBEDDING_MODEL=OTHER_MODEL,
             )
             await self.wait_for_mode({"lexical"})
         async with self.phase("the first model"):
             await self.run("rag_model", "use", "--yes")
-            await self.run("backfill_embeddings", "--sleep", "0")
+            await self.run("backfill_embeddings")
             await self.wait_for_mode({"hybrid"})
 
     async def back(self) -> None:

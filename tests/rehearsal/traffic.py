@@ -1,6 +1,7 @@
 """Traffic of a rehearsal: requests, long transactions, and measured lock waits."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from tests.rehearsal.stage import SERVER_NAME
 
 OPEN_TRANSACTION_S = 3
 PAUSE_S = 1  # between them
+SNAPSHOT_S = 30
+SNAPSHOT_PAUSE_S = 20
 # The longest current lock wait of the servers' sessions, in milliseconds.
 LONGEST_LOCK_WAIT = """
     SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart) * 1000), 0)
@@ -101,6 +104,27 @@ async def hold_transactions(database: str, stop: asyncio.Event) -> None:
             await asyncio.sleep(OPEN_TRANSACTION_S)
             await held.commit()
             await asyncio.sleep(PAUSE_S)
+
+
+async def hold_snapshots(database: str, stop: asyncio.Event) -> None:
+    """Repeatedly hold a REPEATABLE READ snapshot for 30 s, as a report or a pg_dump does.
+
+    It has read no message table, so it holds no lock that a step waits for, but an index build
+    waits for the snapshot itself.
+    """
+    async with await psycopg.AsyncConnection.connect(database) as held:
+        await held.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        while not stop.is_set():
+            await held.execute("SELECT count(*) FROM auth_user")
+            await wait(stop, SNAPSHOT_S)
+            await held.commit()
+            await wait(stop, SNAPSHOT_PAUSE_S)
+
+
+async def wait(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, or return as soon as ``stop`` is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 async def watch_locks(database: str, traffic: Traffic, stop: asyncio.Event) -> None:
