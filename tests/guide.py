@@ -1,4 +1,4 @@
-"""Runs the operators' pages: a separate PostgreSQL, releases in folders, a shell, traffic."""
+"""Runs the operators' pages: a separate PostgreSQL, releases in folders, a shell."""
 
 import contextlib
 import os
@@ -8,15 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import psycopg
 
 from embedded_postgres.programs import bin_folder
@@ -30,11 +25,13 @@ RELEASE = (
     "pooled_postgres",
     "embedded_postgres",
     "verse",
+    "deploy",
     "manage.py",
     "gunicorn.conf.py",
+    "pyproject.toml",
 )
-TIMEOUT_S = 120
-PAUSE_S = 0.3  # between the requests of the user who chats
+TIMEOUT_S = 300  # an index step waits for the long snapshots
+EDITOR = Path(__file__).with_name("edit_env.py")  # does what the page tells the reader's editor
 # Names, ports and passwords as the pages write them.
 HOST, OLD_PORT, NEW_PORT, PLACE = "db.example.com", "8000", "8001", "/srv/verse"
 PASSWORDS = {"verse": "password-of-verse", "postgres": "password-of-postgres"}
@@ -81,9 +78,13 @@ class Place:
         access = f"host={self.sockets}&port=5432&user={role}&password={password}"
         return f"postgresql:///{database}?{access}"
 
+    def connect(self, database: str = "verse") -> psycopg.Connection:
+        """A session with the rights of the application's role."""
+        return psycopg.connect(self._as("verse", database), autocommit=True)
+
     def run(self, sql: str, *params: object, database: str = "verse") -> list[tuple[object, ...]]:
         """The statement's rows, with the rights of the application's role."""
-        with psycopg.connect(self._as("verse", database), autocommit=True) as session:
+        with self.connect(database) as session:
             cursor = psycopg.ClientCursor(session)
             cursor.execute(sql, params or None)
             return cursor.fetchall() if cursor.description else []
@@ -163,6 +164,7 @@ class Shell:
         )
         script.write_text(self._place.localised(block.text))
         command = {
+            "dotenv": f"{sys.executable} {EDITOR} {script} .env",
             "sh": f". {script}",
             "sql": f"psql service=verse --no-psqlrc --set ON_ERROR_STOP=1 --file {script}",
             "python": f".venv/bin/python manage.py shell --no-imports < {script}",
@@ -218,67 +220,6 @@ def lines_of(text: str) -> list[str]:
 def pattern_of(line: str) -> str:
     """A line that is only … matches any number of lines; other … match within their line."""
     return "(.*\n)?" if line.strip() == "…" else re.escape(line).replace("…", "[^\n]*")
-
-
-@dataclass
-class Traffic:
-    """A user who chats through a load balancer that checks /readyz. No request may fail."""
-
-    urls: list[str]
-    token: str
-    failures: list[str] = field(default_factory=list)
-    written: list[tuple[int, str]] = field(default_factory=list)  # (message, content)
-    served: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._chat, daemon=True)
-        self._thread.start()
-
-    def _chat(self) -> None:
-        headers = {"Authorization": f"Token {self.token}", "Connection": "close"}
-        with httpx2.Client(timeout=60, headers=headers, trust_env=False) as client:
-            chat = 0
-            for number in count():
-                if self._over.wait(PAUSE_S):
-                    return
-                url = self.urls[number % len(self.urls)]
-                # Without memory its messages are never pending, so the page's counts are right.
-                if not chat:
-                    body = {"memory": False}
-                    chat = self._request(client, url, "POST", "/api/chats/", body).get("id", 0)
-                path, content = f"/api/chats/{chat}/messages/", f"Bread number {number}"
-                if turn := self._request(client, url, "POST", path, {"content": content}):
-                    self.written.append((turn["user_message"]["id"], content))
-                    self.served[url] = self.served.get(url, 0) + 1
-                self._request(client, url, "GET", f"{path}?page_size=5")
-
-    def _request(
-        self, client: httpx2.Client, url: str, method: str, path: str, json: object = None
-    ) -> dict[str, Any]:
-        """The JSON answer, or {} if the load balancer skips this server."""
-        if not self._is_ready(client, url):
-            return {}
-        try:
-            response = client.request(method, url + path, json=json)
-        except httpx2.HTTPError as error:
-            self.failures.append(f"{method} {path}: {error!r}")
-            return {}
-        if response.status_code not in (200, 201):
-            self.failures.append(f"{method} {path}: {response.status_code} {response.text[:300]}")
-            return {}
-        return dict(response.json())
-
-    def _is_ready(self, client: httpx2.Client, url: str) -> bool:
-        try:
-            return client.get(f"{url}/readyz").status_code == 200
-        except httpx2.HTTPError:
-            return False
-
-    def end(self) -> None:
-        """Stop sending requests."""
-        self._over.set()
-        self._thread.join(40)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ ROLLOUT = [
     "howto/rebuild-indexes",
     "howto/roll-out-to-some-users",
     "howto/monitor-memory",
+    "howto/set-alerts",
+    "howto/rotate-a-key",
     "howto/turn-memory-off",
     "howto/back-up-and-restore",
     "howto/enable-the-extension",
@@ -34,6 +36,8 @@ OPERATION = [
     "howto/change-the-stemming-language",
     "howto/create-api-tokens",
 ]
+# Kinds of blocks that are run. "dotenv": settings that the page tells the reader to write.
+RUN = {"dotenv", "sh", "sql", "python"}
 # The pages of the API: one session, run by tests/test_docs.py in this order.
 API = [
     "api",
