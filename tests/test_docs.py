@@ -194,6 +194,8 @@ def test_make_targets_and_files_in_the_docs_exist() -> None:
 def test_the_code_cites_only_pages_that_exist() -> None:
     listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
     for name in listed:
+        if name == "tests/test_house_style.py":
+            continue  # its examples name pages that do not exist
         if name.endswith((".py", ".sql", ".yaml", "Makefile", "Dockerfile")):
             cited = re.findall(r"\bdocs/[\w/-]+\.md", (ROOT / name).read_text())
             missing = [page for page in cited if not (ROOT / page).is_file()]
