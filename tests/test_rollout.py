@@ -218,13 +218,13 @@ def test_without_permission_for_the_extension_migrate_says_who_has_it(database: 
             )
             assert result.returncode == 1
             if "--check" in command:
-                expected = "is missing: run manage.py enable_vector"
+                expected = f'the extension "vector" is missing, and {role} may not create it. '
             else:
-                expected = (
-                    f'permission denied to create extension "vector" as {role}. '
-                    f"Let a superuser run this in the database {database.name}: "
-                    "CREATE EXTENSION vector; then run enable_vector again"
-                )
+                expected = f'permission denied to create extension "vector" as {role}. '
+            expected += (
+                f"Let a superuser run this in the database {database.name}: "
+                "CREATE EXTENSION IF NOT EXISTS vector SCHEMA public; then run enable_vector again"
+            )
             assert result.stderr.strip().splitlines()[-1].endswith(expected), result.stderr
             assert "Traceback" not in result.stderr
     finally:

@@ -43,6 +43,8 @@ def examine(check: Check, options: set[str]) -> Finding:
         return _without_memory()
     except extension.VectorTooOld as error:
         return failed(str(error), f"{extension.UPDATE};")
+    except extension.VectorNotUsable as error:
+        return failed(str(error), f"{error.statement};")
     except extension.WrongEncoding:
         return encoding_is_utf8()
     except extension.VectorUnavailable as error:

@@ -1,22 +1,44 @@
 """The extension ``vector``: whether it is there, in which schema, and how to create it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import IntegrityError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import InternalError, NotSupportedError, OperationalError
+from psycopg import sql
 
 from retrieval.db_errors import sqlstate
+from retrieval.schema.providers import Provider, provider_of
 
 OLDEST = (0, 7)  # the first with halfvec, bit vectors and binary_quantize
 INSUFFICIENT_PRIVILEGE = "42501"
+# Heroku's setting is no part of pg_settings for every role. Who may create an extension that is not
+# trusted: a superuser, a member of a provider's role, and every role where extwlist names it.
 STATE = """
     SELECT current_setting('server_encoding'), current_user,
-        split_part(current_setting('server_version'), '.', 1),
+        pg_catalog.current_database(), split_part(current_setting('server_version'), '.', 1),
+        coalesce(pg_catalog.quote_ident(pg_catalog.current_schema()), 'public'),
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'),
         (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
-        (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions',
-            'cloudsql.iam_authentication', 'azure.extensions') ORDER BY name LIMIT 1)
+        CASE WHEN current_setting('extwlist.extensions', true) <> '' THEN 'extwlist.extensions'
+        ELSE (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions',
+            'cloudsql.iam_authentication', 'azure.extensions') ORDER BY name LIMIT 1) END,
+        EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = current_user AND r.rolsuper
+            OR r.rolname IN ('rds_superuser', 'azure_pg_admin', 'cloudsqlsuperuser')
+                AND pg_catalog.pg_has_role(r.oid, 'MEMBER'))
+        OR EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions
+            WHERE name = 'vector' AND trusted
+                AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))
+        OR 'vector' = ANY (pg_catalog.regexp_split_to_array(
+            coalesce(current_setting('extwlist.extensions', true), ''), '[ ,]+')),
+        (SELECT pg_catalog.row_to_json(u) FROM (
+            SELECT pg_catalog.quote_ident(n.nspname) AS schema,
+                pg_catalog.pg_get_userbyid(n.nspowner) AS owner,
+                pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable
+            FROM pg_catalog.pg_extension e
+            JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+            WHERE e.extname = 'vector') u)
 """
 SCHEMA = """
     SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
@@ -28,36 +50,45 @@ NOT_INSTALLED = (
     "Install it there: {package}; no restart is needed, then run enable_vector again"
 )
 NOT_PERMITTED = (
-    'permission denied to create extension "vector" as {user}. Let {who} run this in the database '
-    "{name}: CREATE EXTENSION vector; then run enable_vector again"
+    'permission denied to create extension "vector" as {user}. Let {creator} run this in the '
+    "database {database}: {create}; then run enable_vector again"
 )
+MAY_NOT_CREATE = (
+    'the extension "vector" is missing, and {user} may not create it. Let {creator} run this in '
+    "the database {database}: {create}; then run enable_vector again"
+)
+MAY_CREATE = MISSING + " as {user}; it runs {create} in the database {database}"
+# With its schema: the search_path of the role that runs it may lead elsewhere, or nowhere.
+CREATE = sql.SQL("CREATE EXTENSION IF NOT EXISTS vector SCHEMA {schema}")
+NOT_USABLE = (
+    "the extension is in the schema {schema}, which {user} may not use. Let {owner} or a superuser "
+    "run this in the database {database}: {grant}; then run enable_vector again"
+)
+GRANT_USAGE = sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {user}")
 UPDATE = "ALTER EXTENSION vector UPDATE"
 TOO_OLD = "pgvector {version} is too old: 0.7 or later is needed. {first}Run: {update}"
 UPDATE_SERVER = "The server has only {available}: install a later one there, {package}. "
-# By the setting that tells a managed service: how to get the package, and who may create it.
-PROVIDERS = {
-    "rds.extensions": (
-        "on Amazon RDS choose an engine version that has it",
-        "a member of rds_superuser",
-    ),
-    "azure.extensions": (
-        "on Azure add VECTOR to the server parameter azure.extensions",
-        "a member of azure_pg_admin, with VECTOR in azure.extensions,",
-    ),
-    "cloudsql.iam_authentication": (
-        "on Cloud SQL choose a maintenance version that has it",
-        "a member of cloudsqlsuperuser",
-    ),
-}
-PACKAGE = "the package postgresql-{server}-pgvector on Debian and Ubuntu"
 
 
 class VectorUnavailable(Exception):
-    """The extension is missing and cannot be created; the message says what to run, and as whom."""
+    """The extension cannot be used; the message says what to run, and as whom.
+
+    ``statement``: the SQL to run; ``run_as``: by whom. None if that is not the way.
+    """
+
+    def __init__(
+        self, message: str, *, run_as: str | None = None, statement: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.run_as, self.statement = run_as, statement
 
 
 class VectorTooOld(VectorUnavailable):
     """The extension is there and has to be updated; the message says how."""
+
+
+class VectorNotUsable(VectorUnavailable):
+    """This role may not use the extension's schema; ``statement`` grants that."""
 
 
 class WrongEncoding(VectorUnavailable):
@@ -68,10 +99,22 @@ class WrongEncoding(VectorUnavailable):
 class _State:
     encoding: str
     user: str
+    database: str
     server: str  # its major version
+    new_schema: str  # quoted: where the extension is created
     version: str | None  # of the extension; None: it is missing
     available: str | None  # the version on the server; None: it is not installed
-    provider: str | None  # a key of PROVIDERS
+    setting: str | None  # of PROVIDERS
+    may_create: bool  # as far as can be seen without trying
+    place: dict[str, Any] | None  # schema (quoted), its owner, whether it is usable
+
+    @property
+    def provider(self) -> Provider:
+        return provider_of(self.setting, server=self.server)
+
+    @property
+    def create(self) -> str:
+        return CREATE.format(schema=sql.SQL(self.new_schema)).as_string()
 
 
 def version(connection: BaseDatabaseWrapper) -> str | None:
@@ -92,15 +135,18 @@ def schema(connection: BaseDatabaseWrapper) -> str:
 def check(connection: BaseDatabaseWrapper) -> str:
     """The extension's version. Changes nothing, one query.
 
-    VectorUnavailable: it is missing or too old, or the database's encoding is not UTF8.
+    VectorUnavailable: it is missing or too old, this role may not use its schema, or the database's
+    encoding is not UTF8.
     """
     state = _state(connection)
     if state.encoding != "UTF8":
         raise WrongEncoding(f"the database's encoding is {state.encoding}: Verse needs UTF8")
     if state.version is None:
-        raise VectorUnavailable(MISSING if state.available else _not_installed(state))
+        raise _missing(state)
     if _is_too_old(state.version):
         raise VectorTooOld(_too_old(state))
+    if state.place and not state.place["usable"]:
+        raise _not_usable(state, state.place)
     return state.version
 
 
@@ -112,14 +158,14 @@ def enable(connection: BaseDatabaseWrapper) -> str:
     state = _state(connection)
     if state.version is None:
         if not state.available:
-            raise VectorUnavailable(_not_installed(state))
+            raise _missing(state)
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-                cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                cursor.execute(state.create)
         except IntegrityError:  # another session has created it at the same moment
             pass
         except (ProgrammingError, InternalError, NotSupportedError, OperationalError) as error:
-            raise VectorUnavailable(_not_created(connection, state, error)) from error
+            raise _not_created(state, error) from error
     return check(connection)
 
 
@@ -137,21 +183,36 @@ def _too_old(state: _State) -> str:
     first = ""
     if state.available is None or _is_too_old(state.available):
         available = state.available or "none"
-        first = UPDATE_SERVER.format(available=available, package=_package(state))
+        first = UPDATE_SERVER.format(available=available, package=state.provider.package)
     return TOO_OLD.format(version=state.version, first=first, update=UPDATE)
 
 
-def _not_installed(state: _State) -> str:
-    return NOT_INSTALLED.format(package=_package(state))
+def _missing(state: _State) -> VectorUnavailable:
+    if not state.available:
+        return VectorUnavailable(NOT_INSTALLED.format(package=state.provider.package))
+    return _by_hand(state, MAY_CREATE if state.may_create else MAY_NOT_CREATE)
 
 
-def _package(state: _State) -> str:
-    return PROVIDERS.get(state.provider or "", (PACKAGE.format(server=state.server), ""))[0]
+def _not_created(state: _State, error: Exception) -> VectorUnavailable:
+    if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
+        return _by_hand(state, NOT_PERMITTED)
+    return VectorUnavailable(f'the extension "vector" could not be created: {error}'.strip())
 
 
-def _not_created(connection: BaseDatabaseWrapper, state: _State, error: Exception) -> str:
-    if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
-        return f'the extension "vector" could not be created: {error}'.strip()
-    _, who = PROVIDERS.get(state.provider or "", ("", "a superuser"))
-    name = connection.settings_dict["NAME"]
-    return NOT_PERMITTED.format(user=state.user, who=who, name=name)
+def _by_hand(state: _State, message: str) -> VectorUnavailable:
+    creator = state.provider.creator
+    text = message.format(
+        user=state.user, creator=creator, database=state.database, create=state.create
+    )
+    run_as = state.user if message == MAY_CREATE else creator
+    return VectorUnavailable(text, run_as=run_as, statement=state.create)
+
+
+def _not_usable(state: _State, place: dict[str, Any]) -> VectorNotUsable:
+    schema, owner = place["schema"], place["owner"]
+    composed = GRANT_USAGE.format(schema=sql.SQL(schema), user=sql.Identifier(state.user))
+    grant = composed.as_string()
+    text = NOT_USABLE.format(
+        user=state.user, owner=owner, database=state.database, schema=schema, grant=grant
+    )
+    return VectorNotUsable(text, run_as=owner, statement=grant)

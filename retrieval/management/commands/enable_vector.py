@@ -2,12 +2,12 @@
 
 Safe to run again, and under traffic.
 
-  manage.py enable_vector --check      does it have to be created? Changes nothing
+  manage.py enable_vector --check      does it have to be created, by whom? Changes nothing
   manage.py enable_vector
 
 Locks: none on any table.
-Exit code: 0 it is enabled; 1 it cannot be created: the message says what to run, and as whom. With
---check: 1 it is missing.
+Exit code: 0 it is enabled, and this role may use it; 1 it cannot be created or used: the message
+says what to run, and as whom; with --json too: run_as, statement. With --check: 1 it is missing.
 """
 
 from argparse import ArgumentParser
@@ -26,5 +26,18 @@ class Command(OperatorCommand):
         )
 
     def run(self, **options: Any) -> None:
-        version = extension.check(connection) if options["check"] else extension.enable(connection)
+        work = extension.check if options["check"] else extension.enable
+        try:
+            version = work(connection)
+        except extension.VectorUnavailable as error:
+            if options["json"]:
+                self.write_json(
+                    {
+                        "version": None,
+                        "problem": str(error),
+                        "run_as": error.run_as,
+                        "statement": error.statement,
+                    }
+                )
+            raise
         self.report(options, {"version": version}, f"pgvector {version} is enabled")
