@@ -4,6 +4,7 @@ chat/api/responses.py reads the header; chat/answers/turns.py computes the reque
 """
 
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -36,13 +37,8 @@ def find_question(conversation: Conversation, key: str | None, digest: bytes) ->
 def save_key(conversation: Conversation, key: str | None, digest: bytes, question: Message) -> None:
     """Store the key that the message was sent with, if any. One statement."""
     if key:
-        fields = {
-            "user_id": conversation.user_id,
-            "key": key,
-            "digest": digest,
-            "message_id": question.pk,
-        }
-        IdempotencyKey.objects.create(**fields, **{conversation.kind: conversation})
+        fields: dict[str, Any] = {"user_id": conversation.user_id, conversation.kind: conversation}
+        IdempotencyKey.objects.create(key=key, digest=digest, message_id=question.pk, **fields)
 
 
 def delete_expired_keys() -> int:

@@ -23,7 +23,6 @@ from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import uvloop
-from django.conf import settings
 from django.db import Error
 
 from chat.answers import llm, turns
@@ -192,6 +191,6 @@ def start_loop() -> None:
     answer_loop()
 
 
-def drain(grace_s: float = settings.SHUTDOWN_GRACE_S) -> None:
+def drain(grace_s: float) -> None:
     """Shutdown: give running answers ``grace_s`` seconds, then save them as interrupted."""
     answer_loop().drain(grace_s)

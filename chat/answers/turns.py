@@ -15,13 +15,7 @@ from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import idempotency
-from chat.answers.turn_statements import (
-    ADD_TURN,
-    FINISH,
-    LOCK_USER,
-    TOUCH,
-    execute,
-)
+from chat.answers.turn_statements import ADD_TURN, FINISH, LOCK_USER, TOUCH, execute
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_hit
 

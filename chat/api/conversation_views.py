@@ -36,12 +36,10 @@ class ConversationMixin:
     def get_queryset(self) -> QuerySet[Any]:
         return self.model.objects.of(self.request.user)
 
-    def get_conversation(self) -> Any:
-        """The conversation of the URL. Raises Http404."""
-        return get_object_or_404(self.get_queryset(), pk=self.kwargs["conversation_id"])
-
     def get_service(self) -> ChatService:
-        return ChatService(self.get_conversation())
+        """For the conversation of the URL. Raises Http404."""
+        pk = self.kwargs["conversation_id"]
+        return ChatService(get_object_or_404(self.get_queryset(), pk=pk))
 
 
 class ConversationsView(ConversationMixin, generics.ListCreateAPIView[Any]):

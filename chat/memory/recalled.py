@@ -57,17 +57,15 @@ def memories_of(answer: Message) -> list[Memory]:
 
 
 def attach_memories(messages: Sequence[Message]) -> None:
-    """Set ``memories`` of all messages. Two queries at most, none without any memories."""
-    contexts = contexts_of([message for message in messages if message.memories is None])
-    for message in messages:
-        message.memories = contexts.get(message.pk, message.memories)
+    """Set ``memories`` of all messages, without those edited or deleted since.
 
-
-def contexts_of(answers: Sequence[Message]) -> dict[int, list[Memory]]:
-    """The memories of each answer (id → memories), without those edited or deleted since."""
+    Two queries at most, none without any memories.
+    """
+    answers = [message for message in messages if message.memories is None]
     refs = [ref for answer in answers for entry in _entries(answer) for ref in _refs(entry)]
-    messages = messages_by_ref(answers[0].user_id, refs) if refs else {}
-    return {answer.pk: _memories(answer, messages) for answer in answers}
+    recalled = messages_by_ref(answers[0].user_id, refs) if refs else {}
+    for answer in answers:
+        answer.memories = _memories(answer, recalled)
 
 
 def _memories(answer: Message, messages: dict[int, Message]) -> list[Memory]:
