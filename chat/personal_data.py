@@ -28,6 +28,8 @@ from chat.models import (
 )
 from retrieval import forgetting, storage
 from retrieval.db import NoMemory
+from retrieval.embeddings import usage
+from retrieval.models import UserEmbeddingUsage
 
 PAGE_ROWS = 500
 # In this order: rows that refer to others are deleted before them.
@@ -54,6 +56,7 @@ EXPORTED: dict[type[models.Model], tuple[str, ...]] = {
     ChatMessage: MESSAGE_FIELDS,
     IdempotencyKey: ("key", "passage_id", "chat_id", "message_id", "created_at"),
     RunningAnswer: ("message_id", "text", "started_at"),
+    UserEmbeddingUsage: ("day", "model", "texts", "tokens", "cost_usd"),
 }
 
 
@@ -70,6 +73,7 @@ async def export(user: User) -> AsyncIterator[bytes]:
 def erase(user_id: int) -> dict[str, Any]:
     """Delete the user's conversations and everything that belongs to them, in one transaction.
 
+    What embedding has cost stays, as numbers by day, until the account is deleted.
     Returns ``{"deleted": rows by table, "at"}``. A running answer ends with its conversation.
     Locks: the user's row and the deleted rows.
     """
@@ -93,6 +97,8 @@ def _count_memories(user_id: int) -> dict[str, int]:
 
 
 def _page(model: type[models.Model], user_id: int, last_pk: int) -> list[dict[str, Any]]:
+    if model is UserEmbeddingUsage and not usage.has_table():
+        return []
     rows = model._default_manager.filter(user_id=user_id, pk__gt=last_pk).order_by("pk")
     return list(rows.values("pk", *EXPORTED[model])[:PAGE_ROWS])
 

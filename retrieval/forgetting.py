@@ -24,8 +24,9 @@ from django.db.models import Exists, OuterRef
 from psycopg import sql
 
 from retrieval import db
+from retrieval.embeddings import usage
 from retrieval.message_tables import MessageTable, select_message
-from retrieval.models import ForgottenMessage, message_tables
+from retrieval.models import ForgottenMessage, UserEmbeddingUsage, message_tables
 from retrieval.sql_files import read_statements
 
 SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
@@ -154,7 +155,9 @@ def erase(user_id: int) -> int:
 
 
 def purge_deleted_users() -> None:
-    """Delete what is recorded of users that no longer exist. One statement."""
+    """Delete what is recorded of users that no longer exist. Two statements."""
     owner = get_user_model()._default_manager.filter(pk=OuterRef("user_id"))
     with suppress(db.NoMemory), db.require_memory():
         ForgottenMessage.objects.filter(~Exists(owner)).delete()
+        if usage.has_table():
+            UserEmbeddingUsage.objects.filter(~Exists(owner)).delete()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.apps import apps
+from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -52,7 +53,7 @@ class MemoryModel(models.Model):
     class Meta:
         abstract = True
         managed = False
-        default_permissions = ()
+        default_permissions: ClassVar[Any] = ()
 
 
 class EmbeddingModel(MemoryModel):
@@ -156,6 +157,28 @@ class EmbeddingUsage(MemoryModel):
 
     class Meta(MemoryModel.Meta):
         db_table = "embedding_usage"
+
+
+class UserEmbeddingUsage(MemoryModel):
+    """What of a day's usage was bought for a user. The day may have more, of unknown users."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.DO_NOTHING,
+        null=True,  # LEFT JOIN: the user may be deleted
+        db_constraint=False,
+        related_name="+",
+    )
+    day = models.DateField()
+    model = models.TextField()
+    texts = models.BigIntegerField()
+    tokens = models.BigIntegerField()
+    cost_usd = models.FloatField()
+
+    class Meta(MemoryModel.Meta):
+        db_table = "user_embedding_usage"
+        default_permissions: ClassVar[Any] = ("view",)
+        verbose_name_plural = "embedding usage by user"
 
 
 class RecallMeasurement(MemoryModel):

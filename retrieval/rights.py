@@ -37,6 +37,7 @@ MEMORY_RIGHTS = {
     "forgotten_messages": (SELECT, INSERT, DELETE),
     "embedding_models": (SELECT, INSERT, Privilege("UPDATE", ("min_similarity", "measured_at"))),
     "embedding_usage": (SELECT, INSERT, UPDATE),
+    "user_embedding_usage": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 FUNCTIONS: tuple[LiteralString, ...] = (

@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from psycopg import sql
 
-from retrieval import current_model, db
+from retrieval import current_model, db, usage_report
 from retrieval.backfill.pending import for_table
 from retrieval.embeddings import embedding_service
 from retrieval.message_tables import MessageTable
@@ -45,12 +45,13 @@ INDEXES = """
 def collect() -> dict[str, Any]:
     """What ``rag_status --json`` prints, without messages that are switched off.
 
-    Five statements, two of which read the message tables. Raises NoMemory.
+    At most eight statements, two of which read the message tables. Raises NoMemory.
     """
     model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
         "tables": {table.table: count_messages(table) for table in message_tables()},
         "indexes": indexes(),
+        "usage": usage_report.collect(),
         "version": settings.VERSION,
         "model": model,
         "configured_model": configured,
@@ -121,6 +122,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         "",
         f"{'':{width}}  {'MB':>11}  {'times used':>11}",
         *(_index_line(index, width) for index in report["indexes"]),
+        "",
+        *usage_report.lines(report["usage"]),
     ]
 
 

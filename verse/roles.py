@@ -40,6 +40,7 @@ BACKFILL = {
     "forgotten_messages": (INSERT,),
     "embedding_models": (SELECT, INSERT, UPDATE),
     "embedding_usage": (SELECT, INSERT, UPDATE),
+    "user_embedding_usage": (SELECT, INSERT, UPDATE),
     "search_configs": READ,
     "recall_measurements": (SELECT, INSERT),
     "standalone_chats": (Privilege("SELECT", ("id", "memory")),),

@@ -120,7 +120,7 @@ def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
         return SearchResult(OFF)
     release_connection()
     scope = replace(scope, hidden=memory_settings.hidden)
-    return find_memories(text, scope, _embed_query(text), limit=limit)
+    return find_memories(text, scope, _embed_query(text, scope.user_id), limit=limit)
 
 
 def find_memories(
@@ -150,7 +150,7 @@ def find_memories(
     return SearchResult(HYBRID if by_meaning else LEXICAL, memories)
 
 
-def _embed_query(text: str) -> Vector | None:
+def _embed_query(text: str, user_id: int) -> Vector | None:
     """The vector of a search's question: one call within RAG_TIMEOUT, None if it fails."""
     model = embedding_service.model_name()
     if model is None:
@@ -158,7 +158,7 @@ def _embed_query(text: str) -> Vector | None:
     try:
         current_model.check_model(model)
         release_connection()
-        vectors = embedding_service.submit([extract_question(text)])
+        vectors = embedding_service.submit([extract_question(text)], users=[user_id])
         return vectors.result(timeout=settings.RAG_TIMEOUT_S)[0]
     except (EmbeddingError, NoMemory):
         return None

@@ -62,11 +62,6 @@ class Batch:
     tokens: int = 0
     call: Future[list[Vector]] | None = None
 
-    @property
-    def contents(self) -> list[str]:
-        """The texts of the call."""
-        return [content for _, content in self.bought]
-
 
 @dataclass
 class TableBackfill:
@@ -128,7 +123,7 @@ class TableBackfill:
                 in_calls.add(row.text)
             batch.rows.append(row)
         self.limits.count_rows(len(batch.rows))
-        batch.call = start_call(batch.contents)
+        batch.call = start_call(batch.bought)
         return batch
 
     def _buy(self, text: Text, batch: Batch) -> bool:
@@ -150,7 +145,7 @@ class TableBackfill:
         return report.next(len(batch.rows), embedded=embedded, failed=failed)
 
     def _wait_for(self, batch: Batch) -> None:
-        answers = self.service.answers(batch.contents, batch.call)
+        answers = self.service.answers(batch.bought, batch.call)
         for text, answer in zip(batch.bought, answers, strict=True):
             # Later batches may have an equal text, which they have not bought again.
             for waiting in (batch, *self._running):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import count
+from typing import TypeAlias
 
 from retrieval.embeddings import embedding_service, usage
 from retrieval.embeddings.errors import (
@@ -22,6 +23,7 @@ PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this is refused too, the reason is not 
 MAX_UNUSABLE_ANSWERS = 2  # to the same texts; then the texts are the likely reason: halve them
 Refusal = InputRefused | Unusable
 Answer = Vector | Refusal
+Text: TypeAlias = tuple[int | None, str]  # (user id, content)
 
 
 def check_key() -> None:
@@ -37,12 +39,17 @@ def check_key() -> None:
         usage.flush()
 
 
-def start_call(texts: Sequence[str]) -> Future[list[Vector]] | None:
+def start_call(texts: Sequence[Text]) -> Future[list[Vector]] | None:
     """Start a call; None while the circuit breaker is open: ``answers`` then waits and calls."""
     try:
-        return embedding_service.submit(texts)
+        return _submit(texts)
     except CircuitOpen:
         return None
+
+
+def _submit(texts: Sequence[Text]) -> Future[list[Vector]]:
+    users, contents = zip(*texts, strict=True) if texts else ((), ())
+    return embedding_service.submit(contents, users=users)
 
 
 class RetryingService:
@@ -57,7 +64,7 @@ class RetryingService:
         self._notify = notify
         self._accepts_texts = False
 
-    def answers(self, texts: Sequence[str], call: Future[list[Vector]] | None) -> Iterator[Answer]:
+    def answers(self, texts: Sequence[Text], call: Future[list[Vector]] | None) -> Iterator[Answer]:
         """A vector or a refusal for each text, in order; ``call`` already runs for all of them.
 
         Refused texts are found by halving: 2 log2(n) calls for one of n texts. Raises
@@ -68,7 +75,7 @@ class RetryingService:
         yield from self._halve(texts, call)
 
     def _halve(
-        self, texts: Sequence[str], call: Future[list[Vector]] | None = None
+        self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
     ) -> Iterator[Answer]:
         answer = self._ask(texts, call)
         if not isinstance(answer, Refusal):
@@ -83,13 +90,13 @@ class RetryingService:
             yield from self._halve(texts[half:])
 
     def _ask(
-        self, texts: Sequence[str], call: Future[list[Vector]] | None = None
+        self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
     ) -> list[Vector] | Refusal:
         """One call, repeated while the service is away or its answer is unusable."""
         unusable_answers = 0
         for tries in count(1):
             try:
-                return (call or embedding_service.submit(texts)).result()
+                return (call or _submit(texts)).result()
             except InputRefused as refusal:
                 return refusal
             except (Unavailable, CircuitOpen) as failure:
@@ -106,6 +113,6 @@ class RetryingService:
 
     def _check_service_works(self, refusal: Refusal) -> None:
         """Raises EmbeddingError if the service refuses any text: a setting is wrong, no row is."""
-        if not self._accepts_texts and isinstance(self._ask([PROBE_TEXT]), Refusal):
+        if not self._accepts_texts and isinstance(self._ask([(None, PROBE_TEXT)]), Refusal):
             raise EmbeddingError(f"it takes no text at all with these settings; {refusal}")
         self._accepts_texts = True

@@ -14,10 +14,10 @@ MAX_TEXT_TOKENS = 8_191
 
 
 class Batch(NamedTuple):
-    """The texts of one API call, and their number of tokens."""
+    """The texts of one API call, and the number of tokens of each."""
 
     texts: list[str]
-    tokens: int
+    tokens: list[int]
 
 
 class TruncatedText(NamedTuple):
@@ -29,16 +29,17 @@ class TruncatedText(NamedTuple):
 
 def batch_texts(texts: Iterable[str]) -> Iterator[Batch]:
     """Group the texts, in order, into the fewest calls; each text is truncated if necessary."""
-    batch: list[str] = []
-    batch_tokens = 0
+    batch, batch_tokens = Batch([], []), 0
     for text, tokens in map(truncate, texts):
-        if batch and (len(batch) == MAX_CALL_TEXTS or batch_tokens + tokens > MAX_CALL_TOKENS):
-            yield Batch(batch, batch_tokens)
-            batch, batch_tokens = [], 0
-        batch.append(text)
+        is_full = len(batch.texts) == MAX_CALL_TEXTS or batch_tokens + tokens > MAX_CALL_TOKENS
+        if batch.texts and is_full:
+            yield batch
+            batch, batch_tokens = Batch([], []), 0
+        batch.texts.append(text)
+        batch.tokens.append(tokens)
         batch_tokens += tokens
-    if batch:
-        yield Batch(batch, batch_tokens)
+    if batch.texts:
+        yield batch
 
 
 def sendable(text: str) -> str:

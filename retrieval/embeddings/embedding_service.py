@@ -76,9 +76,12 @@ def get_embeddings_batch(texts: Sequence[str]) -> list[Vector]:
     return submit(texts).result()
 
 
-def submit(texts: Sequence[str]) -> Future[list[Vector]]:
+def submit(
+    texts: Sequence[str], *, users: Sequence[int | None] | None = None
+) -> Future[list[Vector]]:
     """Like ``get_embeddings_batch``, in the background. The result raises EmbeddingError.
 
+    ``users``: for whom each text is bought, so that usage is counted by user; None: not known.
     The future cannot be cancelled: the call goes on if its caller stops waiting. A failure is
     logged once, also without a caller. Raises CircuitOpen and EmbeddingsNotConfigured at once.
     """
@@ -88,7 +91,10 @@ def submit(texts: Sequence[str]) -> Future[list[Vector]]:
         raise EmbeddingsNotConfigured(
             "no embedding model is configured: EMBEDDINGS=none, or no OPENAI_API_KEY"
         )
-    return _submit_local(texts) if settings.EMBEDDINGS == "local" else _submit_openai(texts)
+    owners = users or [None] * len(texts)
+    if settings.EMBEDDINGS == "local":
+        return _submit_local(texts, owners)
+    return _submit_openai(texts, owners)
 
 
 def record_cut_off() -> None:
@@ -109,7 +115,7 @@ def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
 on_reset(reset)
 
 
-def _submit_openai(texts: Sequence[str]) -> Future[list[Vector]]:
+def _submit_openai(texts: Sequence[str], users: Sequence[int | None]) -> Future[list[Vector]]:
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
     # Before the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
@@ -120,11 +126,11 @@ def _submit_openai(texts: Sequence[str]) -> Future[list[Vector]]:
         return await embed_batches(loop.clients(), [batch.texts for batch in batches])
 
     breaker.before_call()
-    tokens = sum(batch.tokens for batch in batches)
-    return _watch(loop.run(embed()), breaker, texts=len(texts), tokens=tokens)
+    tokens = [count for batch in batches for count in batch.tokens]
+    return _watch(loop.run(embed()), breaker, tokens=tokens, users=users)
 
 
-def _submit_local(texts: Sequence[str]) -> Future[list[Vector]]:
+def _submit_local(texts: Sequence[str], users: Sequence[int | None]) -> Future[list[Vector]]:
     async def embed() -> list[Vector]:
         vectors: dict[int, Vector] = {}
         # Blocks the loop, which has no other work with EMBEDDINGS=local. Between runs the end of
@@ -134,13 +140,20 @@ def _submit_local(texts: Sequence[str]) -> Future[list[Vector]]:
             await asyncio.sleep(0)
         return [vectors[index] for index in range(len(texts))]
 
-    return _watch(_runtime.loop().run(embed()), None, texts=len(texts), tokens=0)
+    return _watch(_runtime.loop().run(embed()), None, tokens=[0] * len(texts), users=users)
 
 
 def _watch(
-    call: Future[list[Vector]], breaker: CircuitBreaker | None, *, texts: int, tokens: int
+    call: Future[list[Vector]],
+    breaker: CircuitBreaker | None,
+    *,
+    tokens: Sequence[int],
+    users: Sequence[int | None],
 ) -> Future[list[Vector]]:
-    """The caller's future of the call. The outcome is counted and logged before it completes."""
+    """The caller's future of the call. The outcome is counted and logged before it completes.
+
+    ``tokens`` and ``users``: of each text.
+    """
     model = configured_name() or ""
     result: Future[list[Vector]] = Future()
     result.set_running_or_notify_cancel()
@@ -149,9 +162,8 @@ def _watch(
         error = EmbeddingError("the process is ending") if call.cancelled() else call.exception()
         if breaker:
             breaker.record(error)
-        usage.record(
-            model, usage.OK if error is None else type(error).__name__, texts=texts, tokens=tokens
-        )
+        outcome = usage.OK if error is None else type(error).__name__
+        usage.record(model, outcome, tokens=tokens, users=users)
         if isinstance(error, EmbeddingError):
             logger.error("Error generating embeddings: %s", error)
         if error:

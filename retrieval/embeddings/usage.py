@@ -1,13 +1,20 @@
-"""What embedding calls cost: counted in the process, added to the day's rows every few seconds."""
+"""What embedding calls cost: counted in the process, added to the day's rows every few seconds.
+
+By model and outcome in embedding_usage, and by model and user in user_embedding_usage.
+"""
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
+
+from django.db import connection
 
 from retrieval import db
 from retrieval.embeddings.cost import cost_usd
-from retrieval.runtime import on_reset
+from retrieval.runtime import Expiring, on_reset
 
 OK = "ok"
+CHECK_AGAIN_S = 60.0  # a running server notices within this time that migrate has made the table
 # Locks the day's row of this model and outcome.
 ADD = """
     INSERT INTO embedding_usage AS u (day, model, outcome, calls, texts, tokens, cost_usd)
@@ -17,36 +24,88 @@ ADD = """
         texts = u.texts + excluded.texts, tokens = u.tokens + excluded.tokens,
         cost_usd = u.cost_usd + excluded.cost_usd
 """
+# Locks the day's rows of these users, in their order: two processes cannot deadlock.
+ADD_BY_USER = """
+    INSERT INTO user_embedding_usage AS u (user_id, day, model, texts, tokens, cost_usd)
+    SELECT v.user_id, (now() AT TIME ZONE 'UTC')::date, %(model)s, v.texts, v.tokens, v.cost_usd
+    FROM unnest(
+        %(users)s::bigint[], %(texts)s::bigint[], %(tokens)s::bigint[], %(costs)s::float8[]
+    ) v (user_id, texts, tokens, cost_usd)
+    ORDER BY v.user_id
+    ON CONFLICT (user_id, day, model) DO UPDATE SET texts = u.texts + excluded.texts,
+        tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd
+"""
+HAS_TABLE = "SELECT pg_catalog.to_regclass('user_embedding_usage') IS NOT NULL"
 
 _lock = threading.Lock()
 _counts: dict[tuple[str, str], Counter[str]] = {}  # by model and outcome
-on_reset(_counts.clear)
+_texts_by_user: dict[str, Counter[int]] = {}  # by model
+_tokens_by_user: dict[str, Counter[int]] = {}
+_has_table: Expiring[bool] = Expiring()
+for _counted in (_counts, _texts_by_user, _tokens_by_user):
+    on_reset(_counted.clear)
 
 
-def record(model: str, outcome: str, *, texts: int, tokens: int) -> None:
-    """Count one call, without a query.
+def record(model: str, outcome: str, *, tokens: Sequence[int], users: Sequence[int | None]) -> None:
+    """Count one call, without a query. ``tokens`` and ``users``: of each text.
 
     ``outcome`` is OK, or the name of the EmbeddingError that was raised: such a call costs nothing.
     """
-    paid_tokens = tokens if outcome == OK else 0
+    paid_tokens = sum(tokens) if outcome == OK else 0
     with _lock:
         counts = _counts.setdefault((model, outcome), Counter())
-        counts.update(calls=1, texts=texts, tokens=paid_tokens)
+        counts.update(calls=1, texts=len(tokens), tokens=paid_tokens)
+        if outcome != OK:
+            return
+        for user, text_tokens in zip(users, tokens, strict=True):
+            if user is not None:
+                _texts_by_user.setdefault(model, Counter())[user] += 1
+                _tokens_by_user.setdefault(model, Counter())[user] += text_tokens
 
 
 def flush() -> None:
-    """Add the counts to the day's rows, one statement for each model and outcome.
+    """Add the counts to the day's rows, one statement for each model and outcome, one by user.
 
     A killed process loses what it counted since the last flush; without memory's tables the
     counts are dropped.
     """
     with _lock:
-        counted = dict(_counts)
-        _counts.clear()
-    for (model, outcome), counts in counted.items():
-        numbers = {name: counts[name] for name in ("calls", "texts", "tokens")}
-        params = {"model": model, "outcome": outcome, "cost_usd": cost_usd(counts["tokens"])}
-        try:
+        counted, texts, tokens = dict(_counts), dict(_texts_by_user), dict(_tokens_by_user)
+        for pending in (_counts, _texts_by_user, _tokens_by_user):
+            pending.clear()
+    try:
+        for (model, outcome), counts in counted.items():
+            numbers = {name: counts[name] for name in ("calls", "texts", "tokens")}
+            params = {"model": model, "outcome": outcome, "cost_usd": cost_usd(counts["tokens"])}
             db.execute(ADD, numbers | params)
-        except db.NoMemory:
-            return
+        for model in texts:
+            _add_by_user(model, texts[model], tokens[model])
+    except db.NoMemory:
+        return
+
+
+def _add_by_user(model: str, texts: Counter[int], tokens: Counter[int]) -> None:
+    if not has_table():
+        return
+    users = sorted(texts)
+    params = {
+        "model": model,
+        "users": users,
+        "texts": [texts[user] for user in users],
+        "tokens": [tokens[user] for user in users],
+        "costs": [cost_usd(tokens[user]) for user in users],
+    }
+    db.execute(ADD_BY_USER, params)
+
+
+def has_table() -> bool:
+    """Whether user_embedding_usage exists: a schema from before 0006_usage lacks it.
+
+    At most one query in CHECK_AGAIN_S. A statement on a missing table would turn memory off.
+    """
+    known = _has_table.get()
+    if known is None:
+        with connection.cursor() as cursor:
+            cursor.execute(HAS_TABLE)
+            known = _has_table.set(bool(cursor.fetchone()[0]), seconds=CHECK_AGAIN_S)
+    return known

@@ -50,6 +50,20 @@ CREATE TABLE IF NOT EXISTS embedding_usage (
     PRIMARY KEY (day, model, outcome)
 );
 
+-- What of that was bought for which user.
+CREATE TABLE IF NOT EXISTS user_embedding_usage (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL,
+    day date NOT NULL,
+    model text NOT NULL,
+    texts bigint NOT NULL,
+    tokens bigint NOT NULL,
+    cost_usd double precision NOT NULL,
+    UNIQUE (user_id, day, model)
+);
+
+CREATE INDEX IF NOT EXISTS user_embedding_usage_day ON user_embedding_usage (day, model);
+
 -- One narrow row for each message with content; retrieval/models.py explains the columns.
 CREATE TABLE IF NOT EXISTS message_memories (
     id bigint PRIMARY KEY,

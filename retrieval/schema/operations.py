@@ -107,18 +107,31 @@ class AddEmbedding(AddField):
 class RunSqlFiles(LiveOperation):
     """Run files of SQL in one transaction that locks ``table`` briefly.
 
-    ``files``: each with the message table that it is composed for.
+    ``files``: each with the message table that it is composed for; ``backward`` likewise.
     """
 
     def __init__(
-        self, description: str, table: str, files: Sequence[tuple[Path, MessageTable | None]]
+        self,
+        description: str,
+        table: str,
+        files: Sequence[tuple[Path, MessageTable | None]],
+        *,
+        backward: Sequence[tuple[Path, MessageTable | None]] = (),
     ) -> None:
         self.description, self.table, self.files = description, table, files
+        self.backward = backward
 
     def forwards(self, connection: BaseDatabaseWrapper) -> None:
-        statements = [
-            line for file, table in self.files for line in compose(connection, file, table)
-        ]
+        self._run(connection, self.files)
+
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
+        if self.backward:
+            self._run(connection, self.backward)
+
+    def _run(
+        self, connection: BaseDatabaseWrapper, files: Sequence[tuple[Path, MessageTable | None]]
+    ) -> None:
+        statements = [line for file, table in files for line in compose(connection, file, table)]
         locks.run_with_short_lock(connection, self.table, ";\n".join(statements))
 
 
