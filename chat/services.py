@@ -140,7 +140,7 @@ class ChatService:
         if turn.running_id is None:
             return Reply(turn, None)
         live = LiveAnswer(turn, running_id=turn.running_id)
-        runner.start_answer(live, recall=self._get_relevant_context)
+        runner.answer_loop().start_answer(live, recall=self._get_relevant_context)
         return Reply(turn, live)
 
     def _is_streaming(self, answer: Message) -> bool:

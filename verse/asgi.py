@@ -63,5 +63,5 @@ def start() -> None:
         logger.warning("The database cannot be reached yet: %s", error_name(error))
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         logger.warning(NO_KEY)
-    runner.start_loop()
+    runner.answer_loop()  # starts it, so that abandoned answers are ended soon
     logger.info("Application startup complete.")

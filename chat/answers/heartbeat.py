@@ -92,7 +92,7 @@ class Heartbeat:
                 answer.add("")
         if self._answers:
             await self._write_or_poll(now)
-        # After this process's own heartbeat: a process that was suspended keeps its answers.
+        # After the heartbeat: a process that was suspended must not end its own answers.
         if now - self._last_end_abandoned >= END_ABANDONED_EVERY_S:
             self._last_end_abandoned = now
             await self._end_abandoned()

@@ -66,7 +66,7 @@ class AnswerLoop:
             self._schedule(run_periodic_tasks(self._in_db)),
         )
 
-    def generate(self, live: LiveAnswer, *, recall: Recall) -> None:
+    def start_answer(self, live: LiveAnswer, *, recall: Recall) -> None:
         """Start to generate the answer. Returns at once."""
         self.answers[live.running_id] = live
         preparing = self._prompts.submit(with_connection, prepare_prompt, live.turn, recall=recall)
@@ -175,20 +175,10 @@ def answer_loop() -> AnswerLoop:
     return AnswerLoop()
 
 
-def start_answer(live: LiveAnswer, *, recall: Recall) -> None:
-    """Start to generate the answer on the process's loop. Returns at once."""
-    answer_loop().generate(live, recall=recall)
-
-
 def find_live_answer(answer: Message) -> LiveAnswer | None:
     """The answer if this process generates it, else None."""
     running = list(answer_loop().answers.values())
     return next((live for live in running if live.turn.answer == answer), None)
-
-
-def start_loop() -> None:
-    """Start the loop with the server, so that abandoned answers are ended soon."""
-    answer_loop()
 
 
 def drain(grace_s: float) -> None:
