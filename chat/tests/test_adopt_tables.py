@@ -1,5 +1,6 @@
 """adopt_tables: what it finds in tables of an older program, what it corrects, what it does not."""
 
+import json
 import re
 
 import pytest
@@ -127,3 +128,10 @@ def test_each_fault_is_named_and_corrected(verses: OldDatabase) -> None:
     assert (done.code, done.err) == (0, ""), done
     assert verses.problems() == []
     assert catalog(verses) == before
+
+
+@pytest.mark.newest_schema
+def test_the_newest_schema_still_matches(verses: OldDatabase) -> None:
+    verses.migrate("chat")
+    done = verses.adopt("--check", "--json")
+    assert (done.code, json.loads(done.out)["notes"]) == (0, [])
