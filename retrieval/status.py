@@ -41,15 +41,24 @@ INDEXES = """
     ORDER BY t.relname, c.relname
 """
 
+# pg_table_size: with its long texts and vectors, which are stored apart. Locks nothing.
+SIZES = """
+    SELECT name, pg_catalog.pg_table_size(pg_catalog.to_regclass(name)),
+        pg_catalog.pg_indexes_size(pg_catalog.to_regclass(name))
+    FROM pg_catalog.unnest(%(tables)s::text[]) name
+    WHERE pg_catalog.to_regclass(name) IS NOT NULL
+"""
+
 
 def collect() -> dict[str, Any]:
     """What ``rag_status --json`` prints, without messages that are switched off.
 
-    At most eight statements, two of which read the message tables. Raises NoMemory.
+    At most nine statements, two of which read the message tables. Raises NoMemory.
     """
     model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
         "tables": {table.table: count_messages(table) for table in message_tables()},
+        "sizes": sizes(),
         "indexes": indexes(),
         "usage": usage_report.collect(),
         "version": settings.VERSION,
@@ -57,6 +66,13 @@ def collect() -> dict[str, Any]:
         "configured_model": configured,
         "min_similarity": min_similarity.min_similarity(model or configured or ""),
     }
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """``{"table_bytes", "index_bytes"}`` of both message tables and recall's. One statement."""
+    tables = [*(source.table for source in message_tables()), MessageMemory._meta.db_table]
+    rows = db.execute(SIZES, {"tables": tables})
+    return {name: {"table_bytes": table, "index_bytes": index} for name, table, index in rows}
 
 
 def count_messages(table: MessageTable) -> dict[str, Any]:
@@ -123,6 +139,9 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"{'':{width}}  {'MB':>11}  {'times used':>11}",
         *(_index_line(index, width) for index in report["indexes"]),
         "",
+        f"{'':{width}}  {'MB':>11}  {'indexes, MB':>11}",
+        *(_size_line(name, size, width) for name, size in report["sizes"].items()),
+        "",
         *usage_report.lines(report["usage"]),
     ]
 
@@ -136,6 +155,11 @@ def _model_warning(report: dict[str, Any]) -> str:
 def _table_line(name: str, counts: dict[str, Any], width: int) -> str:
     numbers = f"{counts['with']:>11,}  {counts['without']:>11,}  {counts['failed']:>9,}"
     return f"{name:{width}}  {numbers}  {counts['percent']:>7.2f}%"
+
+
+def _size_line(name: str, size: dict[str, int], width: int) -> str:
+    table_mb, index_mb = size["table_bytes"] / 1e6, size["index_bytes"] / 1e6
+    return f"{name:{width}}  {table_mb:>11,.1f}  {index_mb:>11,.1f}"
 
 
 def _index_line(index: dict[str, Any], width: int) -> str:

@@ -21,6 +21,8 @@ LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
 env.secret("SECRET_KEY")
 _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
+# The setting that commands connect by, for their error messages.
+DATABASE_SETTING = "DATABASE_URL" if _direct is _server else "DATABASE_DIRECT_URL"
 
 # --- the site ---------------------------------------------------------------------------------
 DEBUG = env.boolean("DEBUG", default=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from typing import Any, TextIO
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
 from django.db import Error
 
@@ -21,6 +22,7 @@ NOT_MIGRATED = "the database has no memory yet, or an older form of it: run mana
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 UNDEFINED_TABLE = "42P01"
 READ_ONLY_TRANSACTION = "25006"
+NOT_CONNECTED = "connection failed"  # psycopg's own words: no server has answered, or it refused
 
 
 class HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
@@ -102,7 +104,10 @@ def discard_output(stream: TextIO) -> None:
 
 
 def summarise_db_error(error: Error) -> str:
-    """The first line of the database's own message, without the statement."""
+    """The first line of the database's own message, without the statement.
+
+    Of a failed connection also the setting that holds the address; never its value.
+    """
     cause = error.__cause__ or error
     state = sqlstate(error)
     if state == UNDEFINED_TABLE:
@@ -110,4 +115,6 @@ def summarise_db_error(error: Error) -> str:
     if state == READ_ONLY_TRANSACTION:
         return "the database is read-only, a replica perhaps: name the primary in DATABASE_URL"
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    if lines[0].startswith(NOT_CONNECTED):
+        return f"the database failed: {lines[0]}; correct {settings.DATABASE_SETTING}"
     return f"the database failed: {lines[0]}"

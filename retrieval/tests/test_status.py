@@ -66,6 +66,17 @@ def test_an_empty_database_is_at_100_percent(db: None) -> None:
     assert {index["name"] for index in report["indexes"] if index["valid"]} >= set(HNSW)
 
 
+def test_sizes_of_tables_and_their_indexes_are_those_of_postgresql(alice: User) -> None:
+    say(alice, "One")
+    sizes = status()["sizes"]
+    assert set(sizes) == {"chat_messages", "standalone_chat_messages", "message_memories"}
+    for name, size in sizes.items():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_table_size(%s), pg_indexes_size(%s)", [name, name])
+            assert (size["table_bytes"], size["index_bytes"]) == cursor.fetchone()
+    assert "indexes, MB\nstandalone_chat_messages " in printed()
+
+
 def test_each_message_is_with_or_without_or_failed(alice: User, remembering: FakeOpenAI) -> None:
     say(alice, "One", "Two", "Three")
     passage = Passage.objects.create(user=alice, reference="Tobit 6", text="And the dog followed.")
