@@ -1,5 +1,6 @@
 """One run of a backfill over the message tables."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingsNotConfigured
 from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
+
+SERVER_CALL_S = 5.0  # after so long a server's call is over, almost always
+SERVER_POLL_S = 0.25
 
 
 @dataclass
@@ -74,12 +78,34 @@ class Backfill:
             )
         current_model.check_model(model, again=True)
         service = RetryingService(self.limits.wait, self.notify)
+        until_s = time.monotonic() + SERVER_CALL_S
         counts = [pending.count(table, model=model) for table in self.tables]
-        for table, at_start in zip(self.tables, counts, strict=True):
-            run = TableBackfill(table, at_start, model, service, self.limits, self.batch_size)
-            for report in run.embed(workers=self.workers, sleep_s=self.sleep_s):
+        runs = [
+            TableBackfill(table, at_start, model, service, self.limits, self.batch_size)
+            for table, at_start in zip(self.tables, counts, strict=True)
+        ]
+        if any(at_start.server_embeds for at_start in counts):
+            yield from self._embed_tables(runs, young_too=False)
+            self._let_server_finish(runs, until_s)
+        yield from self._embed_tables(runs, young_too=True)
+
+    def _embed_tables(self, runs: list[TableBackfill], *, young_too: bool) -> Iterator[Report]:
+        for run in runs:
+            for report in run.embed(
+                workers=self.workers, sleep_s=self.sleep_s, young_too=young_too
+            ):
                 self.embedded += report.embedded
                 yield report
+
+    def _let_server_finish(self, runs: list[TableBackfill], until_s: float) -> None:
+        """Wait until a server has embedded what was written just before the start.
+
+        The server does not wait for a backfill: both would buy the same texts.
+        """
+        while not (self.limits.stopped_by or all(run.is_finished() for run in runs)):
+            if self.limits.cancelled or time.monotonic() > until_s:
+                return
+            self.limits.pause(SERVER_POLL_S)
 
 
 def backfill(*, batch_size: int) -> int:

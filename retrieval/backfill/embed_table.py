@@ -77,26 +77,34 @@ class TableBackfill:
     limits: Limits
     batch_size: int
     _running: deque[Batch] = field(default_factory=deque, init=False)
+    _report: Report = field(init=False)
 
-    def embed(self, *, workers: int, sleep_s: float) -> Iterator[Report]:
+    def __post_init__(self) -> None:
+        self._report = Report(self.table.table, self.at_start.pending)
+
+    def embed(self, *, workers: int, sleep_s: float, young_too: bool) -> Iterator[Report]:
         """Up to ``workers`` calls at once; a report for each batch, oldest first.
 
-        Raises as ``Backfill.embed``.
+        ``young_too``: also messages of the last minute. Raises as ``Backfill.embed``.
         """
-        report = Report(self.table.table, self.at_start.pending)
         try:
-            for batch in self._batches():
+            for batch in self._batches(young_too=young_too):
                 self._running.append(batch)
                 if len(self._running) == workers:
-                    yield (report := self._finish_oldest(report))
+                    yield self._finish_oldest()
                     self.limits.pause(sleep_s)
             while self._running:
-                yield (report := self._finish_oldest(report))
+                yield self._finish_oldest()
         except (EmbeddingError, Cancelled):
             self._store_running()
             raise
 
-    def _batches(self) -> Iterator[Batch]:
+    def is_finished(self) -> bool:
+        """Whether nothing without a vector is left of what was pending at the start."""
+        last = self.at_start.last_pending
+        return not pending.next_rows(self.table, model=None, after=0, last=last, limit=1)
+
+    def _batches(self, *, young_too: bool) -> Iterator[Batch]:
         """Each batch is started when the caller asks for it."""
         batch_size = min(self.batch_size, MAX_CALL_TEXTS)
         for old_model in pending.models_of_pending():
@@ -105,11 +113,18 @@ class TableBackfill:
                 rows = pending.next_rows(
                     self.table, model=old_model, after=after, last=last, limit=limit
                 )
-                batch = self._start(rows)
-                if not batch.rows:
+                if not rows:
                     break
-                after = batch.rows[-1].pk
-                yield batch
+                chosen = [row for row in rows if young_too or not row.young]
+                batch = self._start(chosen)
+                if batch.rows:
+                    yield batch
+                if len(batch.rows) == len(chosen):
+                    after = rows[-1].pk
+                elif batch.rows:
+                    after = batch.rows[-1].pk
+                else:
+                    break
 
     def _start(self, rows: list[Row]) -> Batch:
         """As many of the rows as one call and the budget allow; none if not even the first fits."""
@@ -135,14 +150,15 @@ class TableBackfill:
         batch.bought.append(text)
         return True
 
-    def _finish_oldest(self, report: Report) -> Report:
+    def _finish_oldest(self) -> Report:
         """Wait for the oldest batch and store it."""
         batch = self._running.popleft()
         try:
             self._wait_for(batch)
         finally:  # some answers may have come before a failure
             embedded, failed = self._store(batch)
-        return report.next(len(batch.rows), embedded=embedded, failed=failed)
+        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
+        return self._report
 
     def _wait_for(self, batch: Batch) -> None:
         answers = self.service.answers(batch.bought, batch.call)

@@ -17,12 +17,15 @@ RETRY_BATCH_ROWS = 500  # of one transaction
 HAS_NO_VECTOR = sql.SQL("(p.model IS NULL OR p.model IS DISTINCT FROM c.id)")
 PENDING = sql.SQL("({} AND p.embedding_error IS NULL)").format(HAS_NO_VECTOR)
 FAILED = sql.SQL("({} AND p.embedding_error IS NOT NULL)").format(HAS_NO_VECTOR)
+# Written or edited in the last minute: if a server is embedding it, then now. A minute and not some
+# seconds, because an answer is embedded when it is finished, and is as old as its question.
+YOUNG = sql.SQL("(greatest(m.created_at, m.edited_at) > now() - interval '1 minute')")
 # From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are
 # pending. The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an
 # equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
 # Locks: none.
 NEXT_ROWS = sql.SQL("""
-    SELECT m.id, m.user_id, m.content
+    SELECT m.id, m.user_id, m.content, {young}
     FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.id <= %(last)s
         AND p.embedding_error IS NULL AND {remembered}
@@ -37,7 +40,8 @@ COUNT = sql.SQL("""
     SELECT count(*) FILTER (WHERE {pending}),
         coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
         count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed}),
-        coalesce(max(m.id) FILTER (WHERE {pending}), 0)
+        coalesce(max(m.id) FILTER (WHERE {pending}), 0),
+        coalesce(bool_or(p.model = c.id AND {young}), false)
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON CASE
         WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
@@ -64,11 +68,12 @@ Text: TypeAlias = tuple[
 
 @dataclass(frozen=True)
 class Row:
-    """A pending message."""
+    """A pending message. ``young``: a server may be embedding it now."""
 
     pk: int
     user_id: int
     content: str
+    young: bool
 
     @property
     def text(self) -> Text:
@@ -79,7 +84,8 @@ class Row:
 class Counts:
     """The messages of a table: pending (and their characters), embedded, set aside.
 
-    ``last_pending`` is the highest id of a pending one, 0 if there is none.
+    ``last_pending`` is the highest id of a pending one, 0 if there is none. ``server_embeds``:
+    there are young embedded ones, so a server is probably embedding new messages.
     """
 
     pending: int
@@ -87,6 +93,7 @@ class Counts:
     embedded: int
     failed: int
     last_pending: int
+    server_embeds: bool
 
 
 def count(table: MessageTable, *, model: str | None) -> Counts:
@@ -94,7 +101,7 @@ def count(table: MessageTable, *, model: str | None) -> Counts:
 
     One statement, which reads the table. Raises NoMemory.
     """
-    return Counts(*map(int, db.execute(for_table(COUNT, table), {"model": model})[0]))
+    return Counts(*db.execute(for_table(COUNT, table), {"model": model})[0])
 
 
 def models_of_pending() -> list[int | None]:
@@ -148,6 +155,7 @@ def for_table(statement: sql.SQL, table: MessageTable, **parts: sql.Composable) 
     return statement.format(
         pending=PENDING,
         failed=FAILED,
+        young=YOUNG,
         remembered=table.is_remembered,
         **table.names,
         **parts,

@@ -20,7 +20,7 @@ PATIENCE_S = 60
 IS_OUR_SESSION = "application_name = 'verse-backfill'"
 INSERT_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
-    SELECT %s, %s, 'user', content, now()
+    SELECT %s, %s, 'user', content, now() - interval '1 hour'
     FROM unnest(%s::text[]) WITH ORDINALITY t(content, n) ORDER BY n
     RETURNING id
 """

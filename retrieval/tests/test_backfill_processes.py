@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import psycopg
@@ -14,12 +15,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
+from chat.memory.embed import embed_in_background, finish_embedding_jobs
+from chat.models import Passage, Role, StandaloneChat
 from chat.personal_data import erase
 from fake_openai import FakeOpenAI, Vectors
 from retrieval.tests.backfill_support import (
     CHAT,
     IS_OUR_SESSION,
-    PARENTS,
     PASSAGE,
     PATIENCE_S,
     add_messages,
@@ -144,7 +146,7 @@ def test_it_ends_while_other_code_writes(alice: User, remembering: FakeOpenAI) -
     contents = texts(150)
     for table in (CHAT, PASSAGE):
         add_messages(alice, contents, table=table)
-    with Writer(database_url(connection), alice) as writer:
+    with Writer(alice) as writer:
         done = run_process(remembering.base_url, "--sleep", "1.0")
     assert done.code == 0, done.err
     for table in (CHAT, PASSAGE):
@@ -166,16 +168,13 @@ def test_it_ends_while_other_code_writes(alice: User, remembering: FakeOpenAI) -
 
 
 class Writer:
-    """Inserts five messages a second into each of the tables until it is left."""
+    """Writes five messages a second into each of the tables until it is left.
 
-    def __init__(self, url: str, user: User) -> None:
-        self._url = url
-        self._statements = [
-            f"INSERT INTO {table} (user_id, {parent}, role, content, created_at)"
-            f" SELECT user_id, {parent}, 'user', 'New ' || clock_timestamp(), now() FROM {table}"
-            f" WHERE user_id = {user.pk} LIMIT 1"
-            for table, parent in PARENTS.items()
-        ]
+    ``embeds``: as a server does, one call a message; else as code without memory.
+    """
+
+    def __init__(self, user: User, *, embeds: bool = False) -> None:
+        self._user, self._embeds = user, embeds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write)
         self.written = 0
@@ -189,10 +188,33 @@ class Writer:
         self._thread.join()
 
     def _write(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as session:
-            while not self._stop.wait(0.2):
-                for statement in self._statements:
-                    self.written += session.execute(statement).rowcount
+        chat, passage = (kind.objects.create(user=self._user) for kind in (StandaloneChat, Passage))
+        while not self._stop.wait(0.2):
+            for conversation in (chat, passage):
+                self.written += 1
+                message = conversation.messages.create(
+                    user=self._user, role=Role.USER, content=f"New {self.written}"
+                )
+                if self._embeds:
+                    embed_in_background(message)
+        connection.close()
+
+
+def test_texts_that_a_server_is_embedding_are_not_bought_again(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    """The second run has only new messages to embed: it waits for the server's calls."""
+    add_messages(alice, texts(60))
+    remembering.embeddings.default = Vectors(delay_s=1)
+    with Writer(alice, embeds=True) as server:
+        remembering.wait_for(lambda: len(embedded_texts()) > 5, timeout_s=PATIENCE_S)
+        for _ in range(2):
+            assert run("--batch-size", "30").code == 0
+    finish_embedding_jobs()
+    bought = Counter(text for request in remembering.embeddings.requests for text in request.texts)
+    assert server.written > 20
+    assert set(bought) == embedded_texts() | embedded_texts(PASSAGE)
+    assert sum(bought.values()) - len(bought) <= 1
 
 
 def test_no_transaction_is_open_during_a_call(alice: User, remembering: FakeOpenAI) -> None:
