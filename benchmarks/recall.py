@@ -133,7 +133,7 @@ def build_hnsw(database: psycopg.Connection[Any]) -> None:
 
 
 def sizes(database: psycopg.Connection[Any]) -> dict[str, float]:
-    """Sizes in MB: the messages, recall's table with indexes, the HNSW indexes."""
+    """Sizes in MB: the messages, message_memories with indexes, the HNSW indexes."""
     relations_of = {
         "messages": ("pg_table_size", list(INDEXES.values())),
         "recall": ("pg_total_relation_size", ["message_memories"]),

@@ -12,8 +12,7 @@ from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Passage, Role, StandaloneChat
 from retrieval.doctor.check_schema import tables_and_functions_exist
-from retrieval.doctor.check_vectors import stored_model
-from retrieval.doctor.queries import limited_transaction, rows
+from retrieval.doctor.queries import limited_transaction, rows, stored_model
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import unpack_ref
 from retrieval.recall.candidates import Scope, recall

@@ -47,11 +47,11 @@ def tainted(user_id: int, refs: list[int]) -> set[int]:
     """
     if not refs:
         return set()
-    is_tainted, has_unpropagated = _query_tainted(user_id, refs)
+    tainted_refs, has_unpropagated = _query_tainted(user_id, refs)
     if has_unpropagated:
         propagate_taint(user_id)
-        is_tainted, _ = _query_tainted(user_id, refs)
-    return is_tainted
+        tainted_refs, _ = _query_tainted(user_id, refs)
+    return tainted_refs
 
 
 def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
@@ -62,8 +62,8 @@ def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
 def propagate_taint(user_id: int) -> None:
     """Mark the answers that the user's edits and deletions have reached.
 
-    One transaction of two statements. The walk is done here: a recursive query reads every answer
-    again at each step, 20 s for a chain of 10,000.
+    One transaction of two statements. The walk is done in Python: a recursive query reads every
+    edge again at each step, 22 s for 10,000 answers that were each given the ones before.
     """
     with transaction.atomic():
         rows = db.execute(_take_forgotten_statement(), {"user": user_id})
@@ -101,14 +101,14 @@ def _reached(
 
 
 def was_edited_since(edited_at: datetime | None, written_at: datetime) -> bool:
-    """Whether a message changed after an answer was written: has_stale_source without a query."""
+    """The rule of ``has_stale_source`` for a source that is loaded already."""
     return edited_at is not None and edited_at > written_at
 
 
 def has_stale_source(table: MessageTable) -> sql.Composed:
     """SQL: whether the row ``m`` of the table was given a message that is missing or edited later.
 
-    True for answers that no trigger could record, such as those written before there were any.
+    For fill_words: sources may have been edited or deleted while there was no trigger.
     """
     return _has_stale_source(sql.Literal(table.kind_bit), source_is_marked=sql.SQL("false"))
 

@@ -49,13 +49,14 @@ WITH forgotten AS (
     DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted
     RETURNING id, message_at, forgotten_at
 ),
--- The mark of an answer that was itself edited or deleted.
+-- Deletes the marks of answers that were themselves edited or deleted: memory_delete leaves them,
+-- to avoid deadlocks.
 unmarked AS (
     DELETE FROM forgotten_messages f USING forgotten WHERE f.tainted AND f.id = forgotten.id
 )
 SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
 UNION ALL
--- By the time of its text: an answer that was regenerated may be older than what it was given.
+-- Compares the time of the text, not created_at: a regenerated answer keeps its old created_at.
 SELECT answer.ref, coalesce(m.edited_at, m.created_at), {given}
 FROM (
     SELECT id AS ref FROM message_memories WHERE user_id = %(user)s AND NOT by_user

@@ -101,10 +101,9 @@ class MessageMemory(MemoryModel):
     by_user = models.BooleanField()
     # 64-bit hashes of its words, its date and its whole content, mixed with the user's id.
     terms = ArrayField(models.BigIntegerField())
-    chars = (
-        models.SmallIntegerField()
-    )  # at most 300; negative: a question, in rows from before 0005
-    is_question = models.BooleanField(null=True)  # null in rows from before 0005
+    # At most 300; negative in rows of an earlier schema: a question, whose is_question is null.
+    chars = models.SmallIntegerField()
+    is_question = models.BooleanField(null=True)
     bits = BitField(length=DIMENSIONS, null=True)  # the signs of its embedding's numbers
     # Where the embedding came from; null without an embedding, or where that is not known.
     model = models.ForeignKey(
@@ -134,7 +133,8 @@ class ForgottenMessage(MemoryModel):
     pk = models.CompositePrimaryKey("id", "tainted")
     id = models.BigIntegerField()  # the message's packed ref
     user_id = models.BigIntegerField()
-    message_at = models.DateTimeField()  # when the forgotten text was written
+    # Not later than the forgotten text was written; of a mark: when the marked text was written.
+    message_at = models.DateTimeField()
     # infinity: deleted. psycopg cannot load that value: defer it, or ask PostgreSQL.
     forgotten_at = models.DateTimeField(db_default=Now())
     tainted = models.BooleanField(default=False, db_default=False)
@@ -195,9 +195,9 @@ class RecallMeasurement(MemoryModel):
         db_table = "recall_measurements"
 
 
-def memory_tables() -> list[str]:
-    """The names of memory's own tables."""
-    return [model._meta.db_table for model in apps.get_models() if issubclass(model, MemoryModel)]
+def recalled_tables() -> list[str]:
+    """The names of the tables that recall reads: the message tables and message_memories."""
+    return [*(table.table for table in message_tables()), MessageMemory._meta.db_table]
 
 
 def message_tables() -> list[MessageTable]:

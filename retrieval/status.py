@@ -9,7 +9,7 @@ from retrieval import current_model, db, usage_report
 from retrieval.backfill.pending import for_table
 from retrieval.embeddings import embedding_service
 from retrieval.message_tables import MessageTable
-from retrieval.models import MessageMemory, message_tables
+from retrieval.models import MessageMemory, message_tables, recalled_tables
 from retrieval.recall import min_similarity
 from retrieval.reindex.index_state import declared_indexes
 
@@ -102,13 +102,12 @@ def indexes() -> list[dict[str, Any]]:
     ``{"name", "table", "size_bytes", "valid", "scans", "missing"}`` each. One statement.
     """
     memories = MessageMemory._meta.db_table
-    tables = [*(source.table for source in message_tables()), memories]
-    rows = db.execute(INDEXES, {"tables": tables, "memories": memories})
+    rows = db.execute(INDEXES, {"tables": recalled_tables(), "memories": memories})
     names = {name for name, *_ in rows}
     missing = [
-        (name, source.table, 0, False, 0)
-        for source, name in declared_indexes()
-        if name not in names
+        (index.name, table.table, 0, False, 0)
+        for table, index in declared_indexes()
+        if index.name not in names
     ]
     return [
         {

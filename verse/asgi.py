@@ -54,7 +54,7 @@ def start() -> None:
     threading.excepthook = log_failed_thread
     # Takes about a second. Otherwise the first requests would do it while others wait.
     import_module(settings.ROOT_URLCONF)
-    import_module("retrieval.embeddings.openai_client")
+    import_module("retrieval.openai_client")
     encoding()
     try:
         with direct_connection() as direct:

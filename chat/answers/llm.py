@@ -14,7 +14,7 @@ from chat.answers import local_llm
 if TYPE_CHECKING:
     import httpx2
 
-    from retrieval.embeddings.openai_client import OpenAIClient, OpenAIClients
+    from retrieval.openai_client import OpenAIClient, OpenAIClients
 
 MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api/messages.md
 MAX_LINE_BYTES = 16_000_000  # bounds the memory of an endless line
@@ -60,7 +60,7 @@ async def complete(messages: list[dict[str, str]], on_text: Callable[[str], None
     Raises CompletionTimeout, or CompletionError if the model refuses, stops early or sends an
     invalid stream. Cancelling the call closes the connection, and so ends the model's work.
     """
-    from retrieval.embeddings.openai_client import CONNECTION_ERRORS
+    from retrieval.openai_client import CONNECTION_ERRORS
 
     try:
         async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
@@ -96,7 +96,7 @@ def _client(base_url: str, key: str) -> "OpenAIClient":
     It retries nothing, because a repeated call could be charged twice. It has no timeout: ours is
     for tokens, and a server that sends other bytes now and then would satisfy one for bytes.
     """
-    from retrieval.embeddings.openai_client import OpenAIClients
+    from retrieval.openai_client import OpenAIClients
 
     loop = asyncio.get_running_loop()
     if loop not in _clients:
@@ -138,7 +138,7 @@ async def _read_answer(
 
 async def _read_to_end(lines: AsyncIterator[str]) -> None:
     """Read the rest of the body: only then is the connection used again for the next turn."""
-    from retrieval.embeddings.openai_client import CONNECTION_ERRORS
+    from retrieval.openai_client import CONNECTION_ERRORS
 
     with suppress(TimeoutError, *CONNECTION_ERRORS, ValueError):
         async with asyncio.timeout(END_TIMEOUT_S):

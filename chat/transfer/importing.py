@@ -14,12 +14,12 @@ from psycopg import sql
 from chat.models import KINDS
 from chat.transfer.lines import MAX_LINE_BYTES, BadLineError, parse
 from retrieval.schema import bulk_insert_memories
+from retrieval.schema.locks import IMPORT_LOCK
 from retrieval.sql_files import read_statements
 
 PROGRESS_EVERY = 10_000  # lines; at 100,000 a second ten reports a second
 MAX_REASONS = 5  # of bad lines that are skipped: enough to see what is wrong with a file
 USERS_PAGE = 1_000  # created by one statement
-IMPORT_LOCK = 0x7665727366  # one of a series: retrieval.schema.locks.MIGRATE_LOCK
 
 SQL = read_statements(Path(__file__).with_name("importing.sql"))
 # Columns of a conversation that get its name, and how much of it.

@@ -1,4 +1,4 @@
-"""The names of the checklist and of the traps on which no statement can give a verdict."""
+"""The items of the checklist and the traps that no statement can check: advice for the operator."""
 
 from functools import partial
 

@@ -3,10 +3,10 @@
 from django.db import connection
 from psycopg import sql
 
-from retrieval.doctor.expected import vector_indexes
 from retrieval.doctor.fixes import ENABLE_VECTOR, rebuild_index, statement
 from retrieval.doctor.queries import rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
+from retrieval.reindex.index_state import declared_indexes
 from retrieval.schema import extension
 
 # Fixed up to 0.8.4: a buffer overflow, index corruption, insert errors.
@@ -35,7 +35,7 @@ AZURE_COMMAND = (
 def extension_exists() -> Finding:
     """The extension in this database, in any schema, and its version."""
     version = extension.check(connection)
-    return passed(f"pgvector {version} in the schema {extension.schema(connection)}")
+    return passed(f"pgvector {version} in the schema {extension.schema(connection).as_string()}")
 
 
 def version_is_safe() -> Finding:
@@ -58,7 +58,7 @@ def version_is_safe() -> Finding:
 
 def _update() -> str:
     """Rebuilds the indexes too: an older version may have written them wrongly."""
-    rebuilds = (rebuild_index(index.name) for _, index in vector_indexes())
+    rebuilds = (rebuild_index(index.name) for _, index in declared_indexes())
     return "\n".join(["ALTER EXTENSION vector UPDATE;", *rebuilds])
 
 

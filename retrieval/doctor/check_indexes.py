@@ -1,30 +1,22 @@
-"""Indexes: both HNSW ones, recall's own, and those that an interrupted build has left behind."""
+"""Indexes: both HNSW ones, memory's own, and those that an interrupted build has left behind."""
 
 import re
 
 from psycopg import sql
 
 from retrieval.doctor.check_columns import columns_are_right
-from retrieval.doctor.check_locks import recall_tables
-from retrieval.doctor.expected import SchemaObject, shared, vector_indexes
-from retrieval.doctor.fixes import STATUS, create, drop_index, rebuild_index, statement
+from retrieval.doctor.fixes import STATUS, drop_index, rebuild_index, statement
+from retrieval.doctor.memory_indexes import (
+    fixes_of_memory_indexes,
+    invalid_indexes,
+    memory_indexes,
+)
 from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, Status, failed, information, passed
-from retrieval.models import message_tables
+from retrieval.models import message_tables, recalled_tables
+from retrieval.reindex.index_state import declared_indexes
 from retrieval.schema.indexes import VectorIndex
 
-# An interrupted REINDEX CONCURRENTLY leaves name_ccnew or name_ccold; an interrupted CREATE INDEX
-# CONCURRENTLY an invalid index. Tables on which an index is being built now are left out.
-INVALID = """
-    SELECT c.relname FROM pg_catalog.pg_index i
-    JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-    WHERE i.indrelid = ANY (
-            SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(%s::text[]) name)
-        AND (NOT i.indisvalid OR NOT i.indisready OR c.relname ~ '_cc(new|old)[0-9]*$')
-        AND NOT EXISTS (
-            SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
-    ORDER BY c.relname
-"""
 LEFT_BY_REINDEX = re.compile("_cc(new|old)[0-9]*$")
 # trap.3: the view's columns are relname and indexrelname.
 USAGE = """
@@ -39,7 +31,6 @@ DEFINITION = """
     JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
     WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
 """
-EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%s)"
 # Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
 CREATE_HNSW = sql.SQL("""
     CREATE INDEX CONCURRENTLY {name} ON {table}
@@ -48,15 +39,15 @@ CREATE_HNSW = sql.SQL("""
 
 
 def vector_indexes_are_valid() -> Finding:
-    """Both HNSW indexes, and invalid indexes on memory's tables; index.recall has recall's own."""
-    indexes = {index.name: _fix(table, index) for table, index in vector_indexes()}
+    """Both HNSW indexes, and invalid indexes on memory's tables; index.recall has memory's own."""
+    indexes = {index.name: _fix(table.table, index) for table, index in declared_indexes()}
     problems = [
         f"{name} is missing, invalid, or not for cosine distance"
         for name, steps in indexes.items()
         if steps
     ]
     fixes = [step for steps in indexes.values() for step in steps]
-    for name in sorted(_invalid(recall_tables()) - set(indexes) - set(_recall_indexes())):
+    for name in sorted(invalid_indexes(recalled_tables()) - set(indexes) - set(memory_indexes())):
         problems.append(f"an interrupted build has left {name}")
         fixes.append(drop_index(name) if LEFT_BY_REINDEX.search(name) else rebuild_index(name))
     if problems:
@@ -69,7 +60,7 @@ def _fix(table: str, index: VectorIndex) -> list[str]:
     """What repairs the index; nothing if it is as it should be."""
     if rows(DEFINITION, [index.name, table]) != [("hnsw", "vector_cosine_ops", "embedding")]:
         return [drop_index(index.name), _create(table, index)]
-    return [rebuild_index(index.name)] if index.name in _invalid([table]) else []
+    return [rebuild_index(index.name)] if index.name in invalid_indexes([table]) else []
 
 
 def _create(table: str, index: VectorIndex) -> str:
@@ -84,22 +75,18 @@ def _create(table: str, index: VectorIndex) -> str:
     )
 
 
-def _invalid(tables: list[str]) -> set[str]:
-    return {name for (name,) in rows(INVALID, [tables])}
-
-
 def both_tables_and_indexes() -> Finding:
     """What checklist.3 and checklist.4 look at, for both tables."""
     for finding in (columns_are_right(), vector_indexes_are_valid()):
         if finding.status is not Status.PASS:
             return finding
     tables = ", ".join(table.table for table in message_tables())
-    return passed(f"checked {tables}; {', '.join(index.name for _, index in vector_indexes())}")
+    return passed(f"checked {tables}; {', '.join(index.name for _, index in declared_indexes())}")
 
 
 def index_usage() -> Finding:
     """How often each HNSW index was used."""
-    usage = rows(USAGE, [[index.name for _, index in vector_indexes()]])
+    usage = rows(USAGE, [[index.name for _, index in declared_indexes()]])
     counts = ", ".join(f"{name} {count:,}" for _, name, _, count in usage)
     return information(
         f"times used: {counts or 'no index'}; 0 is not a fault: criterion.3 and criterion.4 "
@@ -109,36 +96,12 @@ def index_usage() -> Finding:
 
 
 def recall_indexes_are_valid() -> Finding:
-    """The indexes of recall's own tables. Without them recall is right, and slow."""
-    fixes = fixes_of_recall_indexes()
+    """The indexes of memory's own tables. Without them recall is right, and slow."""
+    fixes = fixes_of_memory_indexes()
     if fixes:
-        problem = "recall's own table lacks a valid index: recall and the backfill are slow"
+        problem = "message_memories lacks a valid index: recall and the backfill are slow"
         return failed(problem, *fixes)
-    return passed(f"{len(_recall_indexes())} indexes of recall's own tables")
-
-
-def fixes_of_recall_indexes() -> list[str]:
-    """What builds the indexes of recall's own tables that are missing or invalid."""
-    creates = _recall_indexes()
-    existing = {name for (name,) in rows(EXISTING, [list(creates)])}
-    invalid = _invalid(recall_tables())
-    fixes = []
-    for name, build in creates.items():
-        if name in invalid:
-            fixes += [drop_index(name), build]
-        elif name not in existing:
-            fixes.append(build)
-    return fixes
-
-
-def _recall_indexes() -> dict[str, str]:
-    """By name, what builds each index without blocking writes."""
-    return {index.name: _concurrently(index) for index in shared("INDEX")}
-
-
-def _concurrently(index: SchemaObject) -> str:
-    before, _, after = create(index).partition("INDEX IF NOT EXISTS")
-    return f"{before}INDEX CONCURRENTLY IF NOT EXISTS{after}" if after else before
+    return passed(f"{len(memory_indexes())} indexes of memory's own tables")
 
 
 def checks() -> list[Check]:

@@ -10,7 +10,7 @@ from psycopg import sql
 from retrieval.doctor.fixes import statement
 from retrieval.doctor.queries import rows
 from retrieval.doctor.report import Check, Finding, passed, warning
-from retrieval.models import message_tables
+from retrieval.models import recalled_tables
 
 # Sessions that hold, or wait for, a lock of this mode on one of the tables or on their indexes.
 LOCKS = """
@@ -33,13 +33,10 @@ MIN_AGE_S = 0.5
 TERMINATE = sql.SQL("SELECT pg_terminate_backend({})")
 
 
-def recall_tables() -> list[str]:
-    """The message tables and recall's own."""
-    return [*(table.table for table in message_tables()), "message_memories"]
-
-
 def _locks(mode: str, relkind: str, problem: str) -> Finding:
-    locks = [lock for lock in rows(LOCKS, [mode, relkind, recall_tables()]) if lock[2] >= MIN_AGE_S]
+    locks = [
+        lock for lock in rows(LOCKS, [mode, relkind, recalled_tables()]) if lock[2] >= MIN_AGE_S
+    ]
     if not locks:
         return passed("no session does so now")
     sessions = ", ".join(

@@ -1,4 +1,4 @@
-"""Recall's table message_memories, compared with the messages that its rows are made of."""
+"""The table message_memories, compared with the messages that its rows are made of."""
 
 from psycopg import sql
 
@@ -7,7 +7,7 @@ from retrieval.doctor.queries import value
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.models import message_tables
 
-# ``p`` is a row of recall's table, ``m`` its message.
+# ``p`` is a row of message_memories, ``m`` its message.
 DELETED = sql.SQL("""
     (p.id & 1) = {kind_bit} AND NOT EXISTS (SELECT FROM {table} m WHERE m.id = p.id >> 1)
 """)
@@ -17,7 +17,7 @@ MISPLACED = sql.SQL("""
     p.id = m.id * 2 + {kind_bit} AND (p.user_id, p.conversation, p.by_user)
         IS DISTINCT FROM (m.user_id, m.{conversation} * 2 + {kind_bit}, m.role = 'user')
 """)
-# As after the column was dropped and added again: recall's table says that they are embedded.
+# As after the column was dropped and added again: message_memories says that they are embedded.
 WITHOUT_VECTOR = sql.SQL("""
     p.id = m.id * 2 + {kind_bit} AND p.model IS NOT NULL AND m.embedding IS NULL
 """)
@@ -39,31 +39,31 @@ def no_rows_of_deleted_messages() -> Finding:
     """Rows of deleted messages, which recall would still rank by."""
     counts, fixes = _compare(DELETED, COUNT_DELETED, REMOVE_DELETED)
     if fixes:
-        return failed(f"recall's table has rows of deleted messages: {counts}", *fixes)
-    return passed("recall's table has no row without its message")
+        return failed(f"message_memories has rows of deleted messages: {counts}", *fixes)
+    return passed("message_memories has no row without its message")
 
 
 def rows_belong_to_owner() -> Finding:
-    """Owner, conversation and role of each row; --isolation tries recall itself."""
+    """Owner, conversation and role of each row; rag_doctor --isolation tries recall itself."""
     counts, fixes = _compare(MISPLACED, COUNT, COPY_AGAIN)
     if fixes:
         return failed(
-            f"recall's table gives messages to another user or conversation: {counts}", *fixes
+            f"message_memories gives messages to another user or conversation: {counts}", *fixes
         )
     total = value("SELECT count(*) FROM message_memories")
-    return passed(f"each of {total:,} rows has its message's user; --isolation tries recall itself")
+    return passed(f"each of {total:,} rows has its message's user; rag_doctor --isolation tries it")
 
 
 def embedded_rows_have_vectors() -> Finding:
-    """Whether each message that recall's table calls embedded has a vector. Reads no vector."""
+    """Whether each message that message_memories calls embedded has a vector. Reads no vector."""
     counts, fixes = _compare(WITHOUT_VECTOR, COUNT, FORGET_VECTOR)
     if fixes:
         return failed(
-            f"recall's table calls messages embedded that have no vector: {counts}",
+            f"message_memories calls messages embedded that have no vector: {counts}",
             *fixes,
             BACKFILL,
         )
-    return passed("each message that recall's table calls embedded has a vector")
+    return passed("each message that message_memories calls embedded has a vector")
 
 
 def _compare(condition: sql.SQL, count: sql.SQL, repair: sql.SQL) -> tuple[str, list[str]]:

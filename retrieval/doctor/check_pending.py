@@ -40,7 +40,7 @@ LOCK_HOLDERS = """
 class Counts:
     """The messages of one table that may be embedded.
 
-    ``unknown``: without a row in recall's table, as messages from before memory's migrations are
+    ``unknown``: without a row in message_memories, as messages from before memory's migrations are
     until the first backfill. ``oldest_s``: how long the oldest pending one has waited, an unknown
     one at most since those migrations.
     """

@@ -14,15 +14,14 @@ import pgvector
 from psycopg import sql
 
 from retrieval import db
-from retrieval.doctor.check_indexes import fixes_of_recall_indexes
-from retrieval.doctor.check_vectors import stored_model
 from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, STATUS, statement
-from retrieval.doctor.queries import rows, vector_schema
+from retrieval.doctor.memory_indexes import fixes_of_memory_indexes
+from retrieval.doctor.queries import rows, stored_model, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import select_message
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope, nearest, recall
-from retrieval.vectors import Vector
+from retrieval.vectors import DIMENSIONS, Vector
 
 HEAVY_USERS = 10  # with the most messages, for whom an approximate search is least exact
 OTHER_USERS = 10
@@ -85,7 +84,7 @@ class Results:
     users: set[int] = field(default_factory=set)
 
     @property
-    def recall(self) -> float:
+    def recall_at_5(self) -> float:
         return sum(self.shares) / len(self.shares)
 
     def quantile_ms(self, share: float) -> float:
@@ -119,14 +118,14 @@ class Measurement:
         if not results.shares:
             return skipped("no user has embedded messages to measure on", BACKFILL)
         detail = (
-            f"recall@{TOP} is {results.recall:.3f} over {len(results.shares)} questions, "
+            f"recall@{TOP} is {results.recall_at_5:.3f} over {len(results.shares)} questions, "
             f"{len(results.users)} users"
         )
-        if results.recall >= MIN_RECALL:
+        if results.recall_at_5 >= MIN_RECALL:
             return passed(detail)
         vector = vector_schema()
         return warning(
-            f"{detail}: the bits in recall's table are not those of the vectors; if the fix "
+            f"{detail}: the bits in message_memories are not those of the vectors; if the fix "
             "changes no row, these vectors are too much alike",
             "\n".join(
                 statement(UPDATE_BITS.format(vector=vector, **t.names)) for t in message_tables()
@@ -145,7 +144,7 @@ class Measurement:
         )
         if p95 < MAX_P95_MS:
             return passed(detail)
-        fixes = [*fixes_of_recall_indexes(), "VACUUM (ANALYZE) message_memories;"]
+        fixes = [*fixes_of_memory_indexes(), "VACUUM (ANALYZE) message_memories;"]
         return warning(detail, *fixes)
 
 
@@ -165,7 +164,7 @@ def _sample() -> list[tuple[Any, ...]]:
 
 def _warm_up() -> None:
     """The first recall of a session fills caches that a server's sessions have filled long ago."""
-    recall("bread", Scope(0), embedding=np.ones(1536, np.float32), model="")
+    recall("bread", Scope(0), embedding=np.ones(DIMENSIONS, np.float32), model="")
 
 
 def _compare(scope: Scope, embedding: Vector, model: str, results: Results) -> None:
@@ -195,7 +194,7 @@ def _distances(scope: Scope, embedding: Vector, among: list[int] | None) -> list
 
 def vectors_arrive_unchanged() -> Finding:
     """A vector, sent in binary form and read back to the last bit."""
-    sent = np.random.default_rng(4).standard_normal(1536).astype(np.float32)
+    sent = np.random.default_rng(4).standard_normal(DIMENSIONS).astype(np.float32)
     ((returned,),) = db.execute("SELECT %(v)b::real[]", {"v": sent})
     if np.array_equal(np.array(returned, np.float32), sent):
         size = len(pgvector.Vector(sent).to_binary())

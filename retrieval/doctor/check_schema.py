@@ -21,7 +21,7 @@ ENABLED = ("O", "A")  # "R", ENABLE REPLICA, does not fire for an application's 
 def tables_and_functions_exist() -> Finding:
     """Memory's tables, and the text of its functions."""
     if not memory_exists():
-        return failed("recall's table message_memories is missing", MIGRATE)
+        return failed("the table message_memories is missing", MIGRATE)
     tables, functions = shared("TABLE"), shared("FUNCTION") + of_tables("FUNCTION")
     bodies = dict(rows(FUNCTIONS, [[function.name for function in functions]]))
     missing = [table for table in tables if not _exists(table)]
@@ -34,11 +34,11 @@ def tables_and_functions_exist() -> Finding:
     if not missing and not changed:
         return passed(f"{len(tables)} tables, {len(functions)} functions")
     # A function that is created again can be called by every role until that is revoked.
-    created_for = {thing.table for thing in missing}
+    created_for = {schema_object.table for schema_object in missing}
     revokes = [revoke for revoke in of_tables("REVOKE") if revoke.table in created_for]
     return failed(
         _problems({"missing": missing, "not as in this version": changed}),
-        "\n".join(create(thing) for thing in missing + changed + revokes),
+        "\n".join(create(schema_object) for schema_object in missing + changed + revokes),
     )
 
 
@@ -81,8 +81,12 @@ def _problems(things: dict[str, list[SchemaObject]]) -> str:
     )
 
 
-def _label(thing: SchemaObject) -> str:
-    return f"{thing.name} on {thing.table}" if thing.kind == "TRIGGER" else thing.name
+def _label(schema_object: SchemaObject) -> str:
+    return (
+        f"{schema_object.name} on {schema_object.table}"
+        if schema_object.kind == "TRIGGER"
+        else schema_object.name
+    )
 
 
 def checks() -> list[Check]:

@@ -3,10 +3,10 @@
 from psycopg import sql
 
 from retrieval.doctor.fixes import BACKFILL, statement
-from retrieval.doctor.queries import row, vector_schema
+from retrieval.doctor.queries import row, stored_model, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.embeddings import embedding_service
-from retrieval.models import EmbeddingModel, message_tables
+from retrieval.models import message_tables
 from retrieval.vectors import DIMENSIONS
 
 NEWEST_ROWS = 1_000  # of each table, whose vectors are measured
@@ -20,12 +20,6 @@ SIZES = sql.SQL("""
 CLEAR = sql.SQL("""
     UPDATE {table} SET embedding = NULL WHERE {vector}.vector_dims(embedding) <> {dimensions}
 """)
-
-
-def stored_model() -> str | None:
-    """The current model, which made the stored vectors; None before the first. One query."""
-    names = EmbeddingModel.objects.filter(current=True).values_list("name", flat=True)
-    return names.first()
 
 
 def stored_model_is_configured() -> Finding:

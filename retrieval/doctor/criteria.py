@@ -21,7 +21,7 @@ CHECKLIST = {
     "checklist.3": "Both message tables have the nullable column embedding of type vector(1536).",
     "checklist.4": "Both HNSW indexes exist and are valid, and no interrupted build has left an "
     "index behind.",
-    "checklist.5": "Recall's own tables and functions exist and are those of this version.",
+    "checklist.5": "Memory's own tables and functions exist and are those of this version.",
     "checklist.6": "The triggers that keep recall up to date exist on both tables and are enabled.",
     "checklist.7": "Every migration is applied.",
     "checklist.8": "The configured embedding model is the one that made the stored vectors.",

@@ -3,11 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from django.apps import apps
 from django.db import connection
 
-from retrieval.models import Embedded, message_tables
-from retrieval.schema.indexes import VectorIndex
+from retrieval.models import message_tables
 from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
 
 # The kind and the name of what a statement creates. A REVOKE belongs to the functions before it:
@@ -41,27 +39,13 @@ def shared(kind: str) -> list[SchemaObject]:
 
 
 def of_tables(kind: str) -> list[SchemaObject]:
-    """What each message table has, of this kind. Four queries. VectorUnavailable: no extension."""
+    """What each message table has, of this kind. Four queries. Raises VectorUnavailable."""
     return [
         schema_object
         for table in message_tables()
         for schema_object in _objects(
             compose(connection, CURRENT_TRIGGERS, table), kind, table.table
         )
-    ]
-
-
-def vector_indexes() -> list[tuple[str, VectorIndex]]:
-    """The HNSW indexes with their tables, by kind bit."""
-    models = sorted(
-        (model for model in apps.get_models() if issubclass(model, Embedded)),
-        key=lambda model: model.memory_table.kind_bit,
-    )
-    return [
-        (model._meta.db_table, index)
-        for model in models
-        for index in model._meta.indexes
-        if isinstance(index, VectorIndex)
     ]
 
 

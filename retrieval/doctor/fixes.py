@@ -29,9 +29,9 @@ def statement(composed: sql.Composable) -> str:
     return f"{' '.join(composed.as_string(connection.connection).split())};"
 
 
-def create(thing: SchemaObject) -> str:
+def create(schema_object: SchemaObject) -> str:
     """The statement that creates what the database lacks, ended by a semicolon."""
-    return thing.statement.rstrip(";") + ";"
+    return schema_object.statement.rstrip(";") + ";"
 
 
 def drop_index(name: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any, LiteralString, TypeAlias
 from django.db import connection, transaction
 from psycopg import sql
 
-from retrieval.schema.extension import MISSING, VectorUnavailable
+from retrieval.models import EmbeddingModel
+from retrieval.schema import extension
 
 Query: TypeAlias = LiteralString | sql.Composable
 Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -16,10 +17,6 @@ LOCK_TIMEOUT = "1s"  # a reader waits only for ACCESS EXCLUSIVE, which is report
 SET_LIMITS = """
     SELECT pg_catalog.set_config('statement_timeout', %s, true),
         pg_catalog.set_config('lock_timeout', %s, true)
-"""
-VECTOR_SCHEMA = """
-    SELECT n.nspname FROM pg_catalog.pg_extension e
-    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
 
 
@@ -66,9 +63,15 @@ def memory_exists() -> bool:
     return bool(value("SELECT pg_catalog.to_regclass('message_memories') IS NOT NULL"))
 
 
-def vector_schema() -> sql.Identifier:
-    """The schema of the extension. Raises VectorUnavailable."""
-    schemas = rows(VECTOR_SCHEMA)
-    if not schemas:
-        raise VectorUnavailable(MISSING)
-    return sql.Identifier(schemas[0][0])
+def stored_model() -> str | None:
+    """The current model, which made the stored vectors; None before the first. One query.
+
+    Unlike ``current_model.current_model`` it also answers if the extension is missing.
+    """
+    names = EmbeddingModel.objects.filter(current=True).values_list("name", flat=True)
+    return names.first()
+
+
+def vector_schema() -> sql.SQL:
+    """The schema of the extension, quoted. One query. Raises VectorUnavailable."""
+    return extension.schema(connection)

@@ -15,7 +15,10 @@ TOKENS_PER_MESSAGE = 100  # of an estimate that counts no tokens: docs/promises.
 
 
 def price_per_1k() -> float:
-    """US dollars per 1,000 tokens of the configured model; 0 for the bundled one and for none."""
+    """US dollars per 1,000 tokens of the configured model; 0 for the bundled one and for none.
+
+    A model without a price in PRICES_PER_1K is priced like text-embedding-3-small.
+    """
     if settings.EMBEDDINGS != "openai":
         return 0.0
     if settings.EMBEDDING_PRICE_PER_1K is not None:

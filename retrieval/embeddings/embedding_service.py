@@ -23,7 +23,7 @@ from retrieval.vectors import Vector
 logger = logging.getLogger(__name__)
 
 
-class _Runtime:
+class _Process:
     """What each process has once: the circuit breaker, and the loop, started by the first call."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -44,7 +44,7 @@ class _Runtime:
             loop.stop()
 
 
-_runtime = _Runtime(time.monotonic)
+_process = _Process(time.monotonic)
 
 
 def model_name() -> str | None:
@@ -99,17 +99,17 @@ def submit(
 
 def record_cut_off() -> None:
     """Tell the circuit breaker that a caller stopped waiting: it counts as a failure."""
-    _runtime.breaker.record(TimeoutError())
+    _process.breaker.record(TimeoutError())
 
 
 def is_paused() -> bool:
     """Whether ``submit`` would raise CircuitOpen now."""
-    return settings.EMBEDDINGS == "openai" and _runtime.breaker.is_open
+    return settings.EMBEDDINGS == "openai" and _process.breaker.is_open
 
 
 def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
     """For tests: cancel calls, close clients, and start with a new circuit breaker."""
-    _runtime.reset(clock)
+    _process.reset(clock)
 
 
 on_reset(reset)
@@ -118,9 +118,10 @@ on_reset(reset)
 def _submit_openai(texts: Sequence[str], users: Sequence[int | None]) -> Future[list[Vector]]:
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
-    # Before the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
+    # Not on the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
+    # And not after before_call(): an error before record() would leave the circuit breaker waiting.
     batches = list(batch_texts(texts))
-    breaker, loop = _runtime.breaker, _runtime.loop()
+    breaker, loop = _process.breaker, _process.loop()
 
     async def embed() -> list[Vector]:
         return await embed_batches(loop.clients(), [batch.texts for batch in batches])
@@ -140,7 +141,7 @@ def _submit_local(texts: Sequence[str], users: Sequence[int | None]) -> Future[l
             await asyncio.sleep(0)
         return [vectors[index] for index in range(len(texts))]
 
-    return _watch(_runtime.loop().run(embed()), None, tokens=[0] * len(texts), users=users)
+    return _watch(_process.loop().run(embed()), None, tokens=[0] * len(texts), users=users)
 
 
 def _watch(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvloop
 
 if TYPE_CHECKING:
-    from retrieval.embeddings.openai_client import OpenAIClients
+    from retrieval.openai_client import OpenAIClients
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class EventLoopThread:
 
     def clients(self) -> "OpenAIClients":
         """The loop's clients. Only for the loop's thread."""
-        from retrieval.embeddings.openai_client import OpenAIClients
+        from retrieval.openai_client import OpenAIClients
 
         self._clients = self._clients or OpenAIClients()
         return self._clients

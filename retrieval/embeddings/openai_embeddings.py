@@ -17,8 +17,8 @@ from retrieval.embeddings.errors import (
     Unavailable,
     Unusable,
 )
-from retrieval.embeddings.openai_client import CONNECTION_ERRORS, OpenAIClients
 from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
+from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
 from retrieval.vectors import DIMENSIONS, Vector
 
 # The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many

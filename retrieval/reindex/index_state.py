@@ -68,10 +68,10 @@ class IndexState:
         return self.rows * (GRAPH_BYTES + GRAPH_BYTES_PER_M * options.m)
 
 
-def declared_indexes() -> list[tuple[MessageTable, str]]:
-    """The message tables and the names of their HNSW indexes, as the models declare them."""
+def declared_indexes() -> list[tuple[MessageTable, VectorIndex]]:
+    """The message tables and their HNSW indexes, as the models declare them, by kind bit."""
     declared = [
-        (model.memory_table, index.name)
+        (model.memory_table, index)
         for model in apps.get_models()
         if issubclass(model, Embedded)
         for index in model._meta.indexes
@@ -83,9 +83,9 @@ def declared_indexes() -> list[tuple[MessageTable, str]]:
 def read_states(table: str | None = None) -> list[IndexState]:
     """All declared indexes, or those of one table. Two queries each. Raises NoMemory."""
     return [
-        read_state(source, name)
-        for source, name in declared_indexes()
-        if table in (None, source.table)
+        read_state(message_table, index.name)
+        for message_table, index in declared_indexes()
+        if table in (None, message_table.table)
     ]
 
 

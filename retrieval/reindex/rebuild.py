@@ -68,7 +68,9 @@ def drop_leftovers(table: str, *, lock_timeout: str = "0") -> list[str]:
     Each waits at most ``lock_timeout`` for transactions that are open; 0: without limit. REINDEX
     appends _ccnew or _ccold, and a number, to a name. Returns the names dropped.
     """
-    ours = "|".join(re.escape(name) for source, name in declared_indexes() if source.table == table)
+    ours = "|".join(
+        re.escape(index.name) for owner, index in declared_indexes() if owner.table == table
+    )
     with connection.cursor() as cursor:
         cursor.execute(FIND_INVALID, [table])
         invalid = [str(name) for (name,) in cursor.fetchall()]

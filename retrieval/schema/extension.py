@@ -117,26 +117,21 @@ class _State:
         return CREATE.format(schema=sql.SQL(self.new_schema)).as_string()
 
 
-def version(connection: BaseDatabaseWrapper) -> str | None:
-    """The extension's version in this database; None if it is missing. One query."""
-    return _state(connection).version
-
-
-def schema(connection: BaseDatabaseWrapper) -> str:
-    """The extension's schema, quoted for SQL. One query. VectorUnavailable: it is missing."""
+def schema(connection: BaseDatabaseWrapper) -> sql.SQL:
+    """The extension's schema, quoted. One query. Raises VectorUnavailable if it is missing."""
     with connection.cursor() as cursor:
         cursor.execute(SCHEMA)
         row = cursor.fetchone()
     if row is None:
         raise VectorUnavailable(MISSING)
-    return str(row[0])
+    return sql.SQL(row[0])
 
 
 def check(connection: BaseDatabaseWrapper) -> str:
     """The extension's version. Changes nothing, one query.
 
-    VectorUnavailable: it is missing or too old, this role may not use its schema, or the database's
-    encoding is not UTF8.
+    Raises VectorUnavailable if it is missing or too old, if this role may not use its schema, or if
+    the encoding is not UTF8.
     """
     state = _state(connection)
     if state.encoding != "UTF8":
@@ -153,7 +148,7 @@ def check(connection: BaseDatabaseWrapper) -> str:
 def enable(connection: BaseDatabaseWrapper) -> str:
     """Create the extension if it is missing; its version. Lock: none on any table.
 
-    VectorUnavailable: it cannot be created.
+    Raises VectorUnavailable if it cannot be created.
     """
     state = _state(connection)
     if state.version is None:

@@ -59,7 +59,7 @@ def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> No
     create = sql.SQL(CREATE).format(
         name=sql.Identifier(index.name),
         table=sql.Identifier(table),
-        vector=sql.SQL(extension.schema(connection)),
+        vector=extension.schema(connection),
         m=sql.Literal(index.m),
         ef_construction=sql.Literal(index.ef_construction),
     )

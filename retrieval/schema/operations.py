@@ -14,6 +14,7 @@ from retrieval.message_tables import MessageTable
 from retrieval.schema import extension, indexes, locks
 from retrieval.schema.statements import compose
 
+# Frozen for migrations; retrieval.models.message_tables() has the tables of this version.
 MESSAGE_TABLES = (
     MessageTable(0, "standalone_chat_messages", "chat_id", "standalone_chats"),
     MessageTable(1, "chat_messages", "passage_id", "passages"),
@@ -88,7 +89,7 @@ class AddEmbedding(AddField):
     ) -> None:
         connection = schema_editor.connection
         table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        vector = sql.SQL(extension.schema(connection))
+        vector = extension.schema(connection)
         add = sql.SQL(ADD_EMBEDDING).format(table=sql.Identifier(table), vector=vector)
         locks.run_with_short_lock(connection, table, add)
 

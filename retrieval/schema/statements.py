@@ -27,7 +27,7 @@ def compose(
     """The file's statements, for ``table`` where the file is about one message table.
 
     An empty line ends a statement; comment lines before it are left out. At most two queries.
-    VectorUnavailable: the file names the extension's schema, and the extension is missing.
+    Raises VectorUnavailable if the file names the extension's schema and the extension is missing.
     """
     text = file.read_text().strip()
     names = _schema_names(connection, text)
@@ -48,7 +48,7 @@ def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
 def _schema_names(connection: BaseDatabaseWrapper, text: str) -> dict[str, sql.Composable]:
     names: dict[str, sql.Composable] = {"schema": sql.SQL(schema_of_messages(connection))}
     if "{vector}" in text:
-        names["vector"] = sql.SQL(extension.schema(connection))
+        names["vector"] = extension.schema(connection)
     return names
 
 

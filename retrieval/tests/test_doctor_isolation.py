@@ -13,7 +13,7 @@ COUNTS = """
         (SELECT count(*) FROM passages), (SELECT count(*) FROM standalone_chat_messages),
         (SELECT count(*) FROM message_memories)
 """
-# The function by which recall's table follows, as a careless hand might change it.
+# The function by which message_memories follows, as a careless hand might change it.
 DEFINITION = "SELECT pg_get_functiondef('standalone_chat_messages_memory_insert'::regproc)"
 
 

@@ -32,7 +32,7 @@ class Command(OperatorCommand):
         figures = {
             "questions": len(results.shares),
             "users": len(results.users),
-            "recall": round(results.recall, 4),
+            "recall": round(results.recall_at_5, 4),
             "p50_ms": round(results.quantile_ms(0.5), 2),
             "p95_ms": round(results.quantile_ms(0.95), 2),
         }
@@ -45,5 +45,5 @@ class Command(OperatorCommand):
             f" of {figures['users']} users,"
             f" p50 {figures['p50_ms']:.0f} ms, p95 {figures['p95_ms']:.0f} ms",
         )
-        if results.recall < MIN_RECALL:
+        if results.recall_at_5 < MIN_RECALL:
             self.stderr.write(f"WARNING: recall is below {MIN_RECALL}: rag_doctor says what to do")

@@ -1,0 +1,49 @@
+"""The indexes of memory's own tables that are missing or invalid, and what builds them."""
+
+from retrieval.doctor.expected import SchemaObject, shared
+from retrieval.doctor.fixes import create, drop_index
+from retrieval.doctor.queries import rows
+from retrieval.models import recalled_tables
+
+# An interrupted REINDEX CONCURRENTLY leaves name_ccnew or name_ccold; an interrupted CREATE INDEX
+# CONCURRENTLY an invalid index. Tables on which an index is being built now are left out.
+INVALID = """
+    SELECT c.relname FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = ANY (
+            SELECT pg_catalog.to_regclass(name) FROM pg_catalog.unnest(%s::text[]) name)
+        AND (NOT i.indisvalid OR NOT i.indisready OR c.relname ~ '_cc(new|old)[0-9]*$')
+        AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
+    ORDER BY c.relname
+"""
+EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%s)"
+
+
+def fixes_of_memory_indexes() -> list[str]:
+    """What builds the indexes of memory's own tables that are missing or invalid."""
+    creates = memory_indexes()
+    existing = {name for (name,) in rows(EXISTING, [list(creates)])}
+    invalid = invalid_indexes(recalled_tables())
+    fixes = []
+    for name, build in creates.items():
+        if name in invalid:
+            fixes += [drop_index(name), build]
+        elif name not in existing:
+            fixes.append(build)
+    return fixes
+
+
+def memory_indexes() -> dict[str, str]:
+    """By name, what builds each index without blocking writes."""
+    return {index.name: _concurrently(index) for index in shared("INDEX")}
+
+
+def invalid_indexes(tables: list[str]) -> set[str]:
+    """The names of the tables' indexes that no build completes any more."""
+    return {name for (name,) in rows(INVALID, [tables])}
+
+
+def _concurrently(index: SchemaObject) -> str:
+    before, _, after = create(index).partition("INDEX IF NOT EXISTS")
+    return f"{before}INDEX CONCURRENTLY IF NOT EXISTS{after}" if after else before
