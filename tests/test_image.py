@@ -16,6 +16,7 @@ import psycopg.conninfo
 import pytest
 import yaml
 
+from tests import compose
 from tests.databases import Database
 from tests.image import Image, may_unshare
 from tests.support import PATIENCE_S, ROOT, free_port
@@ -35,12 +36,12 @@ def image() -> Iterator[Image]:
 
 @pytest.fixture
 def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The URL of an empty database by TCP: the image's account may not use the socket."""
+    """The URL of an empty database's owner, by TCP: the image's account may not use the socket."""
     with django_db_blocker.unblock():
         empty = Database("image")
         parts = psycopg.conninfo.conninfo_to_dict(empty.url)
-        with relay(f"{parts['host']}/.s.PGSQL.{parts['port']}") as port:
-            yield f"postgresql://{parts['user']}@127.0.0.1:{port}/{parts['dbname']}"
+        with relay(f"{parts['host']}/.s.PGSQL.{parts['port']}") as port, compose.roles(empty):
+            yield f"postgresql://verse_owner@127.0.0.1:{port}/{parts['dbname']}"
         empty.drop()
 
 
@@ -133,12 +134,6 @@ def start(image: Image, tmp_path: Path) -> Iterator[Start]:
         running.kill()
 
 
-def compose(service: str) -> list[str]:
-    """The command of a service of compose.yaml."""
-    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
-    return [str(word) for word in services[service]["command"]]
-
-
 def lifecycle(name: str) -> list[str]:
     """A lifecycle command of the Deployment's container, without its sleep."""
     deployment = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/web.yaml").read_text()))
@@ -175,11 +170,15 @@ def test_a_container_migrates_serves_drains_and_stops(
     settings = {"DATABASE_URL": database, "SECRET_KEY": "test"}
     check = ("python", "manage.py", "check", "--deploy", "--fail-level", "ERROR")
     assert image.run(*check, **settings).returncode == 0
-    migrated = image.run(*compose("migrate"), **settings)
+    migrated = image.run(*compose.command("migrate"), **settings)
     assert migrated.returncode == 0, migrated.stdout
     assert "is enabled" in migrated.stdout
 
-    web = start(DATABASE_URL=database, SHUTDOWN_GRACE=str(GRACE_S), EMBEDDINGS="none")
+    web = start(
+        DATABASE_URL=database.replace("verse_owner", "verse_web"),
+        SHUTDOWN_GRACE=str(GRACE_S),
+        EMBEDDINGS="none",
+    )
     web.wait_until_healthy()
     assert web.status("/readyz") == 200
     assert web.status("/api/docs/") == 200

@@ -21,10 +21,11 @@ NEEDED = {
     "DATABASE_URL", "SECRET_KEY", "LLM_API_KEY", "OPENAI_API_KEY",
     "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "WEB_CONCURRENCY", "SHUTDOWN_GRACE",
 }  # fmt: skip
+PASSWORDS = {"POSTGRES_PASSWORD", "OWNER_PASSWORD", "WEB_PASSWORD", "BACKFILL_PASSWORD"}
 SECRETS = {"DATABASE_URL", "SECRET_KEY", "LLM_API_KEY", "OPENAI_API_KEY"}
 OTHERS = {
     "FORWARDED_ALLOW_IPS",  # gunicorn's
-    "POSTGRES_PASSWORD", "POSTGRES_USER", "POSTGRES_DB",  # the database image's
+    *PASSWORDS, "POSTGRES_USER", "POSTGRES_DB",  # the database container's
     "PUBLISHED_PORT", "EXTRAS", "BACKFILL_MAX_COST",  # compose.yaml's own
 }  # fmt: skip
 AFTER_GRACE_S = 10  # SIGKILL no sooner: docs/howto/start-and-stop-a-server.md
@@ -104,8 +105,16 @@ def test_compose_uses_existing_settings_and_all_needed_ones() -> None:
     for service in ("migrate", "web", "backfill"):
         assert set(compose()[service]["environment"]) >= NEEDED
         assert compose()[service]["env_file"] == ".env"
-    needed = NEEDED - {"DATABASE_URL", "SHUTDOWN_GRACE"} | {"POSTGRES_PASSWORD"}
+    needed = NEEDED - {"DATABASE_URL", "SHUTDOWN_GRACE"} | PASSWORDS
     assert named_in(DEPLOY / "env.example") >= needed
+
+
+def test_compose_gives_each_service_its_own_role_and_password_only() -> None:
+    for service, role in {"migrate": "owner", "web": "web", "backfill": "backfill"}.items():
+        environment = compose()[service]["environment"]
+        password = f"${{{role.upper()}_PASSWORD:?is missing in deploy/.env}}"
+        assert environment["DATABASE_URL"] == f"postgresql://verse_{role}:{password}@db:5432/verse"
+        assert {environment[name] for name in PASSWORDS} == {""}  # else .env would give them
 
 
 def test_the_manifests_use_existing_settings_and_all_needed_ones() -> None:
@@ -122,10 +131,10 @@ def test_no_secret_is_in_a_file() -> None:
     assert set(values) == {"to be set", ""}  # no setting accepts a space
     for service in compose().values():
         for name, value in service.get("environment", {}).items():
-            if name in SECRETS | {"POSTGRES_PASSWORD"}:
-                assert "${" in value, name
+            if name in SECRETS | PASSWORDS:
+                assert "${" in value or not value, name
     filled = re.findall(r"^(\w+)=(.+)$", (DEPLOY / "env.example").read_text(), re.MULTILINE)
-    assert {name for name, _ in filled} & (SECRETS | {"POSTGRES_PASSWORD"}) == set()
+    assert {name for name, _ in filled} & (SECRETS | PASSWORDS) == set()
 
 
 def test_kubectl_applies_no_secret_and_no_job_with_the_folder() -> None:
