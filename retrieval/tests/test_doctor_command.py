@@ -115,6 +115,20 @@ def test_without_json_it_prints_lines_and_counts(
     faulty.fix_all(settings)
 
 
+def test_the_report_is_a_page_to_fill_in(faulty: FaultyDatabase, settings: Settings) -> None:
+    out = StringIO()
+    call_command("rag_doctor", "--report", stdout=out)
+    page = out.getvalue()
+    assert page.startswith("# Verse in production, 20")
+    assert f"| Database | {faulty.name} |" in page
+    assert "| Who is on call, and how to reach them |  |" in page
+    assert page.count("\n| criterion.") == 7
+    assert "| database.version | PASS | PostgreSQL " in page
+    tables = [line for line in page.splitlines()[1:] if line]
+    assert all(line.startswith("| ") and line.endswith(" |") for line in tables)
+    assert not [word for word in (settings.OPENAI_API_KEY, "Secret number") if word in page]
+
+
 def doctor(url: str, root: Path = ROOT, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "manage.py", *(arguments or ("rag_doctor", "--json"))],

@@ -9,6 +9,7 @@ or SKIP.
   manage.py rag_doctor --isolation      also creates two users whose messages must stay apart, and
                                         rolls them back
   manage.py rag_doctor --json           {"checks": [{"name", "status", "detail", "fix"}]}
+  manage.py rag_doctor --report         a Markdown page: what runs, the results, places to fill in
   manage.py rag_doctor --list           what each check looks at; runs none of them
 
 Locks: none that others wait for. A check that takes longer than 30 s becomes a WARN.
@@ -24,6 +25,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from retrieval.doctor.examine import examine_all
+from retrieval.doctor.production_page import markdown
 from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, Status
 from retrieval.management.operator_command import OperatorCommand
@@ -47,6 +49,9 @@ class Command(OperatorCommand):
         for name, text in OPTIONS.items():
             parser.add_argument(f"--{name}", action="store_true", help=text)
         parser.add_argument(
+            "--report", action="store_true", help="print a Markdown page of production details"
+        )
+        parser.add_argument(
             "--list", action="store_true", help="print what each check looks at, and run none"
         )
 
@@ -55,18 +60,21 @@ class Command(OperatorCommand):
         if options["list"]:
             self._list(as_json=options["json"])
             return
+        prints_lines = not (options["json"] or options["report"])
         results: list[tuple[Check, Finding]] = []
         heading = ""
         for check, finding in examine_all({name for name in OPTIONS if options[name]}):
             results.append((check, finding))
-            if not options["json"]:
+            if prints_lines:
                 heading = self._print_heading(check, heading)
                 self._print(check, finding)
         if options["json"]:
             checks = [{"name": check.name, **asdict(finding)} for check, finding in results]
             self.write_json({"checks": checks})
+        elif options["report"]:
+            self.stdout.write("\n".join(markdown(results)))
         counts = Counter(finding.status for _, finding in results)
-        if not options["json"]:
+        if prints_lines:
             self.stdout.write(", ".join(f"{counts[status]} {status}" for status in Status))
         if counts[Status.FAIL]:
             raise CommandError(
