@@ -85,6 +85,24 @@ def test_two_migrates_wait_for_an_open_transaction_and_each_other(database: Data
     assert state_of_indexes(database) == dict.fromkeys(INDEXES, True)
 
 
+@pytest.mark.parametrize(
+    "target", [pytest.param("0005_memory", marks=pytest.mark.soak), "0004_vector_indexes"]
+)
+def test_a_step_that_fails_on_a_lock_is_run_again(target: str, database: Database) -> None:
+    database.start_at("0004_vector_indexes" if target == "0005_memory" else "0005_memory")
+    with psycopg.connect(database.url) as held:
+        held.execute("UPDATE chat_messages SET content = content; SELECT FROM chat_messages")
+        held.execute("LOCK TABLE standalone_chat_messages IN ROW EXCLUSIVE MODE")
+        migrate = database.start_migrate("chat", target)
+        assert migrate.stdout
+        tries = (line for line in migrate.stdout if "trying again in 1 s; held by" in line)
+        for _ in range(2):
+            assert f" {held.info.backend_pid} (idle in transaction, " in next(tries)
+        held.rollback()
+    out, _ = migrate.communicate(timeout=60)
+    assert migrate.returncode == 0, out
+
+
 def test_migrating_back_removes_all_but_messages_and_the_extension(database: Database) -> None:
     database.start_at("0001_initial")
     before = set(database.run(CATALOG))
