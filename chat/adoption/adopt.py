@@ -70,9 +70,13 @@ class Adoption:
                     step.run(self.connection)
 
     def record(self) -> None:
-        """Record the migration as applied, unless it is. Raises NotAdoptable: something differs."""
+        """Record the migration as applied, unless it is. Raises NotAdoptable: something differs.
+
+        Sequences do not count: a program that gives ids by itself is ahead of them again.
+        """
         for difference in compare(self.connection, self.wanted, self._read()):
-            raise NotAdoptable(f"{difference.table}: {difference.problem}")
+            if difference.stage is not Stage.SEQUENCE:
+                raise NotAdoptable(f"{difference.table}: {difference.problem}")
         if not wanted.is_recorded(self.connection):
             wanted.record(self.connection)
 
