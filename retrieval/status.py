@@ -70,7 +70,7 @@ def collect() -> dict[str, Any]:
 
 def sizes() -> dict[str, dict[str, int]]:
     """``{"table_bytes", "index_bytes"}`` of both message tables and recall's. One statement."""
-    tables = [*(source.table for source in message_tables()), MessageMemory._meta.db_table]
+    tables = [*(table.table for table in message_tables()), MessageMemory._meta.db_table]
     rows = db.execute(SIZES, {"tables": tables})
     return {name: {"table_bytes": table, "index_bytes": index} for name, table, index in rows}
 

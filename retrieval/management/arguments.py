@@ -12,7 +12,7 @@ def add_table_argument(parser: ArgumentParser) -> None:
     """Add ``--table``, which names one of the message tables."""
     parser.add_argument(
         "--table",
-        choices=[source.table for source in message_tables()],
+        choices=[table.table for table in message_tables()],
         help="only this table instead of all",
     )
 

@@ -51,7 +51,7 @@ class IndexState:
     ``rows`` counts the table's vectors; ``reloptions`` are as in pg_class.
     """
 
-    source: MessageTable
+    table: MessageTable
     name: str
     rows: int
     size_bytes: int
@@ -89,17 +89,17 @@ def read_states(table: str | None = None) -> list[IndexState]:
     ]
 
 
-def read_state(source: MessageTable, name: str) -> IndexState:
+def read_state(table: MessageTable, name: str) -> IndexState:
     """Two queries. Raises NoMemory."""
     vectors = MessageMemory.objects.alias(kind_bit=F("id").bitand(1)).filter(
-        kind_bit=source.kind_bit, model__isnull=False
+        kind_bit=table.kind_bit, model__isnull=False
     )
     with require_memory():
         rows = vectors.count()
     with connection.cursor() as cursor:
         cursor.execute(READ_INDEX, [name])
         size_bytes, valid, reloptions = cursor.fetchone() or (0, None, None)
-    return IndexState(source, name, rows, int(size_bytes), valid, list(reloptions or []))
+    return IndexState(table, name, rows, int(size_bytes), valid, list(reloptions or []))
 
 
 def maintenance_work_mem() -> int:

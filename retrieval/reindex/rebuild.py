@@ -34,12 +34,12 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
     EXCLUSIVE on the index for under a millisecond, by ``locks.run_with_short_lock``. After a kill
     the next run removes what was left.
     """
-    drop_leftovers(index.source.table)
+    drop_leftovers(index.table.table)
     if indexes.state(connection, index.name) is None:
         create(index, options)
         return
     name = sql.Identifier(index.name)
-    if sorted(read_state(index.source, index.name).reloptions) != sorted(options.reloptions):
+    if sorted(read_state(index.table, index.name).reloptions) != sorted(options.reloptions):
         set_options = SET_OPTIONS.format(
             index=name,
             m=sql.Literal(options.m),
@@ -51,14 +51,14 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
 
 def create(index: IndexState, options: HnswOptions) -> None:
     """Build the index unless a valid one exists. Locks as ``rebuild``."""
-    drop_leftovers(index.source.table)
+    drop_leftovers(index.table.table)
     declared = VectorIndex(name=index.name, m=options.m, ef_construction=options.ef_construction)
-    _build_in_parallel(index, lambda: indexes.build(connection, index.source.table, declared))
+    _build_in_parallel(index, lambda: indexes.build(connection, index.table.table, declared))
 
 
 def drop(index: IndexState) -> None:
     """Drop the index and what unfinished builds left of it. Locks as ``rebuild``."""
-    drop_leftovers(index.source.table)
+    drop_leftovers(index.table.table)
     indexes.drop(connection, index.name)
 
 
@@ -85,7 +85,7 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
 
     A build that fails or is interrupted drops what it left.
     """
-    remove = partial(drop_leftovers, index.source.table, lock_timeout=indexes.CLEANUP_LOCK_TIMEOUT)
+    remove = partial(drop_leftovers, index.table.table, lock_timeout=indexes.CLEANUP_LOCK_TIMEOUT)
     _execute(ALLOW_PARALLEL)
     with indexes.cleanup_on_failure(remove, index.name):
         try:
@@ -93,7 +93,7 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
         except OperationalError as error:
             if not _lacks_shared_memory(error.__cause__):
                 raise
-            drop_leftovers(index.source.table)
+            drop_leftovers(index.table.table)
             _execute(FORBID_PARALLEL)
             build()
 

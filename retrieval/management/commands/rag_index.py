@@ -94,9 +94,9 @@ def find_problem(options: dict[str, Any], hnsw: HnswOptions) -> str | None:
 
 def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) -> dict[str, Any]:
     """Do the action on one index and report it. Raises CommandError if someone else builds one."""
-    if read_build(index.source.table):
+    if read_build(index.table.table):
         raise CommandError(
-            f"an index of {index.source.table} is being built: let it finish, or stop it first"
+            f"an index of {index.table.table} is being built: let it finish, or stop it first"
         )
     started_s = time.monotonic()
     if action == "drop":
@@ -109,7 +109,7 @@ def work(index: IndexState, action: str, hnsw: HnswOptions, progress: Progress) 
         with show_build(index, progress):
             BUILDS[action](index, hnsw)
         outcome = ""
-    seconds, after = time.monotonic() - started_s, index_state.read_state(index.source, index.name)
+    seconds, after = time.monotonic() - started_s, index_state.read_state(index.table, index.name)
     size, reloptions = f"{after.size_bytes / 1e6:,.1f} MB", ", ".join(after.reloptions)
     progress.write(index.name + (outcome or f": built in {seconds:,.1f} s, {size}, {reloptions}"))
     return as_json(after, seconds)
@@ -141,14 +141,14 @@ def show_build(index: IndexState, progress: Progress) -> Iterator[None]:
     def on_error() -> None:
         progress.write(f"{index.name}: its progress cannot be read; the build goes on")
 
-    with progress, follow_build(index.source.table, show, on_error=on_error):
+    with progress, follow_build(index.table.table, show, on_error=on_error):
         yield
 
 
 def as_json(index: IndexState, seconds: float) -> dict[str, Any]:
     return {
         "name": index.name,
-        "table": index.source.table,
+        "table": index.table.table,
         "rows": index.rows,
         "size_bytes": index.size_bytes,
         "valid": bool(index.valid),

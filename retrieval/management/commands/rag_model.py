@@ -111,7 +111,7 @@ class Command(OperatorCommand):
         embedding_service.get_embedding(PROBE_TEXT)
         usage.flush()
         current_model.switch(model)
-        retried = sum(pending.retry_failed(source) for source in message_tables())
+        retried = sum(pending.retry_failed(table) for table in message_tables())
         self.report(
             options,
             {"switched": True, "taken_up_again": retried} | switch.as_json(),
@@ -152,6 +152,6 @@ def plan_switch() -> Switch:
     new_model = embedding_service.model_name()
     if new_model is None:
         raise CommandError(NO_MODEL)
-    counts = [pending.count(source, model=new_model) for source in message_tables()]
+    counts = [pending.count(table, model=new_model) for table in message_tables()]
     messages = sum(count.pending + count.failed for count in counts)
     return Switch(current_model.current_model(), new_model, messages)

@@ -94,7 +94,7 @@ class Command(BaseCommand):
         for _ in run.fill_words():
             pass
         model = model_name()
-        total = sum(pending.count(source, model=model).pending for source in run.tables)
+        total = sum(pending.count(table, model=model).pending for table in run.tables)
         terminal = sys.stderr if sys.stderr.isatty() else None
         with Progress(self.stderr.write, terminal=terminal) as progress:
             try:
