@@ -50,6 +50,7 @@ def run(service: str, database: Database, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.soak
 def test_compose_migrates_serves_and_fills_without_a_superuser(composed: Database) -> None:
     names = list(compose.ROLES)
     assert composed.run(POWERS, names) == [(False,)]

@@ -103,6 +103,9 @@ def upgradable(database: Database) -> Database:
     """The sample conversations in a database of the last state before 0005_memory."""
     database.start_at("0004_vector_indexes")
     add_old_memory(database.run, "0008_forgetting")
+    # New statistics would change the plan, and so which of equally near messages are candidates.
+    for table in ("message_memories", "chat_messages", "standalone_chat_messages"):
+        database.run(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     with psycopg.connect(database.url, autocommit=True) as session:
         user_id = add_samples(lambda sql, *values: _rows(session, sql, values))
     assert user_id == old_schemas.USER_ID
@@ -119,12 +122,17 @@ def _rows(session: psycopg.Connection[Any], sql: str, values: tuple[Any, ...]) -
 def connected_to(database: Database) -> Iterator[None]:
     """Django's connection leads to this database."""
     before = connection.settings_dict["NAME"]
-    for name in (database.name, before):
-        connection.close()
-        connection.settings_dict["NAME"] = name
-        runtime.reset()
-        if name == database.name:
-            yield
+    _connect(database.name)
+    try:
+        yield
+    finally:
+        _connect(before)
+
+
+def _connect(name: str) -> None:
+    connection.close()
+    connection.settings_dict["NAME"] = name
+    runtime.reset()
 
 
 def recalled(question: str, *, by_meaning: bool) -> list[list[Any]]:

@@ -135,6 +135,7 @@ def test_a_refused_key_ends_the_run_before_words_are_filled(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.soak
 def test_words_are_filled_while_the_service_is_away(alice: User, remembering: FakeOpenAI) -> None:
     add_messages(alice, texts(5))
     delete_memories()

@@ -409,6 +409,7 @@ def settled(model: str) -> None:
         time.sleep(1)
 
 
+@pytest.mark.soak
 def test_from_local_to_a_service_and_back_under_traffic(
     server: Callable[..., Server], openai_server: FakeOpenAI, alice: User, bob: User
 ) -> None:
