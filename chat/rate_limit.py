@@ -1,4 +1,7 @@
-"""Sliding-window rate limits, counted in PostgreSQL so that they hold for all processes."""
+"""Sliding-window rate limits, counted in PostgreSQL so that they hold for all processes.
+
+Of posted messages in chat/answers/turns.py, of login attempts in chat/auth/login_rate_limit.py.
+"""
 
 import math
 

@@ -1,4 +1,8 @@
-"""An answer while this process generates it. Any thread may read its text, or follow it."""
+"""An answer while this process generates it. Any thread may read its text, or follow it.
+
+A stop, from any process: ChatService.stop in chat/services.py sets a flag; heartbeat.py sees it
+and calls ``cancel``.
+"""
 
 import asyncio
 import threading

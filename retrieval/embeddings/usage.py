@@ -35,7 +35,12 @@ ADD_BY_USER = """
     ON CONFLICT (user_id, day, model) DO UPDATE SET texts = u.texts + excluded.texts,
         tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd
 """
-HAS_TABLE = "SELECT pg_catalog.to_regclass('user_embedding_usage') IS NOT NULL"
+# A role that was granted nothing on the table yet is treated as if the table were missing.
+HAS_TABLE = """
+    SELECT coalesce(
+        bool_and(has_table_privilege(to_regclass('user_embedding_usage'), privilege)), false)
+    FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) privilege
+"""
 
 _lock = threading.Lock()
 _counts: dict[tuple[str, str], Counter[str]] = {}  # by model and outcome
@@ -99,9 +104,10 @@ def _add_by_user(model: str, texts: Counter[int], tokens: Counter[int]) -> None:
 
 
 def has_table() -> bool:
-    """Whether user_embedding_usage exists: a schema from before 0006_usage lacks it.
+    """Whether user_embedding_usage exists and this role may write it.
 
-    At most one query in CHECK_AGAIN_S. A statement on a missing table would turn memory off.
+    False before 0006_usage, and after it until grant_roles has run again. At most one query in
+    CHECK_AGAIN_S. A statement on a missing table would turn memory off.
     """
     known = _has_table.get()
     if known is None:
