@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ class Shell:
         )
         script.write_text(self._place.localised(block.text))
         command = {
-            "dotenv": f"{sys.executable} {EDITOR} {script} .env",
+            "dotenv": shlex.join([sys.executable, str(EDITOR), str(script), ".env"]),
             "sh": f". {script}",
             "sql": f"psql service=verse --no-psqlrc --set ON_ERROR_STOP=1 --file {script}",
             "python": f".venv/bin/python manage.py shell --no-imports < {script}",
