@@ -371,18 +371,18 @@ def test_the_backfill_works_before_rights_on_a_new_table_are_granted(
     database: Roles, fake: FakeOpenAI
 ) -> None:
     """As between migrate and grant_roles: what each user cost is not counted until then."""
-    database.run(ALICE.replace("alice", "carol"))
+    database.run(ALICE.replace("alice", "dora"))
     database.run(
         "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at) "
         "SELECT c.user_id, c.id, 'user', 'A new word.', now() FROM standalone_chats c "
-        "JOIN auth_user u ON u.id = c.user_id WHERE u.username = 'carol'"
+        "JOIN auth_user u ON u.id = c.user_id WHERE u.username = 'dora'"
     )
     database.run(f"REVOKE ALL ON user_embedding_usage FROM {database.backfill}")
     embed = ("backfill_embeddings", "--sleep", "0", "--json")
     done = json.loads(database.manage(database.backfill, *embed, values=settings_of(fake)))
     assert (done["pending"], done["failed"]) == (0, 0)
     counted = "SELECT count(*) FROM user_embedding_usage JOIN auth_user u ON u.id = user_id"
-    assert database.run(f"{counted} WHERE u.username = 'carol'") == [(0,)]
+    assert database.run(f"{counted} WHERE u.username = 'dora'") == [(0,)]
     database.grant()
 
 

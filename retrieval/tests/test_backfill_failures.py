@@ -371,9 +371,10 @@ def test_a_lost_database_is_one_line_and_the_rest_stays_pending(
     remembering.embeddings.script(Vectors(), Vectors(delay_s=3))
     process = start(remembering.base_url, "--batch-size", "3")
     remembering.wait_for(lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S)
-    assert query(
+    terminated = query(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {IS_OUR_SESSION}"
-    ) == [(True,)]
+    )
+    assert (True,) in terminated
     done = wait_for_end(process)
     assert done.code == 1
     assert only_line(done.err).startswith("the database failed: ")
