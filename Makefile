@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak bench bench-check rehearse links check lint fix lock
+.PHONY: help install demo serve test soak bench figures bench-check rehearse links check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -34,10 +34,11 @@ soak: install ## the slow checks: slow tests, the oldest schema, PostgreSQL 18, 
 	EMBEDDED_POSTGRES_VERSION=18 $(BIN)/python -m pytest --numprocesses 2
 	$(BIN)/python -m tests.rehearsal
 
-bench: install ## the figures of docs/benchmarks.md, about an hour; installs three libraries separately
+bench: install ## this commit and an earlier one in turns, against the targets: half an hour; ARGS=--quick: ten minutes
+	$(BIN)/python -m benchmarks.targets --json benchmarks/results/targets.json $(ARGS)
+
+figures: install ## the other figures of docs/benchmarks.md, about an hour; installs three libraries separately
 	$(BIN)/python -m benchmarks.load
-	$(BIN)/python -m benchmarks.turn
-	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m benchmarks.transfer
 	$(BIN)/python -m benchmarks.index_build
@@ -46,7 +47,6 @@ bench: install ## the figures of docs/benchmarks.md, about an hour; installs thr
 	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
 	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
-	$(BIN)/python -m benchmarks.targets
 
 bench-check: install ## compares recall with its committed ratios, about three minutes
 	$(BIN)/python -m benchmarks.check $(ARGS)

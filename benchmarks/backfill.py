@@ -29,7 +29,7 @@ import numpy as np
 from django.conf import settings
 from django.db import connection
 
-from benchmarks.load import model, scratch_database
+from benchmarks.stage import model, scratch_database
 from chat.models import StandaloneChatMessage
 from retrieval import current_model, storage
 from retrieval.backfill import fill_words, pending

@@ -25,10 +25,11 @@ import numpy as np
 import psycopg
 
 from benchmarks import results
-from benchmarks.load import scratch_database
 from benchmarks.people import People, World, fill, sign_up, write
+from benchmarks.processes import cpu_ms
 from benchmarks.recall import INDEXES, ask_of, backend, build_hnsw, nearest_first, sizes, whole
-from benchmarks.ways import Way, as_row, ask_all, cpu_ms, local
+from benchmarks.stage import scratch_database
+from benchmarks.ways import Way, as_row, ask_all, local
 
 SIZES = (700, 2_000)  # messages of the users whose recall is measured
 BLOCK, BLOCKS = 50, 16  # messages in a block, blocks of each kind

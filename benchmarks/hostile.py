@@ -24,9 +24,9 @@ from django.db import connection
 
 from benchmarks import results
 from benchmarks.growth import drop_hnsw
-from benchmarks.load import scratch_database
 from benchmarks.people import People, World, fill, sign_up, write
 from benchmarks.recall import ask_of, backend, nearest_first, refs_of, whole
+from benchmarks.stage import scratch_database
 from benchmarks.ways import WARM, Question, Way, as_row, ask_all, local
 
 ROWS = 10_000  # messages of all users at the start

@@ -23,7 +23,7 @@ import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 
-from benchmarks.load import scratch_database
+from benchmarks.stage import scratch_database
 from retrieval import current_model, runtime, storage
 from retrieval.embeddings.embedding_service import configured_name
 from retrieval.models import message_tables

@@ -25,7 +25,7 @@ django.setup()
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
-from benchmarks.load import scratch_database, serving
+from benchmarks.stage import scratch_database, serving
 from chat.auth.api_tokens import create_token
 
 

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
 from benchmarks import peers, results
-from benchmarks.load import scratch_database
 from benchmarks.people import SIZES, People, World, fill, sign_up, write
+from benchmarks.stage import scratch_database
 from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.ranking import Ranked

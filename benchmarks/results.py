@@ -28,8 +28,13 @@ def finish(outcome: dict[str, Any], path: Path | None) -> None:
     for name, ratio in outcome["ratios"].items():
         print(f"| {name} | {ratio} |")
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(about() | outcome, indent=1) + "\n")
+        write(outcome, path)
+
+
+def write(outcome: dict[str, Any], path: Path) -> None:
+    """Write figures to the file, after the facts of this run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about() | outcome, indent=1) + "\n")
 
 
 def about() -> dict[str, Any]:

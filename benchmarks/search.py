@@ -28,10 +28,11 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from benchmarks import results
-from benchmarks.load import scratch_database, serving, workers_cpu_s
 from benchmarks.people import World, fill, sign_up, write
+from benchmarks.processes import cpu_ms
 from benchmarks.recall import backend
-from benchmarks.ways import WARM, as_row, cpu_ms
+from benchmarks.stage import scratch_database, serving, workers_of
+from benchmarks.ways import WARM, as_row
 from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
 from retrieval.recall.candidates import Scope, recall
@@ -134,8 +135,8 @@ class Searcher:
         return (took - fakes_s) * 1000, cpu
 
     def _cpu_ms(self) -> float:
-        """The CPU time of the worker, in steps of 10 ms, and of the database."""
-        return workers_cpu_s(self._server) * 1000 + cpu_ms(self._pids)
+        """The CPU time of the worker and of the database."""
+        return cpu_ms(workers_of(self._server)) + cpu_ms(self._pids)
 
     def _backends(self) -> list[int]:
         """The database processes of the worker's pool, which exist since the first request."""

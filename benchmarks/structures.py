@@ -26,7 +26,7 @@ import psycopg
 from django.db import connection
 from pgvector.psycopg import register_vector
 
-from benchmarks.load import scratch_database
+from benchmarks.stage import scratch_database
 from retrieval import db
 from retrieval.message_tables import MessageTable
 from retrieval.recall import candidates

@@ -1,124 +1,142 @@
-"""Compares the figures in benchmarks/results with the targets for recall, as a Markdown table.
+"""Measures this checkout and an earlier one in turns, and compares the figures with the targets.
 
-.venv/bin/python -m benchmarks.targets
+    .venv/bin/python -m benchmarks.targets [--before PATH] [--quick] [--only PART ...] [--json FILE]
+
+Without ``--before`` the earlier checkout is a worktree of commit 41f0cd2. Processor times are those
+of the workers and of their database processes, by the processes' own clocks; they change little on
+a busy machine, the wall clock much. Without ``--quick`` it takes about half an hour.
 """
 
-import json
+import argparse
+import os
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from benchmarks.results import FOLDER
+import django
 
-FILES = ("recall", "growth", "hostile", "search")
-Results = dict[str, dict[str, Any]]  # by name: a file's content
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+django.setup()
+
+from benchmarks import results, streams, turn
+from benchmarks.sides import Checkout, Figures, checkouts
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure with a required and a desired bound. ``value`` gets it from the results."""
+    """A required and a desired bound of a figure: "at most", or "at least" where ``at_least``."""
 
     name: str
-    value: Callable[[Results], float]
-    must: float
+    must: float | None = None
     hoped: float | None = None
     at_least: bool = False
 
-    def line(self, results: Results) -> str:
-        """A line of the table."""
-        value = self.value(results)
-        met = value >= self.must if self.at_least else value <= self.must
-        sign = "≥" if self.at_least else "≤"
-        hoped = "" if self.hoped is None else f"{sign} {self.hoped:g}"
-        result = "met" if met else "**missed**"
-        return f"| {self.name} | {value:g} | {sign} {self.must:g} | {hoped} | {result} |"
+    def result(self, value: float | None) -> str:
+        """What the figure meets."""
+        if value is None:
+            return "not measured"
+        if self.must is None:
+            return ""
+        if not self._meets(value, self.must):
+            return "**missed**"
+        return "met, as desired" if self.hoped and self._meets(value, self.hoped) else "met"
+
+    def bound(self, value: float | None) -> str:
+        """A bound as a cell of the table."""
+        return "" if value is None else f"{'≥' if self.at_least else '≤'} {as_cell(value)}"
+
+    def _meets(self, value: float, bound: float) -> bool:
+        return value >= bound if self.at_least else value <= bound
 
 
-def ladder(ending: str) -> Callable[[Results], list[float]]:
-    """The ratios of recall.json with this name, one for each size."""
-    return lambda results: [
-        value
-        for name, value in results["recall"]["ratios"].items()
-        if name.partition(": ")[2] == ending
-    ]
-
-
-def ratio(file: str, name: str) -> Callable[[Results], float]:
-    """The ratio of this name in a file."""
-    return lambda results: float(results[file]["ratios"][name])
-
-
-def growth(results: Results) -> float:
-    """The worst ratio of a user's recall at the two largest sizes."""
-    ratios = results["growth"]["ratios"].items()
-    return max(
-        float(value)
-        for name, value in ratios
-        if name.startswith("recall of") and name.endswith("p50")
-    )
-
-
-def insert(results: Results) -> float:
-    """What recall adds to an insert at the largest size, in milliseconds."""
-    ratios = results["growth"]["ratios"].items()
-    return [
-        float(value)
-        for name, value in ratios
-        if name.endswith("insert with recall over bare, CPU ms")
-    ][-1]
-
-
-def hostile(results: Results) -> float:
-    """The slower p50 of the user who repeats a word 200,000 times."""
-    return max(
-        float(row["p50_ms"]) for row in results["hostile"]["figures"]["the hostile user"].values()
-    )
-
-
-def over_http(results: Results) -> float:
-    """The most that HTTP adds to a search, in milliseconds."""
-    ratios = results["search"]["ratios"].items()
-    return max(float(value) for name, value in ratios if name.endswith("HTTP over recall, p50 ms"))
-
-
-TARGETS = [
-    Target(
-        "found of the five nearest, any size",
-        lambda r: min(ladder("found by recall")(r)),
-        0.99,
-        at_least=True,
+# Each part measures lines of the table: their names are those of TARGETS.
+Part = Callable[..., Figures]
+PARTS: dict[str, Part] = {
+    "turn": turn.measure,
+    "streams": streams.measure,
+}
+RECALL_SIZES = {  # messages: required, desired backend CPU ms
+    20: (1.4, 0.8),
+    200: (1.7, 1),
+    700: (2.6, 1.6),
+    2_000: (3.4, 2.2),
+    20_000: (11, 8),
+}
+TARGETS = (
+    Target("an empty list, worker CPU ms", 1.8, 1.2),
+    Target("memory search, worker CPU ms", 4, 3),
+    Target("a turn, worker CPU ms", 12, 9),
+    Target("a turn, its own time, p50 ms", 18, 14),
+    Target("a turn, backend CPU ms", 9, 7),
+    Target("100 streams spread over 1 s, first token p95 ms", 60, 20),
+    Target("100 streams all at once, first token p95 ms", 550, 400),
+    Target("a stream of 50 tokens, worker CPU ms", 14, 10),
+    *(
+        Target(f"recall of {size:,} messages, backend CPU ms", must, hoped)
+        for size, (must, hoped) in RECALL_SIZES.items()
     ),
-    Target("short answers", lambda r: sum(ladder("short answers of recall")(r)), 0),
-    Target(
-        "700 messages: recall / exact scan, p50",
-        ratio("recall", "700: recall / exact scan, p50"),
-        3,
-        2,
-    ),
-    Target(
-        "20,000 messages: recall / exact scan, p50",
-        ratio("recall", "20000: recall / exact scan, p50"),
-        0.2,
-        0.125,
-    ),
-    Target(
-        "up to 2,000: recall / fastest library, p50",
-        lambda r: max(ladder("recall / fastest library, p50")(r)),
-        1,
-    ),
-    Target("the same user, the largest / the size before, p50", growth, 1.3),
-    Target("200,000 messages of one word, p50 ms", hostile, 100),
-    Target("search over HTTP over the recall itself, p50 ms", over_http, 6),
-    Target("insert of a message over the bare table, server CPU ms", insert, 0.25, 0.1),
-]
+    Target("recall / exact scan at 2,000, backend CPU", 1 / 3.3, 1 / 5),
+    Target("recall / exact scan at 20,000, backend CPU", 1 / 9.5, 1 / 13),
+    Target("recall of 700 messages, client CPU ms", 1.6, 1),
+    Target("recall / fastest library up to 2,000, p50", 0.6, 0.4),
+    Target("backfill, times as fast as single UPDATEs", 4, 6, at_least=True),
+    Target("recall's share of the five nearest, any size", 0.996, at_least=True),
+    Target("recall's answers of fewer than five", 0),
+    Target("insert of a message over the bare table, backend CPU ms", 0.2, 0.1),
+    Target("a worker's memory, MB", 165, 150),
+)
 
 
 def main() -> None:
-    """Print the table."""
-    results = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in FILES}
-    print("| | measured | required | desired | |\n|---|---|---|---|---|")
+    """Measure, print the table, and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--before", type=Path, help="another checkout than commit 41f0cd2")
+    parser.add_argument("--quick", action="store_true", help="fewer samples: minutes, less exact")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args()
+    with checkouts(options.before) as both:
+        figures = measure(both, options.only, quick=options.quick)
+    print_table(figures)
+    if options.json:
+        results.write({"quick": options.quick, "figures": figures}, options.json)
+
+
+def measure(both: list[Checkout], parts: list[str], *, quick: bool) -> Figures:
+    """The figures of all parts, one part after the other."""
+    figures: Figures = {}
+    for part in parts:
+        started = time.monotonic()
+        figures |= PARTS[part](both, quick=quick)
+        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return figures
+
+
+def print_table(figures: Figures) -> None:
+    """Print a Markdown table of all targets, then of figures without one."""
+    print("| | before | now | now / before | required | desired | |\n|---|---|---|---|---|---|---|")
     for target in TARGETS:
-        print(target.line(results))
+        print(as_line(target, figures.get(target.name, {})))
+    names = {target.name for target in TARGETS}
+    for name in figures.keys() - names:
+        print(as_line(Target(name), figures[name]))
+
+
+def as_line(target: Target, by_side: dict[str, float]) -> str:
+    """A line of the table."""
+    before, now = by_side.get("before"), by_side.get("now")
+    ratio = f"{now / before:.2f}" if before and now is not None else ""
+    cells = [*map(as_cell, (before, now)), ratio, *map(target.bound, (target.must, target.hoped))]
+    return f"| {target.name} | {' | '.join(cells)} | {target.result(now)} |"
+
+
+def as_cell(value: float | None) -> str:
+    """A figure with three significant digits."""
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 if __name__ == "__main__":

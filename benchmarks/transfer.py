@@ -24,7 +24,7 @@ django.setup()
 
 from django.db import connection
 
-from benchmarks.load import scratch_database
+from benchmarks.stage import scratch_database
 from benchmarks.structures import WORDS
 from chat.models import KINDS
 from chat.samples.loading import FOLDER

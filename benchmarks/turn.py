@@ -1,100 +1,71 @@
-"""Measures a turn's time without the model and the embedding service, and a worker's memory.
+"""A turn as JSON, and a worker's memory after many: for ``benchmarks.targets``.
 
-    .venv/bin/python -m benchmarks.turn [--messages 200] [--turns 100]
-
-Uses one worker, a user with ``--messages`` embedded messages, and fakes of the model and of the
-embedding service. Each turn's time is also given without the fakes: the time from the arrival of a
-request to the end of its answer is subtracted.
+One worker, a user with 200 embedded messages, and fakes of the model and of the embedding service.
+A turn's own time is without the fakes': from the arrival of a request to the end of its answer.
 """
 
-import argparse
-import os
-import statistics
 import time
+from functools import partial
 
-import django
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
-django.setup()
-
-from django.conf import settings
-from django.contrib.auth.models import User
-
-from benchmarks.load import scratch_database, serving, workers_mb
-from chat.auth.api_tokens import create_token
-from chat.models import StandaloneChat
+from benchmarks.processes import resident_mb
+from benchmarks.sides import Checkout, Figures, Side, clock_ms, databases, in_turns, serving
 from fake_openai import Answer, FakeOpenAI
-from retrieval.backfill import backfill
 
+MESSAGES = 200
+TURNS_PER_BLOCK = 10
+BACKGROUND_S = 0.05  # the answer's embedding is requested and stored after the turn
 WORDS = (
     "bread dog train choir roof garden rain school letter money river bell".split()  # noqa: SIM905
 )
+MESSAGE = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
+    SELECT user_id, id, 'user', %(content)s, now() FROM standalone_chats WHERE id = %(chat)s
+"""
+USERNAME = "turns"
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--messages", type=int, default=200)
-    parser.add_argument("--turns", type=int, default=100)
-    options = parser.parse_args()
-    with scratch_database() as url, FakeOpenAI() as fake:
+def measure(both: list[Checkout], *, quick: bool) -> Figures:
+    """The lines of a turn."""
+    with databases(both) as sides, FakeOpenAI() as fake:
         fake.chat.default = Answer("I see.")
-        settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY = fake.base_url, "sk-benchmark"
-        token = remember(options.messages)
-        values = {
-            "OPENAI_BASE_URL": fake.base_url,
-            "OPENAI_API_KEY": "sk-benchmark",
-            "WEB_CONCURRENCY": "1",
-        }
-        with serving(url, fake.base_url, **values) as server:
-            started_mb = workers_mb(server)
-            client = server.client(token)
-            whole, own = [], []
-            for number in range(options.turns + 10):
-                chat = client.post("/api/chats/", json={}).json()["id"]
-                before = len(fake.requests)
-                started = time.perf_counter()
-                word = WORDS[number % len(WORDS)]
-                body = {"content": f"What did I say about the {word}, number {number}?"}
-                client.post(f"/api/chats/{chat}/messages/", json=body).raise_for_status()
-                took = time.perf_counter() - started
-                requests = fake.requests[before : before + 2]
-                others = sum(request.seconds or 0 for request in requests)
-                time.sleep(0.05)  # the answer's embedding is requested after the turn
-                if number >= 10:
-                    whole.append(took)
-                    own.append(took - others)
-            times = "p50 ms | p95 ms | its own p50 ms | its own p95 ms"
-            print(f"| messages | turns | {times} | worker MB, started | used |")
-            print("|---|---|---|---|---|---|---|---|")
-            cells = [
-                f"{cut * 1000:.1f}"
-                for durations in (whole, own)
-                for cut in middle_and_high(durations)
-            ]
-            memory = f"{started_mb:.0f} | {workers_mb(server):.0f}"
-            print(f"| {options.messages} | {options.turns} | {' | '.join(cells)} | {memory} |")
+        service = {"OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "sk-benchmark"}
+        tokens = {side.name: remember(side, MESSAGES, service) for side in sides}
+        with serving(sides, LLM_BASE_URL=fake.base_url, **service):
+            work = partial(turns, fake=fake, tokens=tokens)
+            costs = in_turns(sides, work, blocks=5 if quick else 20)
+            memory = {side.name: max(map(resident_mb, side.worker_pids())) for side in sides}
+    kinds = {"worker CPU ms": "worker", "its own time, p50 ms": "p50", "backend CPU ms": "backend"}
+    lines = {
+        f"a turn, {title}": {name: cost[kind] for name, cost in costs.items()}
+        for title, kind in kinds.items()
+    }
+    return lines | {"a worker's memory, MB": memory}
 
 
-def remember(count: int) -> str:
+def remember(side: Side, count: int, service: dict[str, str]) -> str:
     """Create a user with ``count`` embedded messages. Returns a token."""
-    user = User.objects.create(username="turns")
-    chat = StandaloneChat.objects.create(user=user)
+    token, chat = side.sign_up(USERNAME), side.create_chat(USERNAME)
     for number in range(count):
         word, other = WORDS[number % len(WORDS)], WORDS[number // len(WORDS) % len(WORDS)]
         content = f"Number {number}: the {word} and the {other} were what I thought of that day."
-        chat.messages.create(user=user, role="user", content=content)
-    backfill(batch_size=100)
-    return create_token(user)[1]
+        side.database.execute(MESSAGE, {"chat": chat, "content": content})
+    side.manage("backfill_embeddings", "--sleep", "0", **service)
+    side.database.execute("VACUUM ANALYZE")
+    return token
 
 
-def middle_and_high(times: list[float]) -> tuple[float, float]:
-    """The 50th and the 95th percentile."""
-    cuts = statistics.quantiles(times, n=20)
-    return cuts[9], cuts[18]
-
-
-if __name__ == "__main__":
-    main()
+def turns(side: Side, block: int, *, fake: FakeOpenAI, tokens: dict[str, str]) -> list[float]:
+    """Own milliseconds of each turn of a block."""
+    client = side.client(tokens[side.name])
+    own = []
+    for number in range(TURNS_PER_BLOCK):
+        chat = side.create_chat(USERNAME)
+        word = WORDS[number % len(WORDS)]
+        body = {"content": f"What did I say about the {word}, number {block}.{number}?"}
+        before, started = len(fake.requests), clock_ms()
+        client.post(f"/api/chats/{chat}/messages/", json=body).raise_for_status()
+        took = clock_ms() - started
+        requests = fake.requests[before : before + 2]
+        own.append(took - sum(request.seconds or 0 for request in requests) * 1000)
+        time.sleep(BACKGROUND_S)
+    return own

@@ -1,20 +1,19 @@
 """Measures ways to search for the messages nearest to a question, in alternation."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.processes import cpu_ms, private_mb
+
 NEAREST = 5
 # Questions to warm up: psycopg prepares a statement at the sixth execution, and PostgreSQL chooses
 # a generic plan five later.
 WARM = 12
-PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @dataclass(frozen=True)
@@ -109,17 +108,6 @@ def ask_all(ways: Mapping[str, Way], questions: list[Question]) -> dict[str, dic
             for way in ways.values():
                 way.reset()
     return {name: way.figures() for name, way in ways.items()}
-
-
-def cpu_ms(pids: list[int]) -> float:
-    """Processor time of single-threaded processes, which the kernel counts in nanoseconds."""
-    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e6
-
-
-def private_mb(pid: int) -> float:
-    """The process's own memory: resident without shared."""
-    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-    return (int(resident) - int(shared)) * PAGE_MB
 
 
 def as_row(cells: Mapping[str, Any]) -> str:

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from itertools import cycle
@@ -15,6 +13,7 @@ import psycopg
 from django.db import connection
 
 from tests.support import ROOT, Server, clean_environment, database_url, free_port
+from tests.worktree import GIT, worktree
 
 DATABASE = "verse_rehearsal"
 USERS = 20
@@ -46,23 +45,15 @@ FILL = """
 @contextlib.contextmanager
 def old_code() -> Iterator[Path]:
     """A worktree of the parent of the commit that added the chat's second migration."""
-    git = ["git", "-C", str(ROOT)]
     added = subprocess.check_output(
-        [*git, "log", "--diff-filter=A", "--format=%H", "--", SECOND_MIGRATION], text=True
+        [*GIT, "log", "--diff-filter=A", "--format=%H", "--", SECOND_MIGRATION], text=True
     ).split()
     if not added:
         sys.exit(
             "The chat's second migration is not committed yet, so there is no old code to run."
         )
-    folder = Path(tempfile.mkdtemp(prefix="verse-old-"))
-    subprocess.run(
-        [*git, "worktree", "add", "--quiet", "--detach", folder, f"{added[-1]}^"], check=True
-    )
-    try:
+    with worktree(f"{added[-1]}^") as folder:
         yield folder
-    finally:
-        subprocess.run([*git, "worktree", "remove", "--force", folder], check=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
