@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat import errors, personal_data
-from chat.answers import runner, turns
+from chat.answers import followers, runner, turns
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.turns import Ending, Turn
 from chat.db import release_connection
@@ -63,13 +63,18 @@ class ChatService:
         """The answer if this process generates it, else None. No query."""
         return runner.find_live_answer(answer)
 
-    def current_text(self, message_id: int) -> tuple[str, Message | None]:
+    def current_text(
+        self, message_id: int, *, mark_followed: bool = False
+    ) -> tuple[str, Message | None]:
         """The answer's text so far; with the message once it has ended. One query, or up to four.
 
+        ``mark_followed``: ask the process that generates the answer to write its text more often.
         Raises MessageDeleted.
         """
         row = turns.running_answer_of(self.conversation)
         if row is not None and row.message_id == message_id:
+            if mark_followed:
+                followers.mark_followed(row.pk)
             return row.text, None
         message: Message | None = self.conversation.messages.filter(pk=message_id).first()
         if message is None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from chat.auth.api_tokens import create_token
-from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.models import RunningAnswer, StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, FakeOpenAI, Hang, HangAfter
 from tests.support import Server, database_url
 
@@ -127,6 +128,33 @@ def test_events_give_the_whole_text_once_from_any_process_at_any_moment(
             assert text_of(events) == TEXT
             assert [name for name, _ in events].count("done") == 1
             assert events[-1][1]["assistant_message"]["content"] == TEXT
+
+
+def test_text_is_written_more_often_only_while_another_process_follows(
+    alice: User, server: Start, openai_server: FakeOpenAI
+) -> None:
+    """A follower gets at most 10 words at a time, of 25 a second: 0.4 s."""
+    openai_server.chat.default = Answer(" ".join(["word"] * 100), tokens_per_s=25)
+    (chat,) = chats_of(alice)
+    token = create_token(alice)[1]
+    first, other = server(), server()
+    begin_and_leave(first.client(token), f"/api/chats/{chat}/messages/", after_events=1)
+    assert len(set(texts_written(1.5))) <= 3
+    answer = StandaloneChatMessage.objects.get(role="assistant")
+    events = read_stream(
+        other.client(token), f"/api/chats/{chat}/messages/{answer.pk}/events/", method="GET"
+    )
+    words = [data["text"].count("word") for name, data in events if name == "delta"]
+    assert sum(words) == 100
+    assert statistics.median(words[1:]) <= 10
+
+
+def texts_written(seconds: float) -> Iterator[str]:
+    """The text of the running answer, 50 times a second."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield RunningAnswer.objects.values_list("text", flat=True).get()
+        time.sleep(0.02)
 
 
 def test_stop_from_another_process_ends_answer_and_call_within_a_second(

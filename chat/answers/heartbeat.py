@@ -1,25 +1,28 @@
 """Liveness of running answers: heartbeats, stop requests, and the end of abandoned answers.
 
 Every process writes the text so far of its answers, and the time, into running_answers once a
-second. An answer without a heartbeat for ABANDONED_S seconds has lost its process: the next
-process that looks ends it as interrupted. A user's stop is a flag in the same row, so that any
-process can set it. docs/decisions/0006-running-answers.md
+second; if another process follows an answer, its text every FOLLOWED_TICK_S seconds. An answer
+without a heartbeat for ABANDONED_S seconds has lost its process: the next process that looks ends
+it as interrupted. A user's stop is a flag in the same row, so that any process can set it.
+docs/decisions/0006-running-answers.md
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import Error, connection
 
+from chat.answers.followers import MARK_LIFETIME_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.answers.turns import Ending
-from chat.models import RunningAnswer, Status
+from chat.models import Status
 from retrieval.db_errors import error_name
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.25  # a stop is seen this late; docs/promises.md promises 1 s
+FOLLOWED_TICK_S = 0.15  # with events.POLL_S a follower is at most 0.4 s behind: docs/promises.md
 HEARTBEAT_S = 1.0  # text that a dying process loses at most
 ABANDONED_S = 10  # with END_ABANDONED_EVERY_S within the 15 s of docs/promises.md
 END_ABANDONED_EVERY_S = 2.0
@@ -29,6 +32,13 @@ HEARTBEAT = """
     UPDATE running_answers r SET text = v.text, alive_at = now()
     FROM unnest(%(ids)s::bigint[], %(texts)s::text[]) v(id, text)
     WHERE r.id = v.id RETURNING r.id, r.stop_asked
+"""
+# The mark of followers.py, and when it ends. Locks nothing.
+FLAGS = """
+    SELECT r.id, r.stop_asked, EXISTS (
+        SELECT FROM rate_windows w WHERE w.name = 'followers ' || r.id
+        AND w.hits[cardinality(w.hits)] > now() - make_interval(secs => %(mark_lifetime_s)s))
+    FROM running_answers r WHERE r.id = ANY (%(ids)s)
 """
 # Locks: the abandoned rows and their messages.
 END_ABANDONED = """
@@ -46,6 +56,13 @@ END_ABANDONED = """
 """
 
 
+class Flags(NamedTuple):
+    """What other processes ask of a running answer."""
+
+    stop_asked: bool
+    followed: bool
+
+
 def write_heartbeat(texts: dict[int, str]) -> dict[int, bool]:
     """Save the texts so far (running_answers.id → text); return each id's stop flag."""
     with connection.cursor() as cursor:
@@ -53,9 +70,11 @@ def write_heartbeat(texts: dict[int, str]) -> dict[int, bool]:
         return dict(cursor.fetchall())
 
 
-def poll_stop_flags(ids: list[int]) -> dict[int, bool]:
-    """Read the stop flag of each running answer. Ids that are missing have been ended elsewhere."""
-    return dict(RunningAnswer.objects.filter(pk__in=ids).values_list("pk", "stop_asked"))
+def read_flags(ids: list[int]) -> dict[int, Flags]:
+    """The flags of each running answer. Ids that are missing have been ended elsewhere."""
+    with connection.cursor() as cursor:
+        cursor.execute(FLAGS, {"ids": ids, "mark_lifetime_s": MARK_LIFETIME_S})
+        return {pk: Flags(*flags) for pk, *flags in cursor.fetchall()}
 
 
 def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
@@ -72,12 +91,14 @@ class Heartbeat:
     ) -> None:
         self._answers = answers  # running_answers.id → answer
         self._in_db = in_db
+        self._followed: set[int] = set()  # running_answers.id
         self._last_keepalive = self._last_write = self._last_end_abandoned = 0.0
 
     async def run(self) -> None:
         """Tick until cancelled, whatever fails: without ticks no answer could be stopped."""
         while True:
-            await asyncio.sleep(TICK_S)
+            is_followed = self._followed & self._answers.keys()
+            await asyncio.sleep(FOLLOWED_TICK_S if is_followed else TICK_S)
             try:
                 await self._tick(asyncio.get_running_loop().time())
             except Error as error:
@@ -98,13 +119,17 @@ class Heartbeat:
             await self._end_abandoned()
 
     async def _write_or_poll(self, now: float) -> None:
-        """Write the heartbeat if it is due, else read the stop flags; stop what must stop."""
+        """Write the heartbeat if it is due, else read the flags; stop what must stop."""
         ids = list(self._answers)
         if now - self._last_write >= HEARTBEAT_S:
             self._last_write = now
             stop_flags = await self._in_db(self._write, ids)
         else:
-            stop_flags = await self._in_db(poll_stop_flags, ids)
+            flags = await self._in_db(read_flags, ids)
+            stop_flags = {pk: of_answer.stop_asked for pk, of_answer in flags.items()}
+            self._followed = {pk for pk, of_answer in flags.items() if of_answer.followed}
+            if self._followed:
+                await self._in_db(self._write, list(self._followed))
         for pk in ids:
             answer = self._answers.get(pk)
             if answer and stop_flags.get(pk, True):  # asked to stop, or ended elsewhere

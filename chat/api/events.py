@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
+from chat.answers.followers import MARK_EVERY_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.api.serializers import MessageSerializer
 from chat.db import with_connection
@@ -15,7 +19,9 @@ from chat.errors import MODEL_DETAILS, ApiError, MessageDeleted
 from chat.models import Message
 from chat.services import ChatService
 
-POLL_S = 0.25  # how often the row of another process's answer is read
+# How often the row of another process's answer is read; its process writes it as often as
+# heartbeat.FOLLOWED_TICK_S.
+POLL_S = 0.1
 KEEPALIVE = b": still here\n\n"  # a comment: clients ignore it, proxies see traffic
 
 
@@ -57,10 +63,14 @@ async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
 
 async def stored_events(service: ChatService, message_id: int) -> AsyncIterator[bytes]:
     """The same events by polling the answer's rows; works for every process and every state."""
-    sent, silent_s = 0, 0.0
+    sent, silent_s, marked_at = 0, 0.0, -math.inf
+    current_text = sync_to_async(partial(with_connection, service.current_text, message_id))
     while True:
+        now = time.monotonic()
+        if mark := now - marked_at >= MARK_EVERY_S:
+            marked_at = now
         try:
-            text, ended = await sync_to_async(with_connection)(service.current_text, message_id)
+            text, ended = await current_text(mark_followed=mark)
         except MessageDeleted as error:
             yield error_event(error)
             return

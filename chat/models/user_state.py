@@ -23,7 +23,10 @@ class MemorySwitch(models.Model):
 
 
 class RateWindow(models.Model):
-    """The times of the latest hits of one rate limit, such as a user's messages."""
+    """The times of the latest hits of one rate limit, such as a user's messages.
+
+    Also the mark that a running answer is followed: chat/answers/followers.py.
+    """
 
     name = models.CharField(max_length=200, primary_key=True)
     hits = ArrayField(models.DateTimeField())
