@@ -24,6 +24,7 @@ limit_request_line = 400_000  # a search for 32,000 characters of 4 bytes each, 
 graceful_timeout = int(settings.SHUTDOWN_GRACE_S) + 5
 timeout = 60
 keepalive = 75  # more than the usual 60 s of load balancers, so that they close connections first
+logger_class = "verse.access_log.Logger"
 logconfig_dict = settings.LOGGING | {
     "loggers": settings.LOGGING["loggers"]  # type: ignore[operator]
     | {"gunicorn.error": {"handlers": [], "propagate": True, "level": "WARNING"}}

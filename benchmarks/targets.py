@@ -20,7 +20,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
-from benchmarks import results, streams, turn
+from benchmarks import requests, results, streams, turn
 from benchmarks.sides import Checkout, Figures, checkouts
 
 
@@ -54,6 +54,7 @@ class Target:
 # Each part measures lines of the table: their names are those of TARGETS.
 Part = Callable[..., Figures]
 PARTS: dict[str, Part] = {
+    "requests": requests.measure,
     "turn": turn.measure,
     "streams": streams.measure,
 }
