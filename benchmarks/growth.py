@@ -36,7 +36,7 @@ BLOCK, BLOCKS = 50, 16  # messages in a block, blocks of each kind
 INSERT = """INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     VALUES (%s, %s, 'user', %s, now()) RETURNING id"""
 EMBED = "UPDATE standalone_chat_messages SET embedding = %b::vector WHERE id = %s"
-SWITCH = "ALTER TABLE standalone_chat_messages {0} TRIGGER memory_insert, {0} TRIGGER memory_update"
+SWITCH = "ALTER TABLE standalone_chat_messages {0} TRIGGER USER"
 
 
 def main() -> None:

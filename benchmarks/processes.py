@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+# The processes of a database's sessions, without the session that asks.
+BACKENDS = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 def cpu_ms(pids: Iterable[int]) -> float:

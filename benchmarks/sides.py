@@ -19,7 +19,7 @@ import httpx2
 import numpy as np
 import psycopg
 
-from benchmarks.processes import children_of, cpu_by_pid
+from benchmarks.processes import BACKENDS, children_of, cpu_by_pid
 from benchmarks.stage import create_database
 from tests.support import ROOT, Server, clean_environment
 from tests.worktree import worktree
@@ -27,10 +27,6 @@ from tests.worktree import worktree
 BEFORE = "41f0cd2"  # the commit before the short path of a turn
 WARM_UP_BLOCKS = 1
 NO_LIMITS = {"THROTTLE_MESSAGES": "off", "STREAMS_PER_USER": "1000", "WEB_CONCURRENCY": "1"}
-BACKENDS = """
-    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
-    AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
 SIGN_UP = """
     WITH person AS (
         INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,

@@ -8,6 +8,7 @@ a busy machine, the wall clock much. Without ``--quick`` it takes about half an 
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
-from benchmarks import requests, results, streams, turn
+from benchmarks import inserts, recalls, requests, results, streams, turn
 from benchmarks.sides import Checkout, Figures, checkouts
 
 
@@ -57,6 +58,8 @@ PARTS: dict[str, Part] = {
     "requests": requests.measure,
     "turn": turn.measure,
     "streams": streams.measure,
+    "recall": recalls.measure,
+    "insert": inserts.measure,
 }
 RECALL_SIZES = {  # messages: required, desired backend CPU ms
     20: (1.4, 0.8),
@@ -112,8 +115,13 @@ def measure(both: list[Checkout], parts: list[str], *, quick: bool) -> Figures:
     figures: Figures = {}
     for part in parts:
         started = time.monotonic()
-        figures |= PARTS[part](both, quick=quick)
-        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        lines = PARTS[part](both, quick=quick)
+        figures |= lines
+        print(
+            f"{part}: {json.dumps(lines)}\n{time.monotonic() - started:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return figures
 
 

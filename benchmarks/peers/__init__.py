@@ -8,19 +8,19 @@ users whose recall is measured come first.
 
 import contextlib
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 from benchmarks.people import People
-from benchmarks.ways import Answer, Question, Way
+from benchmarks.processes import BACKENDS
+from benchmarks.programs import Program
+from benchmarks.ways import Way
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "verse-benchmarks"
@@ -29,10 +29,6 @@ PEERS = {
     "langchain-postgres": "with_langchain",
     "llama-index": "with_llama_index",
 }
-CONNECTIONS = """
-    SELECT pid FROM pg_stat_activity WHERE datname = current_database()
-    AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
 QUIET = {"MEM0_TELEMETRY": "false", "LANGSMITH_TRACING": "false", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -52,7 +48,7 @@ def environment(script: str) -> Path:
     return python
 
 
-class Peer:
+class Peer(Program):
     """A peer's process with loaded data. ``facts``: its versions, rows, and seconds to load."""
 
     def __init__(
@@ -63,43 +59,19 @@ class Peer:
         command = [*program, url, people.folder, questions, str(load_s)]
         names = {"PATH", "HOME", "LANG"} & os.environ.keys()
         inherited = {name: os.environ[name] for name in names}
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=inherited | QUIET | {"MEM0_DIR": str(people.folder)},
         )
-        self.facts: dict[str, Any] = self._read()
-
-    def look(self, question: Question) -> Answer:
-        """Send a question. The times are measured by the peer itself."""
-        self._send(question.number)
-        answer = self._read()
-        return Answer(answer["found"], answer["ms"], answer["cpu_ms"])
+        super().__init__(process)
 
     def pids(self) -> list[int]:
         """The server processes of its connections."""
         with psycopg.connect(self._url) as database:
-            return [row[0] for row in database.execute(CONNECTIONS)]
-
-    def end(self) -> None:
-        """Kill the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _send(self, number: int) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{number}\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> dict[str, Any]:
-        """Its next answer. Other output of the library is skipped."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("> "):
-                return dict(json.loads(line[2:]))
-        raise RuntimeError(f"the peer has ended: {self._process.args!r}")
+            return [row[0] for row in database.execute(BACKENDS)]
 
 
 @contextlib.contextmanager
