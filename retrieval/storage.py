@@ -3,8 +3,10 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pgvector
+from django.db import transaction
 from psycopg import sql
 
 from retrieval import db
@@ -22,6 +24,9 @@ STORE = sql.SQL("""
 """)
 STORE_BATCH = read_statement(Path(__file__).with_name("store_batch.sql"))
 KNOWN = read_statement(Path(__file__).with_name("known_embeddings.sql"))
+# After an import the index of terms has a long pending list: then reading a small table for each of
+# a hundred texts would look cheaper to the planner. Until the end of the transaction.
+BY_INDEX_ONLY = sql.SQL("SET LOCAL enable_seqscan = off")
 COUNT = """
     SELECT count(*) FILTER (WHERE m.model = c.id), count(*) FILTER (
         WHERE m.embedding_error IS NOT NULL AND (m.model IS NULL OR m.model IS DISTINCT FROM c.id))
@@ -82,27 +87,39 @@ def _store_batch_statement(table: MessageTable) -> sql.Composed:
 
 def known(user_id: int, content: str, *, model: str) -> Vector | None:
     """The embedding of an equal text of the same user. One statement. Raises NoMemory."""
-    return known_of([(user_id, content)], model=model).get((user_id, content))
+    text = user_id, content
+    return _known([text], model).get(text)
 
 
 def known_of(texts: Sequence[tuple[int, str]], *, model: str) -> dict[tuple[int, str], Vector]:
     """Embeddings of those ``(user, content)`` that equal a text that the same user has embedded.
 
-    One statement. Raises NoMemory.
+    One transaction, which looks up each different text by an index. Raises NoMemory.
     """
-    params = {
+    with transaction.atomic():
+        db.execute(BY_INDEX_ONLY, {})
+        return _known(list(dict.fromkeys(texts)), model)
+
+
+def _known(texts: Sequence[tuple[int, str]], model: str) -> dict[tuple[int, str], Vector]:
+    return {
+        texts[place - 1]: pgvector.Vector.from_binary(embedding).to_numpy()
+        for place, embedding in db.execute(known_statement(), known_parameters(texts, model))
+    }
+
+
+def known_parameters(texts: Sequence[tuple[int, str]], model: str) -> dict[str, Any]:
+    """The parameters of ``known_statement``."""
+    return {
         "users": [user for user, _ in texts],
         "contents": [content for _, content in texts],
         "model": model,
     }
-    return {
-        texts[place - 1]: pgvector.Vector.from_binary(embedding).to_numpy()
-        for place, embedding in db.execute(_known_statement(), params)
-    }
 
 
 @db.composed_once
-def _known_statement() -> sql.Composed:
+def known_statement() -> sql.Composed:
+    """The statement of ``known`` and ``known_of``; a test checks its plans."""
     columns, ref = sql.SQL("content, embedding"), sql.SQL("same.id")
     text = select_message(message_tables(), columns, ref=ref)
     return KNOWN.format(text=text, vector=db.VECTOR_SCHEMA)

@@ -1,0 +1,85 @@
+"""The lookup of vectors of equal texts: what it finds, and how much of the table it reads."""
+
+import json
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from chat.tests.plan_support import rows_read, with_numbered_parameters
+from chat.tests.test_skewed_statistics import COPIED, SKEWS, believed, drawn
+from fake_openai.vectors import vector_of
+from retrieval import current_model, db, storage
+from retrieval.models import message_tables
+from retrieval.tests.backfill_support import add_messages, query, texts
+
+# One transaction, rolled back with all changes to statistics; autovacuum does not see its rows.
+pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
+MODEL = "text-embedding-3-small"
+CROWD = 10_000  # rows of others, with ten terms each
+ADD_CROWD = """
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, model)
+    SELECT 1000000 + 2 * n, 1 + n %% 50, 0, now(), true,
+        ARRAY(SELECT hashint8extended(n, word) FROM generate_series(1, 10) word), 20, false,
+        (SELECT id FROM embedding_models)
+    FROM generate_series(1, %s) n
+"""
+DRAWN_SKEWS = 8
+
+
+def embed(user: User, contents: list[str]) -> None:
+    """Add messages that have a vector by MODEL."""
+    current_model.check_model(MODEL, again=True)
+    rows = [
+        (pk, content, np.array(vector_of(content, 1536), dtype=np.float32))
+        for pk, content in zip(add_messages(user, contents), contents, strict=True)
+    ]
+    assert storage.store_all(message_tables()[0], rows, model=MODEL) == len(rows)
+
+
+def test_only_equal_texts_of_the_same_user_have_known_vectors(alice: User, bob: User) -> None:
+    embed(alice, ["Bread", "Cheese"])
+    embed(bob, ["Wine"])
+    add_messages(alice, ["Salt", "Bread"])
+    pairs = [(alice.pk, text) for text in ("Bread", "Bread", "bread", "Wine", "Salt")]
+    known = storage.known_of(pairs, model=MODEL)
+    assert list(known) == [(alice.pk, "Bread")]
+    assert np.allclose(known[alice.pk, "Bread"], vector_of("Bread", 1536))
+    assert storage.known_of(pairs, model="another") == {}
+
+
+@pytest.mark.parametrize(("count", "pending_kb"), [(1, 64), (30, 1024)], ids=["turn", "backfill"])
+def test_whatever_statistics_say_known_texts_are_looked_up_by_an_index(
+    count: int, pending_kb: int, alice: User
+) -> None:
+    """``pending_kb``: as much of the index's pending list as triggers leave, or an import."""
+    embed(alice, texts(50))
+    query(f"SET LOCAL gin_pending_list_limit = {pending_kb}")
+    query(ADD_CROWD, CROWD)
+    for statement in (COPIED, "ANALYZE message_memories"):
+        db.execute(statement, {})
+    if count > 1:
+        db.execute(storage.BY_INDEX_ONLY, {})
+    pairs = [(alice.pk, text) for text in texts(count)]
+    for skew in chain(SKEWS, map(drawn, range(DRAWN_SKEWS))):
+        for plans in ("custom", "generic"):
+            with believed(skew, plans):
+                plan = plan_of_known(pairs)
+                assert rows_read(plan, {"message_memories"}) <= count, (skew, plans)
+
+
+def plan_of_known(pairs: list[tuple[int, str]]) -> dict[str, Any]:
+    """The plan of the statement, with the rows that it read."""
+    text, values = with_numbered_parameters(
+        storage.known_statement().as_string(), storage.known_parameters(pairs, MODEL)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"PREPARE known AS {text}")
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE known ({', '.join(values)})")
+        (plan,) = cursor.fetchone()
+        cursor.execute("DEALLOCATE known")
+    return dict((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
