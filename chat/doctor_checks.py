@@ -12,9 +12,10 @@ from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Passage, Role, StandaloneChat
 from retrieval.doctor.check_schema import tables_and_functions_exist
-from retrieval.doctor.queries import limited_transaction, rows, stored_model
+from retrieval.doctor.database import limited_transaction, stored_model
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import unpack_ref
+from retrieval.queries import rows
 from retrieval.recall.candidates import Scope, recall
 from retrieval.vectors import Vector
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from django.db import connection
 
 from retrieval import db
-from retrieval.embeddings import local_model
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.models import EmbeddingModel, MessageMemory
 from retrieval.runtime import Expiring, on_reset
 from retrieval.schema import locks
 
 logger = logging.getLogger(__name__)
+LOCAL = "local:"  # begins the name of a bundled model
 CHECK_AGAIN_S = 15.0  # a process notices a switch within this time
 # A statement that stores a vector holds ACCESS SHARE on the table from before it reads the current
 # model until its trigger has written the model's id next to the vector. ACCESS EXCLUSIVE waits for
@@ -129,12 +129,15 @@ def switch(name: str) -> None:
     _logged_mismatches.clear()
 
 
+def settings_of(model: str) -> list[str]:
+    """The settings, as lines of ``.env``, that embed by this model."""
+    if model.startswith(LOCAL):
+        return ["EMBEDDINGS=local"]
+    return ["EMBEDDINGS=openai", f"EMBEDDING_MODEL={model}"]
+
+
 def _mismatch(stored: str, configured: str) -> ModelMismatch:
-    before = (
-        "EMBEDDINGS=local"
-        if stored == local_model.NAME
-        else f"EMBEDDINGS=openai, EMBEDDING_MODEL={stored}"
-    )
+    before = ", ".join(settings_of(stored))
     reason = MISMATCH.format(stored=stored, configured=configured, before=before)
     if reason not in _logged_mismatches:
         _logged_mismatches.add(reason)

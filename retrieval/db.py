@@ -22,7 +22,7 @@ from retrieval.runtime import Expiring
 P = ParamSpec("P")
 LOOK_AGAIN_S = 20.0  # a running server notices a migration within 60 s: docs/promises.md
 # A table, column, function, type or operator of memory's does not exist.
-MISSING = (
+UNDEFINED_ERRORS = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
     errors.UndefinedFunction,
@@ -113,7 +113,7 @@ def require_memory() -> Iterator[None]:
         with savepoint:
             yield
     except ProgrammingError as error:
-        if not isinstance(error.__cause__, MISSING):
+        if not isinstance(error.__cause__, UNDEFINED_ERRORS):
             raise
         _vector_type.forget()
         _is_missing.set(True, seconds=LOOK_AGAIN_S)

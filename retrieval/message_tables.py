@@ -10,6 +10,7 @@ IS_REMEMBERED = sql.SQL("""
     AND EXISTS (SELECT FROM {conversations} c WHERE c.id = m.{conversation} AND c.memory)
     AND NOT EXISTS (SELECT FROM memory_switches s WHERE s.user_id = m.user_id AND NOT s.enabled)
 """)
+MESSAGE_REF = sql.SQL("m.id * 2 + {}")
 KEY = sql.SQL("CASE WHEN ({ref} & 1) = {kind_bit} THEN {ref} >> 1 END")
 MESSAGE = sql.SQL("SELECT {columns} FROM {table} WHERE id = {key}")
 
@@ -32,12 +33,13 @@ class MessageTable:
 
     @property
     def names(self) -> dict[str, sql.Composable]:
-        """For ``sql.SQL.format``: {table}, {conversation}, {conversations} and {kind_bit}."""
+        """For ``sql.SQL.format``: the fields; {message_ref} is the packed number of row ``m``."""
         return {
             "table": sql.Identifier(self.table),
             "conversation": sql.Identifier(self.conversation),
             "conversations": sql.Identifier(self.conversations),
             "kind_bit": sql.Literal(self.kind_bit),
+            "message_ref": MESSAGE_REF.format(sql.Literal(self.kind_bit)),
         }
 
     @property

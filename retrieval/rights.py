@@ -40,7 +40,7 @@ MEMORY_RIGHTS = {
     "user_embedding_usage": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
-FUNCTIONS: tuple[LiteralString, ...] = (
+MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (
     "message_terms(bigint, text, timestamptz)",
     "content_term(bigint, text)",
     "memory_row(integer, bigint, bigint, bigint, timestamptz, text, text)",

@@ -3,8 +3,8 @@
 from django.conf import settings
 from django.core.checks import Tags, run_checks
 
-from retrieval.doctor.queries import rows, value
 from retrieval.doctor.report import Check, Finding, information, passed, skipped, warning
+from retrieval.queries import rows, value
 
 RESERVED = 10  # connections for commands, migrate, a backup
 NEW_KEY = "python -c \"import secrets; print('SECRET_KEY=' + secrets.token_urlsafe(50))\" >> .env"

@@ -10,12 +10,12 @@ from django.apps import apps
 from django.db import connection
 from psycopg import sql
 
-from retrieval.doctor.queries import rows, value
 from retrieval.models import message_tables
+from retrieval.queries import rows, value
 from retrieval.rights import (
     DELETE,
-    FUNCTIONS,
     INSERT,
+    MEMORY_FUNCTIONS,
     MEMORY_RIGHTS,
     READ,
     SELECT,
@@ -174,7 +174,7 @@ def grants(schema: Schema, *, web: str, backfill: str) -> Iterator[sql.Composed]
         yield sql.SQL("REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC").format(**names)
     for table in sorted(_tables() & set(connection.introspection.table_names())):
         yield from _on_table(sql.Identifier(schema.name, table), table, web, backfill)
-    for function in FUNCTIONS:
+    for function in MEMORY_FUNCTIONS:
         if value("SELECT pg_catalog.to_regprocedure(%s) IS NOT NULL", [function]):
             yield EXECUTE.format(function=sql.SQL(function), **names)
     # A table of a later migration is the servers' at once; the next run takes back what they do

@@ -1,7 +1,6 @@
 """What a user has excluded from memory: everything, or single conversations.
 
-Only reads: MemoryService.configure writes the user's switch; ``memory`` is a field of a
-conversation, written through the API or the admin.
+Only reads. The API and the admin write both.
 """
 
 from dataclasses import dataclass

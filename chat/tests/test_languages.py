@@ -45,7 +45,7 @@ OTHERS = (
 def english(db: None) -> Iterator[None]:
     """English again after each test: search_configs is not emptied between tests."""
     yield
-    search_config.use("english")
+    search_config.switch("english")
 
 
 def say(chat: StandaloneChat, content: str, day: datetime | None = None) -> int:

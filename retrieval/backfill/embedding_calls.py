@@ -10,8 +10,8 @@ from retrieval.embeddings.errors import (
     CircuitOpen,
     EmbeddingError,
     InputRefused,
-    Unavailable,
-    Unusable,
+    InvalidResponse,
+    ServiceUnavailable,
 )
 from retrieval.vectors import Vector
 
@@ -20,8 +20,8 @@ FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer 
 MAX_PAUSE_S = 600.0  # if the service asks for a longer pause, the run ends
 PROBE_TOKENS = 1
 PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this is refused too, the reason is not the texts
-MAX_UNUSABLE_ANSWERS = 2  # to the same texts; then the texts are the likely reason: halve them
-Refusal = InputRefused | Unusable
+MAX_INVALID_RESPONSES = 2  # to the same texts; then the texts are the likely reason: halve them
+Refusal = InputRefused | InvalidResponse
 Answer = Vector | Refusal
 Text: TypeAlias = tuple[int | None, str]  # (user id, content)
 
@@ -33,7 +33,7 @@ def check_key() -> None:
     """
     try:
         embedding_service.submit([PROBE_TEXT]).result()
-    except (Unavailable, CircuitOpen, InputRefused):
+    except (ServiceUnavailable, CircuitOpen, InputRefused):
         pass
     finally:
         usage.flush()
@@ -93,16 +93,17 @@ class RetryingService:
         self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
     ) -> list[Vector] | Refusal:
         """One call, repeated while the service is away or its answer is unusable."""
-        unusable_answers = 0
+        invalid_responses = 0
         for tries in count(1):
             try:
                 return (call or _submit(texts)).result()
             except InputRefused as refusal:
                 return refusal
-            except (Unavailable, CircuitOpen) as failure:
-                unusable_answers += isinstance(failure, Unusable)
-                if isinstance(failure, Unusable) and unusable_answers == MAX_UNUSABLE_ANSWERS:
-                    return failure
+            except (ServiceUnavailable, CircuitOpen) as failure:
+                if isinstance(failure, InvalidResponse):
+                    invalid_responses += 1
+                    if invalid_responses == MAX_INVALID_RESPONSES:
+                        return failure
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))
                 if tries == TRIES or pause_s > MAX_PAUSE_S:
                     raise

@@ -5,12 +5,13 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql
 
 from retrieval.doctor.check_migrations import memory_apps
+from retrieval.doctor.database import memory_exists, vector_schema
 from retrieval.doctor.expected import of_tables
 from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, create, statement
-from retrieval.doctor.queries import memory_exists, rows, value, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
+from retrieval.queries import rows, value
 from retrieval.vectors import DIMENSIONS
 
 WANTED = f"vector({DIMENSIONS})"

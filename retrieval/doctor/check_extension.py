@@ -3,9 +3,10 @@
 from django.db import connection
 from psycopg import sql
 
+from retrieval.doctor.database import setting
 from retrieval.doctor.fixes import ENABLE_VECTOR, rebuild_index, statement
-from retrieval.doctor.queries import rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
+from retrieval.queries import rows, value
 from retrieval.reindex.index_state import declared_indexes
 from retrieval.schema import extension
 

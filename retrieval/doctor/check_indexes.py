@@ -5,15 +5,16 @@ import re
 from psycopg import sql
 
 from retrieval.doctor.check_columns import columns_are_right
+from retrieval.doctor.database import vector_schema
 from retrieval.doctor.fixes import STATUS, drop_index, rebuild_index, statement
 from retrieval.doctor.memory_indexes import (
     fixes_of_memory_indexes,
     invalid_indexes,
     memory_indexes,
 )
-from retrieval.doctor.queries import rows, vector_schema
 from retrieval.doctor.report import Check, Finding, Status, failed, information, passed
 from retrieval.models import message_tables, recalled_tables
+from retrieval.queries import rows
 from retrieval.reindex.index_state import declared_indexes
 from retrieval.schema.indexes import VectorIndex
 

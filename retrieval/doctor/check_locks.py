@@ -8,9 +8,9 @@ from functools import partial
 from psycopg import sql
 
 from retrieval.doctor.fixes import statement
-from retrieval.doctor.queries import rows
 from retrieval.doctor.report import Check, Finding, passed, warning
 from retrieval.models import recalled_tables
+from retrieval.queries import rows
 
 # Sessions that hold, or wait for, a lock of this mode on one of the tables or on their indexes.
 LOCKS = """

@@ -3,9 +3,9 @@
 from psycopg import sql
 
 from retrieval.doctor.fixes import BACKFILL, statement
-from retrieval.doctor.queries import value
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.models import message_tables
+from retrieval.queries import value
 
 # ``p`` is a row of message_memories, ``m`` its message.
 DELETED = sql.SQL("""
@@ -14,12 +14,12 @@ DELETED = sql.SQL("""
 COUNT_DELETED = sql.SQL("SELECT count(*) FROM message_memories p WHERE {condition}")
 REMOVE_DELETED = sql.SQL("DELETE FROM message_memories p WHERE {condition}")
 MISPLACED = sql.SQL("""
-    p.id = m.id * 2 + {kind_bit} AND (p.user_id, p.conversation, p.by_user)
+    p.id = {message_ref} AND (p.user_id, p.conversation, p.by_user)
         IS DISTINCT FROM (m.user_id, m.{conversation} * 2 + {kind_bit}, m.role = 'user')
 """)
 # As after the column was dropped and added again: message_memories says that they are embedded.
 WITHOUT_VECTOR = sql.SQL("""
-    p.id = m.id * 2 + {kind_bit} AND p.model IS NOT NULL AND m.embedding IS NULL
+    p.id = {message_ref} AND p.model IS NOT NULL AND m.embedding IS NULL
 """)
 COUNT = sql.SQL("SELECT count(*) FROM message_memories p, {table} m WHERE {condition}")
 # Locks of these two: the rows that they change.

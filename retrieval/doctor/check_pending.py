@@ -8,10 +8,10 @@ from retrieval.backfill.pending import for_table
 from retrieval.doctor.check_migrations import memory_apps
 from retrieval.doctor.check_vectors import stored_model_is_configured
 from retrieval.doctor.fixes import BACKFILL, SET_KEY, STATUS
-from retrieval.doctor.queries import row, rows, value
 from retrieval.doctor.report import Check, Finding, failed, information, passed, skipped, warning
 from retrieval.embeddings import embedding_service
 from retrieval.models import message_tables
+from retrieval.queries import row, rows, value
 from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
 
 MAX_AGE_S = 3600  # criterion.2; that the service is away for some minutes is normal
@@ -21,13 +21,13 @@ COUNTS = sql.SQL("""
         extract(epoch FROM now() - min(
             greatest(m.created_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END)
         ) FILTER (WHERE {pending}))
-    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
+    FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
 """)
 MEMORY_SINCE = "SELECT min(applied) FROM django_migrations WHERE app = ANY (%s) AND name >= '0002'"
 # pg_locks shows a 64-bit key in two halves.
-LOCK_HOLDERS = """
+ADVISORY_LOCK_HOLDERS = """
     SELECT pid FROM pg_catalog.pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
         AND database = (
@@ -37,7 +37,7 @@ LOCK_HOLDERS = """
 
 
 @dataclass(frozen=True)
-class Counts:
+class EmbeddingCounts:
     """The messages of one table that may be embedded.
 
     ``unknown``: without a row in message_memories, as messages from before memory's migrations are
@@ -57,11 +57,12 @@ class Counts:
         return self.total - self.embedded - self.set_aside
 
 
-def _counts() -> list[Counts]:
+def _counts() -> list[EmbeddingCounts]:
     """One statement for each message table, which reads the whole table, and one for their age."""
     params = {"memory_since": value(MEMORY_SINCE, [list(memory_apps())])}
     return [
-        Counts(table.table, *row(for_table(COUNTS, table), params)) for table in message_tables()
+        EmbeddingCounts(table.table, *row(for_table(COUNTS, table), params))
+        for table in message_tables()
     ]
 
 
@@ -95,7 +96,7 @@ def no_message_waits_long() -> Finding:
         return passed("no message is pending")
     if oldest_s <= MAX_AGE_S:
         return passed(f"the oldest pending message has waited {oldest_s:.0f} s")
-    if rows(LOCK_HOLDERS, [BACKFILL_LOCK]):
+    if rows(ADVISORY_LOCK_HOLDERS, [BACKFILL_LOCK]):
         return passed("some have waited long; a backfill is at work on them")
     return failed(
         f"the oldest pending message has waited {oldest_s / 3600:.1f} hours, and no backfill runs",
@@ -110,7 +111,7 @@ def running_commands() -> Finding:
     running = [
         f"{name} (process {pid})"
         for name, lock in locks.items()
-        for (pid,) in rows(LOCK_HOLDERS, [lock])
+        for (pid,) in rows(ADVISORY_LOCK_HOLDERS, [lock])
     ]
     if running:
         return information(

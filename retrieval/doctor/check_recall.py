@@ -14,12 +14,13 @@ import pgvector
 from psycopg import sql
 
 from retrieval import db
+from retrieval.doctor.database import stored_model, vector_schema
 from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, STATUS, statement
 from retrieval.doctor.memory_indexes import fixes_of_memory_indexes
-from retrieval.doctor.queries import rows, stored_model, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import select_message
 from retrieval.models import message_tables
+from retrieval.queries import rows
 from retrieval.recall.candidates import Scope, nearest, recall
 from retrieval.vectors import DIMENSIONS, Vector
 
@@ -70,7 +71,7 @@ SAME_DISTANCE = 1e-6  # equal texts are equally near
 # Locks: the rows that it changes.
 UPDATE_BITS = sql.SQL("""
     UPDATE message_memories p SET bits = {vector}.binary_quantize(m.embedding)::bit(1536)
-    FROM {table} m WHERE p.id = m.id * 2 + {kind_bit}
+    FROM {table} m WHERE p.id = {message_ref}
         AND p.bits IS DISTINCT FROM {vector}.binary_quantize(m.embedding)::bit(1536)
 """)
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from django.conf import settings
 from psycopg import sql
 
+from retrieval.doctor.database import memory_exists, vector_schema
 from retrieval.doctor.fixes import MIGRATE, statement
-from retrieval.doctor.queries import memory_exists, rows, value, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped
-from retrieval.rights import FUNCTIONS, Privilege, grant, server_rights
+from retrieval.queries import rows, value
+from retrieval.rights import MEMORY_FUNCTIONS, Privilege, grant, server_rights
 
 # Those of the tables and of the extension on which the role has no rights.
 CLOSED_SCHEMAS = """
@@ -53,7 +54,7 @@ def _missing_grants(role: str) -> Iterator[sql.Composed]:
         missing = [privilege for privilege in privileges if not _has(role, table, privilege)]
         if missing:
             yield grant(missing, sql.Identifier(table), role)
-    for function in FUNCTIONS:
+    for function in MEMORY_FUNCTIONS:
         if value(ON_FUNCTION, [role, function]) is False:
             yield GRANT_FUNCTION.format(sql.SQL(function), sql.Identifier(role))
 

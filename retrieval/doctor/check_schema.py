@@ -2,12 +2,13 @@
 
 from psycopg import sql
 
+from retrieval.doctor.database import memory_exists, setting
 from retrieval.doctor.expected import SchemaObject, of_tables, shared
 from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, create, reset_setting, statement
-from retrieval.doctor.queries import memory_exists, rows, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed
+from retrieval.queries import rows, value
 
-FUNCTIONS = """
+FUNCTION_BODIES = """
     SELECT proname, prosrc FROM pg_catalog.pg_proc WHERE proname = ANY (%s)
         AND pronamespace = pg_catalog.current_schema()::pg_catalog.regnamespace
 """
@@ -23,7 +24,7 @@ def tables_and_functions_exist() -> Finding:
     if not memory_exists():
         return failed("the table message_memories is missing", MIGRATE)
     tables, functions = shared("TABLE"), shared("FUNCTION") + of_tables("FUNCTION")
-    bodies = dict(rows(FUNCTIONS, [[function.name for function in functions]]))
+    bodies = dict(rows(FUNCTION_BODIES, [[function.name for function in functions]]))
     missing = [table for table in tables if not _exists(table)]
     missing += [function for function in functions if function.name not in bodies]
     changed = [

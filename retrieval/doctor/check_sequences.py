@@ -7,9 +7,9 @@ setval() succeeds, and the next messages fail with a duplicate id.
 from psycopg import sql
 
 from retrieval.doctor.fixes import statement
-from retrieval.doctor.queries import row, value
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.models import message_tables
+from retrieval.queries import row, value
 
 SEQUENCE = """
     SELECT n.nspname, c.relname FROM pg_catalog.pg_class c

@@ -2,9 +2,10 @@
 
 from psycopg import sql
 
+from retrieval.doctor.database import setting
 from retrieval.doctor.fixes import reset_setting, statement
-from retrieval.doctor.queries import row, setting, value
 from retrieval.doctor.report import Check, Finding, failed, passed, warning
+from retrieval.queries import row, value
 
 OLDEST_POSTGRES = 160000  # server_version_num
 LONG_BUILD_S = 3600  # 1,000,000 messages: docs/benchmarks.md

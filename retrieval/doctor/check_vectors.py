@@ -2,11 +2,13 @@
 
 from psycopg import sql
 
+from retrieval.current_model import settings_of
+from retrieval.doctor.database import stored_model, vector_schema
 from retrieval.doctor.fixes import BACKFILL, statement
-from retrieval.doctor.queries import row, stored_model, vector_schema
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.embeddings import embedding_service
 from retrieval.models import message_tables
+from retrieval.queries import row
 from retrieval.vectors import DIMENSIONS
 
 NEWEST_ROWS = 1_000  # of each table, whose vectors are measured
@@ -31,11 +33,10 @@ def stored_model_is_configured() -> Finding:
         return passed(f"{configured}, no vector is stored yet")
     if stored == configured:
         return passed(configured)
-    local = stored.startswith("local:")
     return failed(
         f"the stored vectors are of {stored}, the settings say {configured}: nothing is embedded, "
         "recall goes by words. Set it back, or change to the new one with rag_model use",
-        "EMBEDDINGS=local" if local else f"EMBEDDINGS=openai\nEMBEDDING_MODEL={stored}",
+        *settings_of(stored),
     )
 
 

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from django.db import Error, connection
 from psycopg import errors
 
-from retrieval.db import MISSING, NoMemory
+from retrieval.db import UNDEFINED_ERRORS, NoMemory
 from retrieval.doctor.check_server import encoding_is_utf8
+from retrieval.doctor.database import LOCK_TIMEOUT, STATEMENT_TIMEOUT, limited_transaction
 from retrieval.doctor.fixes import DOCTOR, ENABLE_VECTOR, MIGRATE
-from retrieval.doctor.queries import LOCK_TIMEOUT, STATEMENT_TIMEOUT, limited_transaction
 from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, failed, skipped, warning
 from retrieval.schema import extension
@@ -65,7 +65,7 @@ def _refused(error: Error) -> Finding:
         return warning(f"took longer than {STATEMENT_TIMEOUT}: no result", DOCTOR)
     if isinstance(cause, errors.LockNotAvailable):
         return warning(f"a table was locked for longer than {LOCK_TIMEOUT}", SHOW_BLOCKERS)
-    if isinstance(cause, MISSING):
+    if isinstance(cause, UNDEFINED_ERRORS):
         return _without_memory()
     if isinstance(cause, errors.InsufficientPrivilege):
         return skipped(

@@ -12,7 +12,7 @@ from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
 # everyone may call a function that is created again.
 HEAD = re.compile(
     r"(?:CREATE (?:OR REPLACE )?(?:UNIQUE )?)?(?P<kind>TABLE|INDEX|FUNCTION|TRIGGER|REVOKE) "
-    r"(?:IF NOT EXISTS )?(?:[\w\"]+\.)?\"?(?P<name>\w+)"
+    r"(?:CONCURRENTLY )?(?:IF NOT EXISTS )?(?:[\w\"]+\.)?\"?(?P<name>\w+)"
 )
 BODY = re.compile(r"\$\$(.*)\$\$", re.DOTALL)
 
@@ -34,8 +34,8 @@ class SchemaObject:
 
 
 def shared(kind: str) -> list[SchemaObject]:
-    """What both message tables share, of this kind. At most two queries."""
-    return _objects(compose(connection, CURRENT), kind)
+    """What both message tables share, of this kind; indexes CONCURRENTLY. At most two queries."""
+    return _objects(compose(connection, CURRENT, concurrently=True), kind)
 
 
 def of_tables(kind: str) -> list[SchemaObject]:

@@ -4,7 +4,7 @@ from django.db import connection
 from psycopg import sql
 
 from retrieval.doctor.expected import SchemaObject
-from retrieval.doctor.queries import row
+from retrieval.queries import row
 
 MIGRATE = "python manage.py migrate"
 BACKFILL = "python manage.py backfill_embeddings"

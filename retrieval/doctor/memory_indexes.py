@@ -1,9 +1,9 @@
 """The indexes of memory's own tables that are missing or invalid, and what builds them."""
 
-from retrieval.doctor.expected import SchemaObject, shared
+from retrieval.doctor.expected import shared
 from retrieval.doctor.fixes import create, drop_index
-from retrieval.doctor.queries import rows
 from retrieval.models import recalled_tables
+from retrieval.queries import rows
 
 # An interrupted REINDEX CONCURRENTLY leaves name_ccnew or name_ccold; an interrupted CREATE INDEX
 # CONCURRENTLY an invalid index. Tables on which an index is being built now are left out.
@@ -36,14 +36,9 @@ def fixes_of_memory_indexes() -> list[str]:
 
 def memory_indexes() -> dict[str, str]:
     """By name, what builds each index without blocking writes."""
-    return {index.name: _concurrently(index) for index in shared("INDEX")}
+    return {index.name: create(index) for index in shared("INDEX")}
 
 
 def invalid_indexes(tables: list[str]) -> set[str]:
     """The names of the tables' indexes that no build completes any more."""
     return {name for (name,) in rows(INVALID, [tables])}
-
-
-def _concurrently(index: SchemaObject) -> str:
-    before, _, after = create(index).partition("INDEX IF NOT EXISTS")
-    return f"{before}INDEX CONCURRENTLY IF NOT EXISTS{after}" if after else before

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from retrieval.doctor.queries import setting
+from retrieval.doctor.database import setting
 from retrieval.doctor.report import Check, Finding
 
 # What only the operator knows.

@@ -14,11 +14,11 @@ class EmbeddingError(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Unavailable(EmbeddingError):
+class ServiceUnavailable(EmbeddingError):
     """The service is unreachable, slow, overloaded or failing. A later call may succeed."""
 
 
-class Unusable(Unavailable):
+class InvalidResponse(ServiceUnavailable):
     """The service answered without a valid vector for each text.
 
     If this happens again with the same texts, one of them may be the cause.

@@ -12,10 +12,10 @@ from openai import APIStatusError
 from retrieval.embeddings.errors import (
     EmbeddingError,
     InputRefused,
+    InvalidResponse,
     KeyRefused,
     QuotaExceeded,
-    Unavailable,
-    Unusable,
+    ServiceUnavailable,
 )
 from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
 from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
@@ -46,19 +46,21 @@ async def embed_batches(clients: OpenAIClients, batches: Iterable[list[str]]) ->
 
 
 async def _embed_in_time(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
-    failures: list[Unavailable] = []
+    failures: list[ServiceUnavailable] = []
     try:
         async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
             return await _retry(clients, texts, failures, deadline_s=deadline.when() or 0.0)
     except TimeoutError:
         before = f"; before: {failures[-1]}" if failures else ""
-        raise Unavailable(f"no answer within {settings.EMBEDDING_TIMEOUT_S:g} s{before}") from None
+        raise ServiceUnavailable(
+            f"no answer within {settings.EMBEDDING_TIMEOUT_S:g} s{before}"
+        ) from None
 
 
 async def _retry(
     clients: OpenAIClients,
     texts: list[str],
-    failures: list[Unavailable],
+    failures: list[ServiceUnavailable],
     *,
     deadline_s: float,
 ) -> list[Vector]:
@@ -67,7 +69,7 @@ async def _retry(
     while True:
         try:
             return await _call(clients, texts)
-        except Unavailable as failure:
+        except ServiceUnavailable as failure:
             failures.append(failure)
             jitter_s = random.uniform(0, max_pause_s)  # noqa: S311 - no secret
             pause_s = max(jitter_s, failure.retry_after_s or 0)
@@ -90,13 +92,15 @@ async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
     except APIStatusError as error:
         response = error.response
     except CONNECTION_ERRORS as error:
-        raise Unavailable(f"the service cannot be reached ({type(error).__name__})") from error
+        raise ServiceUnavailable(
+            f"the service cannot be reached ({type(error).__name__})"
+        ) from error
     if not response.is_success:
         raise _refusal(response)
     try:
         return parse_vectors(response.content, count=len(texts))
     except ValueError as error:
-        raise Unusable(f"the service's answer was not usable: {error}") from error
+        raise InvalidResponse(f"the service's answer was not usable: {error}") from error
 
 
 def _refusal(response: httpx2.Response) -> EmbeddingError:
@@ -115,5 +119,5 @@ def _refusal(response: httpx2.Response) -> EmbeddingError:
     if status in INPUT_REFUSED_STATUSES:
         return InputRefused(f"the service refused the text: {reason}")
     if status in RETRIED_STATUSES:
-        return Unavailable(f"the service failed: {reason}", retry_after_s=retry_after_s)
+        return ServiceUnavailable(f"the service failed: {reason}", retry_after_s=retry_after_s)
     return EmbeddingError(f"the service refused: {reason}")

@@ -52,12 +52,12 @@ ALL_NAMES = """
 """
 
 
-class UnknownText(Exception):
+class UnknownConfig(Exception):
     """No text search configuration of this database has that name; lists those there are."""
 
 
 @dataclass(frozen=True)
-class State:
+class ConfigCounts:
     """The current configuration; how many messages were made by it, and how many by others."""
 
     config: str
@@ -65,7 +65,7 @@ class State:
     other: int
 
 
-def state() -> State:
+def count_by_config() -> ConfigCounts:
     """Two statements, the second reads message_memories. Raises NoMemory."""
     with db.require_memory():
         config = SearchConfig.objects.get(current=True)
@@ -73,11 +73,11 @@ def state() -> State:
             all=Count("pk"), current=Count("pk", filter=Q(search_config=config.pk))
         )
     name = config.config.removeprefix("pg_catalog.")
-    return State(name, rows["current"], rows["all"] - rows["current"])
+    return ConfigCounts(name, rows["current"], rows["all"] - rows["current"])
 
 
-def use(name: str) -> None:
-    """Index questions and new messages by this configuration. Raises UnknownText, NoMemory.
+def switch(name: str) -> None:
+    """Index questions and new messages by this configuration. Raises UnknownConfig, NoMemory.
 
     Locks two rows of search_configs, for one short transaction.
     """
@@ -99,7 +99,9 @@ def qualified(name: str) -> str:
     rows = db.execute(QUALIFIED_NAME, {"name": name})
     if not rows:
         names = ", ".join(row[0] for row in db.execute(ALL_NAMES, {}))
-        raise UnknownText(f"this database has no text search configuration {name}; it has {names}")
+        raise UnknownConfig(
+            f"this database has no text search configuration {name}; it has {names}"
+        )
     return str(rows[0][0])
 
 

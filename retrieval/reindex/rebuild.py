@@ -35,7 +35,7 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
     the next run removes what was left.
     """
     drop_leftovers(index.table.table)
-    if indexes.state(connection, index.name) is None:
+    if indexes.read_validity(connection, index.name) is None:
         create(index, options)
         return
     name = sql.Identifier(index.name)

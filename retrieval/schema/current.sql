@@ -1,7 +1,8 @@
 -- Memory's tables and shared functions as they are after all migrations. rag_doctor compares a
 -- database with this file and prints its statements as repairs; a test proves that the migrations
 -- make the same. Change it together with a new migration. An empty line ends a statement;
--- {schema}, {vector}: the schema of the tables and of the extension.
+-- {schema}, {vector}: the schema of the tables and of the extension; {concurrently}: how indexes
+-- are built.
 
 CREATE TABLE IF NOT EXISTS embedding_models (
     id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -11,8 +12,8 @@ CREATE TABLE IF NOT EXISTS embedding_models (
     measured_at timestamptz
 );
 
-CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_current ON embedding_models (current)
-    WHERE current;
+CREATE UNIQUE INDEX {concurrently}IF NOT EXISTS embedding_models_current
+    ON embedding_models (current) WHERE current;
 
 CREATE TABLE IF NOT EXISTS search_configs (
     id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -21,8 +22,8 @@ CREATE TABLE IF NOT EXISTS search_configs (
     current boolean NOT NULL DEFAULT false
 );
 
-CREATE UNIQUE INDEX IF NOT EXISTS search_configs_current ON search_configs (current)
-    WHERE current;
+CREATE UNIQUE INDEX {concurrently}IF NOT EXISTS search_configs_current
+    ON search_configs (current) WHERE current;
 
 INSERT INTO search_configs (config, months, current)
 SELECT 'pg_catalog.english', ARRAY['january', 'february', 'march', 'april', 'may', 'june', 'july',
@@ -62,7 +63,8 @@ CREATE TABLE IF NOT EXISTS user_embedding_usage (
     UNIQUE (user_id, day, model)
 );
 
-CREATE INDEX IF NOT EXISTS user_embedding_usage_day ON user_embedding_usage (day, model);
+CREATE INDEX {concurrently}IF NOT EXISTS user_embedding_usage_day
+    ON user_embedding_usage (day, model);
 
 -- One narrow row for each message with content; retrieval/models.py explains the columns.
 CREATE TABLE IF NOT EXISTS message_memories (
@@ -80,20 +82,22 @@ CREATE TABLE IF NOT EXISTS message_memories (
     embedding_error text
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02);
 
-CREATE INDEX IF NOT EXISTS message_memories_terms ON message_memories USING gin (terms);
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_terms
+    ON message_memories USING gin (terms);
 
-CREATE INDEX IF NOT EXISTS message_memories_user ON message_memories (user_id, id);
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_user ON message_memories (user_id, id);
 
-CREATE INDEX IF NOT EXISTS message_memories_bits ON message_memories (user_id)
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_bits ON message_memories (user_id)
     INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
 
-CREATE INDEX IF NOT EXISTS message_memories_turns ON message_memories
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_turns ON message_memories
     (conversation, created_at, id);
 
 -- Rows without a vector and rows of another model, each in the order of ids: backfill_embeddings.
-CREATE INDEX IF NOT EXISTS message_memories_pending ON message_memories (model, (id & 1), id);
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_pending
+    ON message_memories (model, (id & 1), id);
 
-CREATE INDEX IF NOT EXISTS message_memories_failed ON message_memories (id)
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_failed ON message_memories (id)
     WHERE embedding_error IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS forgotten_messages (
@@ -105,7 +109,8 @@ CREATE TABLE IF NOT EXISTS forgotten_messages (
     PRIMARY KEY (id, tainted)
 );
 
-CREATE INDEX IF NOT EXISTS forgotten_messages_user ON forgotten_messages (user_id, tainted);
+CREATE INDEX {concurrently}IF NOT EXISTS forgotten_messages_user
+    ON forgotten_messages (user_id, tainted);
 
 -- 64-bit hashes of a text's words, mixed with the user's id so that users share none.
 -- The date is part of the words ("3 may 2024"): a question that names a day finds its messages.

@@ -46,7 +46,7 @@ class VectorIndex(HnswIndex):
         super().__init__(name=name, m=m, ef_construction=ef_construction, **options)
 
 
-def state(connection: BaseDatabaseWrapper, name: str) -> bool | None:
+def read_validity(connection: BaseDatabaseWrapper, name: str) -> bool | None:
     """Whether the index is valid; None if there is none. One query."""
     with connection.cursor() as cursor:
         cursor.execute(IS_VALID, [name])
@@ -73,7 +73,7 @@ def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composa
     SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on; it waits for the transactions
     that are open.
     """
-    is_valid = state(connection, name)
+    is_valid = read_validity(connection, name)
     if is_valid is False:
         drop(connection, name)
     if not is_valid:
@@ -92,7 +92,7 @@ def cleanup_on_failure(remove: Callable[[], object], name: str) -> Iterator[None
         try:
             remove()
         except Error as error:
-            locks.tell(
+            locks.notify_operator(
                 f"{name}: what the build left could not be removed ({error_name(error)}); "
                 "the next run removes it"
             )

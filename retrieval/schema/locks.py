@@ -59,7 +59,7 @@ def run_with_short_lock(
             if attempt == MAX_ATTEMPTS or not _is_lock_conflict(error):
                 raise
         holders = _describe_lock_holders(connection, [table, *parents])
-        tell(f"{table} is in use, trying again in {PAUSE_S:g} s{holders}")
+        notify_operator(f"{table} is in use, trying again in {PAUSE_S:g} s{holders}")
         time.sleep(PAUSE_S)
 
 
@@ -71,7 +71,7 @@ def wait_for_advisory_lock(connection: BaseDatabaseWrapper) -> Iterator[None]:
     CREATE INDEX CONCURRENTLY would wait: a deadlock.
     """
     if not _try_lock(connection, MIGRATE_LOCK):
-        tell("another migrate is running, or a rag_index: waiting for it")
+        notify_operator("another migrate is running, or a rag_index: waiting for it")
         while not _try_lock(connection, MIGRATE_LOCK):
             time.sleep(POLL_S)
     try:
@@ -95,7 +95,7 @@ def try_advisory_lock(
             _unlock(connection, lock)
 
 
-def tell(line: str) -> None:
+def notify_operator(line: str) -> None:
     """Print a line for the operator to stderr."""
     sys.stderr.write(f"  {line}\n")
 

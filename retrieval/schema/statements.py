@@ -22,15 +22,22 @@ TABLE_FUNCTIONS = (
 
 
 def compose(
-    connection: BaseDatabaseWrapper, file: Path, table: MessageTable | None = None
+    connection: BaseDatabaseWrapper,
+    file: Path,
+    table: MessageTable | None = None,
+    *,
+    concurrently: bool = False,
 ) -> list[str]:
     """The file's statements, for ``table`` where the file is about one message table.
+
+    ``concurrently``: indexes are built without blocking writes, which no transaction can do.
 
     An empty line ends a statement; comment lines before it are left out. At most two queries.
     Raises VectorUnavailable if the file names the extension's schema and the extension is missing.
     """
     text = file.read_text().strip()
     names = _schema_names(connection, text)
+    names["concurrently"] = sql.SQL("CONCURRENTLY " if concurrently else "")
     if table is not None:
         names |= _table_names(table, names["schema"])
     blocks = (_without_leading_comments(block) for block in text.split("\n\n"))

@@ -16,10 +16,11 @@ from pytest_django import Settings
 
 from retrieval.doctor import criteria
 from retrieval.doctor import examine as examine_module
+from retrieval.doctor.database import limited_transaction
 from retrieval.doctor.examine import examine
-from retrieval.doctor.queries import execute, limited_transaction
 from retrieval.doctor.registry import all_checks
 from retrieval.doctor.report import Check, Finding, Status, passed
+from retrieval.queries import execute
 from retrieval.tests.doctor_support import FaultyDatabase
 from tests.support import ROOT, clean_environment
 

@@ -46,10 +46,10 @@ def test_failed_calls_are_reported_by_reason(
     faulty.run(
         "INSERT INTO embedding_usage "
         "SELECT (now() AT TIME ZONE 'UTC')::date, 'm', outcome, n, 1, 0, 0 "
-        "FROM (VALUES ('KeyRefused', 3), ('Unavailable', 2)) x(outcome, n)"
+        "FROM (VALUES ('KeyRefused', 3), ('ServiceUnavailable', 2)) x(outcome, n)"
     )
     finding = faulty.check("embedding.calls")
-    assert "3 KeyRefused, 2 Unavailable" in finding.detail
+    assert "3 KeyRefused, 2 ServiceUnavailable" in finding.detail
     assert finding.fix.splitlines()[0].startswith("OPENAI_API_KEY=")
     faulty.check("embedding.online", "online")  # what the fix's command runs
     assert faulty.check("embedding.calls").status is Status.PASS

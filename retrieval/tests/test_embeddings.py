@@ -178,7 +178,7 @@ def test_a_failure_is_logged_once_with_or_without_a_waiting_caller(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5
     fake.embeddings.default = Refuse(500)
-    with pytest.raises(errors.Unavailable):
+    with pytest.raises(errors.ServiceUnavailable):
         embedding_service.get_embedding("hello")
     assert caplog.record_tuples == [
         (

@@ -58,7 +58,7 @@ def test_an_invalid_answer_is_never_returned(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.6
     fake.embeddings.default = behaviour
-    with pytest.raises(errors.Unavailable, match="the service's answer was not usable: "):
+    with pytest.raises(errors.ServiceUnavailable, match="the service's answer was not usable: "):
         embedding_service.get_embeddings_batch(["one", "two", TEXT])
 
 
@@ -103,7 +103,7 @@ def test_the_deadline_limits_the_whole_call_and_closes_the_connection(
     error = failure()
     assert 0.45 < time.monotonic() - began < 1.5
     assert (type(error), str(error)) == (
-        errors.Unavailable,
+        errors.ServiceUnavailable,
         "no answer within 0.5 s; before: the service failed: status 500",
     )
     fake.wait_for(lambda: fake.requests[-1].outcome == "client_gone")
@@ -133,7 +133,7 @@ def test_retry_after_past_the_deadline_fails_at_once_and_is_reported(
     began = time.monotonic()
     error = failure()
     assert time.monotonic() - began < 1
-    assert (type(error), error.retry_after_s) == (errors.Unavailable, 6.0)
+    assert (type(error), error.retry_after_s) == (errors.ServiceUnavailable, 6.0)
     assert len(fake.requests) == 1
 
 

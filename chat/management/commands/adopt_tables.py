@@ -27,7 +27,7 @@ from chat.adoption.adopt import Adoption, Comparison, NotAdoptable
 from chat.adoption.wanted import APP, NAME, NotReady
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
-from retrieval.schema.locks import tell, wait_for_advisory_lock
+from retrieval.schema.locks import notify_operator, wait_for_advisory_lock
 from retrieval.schema.timeouts import without_timeouts
 from retrieval.schema.waits import report_waits
 
@@ -62,7 +62,7 @@ class Command(OperatorCommand):
             raise CommandError(next_step(comparison))
 
     def _adopt(self, options: dict[str, Any]) -> None:
-        with wait_for_advisory_lock(connection), report_waits(connection, tell):
+        with wait_for_advisory_lock(connection), report_waits(connection, notify_operator):
             adoption = Adoption(connection)
             before = adoption.check()
             if before.operators:

@@ -12,7 +12,7 @@ from retrieval.db_errors import sqlstate
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import summarise_db_error
 from retrieval.schema.extension import INSUFFICIENT_PRIVILEGE, VectorUnavailable
-from retrieval.schema.locks import tell, wait_for_advisory_lock
+from retrieval.schema.locks import notify_operator, wait_for_advisory_lock
 from retrieval.schema.ownership import explain_refusal
 from retrieval.schema.waits import report_waits
 
@@ -35,7 +35,7 @@ class Command(migrate.Command):
         with (
             cancel_on_signal(raise_keyboard_interrupt, message=INTERRUPTED),
             wait_for_advisory_lock(connection),
-            report_waits(connection, tell),
+            report_waits(connection, notify_operator),
         ):
             try:
                 super().handle(*args, **options)

@@ -39,12 +39,15 @@ class Command(OperatorCommand):
             raise CommandError("name a configuration, such as: rag_text use german", returncode=2)
         if options["action"]:
             try:
-                search_config.use(options["config"])
-            except search_config.UnknownText as error:
+                search_config.switch(options["config"])
+            except search_config.UnknownConfig as error:
                 raise CommandError(str(error)) from error
-        state = search_config.state()
-        counts = f"{state.current:,} messages indexed, {state.other:,} by another configuration"
+        counted = search_config.count_by_config()
+        counts = f"{counted.current:,} messages indexed, {counted.other:,} by another configuration"
         hint = ["Run backfill_embeddings: it indexes their words again, at no cost"]
         self.report(
-            options, asdict(state), f"{state.config}: {counts}", *(hint if state.other else [])
+            options,
+            asdict(counted),
+            f"{counted.config}: {counts}",
+            *(hint if counted.other else []),
         )

@@ -1,17 +1,15 @@
-"""Read-only queries of the checks, with time limits. They lock nothing but ACCESS SHARE."""
+"""What several checks ask the database. They lock nothing but ACCESS SHARE."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString, TypeAlias
 
 from django.db import connection, transaction
 from psycopg import sql
 
 from retrieval.models import EmbeddingModel
+from retrieval.queries import execute, rows, value
 from retrieval.schema import extension
 
-Query: TypeAlias = LiteralString | sql.Composable
-Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
 STATEMENT_TIMEOUT = "30s"  # a longer check becomes a WARN: the live database comes first
 LOCK_TIMEOUT = "1s"  # a reader waits only for ACCESS EXCLUSIVE, which is reported then
 SET_LIMITS = """
@@ -28,29 +26,6 @@ def limited_transaction(*, read_only: bool = True) -> Iterator[None]:
         if read_only:
             execute("SET LOCAL transaction_read_only = on")
         yield
-
-
-def execute(query: Query) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-
-
-def rows(query: Query, params: Params = ()) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, params or None)
-        return list(cursor.fetchall())
-
-
-def row(query: Query, params: Params = ()) -> tuple[Any, ...]:
-    """The only row of the result."""
-    (only,) = rows(query, params)
-    return only
-
-
-def value(query: Query, params: Params = ()) -> Any:
-    """The only column of the only row of the result."""
-    (only,) = row(query, params)
-    return only
 
 
 def setting(name: str) -> str | None:
