@@ -1,4 +1,4 @@
-"""The chat's checks of ``rag_doctor``: separate keys, and recall that keeps users apart."""
+"""The chat's checks of ``rag_doctor``: keys, answers, and recall that keeps users apart."""
 
 import secrets
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from chat.doctor_answers import answers_succeed, chat_works
 from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Passage, Role, StandaloneChat
 from retrieval.doctor.check_schema import tables_and_functions_exist
 from retrieval.doctor.database import limited_transaction, stored_model
+from retrieval.doctor.fixes import SET_KEY
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import unpack_ref
 from retrieval.queries import rows
@@ -23,6 +25,13 @@ MIN_SHOWN_KEY = 16  # characters; of a shorter key, four would be too large a pa
 LIVE_USERS = 20  # whose recall is tried, too
 SAMPLE_USERS = "SELECT user_id FROM message_memories GROUP BY user_id ORDER BY random() LIMIT %s"
 QUESTION = "What is the heron {word} called?"
+
+
+def keys_are_set() -> Finding:
+    """OPENAI_API_KEY if embeddings need it, and that the language model has another key."""
+    if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
+        return warning("no OPENAI_API_KEY: nothing is embedded, and memory is off", SET_KEY)
+    return keys_are_separate()
 
 
 def keys_are_separate() -> Finding:
@@ -136,7 +145,9 @@ def _fix() -> str:
 
 def checks() -> list[Check]:
     return [
-        Check("checklist.9", keys_are_separate),
+        Check("criterion.4", chat_works),
+        Check("checklist.3", keys_are_set),
+        Check("checklist.6", answers_succeed),
         Check("trap.10", keys_are_separate),
         Check(
             "isolation.canaries", recall_keeps_users_apart, option="isolation", in_transaction=False

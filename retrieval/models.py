@@ -181,6 +181,19 @@ class UserEmbeddingUsage(MemoryModel):
         verbose_name_plural = "embedding usage by user"
 
 
+class LogCount(MemoryModel):
+    """How many lines of a kind the servers logged in a minute: errors, and starts."""
+
+    pk = models.CompositePrimaryKey("minute", "kind", "at_start")
+    minute = models.DateTimeField()
+    kind = models.TextField()  # retrieval/log_counts.py
+    at_start = models.BooleanField()
+    count = models.BigIntegerField()
+
+    class Meta(MemoryModel.Meta):
+        db_table = "log_counts"
+
+
 class RecallMeasurement(MemoryModel):
     """A run of ``measure_recall``."""
 

@@ -1,6 +1,6 @@
 """The rights on memory's tables and functions that the servers' database role needs.
 
-``grant_roles`` grants them (verse/roles.py) and ``rag_doctor`` checks them (checklist.12).
+``grant_roles`` grants them (verse/roles.py) and ``rag_doctor`` checks them (database.rights).
 """
 
 from collections.abc import Iterable
@@ -38,6 +38,7 @@ MEMORY_RIGHTS = {
     "embedding_models": (SELECT, INSERT, Privilege("UPDATE", ("min_similarity", "measured_at"))),
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": WRITE,
+    "log_counts": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (

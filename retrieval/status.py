@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from psycopg import sql
 
-from retrieval import current_model, db, usage_report
+from retrieval import current_model, db, log_counts, usage_report
 from retrieval.backfill.pending import for_table
 from retrieval.embeddings import embedding_service
 from retrieval.message_tables import MessageTable
@@ -53,7 +53,7 @@ SIZES = """
 def collect() -> dict[str, Any]:
     """What ``rag_status --json`` prints, without messages that are switched off.
 
-    At most nine statements, two of which read the message tables. Raises NoMemory.
+    At most thirteen statements, two of which read the message tables. Raises NoMemory.
     """
     model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
@@ -61,6 +61,7 @@ def collect() -> dict[str, Any]:
         "sizes": sizes(),
         "indexes": indexes(),
         "usage": usage_report.collect(),
+        "log": log_counts.report(),
         "version": settings.VERSION,
         "model": model,
         "configured_model": configured,
@@ -142,6 +143,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         *(_size_line(name, size, width) for name, size in report["sizes"].items()),
         "",
         *usage_report.lines(report["usage"]),
+        "",
+        *log_counts.lines(report["log"]),
     ]
 
 

@@ -5,7 +5,9 @@ import re
 from collections import Counter
 
 import pytest
+from django.core.management import get_commands
 
+from retrieval.doctor.registry import all_checks
 from tests.edit_env import edit
 from tests.guide import same
 from tests.pages import OPERATION, ROLLOUT, RUN, blocks_of
@@ -101,6 +103,20 @@ def test_the_doctor_page_has_the_doctors_sentences(name: str) -> None:
     )
     assert dict(rows) == sentences
     assert len(rows) == len(sentences)
+
+
+def test_each_step_has_a_row_and_what_it_names_exists() -> None:
+    text = (DOCS / "each-step.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 131))
+    names = {name for _, shown in rows for name in re.findall(r"`([a-z]+\.[a-z0-9]+)`", shown)}
+    assert names - {check.name for check in all_checks()} == set()
+    shown = [re.match(r"`((?:rag|enable|backfill|grant)_\w+)", shown) for _, shown in rows]
+    commands = {match[1] for match in shown if match}
+    assert commands - set(get_commands()) == set()
+    files = {name for _, shown in rows for name in re.findall(r"`(deploy/[\w/.]+yaml)`", shown)}
+    assert files
+    assert all((ROOT / name).exists() for name in files)
 
 
 @pytest.mark.parametrize(

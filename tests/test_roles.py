@@ -182,8 +182,8 @@ def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
     }
     report = json.loads(database.manage(database.owner, "rag_doctor", "--json", values=urls))
     checks = {check["name"]: check for check in report["checks"]}
-    assert checks["checklist.12"]["status"] == "PASS"
-    assert database.web in checks["checklist.12"]["detail"]
+    assert checks["database.rights"]["status"] == "PASS"
+    assert database.web in checks["database.rights"]["detail"]
 
 
 def test_the_web_serves_the_admin(server: Server) -> None:

@@ -19,6 +19,7 @@ from django.db import Error
 django.setup(set_prefix=False)
 
 from chat.answers import runner
+from retrieval import log_counts
 from retrieval.db_errors import error_name
 from retrieval.token_count import encoding
 from verse.asgi_handler import OneThreadHandler
@@ -52,6 +53,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
 def start() -> None:
     """Load the code, check the settings, log warnings. Starts without a database too."""
     threading.excepthook = log_failed_thread
+    logging.getLogger().addHandler(log_counts.COUNTER)
     # Takes about a second. Otherwise the first requests would do it while others wait.
     import_module(settings.ROOT_URLCONF)
     import_module("retrieval.openai_client")

@@ -1,13 +1,28 @@
-"""The site's checks of ``rag_doctor``: its settings, by Django's own deployment checks and more."""
+"""The site's checks of ``rag_doctor``: the server's start, settings by Django's own checks."""
 
 from django.conf import settings
 from django.core.checks import Tags, run_checks
 
-from retrieval.doctor.report import Check, Finding, information, passed, skipped, warning
+from retrieval.doctor.check_log import last_start_logged_no_errors
+from retrieval.doctor.check_migrations import migrations_are_applied
+from retrieval.doctor.fixes import MIGRATE
+from retrieval.doctor.report import (
+    Check,
+    Finding,
+    all_of,
+    failed,
+    information,
+    passed,
+    skipped,
+    warning,
+)
 from retrieval.queries import rows, value
+from verse.health import DRAINING, OLDEST_SCHEMA, pending_migrations
 
 RESERVED = 10  # connections for commands, migrate, a backup
-NEW_KEY = "python -c \"import secrets; print('SECRET_KEY=' + secrets.token_urlsafe(50))\" >> .env"
+# Prints a line for .env. An editor puts it there: >> would join it to a last line without an end.
+NEW_KEY = "python -c \"import secrets; print('SECRET_KEY=' + secrets.token_urlsafe(50))\""
+REPLACE_KEY = "replace the line SECRET_KEY=... of .env, in an editor, by the line that this prints:"
 FREE_CONNECTIONS = """
     SELECT pg_catalog.current_setting('max_connections')::int
         - pg_catalog.current_setting('superuser_reserved_connections')::int
@@ -48,6 +63,20 @@ def pools_fit() -> Finding:
     )
 
 
+def server_starts() -> Finding:
+    """What /readyz looks at, pending migrations, and errors of the last start of a server."""
+    return all_of(server_is_ready(), migrations_are_applied(), last_start_logged_no_errors())
+
+
+def server_is_ready() -> Finding:
+    """The oldest schema that serves, and the file that announces a stop on this machine."""
+    if OLDEST_SCHEMA in pending_migrations():
+        return failed("chat 0001_initial is not applied: /readyz is 503", MIGRATE)
+    if DRAINING.exists():
+        return warning(f"{DRAINING} exists: /readyz is 503", f"rm {DRAINING}")
+    return passed("/readyz has no reason to be 503")
+
+
 def servers_run_this_version() -> Finding:
     """The versions of the servers that are connected to the database, against this command's."""
     sessions = dict(rows(SERVER_VERSIONS))
@@ -71,7 +100,7 @@ def debug_is_off() -> Finding:
 
 def secret_key_is_long() -> Finding:
     """SECRET_KEY, by Django's check security.W009. Its value is never shown."""
-    finding = _deployment_check("security.W009", fix=NEW_KEY)
+    finding = _deployment_check("security.W009", fix=f"{REPLACE_KEY}\n{NEW_KEY}")
     return finding or passed(f"SECRET_KEY has {len(settings.SECRET_KEY)} characters")
 
 
@@ -98,8 +127,9 @@ def _deployment_check(check_id: str, *, fix: str) -> Finding | None:
 
 def checks() -> list[Check]:
     return [
-        Check("checklist.11", pools_fit),
-        Check("server.version", servers_run_this_version),
+        Check("criterion.1", server_starts),
+        Check("server.pools", pools_fit),
+        Check("checklist.4", servers_run_this_version),
         Check("settings.debug", debug_is_off),
         Check("settings.secret_key", secret_key_is_long),
         Check("settings.allowed_hosts", hosts_are_named),

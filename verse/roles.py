@@ -41,6 +41,7 @@ BACKFILL = {
     "embedding_models": (SELECT, INSERT, UPDATE),
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": (SELECT, INSERT, UPDATE),
+    "log_counts": READ,
     "search_configs": READ,
     "recall_measurements": (SELECT, INSERT),
     "standalone_chats": (Privilege("SELECT", ("id", "memory")),),

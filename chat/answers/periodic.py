@@ -9,7 +9,7 @@ from django.db import Error
 
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
-from retrieval import forgetting
+from retrieval import forgetting, log_counts
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
@@ -18,9 +18,11 @@ logger = logging.getLogger(__name__)
 # What every process runs, and every how many seconds.
 PERIODIC_TASKS: dict[Callable[[], object], float] = {
     usage.flush: 5.0,
+    log_counts.flush: 10.0,
     min_similarity.measure: 600.0,
     idempotency.delete_expired_keys: 3600.0,
     forgetting.purge_deleted_users: 3600.0,
+    log_counts.purge: 3600.0,
 }
 
 

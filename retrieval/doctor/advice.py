@@ -3,16 +3,18 @@
 from functools import partial
 
 from retrieval.doctor.criteria import CHECKLIST, TRAPS
-from retrieval.doctor.fixes import COST
+from retrieval.doctor.fixes import COST, DOCTOR
 from retrieval.doctor.report import Check, information, skipped
 
 # What the operator has to look at, with commands that help.
 BY_HAND = {
-    "checklist.10": (
+    "checklist.1": (
         "pg_dump -Fc --file=verse.dump service=verse",
         "createdb --maintenance-db=service=verse verse_restored",
         'pg_restore --no-owner --dbname="service=verse dbname=verse_restored" verse.dump',
     ),
+    "checklist.10": ("crontab -l | grep --extended-regexp 'rag_doctor|rag_status'",),
+    "checklist.12": (f"{DOCTOR} --report > production.md",),
     "trap.16": ("PGPASSFILE=~/.pgpass pg_dump -Fc --file=verse.dump service=verse",),
     "trap.20": ("read https://openai.com/enterprise-privacy/ or what your own service says",),
     "trap.24": ("kubectl apply -f deploy/kubernetes/jobs/backfill.yaml",),

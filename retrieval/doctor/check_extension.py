@@ -113,7 +113,7 @@ def azure_lists_extension() -> Finding:
 
 def checks() -> list[Check]:
     return [
-        Check("checklist.1", extension_exists),
+        Check("criterion.2", extension_exists),
         Check("checklist.2", version_is_safe),
         Check("trap.6", extension_is_not_preloaded),
         Check("trap.7", extension_exists),

@@ -79,7 +79,7 @@ def _compare(condition: sql.SQL, count: sql.SQL, repair: sql.SQL) -> tuple[str, 
 
 def checks() -> list[Check]:
     return [
-        Check("criterion.5", rows_belong_to_owner),
+        Check("messages.owners", rows_belong_to_owner),
         Check("messages.gone", no_rows_of_deleted_messages),
         Check("messages.vectors", embedded_rows_have_vectors),
     ]

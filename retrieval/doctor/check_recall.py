@@ -17,7 +17,7 @@ from retrieval import db
 from retrieval.doctor.database import stored_model, vector_schema
 from retrieval.doctor.fixes import BACKFILL, ENABLE_VECTOR, STATUS, statement
 from retrieval.doctor.memory_indexes import fixes_of_memory_indexes
-from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
+from retrieval.doctor.report import Check, Finding, all_of, failed, passed, skipped, warning
 from retrieval.message_tables import select_message
 from retrieval.models import message_tables
 from retrieval.queries import rows
@@ -30,8 +30,8 @@ QUESTIONS = 20  # of all users together, and at least MIN_QUESTIONS of each
 MIN_QUESTIONS = 2
 MAX_MEASURE_S = 8.0  # then the results so far must do; an exact search of 20,000 rows takes 0.2 s
 TOP = 5  # recall@5
-MIN_RECALL = 0.99  # criterion.3
-MAX_P95_MS = 200.0  # criterion.4; docs/benchmarks.md has 17 ms for a user with 20,000 messages
+MIN_RECALL = 0.99  # criterion.6
+MAX_P95_MS = 200.0  # criterion.6; docs/benchmarks.md has 17 ms for a user with 20,000 messages
 FEW_MESSAGES = 30  # of one user: recall compares them all, so users with more come first
 # The embedding is NULL unless the current model made it.
 SAMPLE = sql.SQL("""
@@ -112,6 +112,10 @@ class Measurement:
             if embedding is not None:
                 _compare(scope, embedding, model, results)
         return results
+
+    def recall_is_good(self) -> Finding:
+        """Recall for sampled messages: recall@5 against an exact search, and its time."""
+        return all_of(self.recall_is_accurate(), self.recall_is_fast())
 
     def recall_is_accurate(self) -> Finding:
         """recall@5 of sampled messages, against an exact search by their vectors."""
@@ -206,8 +210,7 @@ def vectors_arrive_unchanged() -> Finding:
 def checks() -> list[Check]:
     measurement = Measurement()
     return [
-        Check("criterion.3", measurement.recall_is_accurate),
-        Check("criterion.4", measurement.recall_is_fast),
+        Check("criterion.6", measurement.recall_is_good),
         Check("trap.5", measurement.recall_is_accurate),
         Check("trap.4", vectors_arrive_unchanged),
     ]

@@ -68,4 +68,4 @@ def _has(role: str, table: str, privilege: Privilege) -> bool:
 
 
 def checks() -> list[Check]:
-    return [Check("checklist.12", role_has_rights)]
+    return [Check("database.rights", role_has_rights)]

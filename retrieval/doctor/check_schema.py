@@ -1,11 +1,22 @@
-"""Memory's tables, functions and triggers, compared with the statements that create them."""
+"""Memory's schema, compared with the statements that create it."""
 
 from psycopg import sql
 
+from retrieval.doctor.check_columns import columns_are_right
+from retrieval.doctor.check_indexes import vector_indexes_are_valid
+from retrieval.doctor.check_migrations import migrations_are_applied
 from retrieval.doctor.database import memory_exists, setting
 from retrieval.doctor.expected import SchemaObject, of_tables, shared
-from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, create, reset_setting, statement
-from retrieval.doctor.report import Check, Finding, failed, passed
+from retrieval.doctor.fixes import (
+    BACKFILL,
+    MIGRATE,
+    NO_WAIT,
+    WAIT_AGAIN,
+    create,
+    reset_setting,
+    statement,
+)
+from retrieval.doctor.report import Check, Finding, all_of, failed, passed
 from retrieval.queries import rows, value
 
 FUNCTION_BODIES = """
@@ -17,6 +28,19 @@ TRIGGERS = """
     WHERE tgrelid = pg_catalog.to_regclass(%s) AND NOT tgisinternal
 """
 ENABLED = ("O", "A")  # "R", ENABLE REPLICA, does not fire for an application's writes
+
+
+def schema_is_right() -> Finding:
+    """Migrations, columns, tables, functions, triggers and HNSW indexes of memory."""
+    if not memory_exists():
+        return failed("memory has not been added to this database", MIGRATE)
+    return all_of(
+        columns_are_right(),
+        tables_and_functions_exist(),
+        triggers_are_enabled(),
+        vector_indexes_are_valid(),
+        migrations_are_applied(),
+    )
 
 
 def tables_and_functions_exist() -> Finding:
@@ -60,7 +84,7 @@ def triggers_are_enabled() -> Finding:
     disabled = [trigger for trigger, state in states.items() if state and state not in ENABLED]
     if not missing and not disabled:
         return passed(f"{len(triggers)} triggers, all enabled")
-    fixes = [NO_WAIT, *map(create, missing), *map(_enable, disabled), BACKFILL]
+    fixes = [NO_WAIT, *map(create, missing), *map(_enable, disabled), WAIT_AGAIN, BACKFILL]
     return failed(_problems({"missing": missing, "disabled": disabled}), *fixes)
 
 
@@ -91,7 +115,4 @@ def _label(schema_object: SchemaObject) -> str:
 
 
 def checks() -> list[Check]:
-    return [
-        Check("checklist.5", tables_and_functions_exist),
-        Check("checklist.6", triggers_are_enabled),
-    ]
+    return [Check("checklist.5", schema_is_right)]

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Max, QuerySet, Sum
 from django.utils import timezone
 
-from retrieval.doctor.fixes import DOCTOR
+from retrieval.doctor.fixes import DOCTOR, GRANT_ROLES, MIGRATE
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.embeddings import embedding_service, usage
 from retrieval.embeddings.errors import EmbeddingError
@@ -38,6 +38,15 @@ def spending_is_within_budget() -> Finding:
         f"{detail}; EMBEDDINGS=none stops all spending",
         f"EMBEDDING_BUDGET_USD={max(spent * HEADROOM, 0.01):.2f}",
     )
+
+
+def usage_is_tracked() -> Finding:
+    """Usage by day, model and user: both tables, and whether this role may write the second."""
+    recent = EmbeddingUsage.objects.filter(day__gte=timezone.now().date() - timedelta(days=1))
+    totals = recent.aggregate(tokens=Sum("tokens", default=0), usd=Sum("cost_usd", default=0.0))
+    if not usage.has_table():
+        return warning("usage by user is not counted", MIGRATE, GRANT_ROLES)
+    return passed(f"since yesterday (UTC): {totals['tokens']:,} tokens, ${totals['usd']:,.4f}")
 
 
 def calls_succeed() -> Finding:
@@ -77,7 +86,8 @@ def service_answers() -> Finding:
 
 def checks() -> list[Check]:
     return [
-        Check("criterion.6", spending_is_within_budget),
-        Check("embedding.calls", calls_succeed),
+        Check("criterion.7", spending_is_within_budget),
+        Check("checklist.7", calls_succeed),
+        Check("checklist.11", usage_is_tracked),
         Check("embedding.online", service_answers, option="online", in_transaction=False),
     ]

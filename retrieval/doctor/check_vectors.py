@@ -62,6 +62,6 @@ def vectors_have_their_size() -> Finding:
 
 def checks() -> list[Check]:
     return [
-        Check("checklist.8", stored_model_is_configured),
+        Check("embedding.model", stored_model_is_configured),
         Check("trap.1", vectors_have_their_size),
     ]

@@ -1,35 +1,41 @@
 """What ``rag_doctor`` checks, as docs/doctor.md lists it: success criteria, checklist, traps.
 
+The criteria and the checklist have the order of the guide that docs/deployment.md replaces.
+
 A trap is a wrong instruction of the deployment guides that circulate; its text is the right form.
 """
 
 CRITERIA = {
-    "criterion.1": "No message is lost: each is embedded, pending, or set aside with its reason.",
-    "criterion.2": "No message waits long: the oldest pending one is younger than an hour.",
-    "criterion.3": "Recall finds what an exact search finds: recall@5 is at least 0.99, measured "
-    "on sampled users.",
-    "criterion.4": "Recall is fast: 95 of 100 recalls take less than 200 ms.",
-    "criterion.5": "No user recalls another user's messages.",
-    "criterion.6": "Embedding stays within EMBEDDING_BUDGET_USD, month by month.",
-    "criterion.7": "Memory can be removed again: this version knows every applied migration, and "
-    "each can be undone.",
+    "criterion.1": "The server starts without errors: it is ready, its schema is the latest, and "
+    "its last start logged none.",
+    "criterion.2": "The extension pgvector is installed and active.",
+    "criterion.3": "New messages are saved with their embeddings: none has waited for an hour.",
+    "criterion.4": "What worked before still works: questions are answered, and the chat can do "
+    "without memory, which can be removed again.",
+    "criterion.5": "The servers' logs have no errors.",
+    "criterion.6": "Database queries are fast enough: 95 of 100 recalls take less than 200 ms, and "
+    "recall@5 is at least 0.99, measured on sampled users against an exact search.",
+    "criterion.7": "The embedding service costs no more than the budget, EMBEDDING_BUDGET_USD a "
+    "month.",
 }
 
 CHECKLIST = {
-    "checklist.1": "The extension vector is created in this database.",
-    "checklist.2": "pgvector is 0.8.4 or later, in the database as on the server.",
-    "checklist.3": "Both message tables have the nullable column embedding of type vector(1536).",
-    "checklist.4": "Both HNSW indexes exist and are valid, and no interrupted build has left an "
-    "index behind.",
-    "checklist.5": "Memory's own tables and functions exist and are those of this version.",
-    "checklist.6": "The triggers that keep recall up to date exist on both tables and are enabled.",
-    "checklist.7": "Every migration is applied.",
-    "checklist.8": "The configured embedding model is the one that made the stored vectors.",
-    "checklist.9": "The language model and the embeddings have separate keys, so that one can be "
-    "removed.",
-    "checklist.10": "A backup has been made with pg_dump -Fc and restored into a new database.",
-    "checklist.11": "The connection pools of all workers fit into max_connections.",
-    "checklist.12": "The server's database role has every right that memory needs.",
+    "checklist.1": "A database backup was made, with pg_dump -Fc, and restored into a new "
+    "database.",
+    "checklist.2": "The extension pgvector is enabled, in 0.8.4 or later, in the database as on "
+    "the server.",
+    "checklist.3": "The environment variables are set: OPENAI_API_KEY, and another key for the "
+    "language model.",
+    "checklist.4": "The new code is deployed: every connected server runs this version.",
+    "checklist.5": "The database schema is verified: migrations, embedding columns, memory's "
+    "tables, functions and triggers, both HNSW indexes.",
+    "checklist.6": "Test messages were sent and answered.",
+    "checklist.7": "Embeddings are being generated: calls to the service succeed.",
+    "checklist.8": "The servers' logs have no errors.",
+    "checklist.9": "Optional: historical data is backfilled; no message is lost to recall.",
+    "checklist.10": "Monitoring and alerts are configured.",
+    "checklist.11": "Usage of the embedding service is tracked, by day, model and user.",
+    "checklist.12": "The documentation has the production details.",
 }
 
 TRAPS = {

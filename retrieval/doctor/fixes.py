@@ -10,11 +10,15 @@ MIGRATE = "python manage.py migrate"
 BACKFILL = "python manage.py backfill_embeddings"
 ENABLE_VECTOR = "python manage.py enable_vector"
 DOCTOR = "python manage.py rag_doctor"
+GRANT_ROLES = "see docs/roles.md: run grant_roles again"
 STATUS = "python manage.py rag_status"
 COST = "python manage.py rag_cost_estimate --exact"
 SET_KEY = "OPENAI_API_KEY=your key"
+LOG = "look for ERROR in the servers' logs: docs/logs.md says what each line means"
 # If this is exceeded, run the lines again: retrieval/schema/locks.py.
 NO_WAIT = "SET lock_timeout = '300ms';"
+# After it: a build of an index in the same session waits for locks as long as it must.
+WAIT_AGAIN = "RESET lock_timeout;"
 SETTING = """
     SELECT source, current_user, pg_catalog.current_database() FROM pg_catalog.pg_settings
     WHERE name = %s

@@ -14,6 +14,9 @@ class Status(StrEnum):
     SKIP = "SKIP"
 
 
+SEVERITY = (Status.PASS, Status.SKIP, Status.WARN, Status.FAIL)
+
+
 @dataclass(frozen=True)
 class Finding:
     """The result of a check. Each that is not PASS has a fix.
@@ -62,6 +65,15 @@ def failed(detail: str, fix: str, *more_fix: str) -> Finding:
 def skipped(detail: str, fix: str, *more_fix: str) -> Finding:
     """The check could not run; ``detail`` says why, ``fix`` how to look by hand."""
     return Finding(Status.SKIP, detail, "\n".join([fix, *more_fix]))
+
+
+def all_of(*findings: Finding) -> Finding:
+    """One finding of several: the worst status; if one is not PASS, what these say and fix."""
+    worst = max(findings, key=lambda finding: SEVERITY.index(finding.status))
+    problems = [finding for finding in findings if finding.status is not Status.PASS]
+    details = "; ".join(finding.detail for finding in problems or findings)
+    fixes = dict.fromkeys(finding.fix for finding in problems)  # in order, each once
+    return Finding(worst.status, details, "\n".join(fixes))
 
 
 def information(detail: str, fix: str, *more_fix: str) -> Finding:

@@ -7,14 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from django.db import connection
-
 from retrieval import db
 from retrieval.embeddings.cost import cost_usd
-from retrieval.runtime import Expiring, on_reset
+from retrieval.runtime import on_reset
+from retrieval.writable_table import WritableTable
 
 OK = "ok"
-CHECK_AGAIN_S = 60.0  # a running server notices within this time that migrate has made the table
 # Locks the day's row of this model and outcome.
 ADD = """
     INSERT INTO embedding_usage AS u (day, model, outcome, calls, texts, tokens, cost_usd)
@@ -35,18 +33,11 @@ ADD_BY_USER = """
     ON CONFLICT (user_id, day, model) DO UPDATE SET texts = u.texts + excluded.texts,
         tokens = u.tokens + excluded.tokens, cost_usd = u.cost_usd + excluded.cost_usd
 """
-# A role that was granted nothing on the table yet is treated as if the table were missing.
-HAS_TABLE = """
-    SELECT coalesce(
-        bool_and(has_table_privilege(to_regclass('user_embedding_usage'), privilege)), false)
-    FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) privilege
-"""
-
 _lock = threading.Lock()
 _counts: dict[tuple[str, str], Counter[str]] = {}  # by model and outcome
 _texts_by_user: dict[str, Counter[int]] = {}  # by model
 _tokens_by_user: dict[str, Counter[int]] = {}
-_has_table: Expiring[bool] = Expiring()
+_user_table = WritableTable("user_embedding_usage")
 for _counted in (_counts, _texts_by_user, _tokens_by_user):
     on_reset(_counted.clear)
 
@@ -104,14 +95,5 @@ def _add_by_user(model: str, texts: Counter[int], tokens: Counter[int]) -> None:
 
 
 def has_table() -> bool:
-    """Whether user_embedding_usage exists and this role may write it.
-
-    False before 0006_usage, and after it until grant_roles has run again. At most one query in
-    CHECK_AGAIN_S. A statement on a missing table would turn memory off.
-    """
-    known = _has_table.get()
-    if known is None:
-        with connection.cursor() as cursor:
-            cursor.execute(HAS_TABLE)
-            known = _has_table.set(bool(cursor.fetchone()[0]), seconds=CHECK_AGAIN_S)
-    return known
+    """Whether user_embedding_usage exists and this role may write it: not before 0006_usage."""
+    return _user_table.exists()

@@ -66,6 +66,15 @@ CREATE TABLE IF NOT EXISTS user_embedding_usage (
 CREATE INDEX {concurrently}IF NOT EXISTS user_embedding_usage_day
     ON user_embedding_usage (day, model);
 
+-- How many errors, and starts, the servers logged. No text of a line: retrieval/log_counts.py.
+CREATE TABLE IF NOT EXISTS log_counts (
+    minute timestamptz NOT NULL,
+    kind text NOT NULL,
+    at_start boolean NOT NULL,
+    count bigint NOT NULL,
+    PRIMARY KEY (minute, kind, at_start)
+);
+
 -- One narrow row for each message with content; retrieval/models.py explains the columns.
 CREATE TABLE IF NOT EXISTS message_memories (
     id bigint PRIMARY KEY,

@@ -13,8 +13,9 @@ from retrieval.schema.providers import Provider, provider_of
 
 OLDEST = (0, 7)  # the first with halfvec, bit vectors and binary_quantize
 INSUFFICIENT_PRIVILEGE = "42501"
-# Heroku's setting is no part of pg_settings for every role. Who may create an extension that is not
-# trusted: a superuser, a member of a provider's role, and every role where extwlist names it.
+# Heroku's and Supabase's settings are no part of pg_settings for every role. Who may create an
+# extension that is not trusted: a superuser, a member of a provider's role, and every role where
+# one of these two settings names it.
 STATE = """
     SELECT current_setting('server_encoding'), current_user,
         pg_catalog.current_database(), split_part(current_setting('server_version'), '.', 1),
@@ -22,6 +23,8 @@ STATE = """
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'),
         (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'vector'),
         CASE WHEN current_setting('extwlist.extensions', true) <> '' THEN 'extwlist.extensions'
+        WHEN current_setting('supautils.privileged_extensions', true) <> ''
+            THEN 'supautils.privileged_extensions'
         ELSE (SELECT name FROM pg_catalog.pg_settings WHERE name IN ('rds.extensions',
             'cloudsql.iam_authentication', 'azure.extensions') ORDER BY name LIMIT 1) END,
         EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = current_user AND r.rolsuper
@@ -31,7 +34,8 @@ STATE = """
             WHERE name = 'vector' AND trusted
                 AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))
         OR 'vector' = ANY (pg_catalog.regexp_split_to_array(
-            coalesce(current_setting('extwlist.extensions', true), ''), '[ ,]+')),
+            concat_ws(',', current_setting('extwlist.extensions', true),
+                current_setting('supautils.privileged_extensions', true)), '[ ,]+')),
         (SELECT pg_catalog.row_to_json(u) FROM (
             SELECT pg_catalog.quote_ident(n.nspname) AS schema,
                 pg_catalog.pg_get_userbyid(n.nspowner) AS owner,

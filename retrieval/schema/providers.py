@@ -28,6 +28,10 @@ PROVIDERS = {
         "on Heroku choose a plan and a PostgreSQL version that have it",
         "the database's default credential (heroku pg:psql)",
     ),
+    "supautils.privileged_extensions": Provider(
+        "on Supabase ask its support, as every project has it",
+        "the role postgres (the SQL editor)",
+    ),
 }
 
 

@@ -30,6 +30,13 @@ PEOPLE = """
     INSERT INTO passages (user_id, reference, text)
     SELECT id, 'Tobit 6', 'And the dog followed.' FROM auth_user;
 """
+# An answer, and a server's start, as a chat that is used has them.
+USED = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at, status)
+    SELECT user_id, id, 'assistant', 'I see.', now(), 'complete' FROM standalone_chats LIMIT 1;
+    INSERT INTO log_counts (minute, kind, at_start, count)
+    VALUES (date_trunc('minute', now()), 'Application startup complete.', true, 1);
+"""
 ADD_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     SELECT user_id, id, 'user',
@@ -68,6 +75,7 @@ class FaultyDatabase:
         call_command("migrate", verbosity=0)
         runtime.reset()
         self.run(PEOPLE)
+        self.run(USED)
         self.add_messages(10)
         self.embed()
 

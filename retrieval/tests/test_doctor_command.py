@@ -50,8 +50,8 @@ def test_a_healthy_database_passes(faulty: FaultyDatabase, settings: Settings) -
         status: {name for name, check in checks.items() if check["status"] == status}
         for status in ("WARN", "FAIL", "SKIP")
     }
-    by_hand = {"checklist.10", "trap.16", "trap.20", "trap.24"}
-    info = {"trap.2", "trap.15", "trap.22", "trap.26", "server.version", "work.now"}
+    by_hand = {"checklist.1", "checklist.10", "checklist.12", "trap.16", "trap.20", "trap.24"}
+    info = {"trap.2", "trap.15", "trap.22", "trap.26", "checklist.4", "work.now"}
     azure = {"trap.21"}
     assert by_status == {"WARN": set(), "FAIL": set(), "SKIP": by_hand | info | azure}
     assert all(checks[name]["detail"].startswith("by hand: ") for name in by_hand)
@@ -72,7 +72,7 @@ def test_list_names_each_check_and_what_it_looks_at(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_printed_rehearsal_of_a_restore_works(faulty: FaultyDatabase) -> None:
-    (backup,) = [check for check in all_checks() if check.name == "checklist.10"]
+    (backup,) = [check for check in all_checks() if check.name == "checklist.1"]
     params = connection.get_connection_params()
     lines = [f"{name}={params[name]}" for name in ("host", "port", "user")]
     service = "\n".join(["[verse]", *lines, f"dbname={faulty.name}"])
@@ -105,7 +105,7 @@ def test_without_json_it_prints_lines_and_counts(
         call_command("rag_doctor", stdout=out)
     lines = out.getvalue().splitlines()
     assert lines[0] == "Success criteria:"
-    place = next(n for n, line in enumerate(lines) if line.startswith("  FAIL  checklist.6"))
+    place = next(n for n, line in enumerate(lines) if line.startswith("  FAIL  checklist.5"))
     assert lines[place + 2].strip() == (
         'ALTER TABLE "chat_messages" ENABLE TRIGGER "memory_delete";'
     )
@@ -161,19 +161,19 @@ def test_only_the_later_version_can_undo_its_migration(
     faulty: FaultyDatabase, later: Path, settings: Settings
 ) -> None:
     settings.MIGRATION_MODULES = {"chat": "later_migrations"}
-    closed = faulty.check("criterion.7")
+    closed = faulty.check("criterion.4")
     assert closed.status is Status.FAIL
     assert "0999_later" in closed.detail
     later.write_text(later.read_text().replace('"SELECT 1"', '"SELECT 1", "SELECT 1"'))
     for name in [name for name in sys.modules if name.startswith("later_migrations")]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    assert faulty.check("criterion.7").status is Status.PASS
+    assert faulty.check("criterion.4").status is Status.PASS
 
     call_command("migrate", verbosity=0)
     settings.MIGRATION_MODULES = {}
     finding = faulty.check("trap.17")
-    assert (finding.status, faulty.check("criterion.7").status) == (Status.FAIL, Status.FAIL)
+    assert (finding.status, faulty.check("criterion.4").status) == (Status.FAIL, Status.FAIL)
     settings.MIGRATION_MODULES = {"chat": "later_migrations"}  # the later version
     faulty.apply_fix(finding, settings)
     settings.MIGRATION_MODULES = {}
@@ -186,11 +186,10 @@ def test_without_memory_it_says_to_migrate(faulty: FaultyDatabase, settings: Set
     with pytest.raises(CommandError, match="checks failed"):
         call_command("rag_doctor", stdout=StringIO())
     assert {
-        faulty.check(name).fix
-        for name in ("checklist.3", "checklist.5", "checklist.7", "criterion.1")
+        faulty.check(name).fix for name in ("trap.13", "trap.19", "checklist.5", "checklist.9")
     } == {"python manage.py migrate"}
-    faulty.apply_fix(faulty.check("checklist.7"), settings)
-    faulty.apply_fix(faulty.check("criterion.1"), settings)
+    faulty.apply_fix(faulty.check("checklist.5"), settings)
+    faulty.apply_fix(faulty.check("checklist.9"), settings)
     out = StringIO()
     call_command("rag_doctor", stdout=out)
     assert " 0 FAIL" in out.getvalue()
@@ -216,7 +215,7 @@ def test_a_role_without_rights_is_asked_to_run_it_as_owner(faulty: FaultyDatabas
         "DROP ROLE IF EXISTS doctor_reader; CREATE ROLE doctor_reader; SET ROLE doctor_reader"
     )
     try:
-        assert "run rag_doctor as the tables' owner" in faulty.check("criterion.1").detail
+        assert "run rag_doctor as the tables' owner" in faulty.check("checklist.9").detail
         assert faulty.check("trap.6").status is Status.SKIP
     finally:
         faulty.run("RESET ROLE; DROP ROLE doctor_reader")

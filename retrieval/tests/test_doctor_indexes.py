@@ -23,16 +23,16 @@ OTHER_DISTANCE = f"""
     CREATE INDEX {PASSAGES} ON chat_messages USING hnsw (embedding vector_l2_ops)
 """
 FAULTS = {
-    "one is missing": ("checklist.4", f"DROP INDEX {CHATS}"),
+    "one is missing": ("checklist.5", f"DROP INDEX {CHATS}"),
     "one is missing, as trap": ("trap.14", f"DROP INDEX {PASSAGES}"),
     "one is missing in the view": ("trap.3", f"DROP INDEX {PASSAGES}"),
-    "one is invalid": ("checklist.4", INVALID.format(PASSAGES)),
+    "one is invalid": ("checklist.5", INVALID.format(PASSAGES)),
     "one is for another distance": (
-        "checklist.4",
+        "checklist.5",
         OTHER_DISTANCE,
     ),
-    "a rebuild was killed": ("checklist.4", PIECE),
-    "one of the chat's is invalid": ("checklist.4", INVALID.format("chat_messages_in_order")),
+    "a rebuild was killed": ("checklist.5", PIECE),
+    "one of the chat's is invalid": ("checklist.5", INVALID.format("chat_messages_in_order")),
     "one of recall's is missing": ("index.recall", "DROP INDEX message_memories_terms"),
     "one of recall's is invalid": ("index.recall", INVALID.format("message_memories_pending")),
 }
@@ -58,7 +58,7 @@ def test_an_index_under_construction_is_no_fault(faulty: FaultyDatabase) -> None
             and time.monotonic() < until
         ):
             time.sleep(0.05)
-        finding = faulty.check("checklist.4")
+        finding = faulty.check("checklist.5")
         held.rollback()
     other.join()
     assert finding.status is Status.PASS, finding
@@ -122,7 +122,7 @@ def test_a_blocking_index_drop_is_reported_and_ended(
         time.sleep(0.6)
         assert_fix_works(faulty, "trap.18", "WARN", settings)
     connection.close()
-    assert faulty.check("checklist.4").status is Status.PASS
+    assert faulty.check("checklist.5").status is Status.PASS
 
 
 def test_an_unused_index_is_no_fault(faulty: FaultyDatabase) -> None:

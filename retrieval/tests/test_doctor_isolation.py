@@ -44,7 +44,7 @@ def test_without_own_messages_nothing_is_proved(faulty: FaultyDatabase, settings
     faulty.run("ALTER TABLE chat_messages DISABLE TRIGGER USER")
     finding = faulty.check(NAME, "isolation")
     assert finding.status is Status.WARN
-    faulty.apply_fix(faulty.check("checklist.6"), settings)
+    faulty.apply_fix(faulty.check("checklist.5"), settings)
     assert faulty.check(NAME, "isolation").status is Status.PASS
 
 

@@ -30,16 +30,24 @@ REFUSED = (
 )
 VECTORLESS = WITHOUT_TRIGGERS.format("UPDATE chat_messages SET embedding = NULL")
 FAULTS = {
-    "recall does not know one": ("criterion.1", "WARN", UNKNOWN),
-    "one is pending": ("criterion.1", "WARN", SAID.format("1 minute")),
-    "one was refused": ("criterion.1", "WARN", REFUSED),
-    "one waits for long": ("criterion.2", "FAIL", SAID.format("2 hours")),
-    "one is another's": ("criterion.5", "FAIL", STRAYED.format("user_id = user_id + 1")),
-    "one is in another conversation": ("criterion.5", "FAIL", STRAYED.format("conversation = 0")),
+    "recall does not know one": ("checklist.9", "WARN", UNKNOWN),
+    "one is pending": ("checklist.9", "WARN", SAID.format("1 minute")),
+    "one was refused": ("checklist.9", "WARN", REFUSED),
+    "one waits for long": ("criterion.3", "FAIL", SAID.format("2 hours")),
+    "one is another's": ("messages.owners", "FAIL", STRAYED.format("user_id = user_id + 1")),
+    "one is in another conversation": (
+        "messages.owners",
+        "FAIL",
+        STRAYED.format("conversation = 0"),
+    ),
     "one is gone": ("messages.gone", "FAIL", DELETED),
     "vectors are gone": ("messages.vectors", "FAIL", VECTORLESS),
-    "another model's": ("checklist.8", "FAIL", MODEL_IS.format("text-embedding-ada-002")),
-    "the bundled model's": ("checklist.8", "FAIL", MODEL_IS.format("local:all-MiniLM-L6-v2-int8")),
+    "another model's": ("embedding.model", "FAIL", MODEL_IS.format("text-embedding-ada-002")),
+    "the bundled model's": (
+        "embedding.model",
+        "FAIL",
+        MODEL_IS.format("local:all-MiniLM-L6-v2-int8"),
+    ),
     "a dump was run into it": (
         "trap.9",
         "FAIL",
@@ -82,11 +90,11 @@ def test_a_running_backfill_is_reported_and_excuses_old_messages(
             f"backfill_embeddings (process {other.info.backend_pid}) runs now"
             in faulty.check("work.now").detail
         )
-        assert faulty.check("criterion.2").status is Status.PASS
+        assert faulty.check("criterion.3").status is Status.PASS
     with faulty.session() as other:
         other.execute("SELECT pg_advisory_lock(%s)", [locks.MIGRATE_LOCK])
         assert "migrate (process" in faulty.check("work.now").detail
-    assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+    assert_fix_works(faulty, "criterion.3", "FAIL", settings)
 
 
 NOT_TO_BE_EMBEDDED = {
@@ -104,12 +112,12 @@ def test_an_old_message_that_nothing_should_embed_passes(
     case: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
     faulty.run(SAID.format("2 hours"))
-    assert faulty.check("criterion.2").status is Status.FAIL
+    assert faulty.check("criterion.3").status is Status.FAIL
     faulty.run(NOT_TO_BE_EMBEDDED[case])
-    assert faulty.check("criterion.2").status is Status.PASS
+    assert faulty.check("criterion.3").status is Status.PASS
     faulty.run("DELETE FROM memory_switches; UPDATE standalone_chats SET memory = true")
     settings.OPENAI_API_KEY = ""
-    assert faulty.check("criterion.2").status is Status.SKIP
+    assert faulty.check("criterion.3").status is Status.SKIP
     faulty.run("DELETE FROM standalone_chat_messages WHERE content = 'Said long ago'")
 
 
@@ -117,11 +125,11 @@ def test_messages_from_before_memory_wait_since_its_migrations(
     faulty: FaultyDatabase, settings: Settings
 ) -> None:
     faulty.run(UNKNOWN.replace("now()", "now() - interval '1 year'"))
-    waiting = faulty.check("criterion.2")
+    waiting = faulty.check("criterion.3")
     assert waiting.status is Status.PASS, waiting
     older = "UPDATE django_migrations SET applied = applied - interval '2 hours'"
     faulty.run(older)
-    finding = assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+    finding = assert_fix_works(faulty, "criterion.3", "FAIL", settings)
     assert finding.detail == (
         "the oldest pending message has waited 2.0 hours, and no backfill runs"
     )
@@ -133,6 +141,6 @@ def test_with_another_model_the_fix_names_the_setting_first(
 ) -> None:
     faulty.run(SAID.format("2 hours"))
     faulty.run(MODEL_IS.format("text-embedding-ada-002"))
-    finding = assert_fix_works(faulty, "criterion.2", "FAIL", settings)
+    finding = assert_fix_works(faulty, "criterion.3", "FAIL", settings)
     assert "EMBEDDING_MODEL=text-embedding-ada-002" in finding.fix
     faulty.run("UPDATE embedding_models SET name = %s WHERE current", MODEL)

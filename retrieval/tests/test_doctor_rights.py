@@ -1,4 +1,4 @@
-"""rag_doctor's checklist.12: does the servers' role have every right that memory needs?"""
+"""rag_doctor's database.rights: does the servers' role have every right that memory needs?"""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ def role(faulty: FaultyDatabase, settings: Settings) -> Iterator[str]:
 def test_a_role_with_the_printed_grants_can_recall(
     role: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    finding = assert_fix_works(faulty, "checklist.12", "FAIL", settings)
+    finding = assert_fix_works(faulty, "database.rights", "FAIL", settings)
     assert "GRANT USAGE ON SCHEMA" in finding.fix
     ((user_id,),) = faulty.run("SELECT min(user_id) FROM message_memories")
     faulty.run(f"SET ROLE {role}")
@@ -59,8 +59,8 @@ def test_a_role_with_the_printed_grants_can_recall(
 def test_each_missing_right_fails_and_is_named(
     revoked: str, role: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    faulty.apply_fix(faulty.check("checklist.12"), settings)
-    assert faulty.check("checklist.12").status is Status.PASS
+    faulty.apply_fix(faulty.check("database.rights"), settings)
+    assert faulty.check("database.rights").status is Status.PASS
     faulty.run(f"REVOKE {revoked}")
-    finding = assert_fix_works(faulty, "checklist.12", "FAIL", settings)
+    finding = assert_fix_works(faulty, "database.rights", "FAIL", settings)
     assert REVOKED[revoked] in finding.fix

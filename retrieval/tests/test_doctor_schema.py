@@ -29,11 +29,11 @@ UNAPPLIED = """
 """
 FAULTS = {
     "a column is dropped": (
-        "checklist.3",
+        "checklist.5",
         "FAIL",
         "ALTER TABLE chat_messages DROP COLUMN embedding CASCADE",
     ),
-    "a column has another size": ("checklist.3", "FAIL", PASSAGES),
+    "a column has another size": ("checklist.5", "FAIL", PASSAGES),
     "a column has any size": ("trap.13", "FAIL", CHATS),
     "only one of both is right": (
         "trap.14",
@@ -41,30 +41,30 @@ FAULTS = {
         "ALTER TABLE chat_messages ALTER embedding SET NOT NULL",
     ),
     "a column refuses NULL": (
-        "checklist.3",
+        "checklist.5",
         "FAIL",
         "ALTER TABLE chat_messages ALTER embedding SET NOT NULL",
     ),
     "a function is dropped": ("checklist.5", "FAIL", "DROP FUNCTION content_term(bigint, text)"),
     "a function is another": ("checklist.5", "FAIL", OTHER_FUNCTION),
     "a table is dropped": ("checklist.5", "FAIL", "DROP TABLE embedding_usage"),
-    "a trigger is dropped": ("checklist.6", "FAIL", "DROP TRIGGER memory_delete ON chat_messages"),
+    "a trigger is dropped": ("checklist.5", "FAIL", "DROP TRIGGER memory_delete ON chat_messages"),
     "a trigger is disabled": (
-        "checklist.6",
+        "checklist.5",
         "FAIL",
         "ALTER TABLE chat_messages DISABLE TRIGGER memory_insert",
     ),
     "a trigger fires on replicas only": (
-        "checklist.6",
+        "checklist.5",
         "FAIL",
         "ALTER TABLE chat_messages ENABLE REPLICA TRIGGER clear_stale_embedding",
     ),
     "no trigger fires": (
-        "checklist.6",
+        "checklist.5",
         "FAIL",
         "ALTER DATABASE {name} SET session_replication_role = replica",
     ),
-    "a migration is not applied": ("checklist.7", "WARN", UNAPPLIED),
+    "a migration is not applied": ("checklist.5", "WARN", UNAPPLIED),
     "the columns are yet to come": ("trap.19", "WARN", UNAPPLIED),
     "pgvector is old": ("checklist.2", "WARN", VERSION.format("0.8.3")),
     "pgvector is not the server's": ("checklist.2", "WARN", VERSION.format("0.8.4")),
@@ -85,7 +85,7 @@ def test_the_printed_fix_works(fault: str, faulty: FaultyDatabase, settings: Set
     faulty.fix_all(settings)
 
 
-@pytest.mark.parametrize("name", ["checklist.1", "trap.7", "trap.23", "trap.25"])
+@pytest.mark.parametrize("name", ["criterion.2", "trap.7", "trap.23", "trap.25"])
 def test_a_missing_extension_fails_and_is_fixed(
     name: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_missing_extension_fails_and_is_fixed(
 def test_an_extension_that_is_too_old_is_updated_not_created(faulty: FaultyDatabase) -> None:
     ((version,),) = faulty.run("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     faulty.run(VERSION.format("0.6.2"))
-    finding = faulty.check("checklist.1")
+    finding = faulty.check("criterion.2")
     faulty.run(VERSION.format(version))
     assert (finding.status, finding.fix) == (Status.FAIL, "ALTER EXTENSION vector UPDATE;")
     assert "The server has only" not in finding.detail
@@ -107,7 +107,7 @@ def test_a_server_with_an_old_pgvector_says_to_install_it_first(
     faulty: FaultyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extension, "OLDEST", (9, 9))  # later than any that can be had
-    finding = faulty.check("checklist.1")
+    finding = faulty.check("criterion.2")
     assert "install a later one there, the package postgresql-" in finding.detail
 
 
@@ -117,10 +117,10 @@ def test_columns_dropped_by_cascade_are_added_and_no_message_is_lost(
 ) -> None:
     before = faulty.run("SELECT count(*) FROM chat_messages")
     faulty.run("DROP EXTENSION IF EXISTS vector CASCADE")
-    faulty.apply_fix(faulty.check("checklist.1"), settings)
+    faulty.apply_fix(faulty.check("criterion.2"), settings)
     assert_fix_works(faulty, "trap.12", "FAIL", settings)
     assert faulty.run("SELECT count(*) FROM chat_messages WHERE embedding IS NOT NULL") == before
-    assert faulty.check("checklist.4").status is Status.PASS
+    assert faulty.check("checklist.5").status is Status.PASS
 
 
 def test_azure_extensions_must_list_vector(faulty: FaultyDatabase) -> None:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 def test_spending_is_compared_with_the_budget(
     spent: float, status: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
-    assert faulty.check("criterion.6").status is Status.SKIP
+    assert faulty.check("criterion.7").status is Status.SKIP
     settings.EMBEDDING_BUDGET_USD = 5.0
     faulty.run("DELETE FROM embedding_usage")
     faulty.run(
@@ -33,9 +33,9 @@ def test_spending_is_compared_with_the_budget(
         spent,
     )
     if status == "PASS":
-        assert faulty.check("criterion.6").status is Status.PASS
+        assert faulty.check("criterion.7").status is Status.PASS
     else:
-        assert_fix_works(faulty, "criterion.6", status, settings)
+        assert_fix_works(faulty, "criterion.7", status, settings)
     faulty.run("DELETE FROM embedding_usage")
 
 
@@ -48,11 +48,11 @@ def test_failed_calls_are_reported_by_reason(
         "SELECT (now() AT TIME ZONE 'UTC')::date, 'm', outcome, n, 1, 0, 0 "
         "FROM (VALUES ('KeyRefused', 3), ('ServiceUnavailable', 2)) x(outcome, n)"
     )
-    finding = faulty.check("embedding.calls")
+    finding = faulty.check("checklist.7")
     assert "3 KeyRefused, 2 ServiceUnavailable" in finding.detail
     assert finding.fix.splitlines()[0].startswith("OPENAI_API_KEY=")
     faulty.check("embedding.online", "online")  # what the fix's command runs
-    assert faulty.check("embedding.calls").status is Status.PASS
+    assert faulty.check("checklist.7").status is Status.PASS
 
 
 def test_online_makes_one_call(
@@ -76,7 +76,7 @@ def test_a_refused_key_is_reported_but_not_shown(
     assert faulty.check("embedding.online", "online").status is Status.PASS
 
 
-@pytest.mark.parametrize("name", ["checklist.9", "trap.10"])
+@pytest.mark.parametrize("name", ["checklist.3", "trap.10"])
 def test_one_key_for_both_services_warns(
     name: str, faulty: FaultyDatabase, settings: Settings
 ) -> None:
@@ -89,14 +89,14 @@ def test_the_keys_are_named_by_their_last_four_characters(
     faulty: FaultyDatabase, settings: Settings
 ) -> None:
     settings.OPENAI_API_KEY, settings.LLM_API_KEY = "sk-embeddings-0abcd", "sk-language-model-0wxyz"
-    finding = faulty.check("checklist.9")
+    finding = faulty.check("checklist.3")
     assert finding.detail == "embeddings: key ...abcd, language model: key ...wxyz; they share none"
     settings.LLM_API_KEY = settings.OPENAI_API_KEY
     assert "embeddings: key ...abcd, language model: key ...abcd:" in (
-        faulty.check("checklist.9").detail
+        faulty.check("checklist.3").detail
     )
     settings.OPENAI_API_KEY, settings.LLM_API_KEY = "sk-short-0abcde", ""
-    assert faulty.check("checklist.9").detail == (
+    assert faulty.check("checklist.3").detail == (
         "embeddings: a key too short to show, language model: no key; they share none"
     )
 
@@ -104,8 +104,8 @@ def test_the_keys_are_named_by_their_last_four_characters(
 SITE: dict[str, tuple[str, dict[str, object]]] = {
     "debug": ("settings.debug", {"DEBUG": True}),
     "any host": ("settings.allowed_hosts", {"ALLOWED_HOSTS": ["*"]}),
-    "large pools": ("checklist.11", {"DATABASE_POOL_SIZE": 100, "WEB_CONCURRENCY": 4}),
-    "many workers": ("checklist.11", {"DATABASE_POOL_SIZE": 1, "WEB_CONCURRENCY": 250}),
+    "large pools": ("server.pools", {"DATABASE_POOL_SIZE": 100, "WEB_CONCURRENCY": 4}),
+    "many workers": ("server.pools", {"DATABASE_POOL_SIZE": 1, "WEB_CONCURRENCY": 250}),
 }
 
 
@@ -125,16 +125,19 @@ def test_a_short_secret_is_replaced(
     finding = faulty.check("settings.secret_key")
     assert finding.status is Status.WARN
     assert "short" not in finding.fix
-    subprocess.run(
-        finding.fix.replace("python", "python3", 1), shell=True, cwd=tmp_path, check=True
+    instruction, command = finding.fix.splitlines()
+    assert "in an editor" in instruction
+    printed = subprocess.check_output(
+        command.replace("python", "python3", 1), shell=True, cwd=tmp_path, text=True
     )
-    settings.SECRET_KEY = (tmp_path / ".env").read_text().strip().removeprefix("SECRET_KEY=")
+    assert list(tmp_path.iterdir()) == []
+    settings.SECRET_KEY = printed.strip().removeprefix("SECRET_KEY=")
     assert faulty.check("settings.secret_key").status is Status.PASS
 
 
 def test_behind_a_pooler_nothing_is_compared(faulty: FaultyDatabase, settings: Settings) -> None:
     settings.SERVER_DATABASE = settings.SERVER_DATABASE | {"HOST": "pooler.example.com"}
-    assert faulty.check("checklist.11").status is Status.SKIP
+    assert faulty.check("server.pools").status is Status.SKIP
 
 
 READ_ONLY = "SET default_transaction_read_only = on"

@@ -77,6 +77,16 @@ def test_on_heroku_the_default_credential_creates_the_extension(limited: Limited
     )
 
 
+def test_on_supabase_postgres_creates_the_extension(limited: Limited) -> None:
+    listed = f"ALTER ROLE {limited.role} SET supautils.privileged_extensions = 'hstore, {{}}'"
+    limited.database.run(listed.format("postgis"))
+    assert "Let the role postgres (the SQL editor) run" in limited.error("enable_vector", "--check")
+    limited.database.run(listed.format("vector"))
+    assert f"run manage.py enable_vector as {limited.role}; it runs" in limited.error(
+        "enable_vector", "--check"
+    )
+
+
 def test_without_usage_on_the_schema_the_grant_is_printed(limited: Limited) -> None:
     limited.database.run("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     limited.database.run(f"GRANT ALL ON SCHEMA public TO {limited.role}")

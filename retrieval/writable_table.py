@@ -1,0 +1,32 @@
+"""A table of a later migration that a running server uses as soon as it may."""
+
+from django.db import connection
+
+from retrieval.runtime import Expiring
+
+CHECK_AGAIN_S = 60.0  # a running server notices within this time that migrate has made the table
+# A role that was granted nothing on the table yet is treated as if the table were missing.
+MAY_WRITE = """
+    SELECT coalesce(bool_and(has_table_privilege(to_regclass(%s), privilege)), false)
+    FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) privilege
+"""
+
+
+class WritableTable:
+    """Whether the table exists and this role may write it.
+
+    A statement on a missing table would turn memory off, so callers ask before.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._known: Expiring[bool] = Expiring()
+
+    def exists(self) -> bool:
+        """False until grant_roles has run again, too. At most one query in CHECK_AGAIN_S."""
+        known = self._known.get()
+        if known is None:
+            with connection.cursor() as cursor:
+                cursor.execute(MAY_WRITE, [self.name])
+                known = self._known.set(bool(cursor.fetchone()[0]), seconds=CHECK_AGAIN_S)
+        return known
