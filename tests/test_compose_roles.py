@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests import compose
-from tests.databases import Database
+from tests.databases import USERS, Database
 from tests.support import ROOT, Server, clean_environment
 
 pytestmark = pytest.mark.newest_schema
@@ -67,6 +68,40 @@ def test_compose_migrates_serves_and_fills_without_a_superuser(composed: Databas
         server.end()
     assert "Messages to backfill: 0" in run("backfill", composed, *manage, "rag_cost_estimate")
     assert "No migrations to apply" in run("migrate", composed)  # again, as after an update
+
+
+FUNCTION_OWNERS = """
+    SELECT DISTINCT p.proowner::regrole::text FROM pg_proc p
+    WHERE p.pronamespace = 'public'::regnamespace AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+"""
+SEQUENCE_OWNERS = "SELECT DISTINCT sequenceowner::text FROM pg_sequences"
+
+
+def test_a_database_that_a_superuser_has_migrated_gets_the_owner(database: Database) -> None:
+    database.run("CREATE EXTENSION vector")
+    database.migrate()
+    database.run(USERS)
+    database.add_message("Before")
+    assert database.run(OWNERS) == [("verse",)]
+    with compose.roles(database):
+        for owners in (OWNERS, FUNCTION_OWNERS, SEQUENCE_OWNERS):
+            assert database.run(owners) == [("verse_owner",)]
+        assert "No migrations to apply" in run("migrate", database)
+        database.add_message("As the superuser, by the old server")
+        ((count,),) = database.run("SELECT count(*) FROM message_memories")
+        assert count == 4
+
+
+def test_a_lock_ends_the_roles_file_which_is_run_again(composed: Database) -> None:
+    composed.run("CREATE TABLE later (id int)")
+    with psycopg.connect(composed.url) as session:
+        session.execute("SELECT FROM later")
+        ended = compose.run_roles_sql(composed)
+    assert ended.returncode != 0
+    assert "lock timeout" in ended.stderr
+    assert compose.run_roles_sql(composed).returncode == 0
+    assert composed.run(OWNERS) == [("verse_owner",)]
 
 
 def test_the_roles_file_can_be_run_again(composed: Database) -> None:

@@ -8,6 +8,7 @@ import pytest
 from django.core.management import get_commands
 
 from retrieval.doctor.registry import all_checks
+from tests import compose
 from tests.edit_env import edit
 from tests.guide import same
 from tests.pages import OPERATION, ROLLOUT, RUN, blocks_of
@@ -103,6 +104,14 @@ def test_the_doctor_page_has_the_doctors_sentences(name: str) -> None:
     )
     assert dict(rows) == sentences
     assert len(rows) == len(sentences)
+
+
+def test_no_page_runs_commands_by_a_service_that_migrates_first() -> None:
+    """`docker compose run web` starts what web depends on: the service migrate."""
+    assert "migrate" in compose.services()["web"]["depends_on"]
+    assert "migrate" not in compose.services()["migrate"]["depends_on"]
+    for page in DOCS.rglob("*.md"):
+        assert "compose run --rm web" not in page.read_text(), page.name
 
 
 def test_each_step_has_a_row_and_what_it_names_exists() -> None:
