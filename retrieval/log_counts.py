@@ -25,7 +25,7 @@ from retrieval.writable_table import WritableTable
 STARTED = "Application startup complete."  # docs/promises.md, "Log lines"
 START_S = 60.0  # an error that is logged this long after a start belongs to it
 KEEP_DAYS = 7
-MAX_COUNTS = 1_000  # of minutes and kinds, kept while the database is away
+MAX_COUNTS = 1_000  # of minutes and kinds, kept while the database is away, or has no table
 OWN_LOGGERS = ("chat", "retrieval", "verse")  # their texts are constants: tested
 WIDTH = 40  # of a kind, in the report
 PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
@@ -92,13 +92,14 @@ def _is_at_start() -> bool:
 def flush() -> None:
     """Add the counts to the table, by one statement; after a failure the next call adds them.
 
-    Without the table the counts are dropped. A killed process loses what it has not added.
+    Until the table exists they wait too: a server may be older than the migration. A killed process
+    loses what it has not added.
     """
+    if not _counts or not _table.exists():
+        return
     with _lock:
         counted = Counter(_counts)
         _counts.clear()
-    if not counted:
-        return
     try:
         _add(counted)
     except Exception:
@@ -108,8 +109,6 @@ def flush() -> None:
 
 
 def _add(counted: Counter[Line]) -> None:
-    if not _table.exists():
-        return
     params: dict[str, Any] = {
         "minutes": [line.minute for line in counted],
         "kinds": [line.kind for line in counted],

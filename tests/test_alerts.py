@@ -51,12 +51,14 @@ def test_metrics_have_the_figures_of_rag_status(capsys: pytest.CaptureFixture[st
     report["tables"]["chat_messages"] |= {"with": 7, "without": 3, "failed": 1}
     report |= {"model": "text-embedding-3-small", "configured_model": "another"}
     report["indexes"][0]["valid"] = False
+    report["log"]["hour"] = {"django.request": 2, "An answer failed": 1}
     text = metrics_of(json.dumps(report))
     index = report["indexes"][0]
     for line in (
         'verse_memory_messages{table="chat_messages",state="without"} 3',
         'verse_memory_messages{table="chat_messages",state="failed"} 1',
         "verse_memory_model_matches 0",
+        "verse_memory_logged_errors 3",
         f'verse_memory_index_valid{{table="{index["table"]}",index="{index["name"]}"}} 0',
     ):
         assert line in text.splitlines()

@@ -16,6 +16,7 @@ HELP = {
     "verse_memory_index_valid": "1 if the index exists and was built to its end.",
     "verse_memory_index_bytes": "Size of the index on disk.",
     "verse_memory_model_matches": "0 if the settings name another model than the stored vectors.",
+    "verse_memory_logged_errors": "Errors in the servers' logs in the last hour.",
     "verse_memory_status_timestamp_seconds": "When these figures were read.",
 }
 
@@ -35,6 +36,7 @@ def samples(report: dict[str, Any], now: float) -> Iterator[tuple[str, str, floa
     known = None not in (report["model"], report["configured_model"])
     matches = not known or report["model"] == report["configured_model"]
     yield "verse_memory_model_matches", "", int(matches)
+    yield "verse_memory_logged_errors", "", sum(report["log"]["hour"].values())
     yield "verse_memory_status_timestamp_seconds", "", round(now)
 
 
