@@ -40,8 +40,9 @@ REASONS = {
     "installs": 1,
     "needs your own key": 1,
     "needs your own database": 2,
-    "needs a container engine": 2,
+    "needs a container engine": 3,
     "needs a cluster": 2,
+    "needs a second checkout": 1,
 }
 DOCUMENTED = "http://127.0.0.1:8000"
 PASSWORD = re.compile(r"^Sign in as demo, password (\S+)$", re.MULTILINE)
