@@ -78,6 +78,7 @@ FUNCTION_OWNERS = """
 SEQUENCE_OWNERS = "SELECT DISTINCT sequenceowner::text FROM pg_sequences"
 
 
+@pytest.mark.soak
 def test_a_database_that_a_superuser_has_migrated_gets_the_owner(database: Database) -> None:
     database.run("CREATE EXTENSION vector")
     database.migrate()
