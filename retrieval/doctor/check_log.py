@@ -20,9 +20,7 @@ def log_has_no_errors() -> Finding:
     started = log_counts.last_start()
     if started is None:
         return information("no server has been started since its log is counted", STATUS)
-    return passed(
-        f"no error in the last day; a server was last started at {started:%Y-%m-%d %H:%M}"
-    )
+    return passed(f"no error in the last day; last start of a server: {started:%Y-%m-%d %H:%M} UTC")
 
 
 def last_start_logged_no_errors() -> Finding:
