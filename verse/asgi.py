@@ -22,17 +22,19 @@ from chat.answers import runner
 from retrieval import log_counts
 from retrieval.db_errors import error_name
 from retrieval.token_count import encoding
-from verse.asgi_handler import OneThreadHandler
-from verse.body_limit import Message, Receive, Send, limit_body
-from verse.health import direct_connection
+from verse.asgi_handler import OneStepHandler
+from verse.asgi_messages import Receive, Scope, Send
+from verse.body_limit import limit_body
+from verse.health import answer_probes, direct_connection
 from verse.logs import log_failed_thread
+from verse.static_files import serve_static
 
 logger = logging.getLogger("verse")
 NO_KEY = "No OpenAI API key configured - RAG functionality will be disabled"
-answer_request = limit_body(OneThreadHandler())
+answer_request = answer_probes(serve_static(limit_body(OneStepHandler())))
 
 
-async def application(scope: Message, receive: Receive, send: Send) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)

@@ -1,26 +1,66 @@
-"""Django's ASGI handler, changed to run each request in a single thread."""
+"""Django's ASGI handler, changed to run each request as one step in a reused thread.
 
-from django.core.handlers.asgi import ASGIHandler
+docs/decisions/0014-requests.md
+"""
+
+import asyncio
+from typing import IO, Any, cast
+
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_started
-from django.db import close_old_connections, reset_queries
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+from retrieval import steps
+from verse.asgi_messages import Receive, Scope, Send
 
 
-class OneThreadHandler(ASGIHandler):
-    """Changes threads once a request.
+class OneStepHandler(ASGIHandler):
+    """Reads the body, runs middleware and view in one step, then sends the response.
 
-    Django's own handler changes threads twice for each synchronous middleware class: about twelve
-    times a request, each waiting for the interpreter's lock. docs/decisions/0006-running-answers.md
+    Django's own handler changes threads twice for each synchronous middleware class, about twelve
+    times a request, and starts two threads for each request.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        # Each request has a new thread with new connections, so there is nothing to clean up
-        # before it. Each of these receivers would cost a change of threads.
-        for receiver in (close_old_connections, reset_queries):
-            request_started.disconnect(receiver)
-
     def load_middleware(self, is_async: bool = False) -> None:
-        """Load the chain as for a synchronous server, but start with its asynchronous part."""
+        """As for a WSGI server: no middleware needs the event loop."""
         super().load_middleware(is_async=False)
-        # async_to_sync wraps the outermost, asynchronous middleware: take it out of the wrapper.
-        self._middleware_chain = self._middleware_chain.awaitable  # type: ignore[has-type]
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. If the client disconnects, the step runs on and cleans up itself."""
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        response = await steps.run(self.respond, scope, body)
+        if response.streaming:
+            await self.send_stream(response, receive, send)
+        else:
+            await self.send_response(response, send)
+
+    def respond(self, scope: Scope, body: IO[bytes]) -> HttpResponseBase:
+        """The step: from the signal request_started to the response, closed unless it streams."""
+        set_script_prefix(get_script_prefix(scope))
+        request_started.send(sender=self.__class__, scope=scope)
+        request, refusal = self.create_request(scope, body)
+        response: Any = self.get_response(request) if request else refusal
+        # The sender of the signal request_finished. Django has no public way to set it.
+        response._handler_class = self.__class__  # noqa: SLF001
+        if not response.streaming:
+            response.close()
+        return cast("HttpResponseBase", response)
+
+    async def send_stream(self, response: HttpResponseBase, receive: Receive, send: Send) -> None:
+        """Send until the response or the connection ends. Closes the response in a step."""
+        sending = asyncio.create_task(self.send_response(response, send))
+        disconnected = asyncio.ensure_future(receive())
+        disconnected.add_done_callback(lambda _: sending.cancel())
+        try:
+            await asyncio.wait([sending])
+        finally:
+            sending.cancel()
+            disconnected.cancel()
+            await steps.run(response.close)
+        if not sending.cancelled():
+            sending.result()

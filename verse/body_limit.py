@@ -1,15 +1,10 @@
 """Answers 413 to a request body over MAX_BODY_BYTES."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from django.conf import settings
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+from verse.asgi_messages import Application, Message, Receive, Scope, Send, send_json
 
 # A body over the limit is read to its end, up to this size: a client that still sends when the
 # connection closes gets a reset instead of the 413.
@@ -23,7 +18,7 @@ class BodyTooLarge(Exception):
 def limit_body(application: Application) -> Application:
     """Wrap an application. Counts the bytes received, with or without a Content-Length."""
 
-    async def limited(scope: Message, receive: Receive, send: Send) -> None:
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         received_bytes = 0
 
         async def counted() -> Message:
@@ -38,7 +33,7 @@ def limit_body(application: Application) -> Application:
         try:
             await application(scope, counted, send)
         except BodyTooLarge:
-            await _refuse(send)
+            await _refuse(scope, send)
 
     return limited
 
@@ -50,9 +45,7 @@ async def _drain(message: Message, receive: Receive) -> None:
         remaining_bytes -= len(message.get("body", b""))
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(scope: Scope, send: Send) -> None:
     detail = f"A request holds at most {settings.MAX_BODY_BYTES:,} bytes."
     body = json.dumps({"detail": detail, "code": "too_large"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_json(scope, send, body, status=413)

@@ -1,43 +1,38 @@
 """/healthz: the process answers; /readyz: it can serve. docs/howto/health-checks.md"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
-from django.utils.decorators import sync_and_async_middleware
+from django.http import JsonResponse
 from django.utils.log import log_response
+
+from retrieval import steps
+from verse.asgi_messages import Application, Receive, Scope, Send, send_json
 
 OLDEST_SCHEMA = ("chat", "0001_initial")  # the oldest that this code can serve
 # Created before SIGTERM, so that a load balancer sends no new requests to this server.
 DRAINING = settings.HOME / "draining"
 CONNECT_TIMEOUT_S = 2  # libpq's minimum: orchestrators wait only a few seconds for a probe
 
-Response = HttpResponseBase
-GetResponse = Callable[[HttpRequest], Any]
 
+def answer_probes(application: Application) -> Application:
+    """Wrap an application. Answers the probes for any host: an orchestrator uses an address."""
 
-@sync_and_async_middleware
-def answer_probes(get_response: GetResponse) -> Callable[[HttpRequest], Any]:
-    """Answer the probes before ALLOWED_HOSTS is checked: an orchestrator uses the pod's address."""
-    if iscoroutinefunction(get_response):
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/healthz":
+            response = healthz()
+        elif scope["path"] == "/readyz":
+            response = await steps.run(readyz)
+        else:
+            await application(scope, receive, send)
+            return
+        await send_json(scope, send, response.content, status=response.status_code)
 
-        async def answer_async(request: HttpRequest) -> Response:
-            probe = PROBES.get(request.path)
-            return await (sync_to_async(probe)() if probe else get_response(request))
-
-        return markcoroutinefunction(answer_async)
-
-    def answer(request: HttpRequest) -> Response:
-        probe = PROBES.get(request.path)
-        return probe() if probe else get_response(request)
-
-    return answer
+    return answered
 
 
 def healthz() -> JsonResponse:
@@ -85,6 +80,3 @@ def direct_connection() -> Iterator[BaseDatabaseWrapper]:
         yield direct
     finally:
         direct.close()
-
-
-PROBES = {"/healthz": healthz, "/readyz": readyz}

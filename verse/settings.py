@@ -111,7 +111,6 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "servestatic",
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
@@ -121,15 +120,13 @@ INSTALLED_APPS = [
     "verse",
 ]
 MIDDLEWARE = [
-    # These two are asynchronous. The rest runs in one thread a request: verse/asgi_handler.py
-    "verse.health.answer_probes",
-    "servestatic.middleware.ServeStaticMiddleware",
+    # All synchronous: they run with the view in one step, verse/asgi_handler.py.
     "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "verse.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "verse.middleware.AuthenticationMiddleware",
+    "verse.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "verse.urls"
@@ -162,7 +159,6 @@ USE_I18N = False
 STATIC_URL = "/static/"
 # collectstatic fills it for the image; without it the packages' own files are served.
 STATIC_ROOT = BASE_DIR / "static"
-SERVESTATIC_USE_FINDERS = not STATIC_ROOT.is_dir()
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 REST_FRAMEWORK = {

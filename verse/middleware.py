@@ -1,0 +1,42 @@
+"""Django's middleware of sessions, which requests with an API token pass by.
+
+They have no session, so its user and messages are not needed either. A request with a token is
+never authenticated by its session: chat/auth/api_tokens.py. CsrfViewMiddleware stays Django's own:
+the API's views leave CSRF to SessionAuthentication, which checks it.
+"""
+
+from typing import Any
+
+from django.contrib.auth import middleware as auth
+from django.contrib.messages import middleware as messages
+from django.contrib.sessions import middleware as sessions
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from chat.auth.api_tokens import key_of
+
+API = "/api/"  # of verse/urls.py
+
+
+class PassedByTokens:
+    """Before a middleware class: passes API requests with a token straight on."""
+
+    get_response: Any
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        has_token = request.path_info.startswith(API) and key_of(request) is not None
+        call = self.get_response if has_token else super().__call__  # type: ignore[misc]
+        response: HttpResponseBase = call(request)
+        return response
+
+
+class SessionMiddleware(PassedByTokens, sessions.SessionMiddleware):
+    pass
+
+
+class AuthenticationMiddleware(PassedByTokens, auth.AuthenticationMiddleware):
+    pass
+
+
+class MessageMiddleware(PassedByTokens, messages.MessageMiddleware):
+    pass
