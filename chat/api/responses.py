@@ -1,4 +1,7 @@
-"""Turns a service's Reply into 201 with JSON, or into an event stream. Releases the connection."""
+"""Turns a service's Reply into 201 with JSON, or into an event stream.
+
+Waits for an answer without a connection, and lets another step run meanwhile.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -13,11 +16,11 @@ from chat.answers.turns import Turn
 from chat.api import events
 from chat.api.negotiation import EVENT_STREAM, accepts
 from chat.api.serializers import MessageSerializer, TurnSerializer
-from chat.db import release_connection
 from chat.errors import MODEL_DETAILS, ModelError
 from chat.memory.recalled import memories_of
 from chat.models import Message
 from chat.services import ChatService, Reply
+from retrieval import steps
 
 MAX_KEY_CHARS = 255
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -28,8 +31,9 @@ def render_reply(request: Request, reply: Reply) -> HttpResponseBase:
     if not accepts(request, EVENT_STREAM):
         return as_json(reply)
     if reply.live:
-        release_connection()
-        if not reply.live.prepared.result():  # no model: a plain status instead of a stream
+        with steps.waiting():
+            is_prepared = reply.live.prepared.result()
+        if not is_prepared:  # no model: a plain status instead of a stream
             return as_json(reply)
     return as_events(reply)
 
@@ -41,8 +45,8 @@ def as_json(reply: Reply) -> Response:
     """
     turn, live = reply.turn, reply.live
     if live:
-        release_connection()
-        answer = live.finished.result()
+        with steps.waiting():
+            answer = live.finished.result()
         if answer is None:
             raise exceptions.NotFound
         turn.answer = answer
@@ -86,7 +90,7 @@ def stream(
     chunks: AsyncIterator[bytes], *, content_type: str, headers: dict[str, str]
 ) -> StreamingHttpResponse:
     """A streamed response that no proxy buffers. It may last minutes: holds no connection."""
-    release_connection()
+    steps.release_connection()
     headers = {"X-Accel-Buffering": "no"} | headers
     return StreamingHttpResponse(chunks, content_type=content_type, headers=headers)
 
