@@ -21,7 +21,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
-from benchmarks import inserts, recalls, requests, results, streams, turn
+from benchmarks import fills, inserts, recalls, requests, results, streams, turn
 from benchmarks.sides import Checkout, Figures, checkouts
 
 
@@ -60,6 +60,7 @@ PARTS: dict[str, Part] = {
     "streams": streams.measure,
     "recall": recalls.measure,
     "insert": inserts.measure,
+    "backfill": fills.measure,
 }
 RECALL_SIZES = {  # messages: required, desired backend CPU ms
     20: (1.4, 0.8),

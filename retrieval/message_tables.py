@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+# Whether message ``m`` can be embedded, whatever settings say: an answer that has ended has text.
+HAS_TEXT = sql.SQL("(m.content <> '' AND m.status IN ('complete', 'interrupted'))")
 # Whether the settings of its user and its conversation let message ``m`` be embedded.
 IS_REMEMBERED = sql.SQL("""
     m.status IN ('complete', 'interrupted')

@@ -1,5 +1,6 @@
 """The state of memory: messages by table, indexes, the model, the required similarity."""
 
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -8,14 +9,16 @@ from psycopg import sql
 from retrieval import current_model, db, log_counts, usage_report
 from retrieval.backfill.pending import for_table
 from retrieval.embeddings import embedding_service
-from retrieval.message_tables import MessageTable
+from retrieval.message_tables import HAS_TEXT, MessageTable
 from retrieval.models import MessageMemory, message_tables, recalled_tables
 from retrieval.recall import min_similarity
 from retrieval.reindex.index_state import declared_indexes
+from retrieval.sql_files import read_statement
 
-# Only ids are joined, no texts and no wide rows: 1,000,000 messages in half the time of
-# pending.COUNT. Locks nothing.
-COUNT = sql.SQL("""
+COUNT = read_statement(Path(__file__).with_name("count_messages.sql"))
+# The same without a condition: four times as slow for 1,000,000 messages. Only ids are joined, no
+# texts and no wide rows. Locks nothing.
+COUNT_BY_ROW = sql.SQL("""
     WITH current_model AS (SELECT id FROM embedding_models WHERE current)
     SELECT count(*), count(embedded.id), count(failed.id)
     FROM (
@@ -80,14 +83,22 @@ def count_messages(table: MessageTable) -> dict[str, Any]:
     """``{"with", "without", "failed", "percent"}`` of the table's messages. One statement.
 
     "with" a vector of the current model; "failed": set aside by the backfill; "without": pending.
+    A second statement if a vector has no row with its model, as before the first backfill.
     """
-    ((total, embedded, failed),) = db.execute(for_table(COUNT, table), {})
+    ((total, embedded, failed, every_vector_has_model),) = db.execute(count_statement(table), {})
+    if not every_vector_has_model:
+        ((total, embedded, failed),) = db.execute(for_table(COUNT_BY_ROW, table), {})
     return {
         "with": embedded,
         "without": total - embedded - failed,
         "failed": failed,
         "percent": percent(embedded, total),
     }
+
+
+def count_statement(table: MessageTable) -> sql.Composed:
+    """The statement of ``count_messages``; a test compares it with COUNT_BY_ROW."""
+    return for_table(COUNT, table, has_text=HAS_TEXT)
 
 
 def percent(part: int, whole: int) -> float:

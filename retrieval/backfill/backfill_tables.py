@@ -10,6 +10,7 @@ from retrieval import current_model
 from retrieval.backfill import fill_words, pending
 from retrieval.backfill.embed_table import Report, TableBackfill
 from retrieval.backfill.embedding_calls import PROBE_TOKENS, RetryingService, check_key
+from retrieval.backfill.hnsw_advice import advice
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingsNotConfigured
@@ -24,7 +25,8 @@ SERVER_POLL_S = 0.25
 class Backfill:
     """One run: ``batch_size`` rows a batch, ``workers`` calls at once, a pause after each batch.
 
-    ``notify`` is given a line whenever the run waits for the service. ``embedded`` counts rows.
+    ``notify`` is given a line whenever the run waits for the service, and before it starts if
+    without HNSW indexes it would be faster. ``embedded`` counts rows.
     """
 
     tables: Sequence[MessageTable] = field(default_factory=message_tables)
@@ -80,6 +82,7 @@ class Backfill:
         service = RetryingService(self.limits.wait, self.notify)
         until_s = time.monotonic() + SERVER_CALL_S
         counts = [pending.count(table, model=model) for table in self.tables]
+        self._notify_hnsw_advice(counts)
         runs = [
             TableBackfill(table, at_start, model, service, self.limits, self.batch_size)
             for table, at_start in zip(self.tables, counts, strict=True)
@@ -88,6 +91,12 @@ class Backfill:
             yield from self._embed_tables(runs, young_too=False)
             self._let_server_finish(runs, until_s)
         yield from self._embed_tables(runs, young_too=True)
+
+    def _notify_hnsw_advice(self, counts: Sequence[pending.Counts]) -> None:
+        for table, at_start in zip(self.tables, counts, strict=True):
+            rows = min(at_start.pending, self.limits.rows or at_start.pending)
+            if line := advice(table, rows):
+                self.notify(line)
 
     def _embed_tables(self, runs: list[TableBackfill], *, young_too: bool) -> Iterator[Report]:
         for run in runs:

@@ -1,6 +1,6 @@
 """Embed the pending rows of one table: start batches, wait for their calls, store the vectors.
 
-No transaction is open while the service works.
+No transaction waits for the service. While it works on a batch, the batch before is stored.
 """
 
 from collections import deque
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+
+from django.db import Error
 
 from retrieval import current_model, storage
 from retrieval.backfill import pending
@@ -77,6 +79,7 @@ class TableBackfill:
     limits: Limits
     batch_size: int
     _running: deque[Batch] = field(default_factory=deque, init=False)
+    _answered: Batch | None = field(default=None, init=False)  # not stored yet
     _report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,18 +88,25 @@ class TableBackfill:
     def embed(self, *, workers: int, sleep_s: float, young_too: bool) -> Iterator[Report]:
         """Up to ``workers`` calls at once; a report for each batch, oldest first.
 
-        ``young_too``: also messages of the last minute. Raises as ``Backfill.embed``.
+        A batch is stored when the next call has been started; before a pause, a batch is stored
+        first, because a kill during the pause would lose its vectors. ``young_too``: also messages
+        of the last minute. Raises as ``Backfill.embed``.
         """
         try:
             for batch in self._batches(young_too=young_too):
                 self._running.append(batch)
+                yield from self._store_answered()
                 if len(self._running) == workers:
-                    yield self._finish_oldest()
-                    self.limits.pause(sleep_s)
+                    self._wait_for_oldest()
+                    if sleep_s:
+                        yield from self._store_answered()
+                        self.limits.pause(sleep_s)
+            yield from self._store_answered()
             while self._running:
-                yield self._finish_oldest()
-        except (EmbeddingError, Cancelled):
-            self._store_running()
+                self._wait_for_oldest()
+                yield from self._store_answered()
+        except (EmbeddingError, Cancelled, Error):
+            self._store_rest()
             raise
 
     def is_finished(self) -> bool:
@@ -128,8 +138,9 @@ class TableBackfill:
 
     def _start(self, rows: list[Row]) -> Batch:
         """As many of the rows as one call and the budget allow; none if not even the first fits."""
-        known = storage.known_of([row.text for row in rows], model=self.model)
-        batch = Batch([], {**known})
+        # rag_model may have switched: then no more calls are made.
+        current_model.check_model(self.model, again=True)
+        batch = Batch([], self._known_answers([row.text for row in rows]))
         in_calls = {text for other in self._running for text in other.bought}
         for row in rows:
             if row.text not in batch.answers and row.text not in in_calls:
@@ -141,6 +152,14 @@ class TableBackfill:
         batch.call = start_call(batch.bought)
         return batch
 
+    def _known_answers(self, texts: list[Text]) -> dict[Text, Answer]:
+        """What the table, or the batch that is not stored yet, has for these texts."""
+        known: dict[Text, Answer] = {**storage.known_of(texts, model=self.model)}
+        if self._answered:
+            answers = self._answered.answers
+            known |= {text: answers[text] for text in texts if text in answers}
+        return known
+
     def _buy(self, text: Text, batch: Batch) -> bool:
         """Add the text to the batch's call; False if the call or the budget has no room for it."""
         tokens = truncate(text[1]).tokens
@@ -150,15 +169,18 @@ class TableBackfill:
         batch.bought.append(text)
         return True
 
-    def _finish_oldest(self) -> Report:
-        """Wait for the oldest batch and store it."""
-        batch = self._running.popleft()
-        try:
-            self._wait_for(batch)
-        finally:  # some answers may have come before a failure
+    def _wait_for_oldest(self) -> None:
+        """Wait for the answers to the oldest batch; some may come before an error is raised."""
+        self._answered = self._running.popleft()
+        self._wait_for(self._answered)
+
+    def _store_answered(self) -> Iterator[Report]:
+        """Store the answered batch, if there is one, and report it."""
+        batch, self._answered = self._answered, None
+        if batch:
             embedded, failed = self._store(batch)
-        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
-        return self._report
+            self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
+            yield self._report
 
     def _wait_for(self, batch: Batch) -> None:
         answers = self.service.answers(batch.bought, batch.call)
@@ -170,7 +192,6 @@ class TableBackfill:
     def _store(self, batch: Batch) -> tuple[int, int]:
         """Commit the answers that came: how many rows were embedded, and how many set aside."""
         usage.flush()
-        # rag_model may have switched: then nothing is stored, and no more calls are made.
         current_model.check_model(self.model, again=True)
         vectors: list[tuple[int, str, Vector]] = []
         failed = 0
@@ -182,10 +203,12 @@ class TableBackfill:
                 vectors.append((row.pk, row.content, answer))
         return storage.store_all(self.table, vectors, model=self.model), failed
 
-    def _store_running(self) -> None:
-        """The run ends with an error, but running calls are paid for: store their vectors."""
+    def _store_rest(self) -> None:
+        """The run ends with an error, but calls are paid for: store their vectors, if possible."""
         for batch in self._running:
             with suppress(EmbeddingError):
                 vectors = batch.call.result() if batch.call else ()
                 batch.answers |= zip(batch.bought, vectors, strict=False)
+        for batch in filter(None, (self._answered, *self._running)):
+            with suppress(EmbeddingError, Error):
                 self._store(batch)

@@ -145,14 +145,16 @@ def test_retry_failed_embeds_messages_that_were_set_aside(
     assert failure_reasons() == []
 
 
+@pytest.mark.parametrize("workers", ["1", "4"])
 def test_equal_texts_are_bought_once_per_user(
-    alice: User, bob: User, remembering: FakeOpenAI
+    workers: str, alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
     remembering.embeddings.default = Vectors(delay_s=0.1)
     for table in (CHAT, PASSAGE):
         add_messages(alice, ["Yes", "No", "Yes"] * 10, table=table)
     add_messages(bob, ["Yes"] * 10)
-    done = run("--batch-size", "4", "--workers", "4")  # equal texts while their call still runs
+    # Equal texts while their call still runs, or while its vectors are not stored yet.
+    done = run("--batch-size", "4", "--workers", workers)
     assert done.code == 0
     assert "70 embedded" in done.out
     assert request_counts(remembering) == {"Yes": 2, "No": 1}

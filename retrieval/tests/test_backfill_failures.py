@@ -38,6 +38,7 @@ from tests.databases import Database
 from tests.support import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+COUNT_EMBEDDED = f"SELECT count(embedding) FROM {CHAT}"
 NO_KEY = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
 
 
@@ -208,6 +209,9 @@ def test_a_model_switch_ends_the_run_without_mixed_vectors(
             lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S
         )
         with psycopg.connect(url, autocommit=True) as other:
+            remembering.wait_for(
+                lambda: other.execute(COUNT_EMBEDDED).fetchone() == (5,), timeout_s=PATIENCE_S
+            )
             other.execute("UPDATE embedding_models SET current = false")
             other.execute(
                 "INSERT INTO embedding_models (name, current)"
@@ -370,7 +374,10 @@ def test_a_lost_database_is_one_line_and_the_rest_stays_pending(
     add_messages(alice, texts(6))
     remembering.embeddings.script(Vectors(), Vectors(delay_s=3))
     process = start(remembering.base_url, "--batch-size", "3")
-    remembering.wait_for(lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S)
+    remembering.wait_for(
+        lambda: len(remembering.embeddings.requests) == 2 and len(embedded_texts()) == 3,
+        timeout_s=PATIENCE_S,
+    )
     terminated = query(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {IS_OUR_SESSION}"
     )

@@ -225,6 +225,25 @@ def test_no_transaction_is_open_during_a_call(alice: User, remembering: FakeOpen
     assert remembering.violations == []
 
 
+def test_the_next_call_starts_before_the_last_batch_is_stored(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    """A lock on one of its messages keeps the first batch from being stored."""
+    contents = texts(12)
+    (first, *_) = add_messages(alice, contents)
+    with psycopg.connect(database_url(connection)) as session:
+        session.execute(f"SELECT FROM {CHAT} WHERE id = %s FOR UPDATE", [first])
+        process = start(remembering.base_url, "--batch-size", "4")
+        remembering.wait_for(
+            lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S
+        )
+    done = wait_for_end(process)
+    assert done.code == 0, done.err
+    assert [line.split()[2] for line in done.lines if " batch " in line] == ["1,", "2,", "3,"]
+    assert embedded_texts() == set(contents)
+    assert [len(request.texts) for request in remembering.embeddings.requests] == [4, 4, 4]
+
+
 def test_on_a_terminal_a_backfill_shows_a_bar(alice: User, remembering: FakeOpenAI) -> None:
     add_messages(alice, texts(20))
     ours, theirs = pty.openpty()

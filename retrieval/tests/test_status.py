@@ -19,8 +19,10 @@ from pytest_django import Settings
 
 from chat.models import ChatMessage, MemorySwitch, Passage, StandaloneChat, StandaloneChatMessage
 from fake_openai import FakeOpenAI
+from retrieval import db
 from retrieval.backfill import backfill
-from retrieval.status import percent
+from retrieval.backfill.pending import for_table
+from retrieval.status import COUNT_BY_ROW, count_messages, count_statement, percent
 from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -97,6 +99,35 @@ def test_each_message_is_with_or_without_or_failed(alice: User, remembering: Fak
         "percent": 100.0,
     }
     assert (report["model"], report["configured_model"]) == ("text-embedding-3-small",) * 2
+
+
+def test_the_fast_counts_equal_those_row_by_row(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    """Every second message has a vector, of the current or of another model, or is set aside."""
+    off = say(alice, *(f"Off {number}" for number in range(12)))
+    say(bob, *(f"Bob's {number}" for number in range(12)))
+    on = say(alice, *(f"On {number}" for number in range(24)))
+    backfill(batch_size=20)
+    StandaloneChat.objects.filter(pk=off.pk).update(memory=False)
+    MemorySwitch.objects.create(user=bob, enabled=False)
+    run(
+        "INSERT INTO embedding_models (name) VALUES ('another');"
+        "UPDATE standalone_chat_messages SET embedding = NULL WHERE id % 4 = 1;"
+        "UPDATE message_memories SET model = (SELECT max(id) FROM embedding_models)"
+        " WHERE (id >> 1) % 4 = 3;"
+        "UPDATE message_memories SET embedding_error = 'refused' WHERE (id >> 1) % 8 IN (1, 3)"
+    )
+    table = StandaloneChatMessage.memory_table
+    ((*fast, every_vector_has_model),) = db.execute(count_statement(table), {})
+    ((*by_row,),) = db.execute(for_table(COUNT_BY_ROW, table), {})
+    assert (fast, every_vector_has_model) == (by_row, True)
+    assert by_row[0] == 24
+    assert 0 < by_row[2] < by_row[1] < by_row[0]
+    # Then the fast counts are wrong: a failed answer has a vector.
+    on.messages.filter(content__startswith="On").update(status="failed")
+    counts = count_messages(table)
+    assert (counts["with"], counts["without"], counts["failed"]) == (0, 0, 0)
 
 
 def test_messages_switched_off_failed_or_empty_are_not_counted(alice: User, bob: User) -> None:

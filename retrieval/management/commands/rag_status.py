@@ -7,7 +7,7 @@
 Messages that are switched off are not counted; a table without messages is at 100%. "Times used: 0"
 is not a fault: for a search among one user's messages the planner often rightly takes another index
 than HNSW.
-Locks: none; each time it reads both message tables, some seconds for 1,000,000 messages.
+Locks: none; each time it reads both message tables, a second for 1,000,000 messages.
 """
 
 import sys

@@ -1,0 +1,31 @@
+"""Before a large backfill: what it would save to drop the HNSW indexes."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from fake_openai import FakeOpenAI
+from retrieval.backfill.hnsw_advice import MIN_ROWS, Times
+from retrieval.tests.backfill_support import CHAT, add_messages, query, run, texts
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+
+
+def test_a_large_backfill_says_first_what_dropping_the_index_saves(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    """For 5,000 rows, as many as --limit allows, it says nothing."""
+    query(f"ALTER TABLE {CHAT} DISABLE TRIGGER USER")
+    add_messages(alice, texts(MIN_ROWS + 1))
+    query(f"ALTER TABLE {CHAT} ENABLE TRIGGER USER")
+    done = run("--max-cost", "0.000001")
+    assert done.lines[1] == (
+        "standalone_chat_messages: with its HNSW index, storing 5,001 vectors takes about 14 s;"
+        " rag_index drop hnsw, this command, and rag_index create hnsw take about 3 s"
+    )
+    assert "HNSW" not in run("--limit", "5000", "--max-cost", "0.000001").out
+
+
+def test_dropping_the_index_is_not_advised_if_most_rows_are_stored_already() -> None:
+    few, many = Times(pending=10_000, stored=10_000), Times(pending=10_000, stored=100_000)
+    assert few.drop_and_create_s < few.with_index_s
+    assert many.drop_and_create_s > many.with_index_s
