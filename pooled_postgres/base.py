@@ -12,9 +12,15 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool
 
+from pooled_postgres.infinite_times import with_infinite_times
+
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's wrapper; never returns a pooled connection that the server has closed."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        params = super().get_connection_params()
+        return params | {"context": with_infinite_times(params["context"])}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """A new connection, or a live one from the pool. Raises PoolTimeout, psycopg.Error."""

@@ -155,6 +155,7 @@ def _add_messages(cursor: Any, result: Imported) -> None:
     cursor.execute(SQL["check_foreign_keys"])
     for kind, (count, first, last) in added.items():
         if count:
+            cursor.execute(_for_kind("mark_import", kind), {"first": first})
             bulk_insert_memories.insert_memories(KINDS[kind].memory_table, first, last)
     _execute_for_each_kind(cursor, "touch_conversations")
 
@@ -178,5 +179,6 @@ def _for_kind(name: str, kind: str) -> sql.Composed:
         kind=sql.Literal(kind),
         name_columns=name_columns,
         names=names,
+        table_name=sql.Literal(KINDS[kind].memory_table.table),
         **KINDS[kind].memory_table.names,
     )

@@ -99,3 +99,10 @@ UPDATE {conversations} p
 SET created_at = least(p.created_at, c.first), updated_at = greatest(p.updated_at, c.last)
 FROM import_conversations c
 WHERE c.kind = {kind} AND p.id = c.id AND (p.created_at > c.first OR p.updated_at < c.last)
+
+-- name: mark_import
+-- When the messages from this id on came: their own times may be years old, and rag_doctor fails if
+-- one waits for an hour. rate_windows is emptied of what is a day old. Locks: its row.
+INSERT INTO rate_windows (name, hits)
+VALUES ('import ' || {table_name} || ' ' || %(first)s, ARRAY[clock_timestamp()])
+ON CONFLICT (name) DO UPDATE SET hits = excluded.hits

@@ -10,17 +10,26 @@ from retrieval.doctor.check_vectors import stored_model_is_configured
 from retrieval.doctor.fixes import BACKFILL, SET_KEY, STATUS
 from retrieval.doctor.report import Check, Finding, failed, information, passed, skipped, warning
 from retrieval.embeddings import embedding_service
+from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 from retrieval.queries import row, rows, value
 from retrieval.schema.locks import BACKFILL_LOCK, MIGRATE_LOCK
 
 MAX_AGE_S = 3600  # criterion.3; that the service is away for some minutes is normal
+# An imported message is new here, whatever its own time: chat/transfer/importing.py marks when the
+# messages from an id on came. Not 'infinity', of which nothing can be subtracted before PostgreSQL
+# 17: such a message is taken as new.
 COUNTS = sql.SQL("""
+    WITH imports AS MATERIALIZED (
+        SELECT split_part(name, ' ', 3)::bigint AS first_id, hits[1] AS at
+        FROM rate_windows WHERE name LIKE 'import ' || {table_name} || ' %%'
+    )
     SELECT count(*), count(*) FILTER (WHERE p.model = c.id),
         count(*) FILTER (WHERE {failed}), count(*) FILTER (WHERE p.id IS NULL),
-        extract(epoch FROM now() - min(
-            greatest(m.created_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END)
-        ) FILTER (WHERE {pending}))
+        extract(epoch FROM now() - least(now(), min(
+            greatest(m.created_at, m.edited_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END,
+                (SELECT max(at) FROM imports WHERE first_id <= m.id))
+        ) FILTER (WHERE {pending})))
     FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
@@ -41,8 +50,8 @@ class EmbeddingCounts:
     """The messages of one table that may be embedded.
 
     ``unknown``: without a row in message_memories, as messages from before memory's migrations are
-    until the first backfill. ``oldest_s``: how long the oldest pending one has waited, an unknown
-    one at most since those migrations.
+    until the first backfill. ``oldest_s``: how long the oldest pending one has waited, since it was
+    written, edited or imported; an unknown one at most since those migrations.
     """
 
     table: str
@@ -61,9 +70,13 @@ def _counts() -> list[EmbeddingCounts]:
     """One statement for each message table, which reads the whole table, and one for their age."""
     params = {"memory_since": value(MEMORY_SINCE, [list(memory_apps())])}
     return [
-        EmbeddingCounts(table.table, *row(for_table(COUNTS, table), params))
+        EmbeddingCounts(table.table, *row(_counts_statement(table), params))
         for table in message_tables()
     ]
+
+
+def _counts_statement(table: MessageTable) -> sql.Composed:
+    return for_table(COUNTS, table, table_name=sql.Literal(table.table))
 
 
 def no_messages_lost() -> Finding:

@@ -3,6 +3,7 @@
 import pytest
 from pytest_django import Settings
 
+from chat.tests.transfer_support import imported, line
 from retrieval.doctor.report import Status
 from retrieval.schema import locks
 from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
@@ -134,6 +135,16 @@ def test_messages_from_before_memory_wait_since_its_migrations(
         "the oldest pending message has waited 2.0 hours, and no backfill runs"
     )
     faulty.run(older.replace("-", "+"))
+
+
+def test_imported_messages_wait_since_their_import(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    old = line(user="newcomer", created_at="2024-05-03T10:00:00Z")
+    assert imported(old, create_users=True).messages == 1
+    assert faulty.check("criterion.3").status is Status.PASS
+    faulty.run("UPDATE rate_windows SET hits = ARRAY[hits[1] - interval '2 hours']")
+    assert_fix_works(faulty, "criterion.3", "FAIL", settings)
 
 
 def test_with_another_model_the_fix_names_the_setting_first(

@@ -17,8 +17,8 @@ def test_a_large_backfill_says_first_what_dropping_the_index_saves(
     query(f"ALTER TABLE {CHAT} DISABLE TRIGGER USER")
     add_messages(alice, texts(MIN_ROWS + 1))
     query(f"ALTER TABLE {CHAT} ENABLE TRIGGER USER")
-    done = run("--max-cost", "0.000001")
-    assert done.lines[1] == (
+    (line,) = [line for line in run("--max-cost", "0.000001").lines if "HNSW" in line]
+    assert line == (
         "standalone_chat_messages: with its HNSW index, storing 5,001 vectors takes about 14 s;"
         " rag_index drop hnsw, this command, and rag_index create hnsw take about 3 s"
     )
