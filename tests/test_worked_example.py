@@ -22,7 +22,7 @@ SCORED = re.compile(
 
 def test_the_worked_example_of_the_docs_is_right(alice: User) -> None:
     runtime.reset()
-    current_model.check_model(local_model.NAME)
+    current_model.check_model(local_model.MINILM)
     texts = {}
     at = datetime(2024, 5, 3, 9, tzinfo=UTC)
     chat = StandaloneChat()
@@ -39,13 +39,13 @@ def test_the_worked_example_of_the_docs_is_right(alice: User) -> None:
             created_at=at,
         )
         source = message.memory_table
-        (vector,) = local_model.embed([content])
-        storage.store(source, message.pk, content, vector, model=local_model.NAME)
+        (vector,) = local_model.embed([content], local_model.MINILM)
+        storage.store(source, message.pk, content, vector, model=local_model.MINILM)
         texts[source.pack_ref(message.pk)] = content
     assert len(texts) == 10
-    (question,) = local_model.embed(["Who waters my tomatoes?"])
+    (question,) = local_model.embed(["Who waters my tomatoes?"], local_model.MINILM)
     ranked = recall(
-        "Who waters my tomatoes?", Scope(alice.pk), embedding=question, model=local_model.NAME
+        "Who waters my tomatoes?", Scope(alice.pk), embedding=question, model=local_model.MINILM
     )
     shown = SCORED.findall(PAGE)
     assert len(shown) == 5

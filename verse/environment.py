@@ -5,6 +5,7 @@ refusal is one line: docs/promises.md, "Settings".
 """
 
 import math
+import platform
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from psycopg.conninfo import conninfo_to_dict
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
+# With EMBEDDINGS=local; retrieval/embeddings/local_model.py has them.
+BUNDLED_MODELS = ("minilm+use", "all-MiniLM-L6-v2", E5 := "multilingual-e5-small")
 SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
 BOOLEANS = ("true", "1", "yes", "on", "false", "0", "no", "off")
 # A value that may be a credential is not shown: the usual beginning of an API key, the user part
@@ -91,6 +94,16 @@ class Environment:
         """One of ``allowed``, in lower case."""
         value = self.text(name, default).lower()
         return value if value in allowed else self.refuse(name, " or ".join(allowed))
+
+    def bundled_model(self, name: str) -> str:
+        """One of BUNDLED_MODELS. Without the C library or processor for E5, that is refused."""
+        value = self.text(name)
+        if value not in BUNDLED_MODELS:
+            self.refuse(name, " or ".join(BUNDLED_MODELS))
+        is_glibc = platform.libc_ver()[0] == "glibc"
+        if value == E5 and not (platform.machine() == "x86_64" and is_glibc):
+            self.refuse(name, f"minilm+use on this machine; {E5} needs x86-64 and glibc")
+        return value
 
     def boolean(self, name: str, *, default: bool) -> bool:
         if self.text(name, str(default)).lower() not in BOOLEANS:

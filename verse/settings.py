@@ -93,6 +93,8 @@ STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, maximum=10_000)
 # --- memory -----------------------------------------------------------------------------------
 EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
 EMBEDDING_MODEL = env.text("EMBEDDING_MODEL", "text-embedding-3-small")
+if EMBEDDINGS == "local" and not EMBEDDING_MODEL.startswith("text-embedding-"):  # OpenAI's
+    EMBEDDING_MODEL = env.bundled_model("EMBEDDING_MODEL")
 EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
 # None: the price of retrieval/embeddings/cost.py
 EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K")

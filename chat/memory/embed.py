@@ -96,7 +96,9 @@ def _embed(message: Message, vector: Future[Vector | None], *, allowed: bool) ->
     missing = [text for text in dict.fromkeys((content, question)) if text not in vectors]
     if missing:
         release_connection()
-        call = embedding_service.submit(missing, users=[message.user_id] * len(missing))
+        call = embedding_service.submit(
+            missing, users=[message.user_id] * len(missing), model=model
+        )
         vectors |= zip(missing, call.result(), strict=True)
     vector.set_result(vectors[question])
     storage.store(message.memory_table, message.pk, content, vectors[content], model=model)

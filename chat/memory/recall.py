@@ -158,7 +158,7 @@ def _embed_query(text: str, user_id: int) -> Vector | None:
     try:
         current_model.check_model(model)
         release_connection()
-        vectors = embedding_service.submit([extract_question(text)], users=[user_id])
+        vectors = embedding_service.submit([extract_question(text)], users=[user_id], model=model)
         return vectors.result(timeout=settings.RAG_TIMEOUT_S)[0]
     except (EmbeddingError, NoMemory):
         return None

@@ -32,7 +32,9 @@ def stored_model_is_configured() -> Finding:
     if stored is None:
         return passed(f"{configured}, no vector is stored yet")
     if stored == configured:
-        return passed(configured)
+        newer = embedding_service.model_to_use()
+        use = f"; rag_model use changes to {newer}" if newer not in (None, stored) else ""
+        return passed(f"{configured}{use}")
     return failed(
         f"the stored vectors are of {stored}, the settings say {configured}: nothing is embedded, "
         "recall goes by words. Set it back, or change to the new one with rag_model use",

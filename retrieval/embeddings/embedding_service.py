@@ -48,7 +48,10 @@ _process = _Process(time.monotonic)
 
 
 def model_name() -> str | None:
-    """The model of new vectors. None if the settings allow no calls. Makes no call."""
+    """The model of new vectors. None if the settings allow no calls.
+
+    Makes no call; one query every 15 s if the database chooses among the bundled models.
+    """
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         return None
     return configured_name()
@@ -57,8 +60,18 @@ def model_name() -> str | None:
 def configured_name() -> str | None:
     """Like ``model_name``, but also OpenAI's model if its key is missing."""
     if settings.EMBEDDINGS == "local":
-        return local_model.NAME
+        return local_model.chosen() or local_model.kept() or local_model.DEFAULT
     return str(settings.EMBEDDING_MODEL) if settings.EMBEDDINGS == "openai" else None
+
+
+def model_to_use() -> str | None:
+    """The model that ``rag_model use`` makes the current one: ``model_name``, or a newer default.
+
+    Makes no call.
+    """
+    if settings.EMBEDDINGS == "local":
+        return local_model.chosen() or local_model.DEFAULT
+    return model_name()
 
 
 def get_embedding(text: str) -> Vector:
@@ -69,32 +82,37 @@ def get_embedding(text: str) -> Vector:
 def get_embeddings_batch(texts: Sequence[str]) -> list[Vector]:
     """A vector for each text, in order: one API call for up to 2,048 texts and 290,000 tokens.
 
-    A text over 8,191 tokens (256 for the bundled model) is embedded from its beginning. Each call
-    has EMBEDDING_TIMEOUT seconds, retries included. Raises EmbeddingError; then no vectors are
-    returned at all.
+    Of a text, 8,191 tokens count (256 or fewer for a bundled model). Each call has
+    EMBEDDING_TIMEOUT seconds, retries included. Raises EmbeddingError; then no vectors are returned
+    at all.
     """
     return submit(texts).result()
 
 
 def submit(
-    texts: Sequence[str], *, users: Sequence[int | None] | None = None
+    texts: Sequence[str],
+    *,
+    users: Sequence[int | None] | None = None,
+    model: str | None = None,
 ) -> Future[list[Vector]]:
     """Like ``get_embeddings_batch``, in the background. The result raises EmbeddingError.
 
     ``users``: for whom each text is bought, so that usage is counted by user; None: not known.
+    ``model``: ``model_name()`` if the caller has it already.
     The future cannot be cancelled: the call goes on if its caller stops waiting. A failure is
     logged once, also without a caller. Raises CircuitOpen and EmbeddingsNotConfigured at once.
     """
     if not texts:
         return _completed([])
-    if model_name() is None:
+    model = model or model_name()
+    if model is None:
         raise EmbeddingsNotConfigured(
             "no embedding model is configured: EMBEDDINGS=none, or no OPENAI_API_KEY"
         )
     owners = users or [None] * len(texts)
     if settings.EMBEDDINGS == "local":
-        return _submit_local(texts, owners)
-    return _submit_openai(texts, owners)
+        return _submit_local(texts, owners, model)
+    return _submit_openai(texts, owners, model)
 
 
 def record_cut_off() -> None:
@@ -115,7 +133,9 @@ def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
 on_reset(reset)
 
 
-def _submit_openai(texts: Sequence[str], users: Sequence[int | None]) -> Future[list[Vector]]:
+def _submit_openai(
+    texts: Sequence[str], users: Sequence[int | None], model: str
+) -> Future[list[Vector]]:
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
     # Not on the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
@@ -128,25 +148,28 @@ def _submit_openai(texts: Sequence[str], users: Sequence[int | None]) -> Future[
 
     breaker.before_call()
     tokens = [count for batch in batches for count in batch.tokens]
-    return _watch(loop.run(embed()), breaker, tokens=tokens, users=users)
+    return _watch(loop.run(embed()), breaker, model, tokens=tokens, users=users)
 
 
-def _submit_local(texts: Sequence[str], users: Sequence[int | None]) -> Future[list[Vector]]:
+def _submit_local(
+    texts: Sequence[str], users: Sequence[int | None], model: str
+) -> Future[list[Vector]]:
     async def embed() -> list[Vector]:
         vectors: dict[int, Vector] = {}
         # Blocks the loop, which has no other work with EMBEDDINGS=local. Between runs the end of
         # the process can cancel it.
-        for run_vectors in local_model.embed_in_runs(texts):
+        for run_vectors in local_model.embed_in_runs(texts, model):
             vectors |= run_vectors
             await asyncio.sleep(0)
         return [vectors[index] for index in range(len(texts))]
 
-    return _watch(_process.loop().run(embed()), None, tokens=[0] * len(texts), users=users)
+    return _watch(_process.loop().run(embed()), None, model, tokens=[0] * len(texts), users=users)
 
 
 def _watch(
     call: Future[list[Vector]],
     breaker: CircuitBreaker | None,
+    model: str,
     *,
     tokens: Sequence[int],
     users: Sequence[int | None],
@@ -155,7 +178,6 @@ def _watch(
 
     ``tokens`` and ``users``: of each text.
     """
-    model = configured_name() or ""
     result: Future[list[Vector]] = Future()
     result.set_running_or_notify_cancel()
 

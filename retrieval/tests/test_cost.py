@@ -223,7 +223,7 @@ def test_pending_counts_do_not_depend_on_the_configured_model(
     out, err = StringIO(), StringIO()
     call_command("rag_cost_estimate", "--json", stdout=out, stderr=err)
     assert json.loads(out.getvalue())["messages"] == 2
-    other = {"openai": model, "local": local_model.NAME, "none": SMALL}[embeddings]
+    other = {"openai": model, "local": local_model.DEFAULT, "none": SMALL}[embeddings]
     warning = f"of the stored vectors, has yet to embed; the settings name {other}. What switching"
     assert (warning in err.getvalue()) == (other != SMALL)
     assert (err.getvalue() == "") == (other == SMALL)

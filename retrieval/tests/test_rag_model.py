@@ -47,11 +47,11 @@ LABELS = """
     FROM standalone_chat_messages m JOIN message_memories p ON p.id = m.id * 2
     LEFT JOIN embedding_models e ON e.id = p.model ORDER BY m.id
 """
-# The local model's vectors are zero from the 385th number; the fake's are not.
+# The local model's vectors are zero from the 897th number; the fake's are not.
 MIXED_UP = """
     SELECT count(*) FROM standalone_chat_messages m JOIN message_memories p ON p.id = m.id * 2
     JOIN embedding_models e ON e.id = p.model
-    WHERE (vector_norm(subvector(m.embedding, 385, 1152)) = 0) IS DISTINCT FROM (e.name = %s)
+    WHERE (vector_norm(subvector(m.embedding, 897, 640)) = 0) IS DISTINCT FROM (e.name = %s)
 """
 STORED = """
     SELECT count(*) FROM message_memories p JOIN embedding_models e ON e.id = p.model
@@ -424,9 +424,11 @@ def test_from_local_to_a_service_and_back_under_traffic(
     by_local, by_service = (running.client(create_token(alice)[1]) for running in (local, service))
     for content in (FACT, DECOY):
         say(by_local, content)
-    settled(local_model.NAME)
+    settled(local_model.DEFAULT)
     # Compared with the local model's vectors, the question would equal the decoy.
-    fake.embeddings.default = Given([float(running) for running in local_model.embed([DECOY])[0]])
+    fake.embeddings.default = Given(
+        [float(running) for running in local_model.embed([DECOY], local_model.DEFAULT)[0]]
+    )
     traffic = Traffic()
     with traffic.through(
         [running.client(create_token(bob)[1]) for running in (local, service, local, service)]
@@ -437,7 +439,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
 
         output = manage(environments["service"], "rag_model", "use", "--yes")
         assert f"Switched to {SMALL}" in output
-        by_old_model = query(STORED, local_model.NAME)[0][0]
+        by_old_model = query(STORED, local_model.DEFAULT)[0][0]
         mode, contents = searched(by_service)
         assert (FACT in contents, DECOY in contents) == (True, False), mode
         say(by_service, "A new thing, embedded at once.")
@@ -447,9 +449,9 @@ def test_from_local_to_a_service_and_back_under_traffic(
         mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("lexical", True)
         assert (
-            query(STORED, local_model.NAME)[0][0] == by_old_model
+            query(STORED, local_model.DEFAULT)[0][0] == by_old_model
         )  # the other server stores no more
-        assert query(MIXED_UP, local_model.NAME) == [(0,)]
+        assert query(MIXED_UP, local_model.DEFAULT) == [(0,)]
         manage(environments["service"], "backfill_embeddings", "--sleep", "0")
         assert searched(by_service)[0] == "hybrid"
 
@@ -458,7 +460,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
         assert FACT in contents
         assert searched(by_service)[0] == "lexical"
         traffic.more(8)
-        assert query(MIXED_UP, local_model.NAME) == [(0,)]
+        assert query(MIXED_UP, local_model.DEFAULT) == [(0,)]
         manage(environments["local"], "backfill_embeddings", "--sleep", "0")
         mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("hybrid", True)
@@ -472,5 +474,5 @@ def test_from_local_to_a_service_and_back_under_traffic(
 
 def test_the_vectors_of_the_two_models_differ_in_form() -> None:
     """The test above can see a mix-up: only the local model's vectors end in zeros."""
-    assert not any(local_model.embed([FACT])[0][384:])
-    assert any(vector_of(FACT, 1536)[384:])
+    assert not any(local_model.embed([FACT], local_model.DEFAULT)[0][896:])
+    assert any(vector_of(FACT, 1536)[896:])

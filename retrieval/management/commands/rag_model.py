@@ -24,7 +24,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from retrieval import current_model
 from retrieval.backfill import pending
-from retrieval.embeddings import cost, embedding_service, usage
+from retrieval.embeddings import cost, embedding_service, local_model, usage
 from retrieval.management.arguments import us_dollars
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.models import message_tables
@@ -75,7 +75,7 @@ class Command(OperatorCommand):
     def _show(self, options: dict[str, Any]) -> None:
         models, without = current_model.models(), current_model.count_without()
         current = next((model.name for model in models if model.current), None)
-        configured = embedding_service.model_name()
+        configured = embedding_service.model_to_use()
         as_json = {
             "current": current,
             "configured": configured,
@@ -92,9 +92,10 @@ class Command(OperatorCommand):
                 "No vectors yet: the model of the first one stored becomes the current one"
             )
         elif configured not in (None, current):
-            lines.append(
-                f"The settings name {configured}. To switch to it: manage.py rag_model use"
+            subject = (
+                "The bundled model is now" if local_model.follows(current) else "The settings name"
             )
+            lines.append(f"{subject} {configured}. To switch to it: manage.py rag_model use")
         self.report(options, as_json, *lines)
 
     def _use(self, options: dict[str, Any]) -> None:
@@ -108,7 +109,7 @@ class Command(OperatorCommand):
             return
         self._show_plan(switch, self.stderr if options["json"] else self.stdout)
         self._confirm(switch, options)
-        embedding_service.get_embedding(PROBE_TEXT)
+        embedding_service.submit([PROBE_TEXT], model=model).result()
         usage.flush()
         current_model.switch(model)
         retried = sum(pending.retry_failed(table) for table in message_tables())
@@ -149,7 +150,7 @@ def plan_switch() -> Switch:
     Counts messages without a vector of the new model, also those that the old one refused.
     Raises CommandError if no model is configured.
     """
-    new_model = embedding_service.model_name()
+    new_model = embedding_service.model_to_use()
     if new_model is None:
         raise CommandError(NO_MODEL)
     counts = [pending.count(table, model=new_model) for table in message_tables()]
