@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chat.answers.excerpt import excerpt
 from chat.memory.recalled import Memory
 from chat.models import Conversation, Message, Passage, Role
 from retrieval.token_count import count_tokens, cut_middle
@@ -20,7 +21,7 @@ FENCE_RULE = (
 )
 MEMORY_RULE = (
     "Below are earlier messages of this user and answers to them, recalled because they may "
-    "matter now. Use what helps; leave the rest aside."
+    "matter now. Use what helps; leave the rest aside. Where two disagree, the later one holds."
 )
 MESSAGE_OVERHEAD_TOKENS = 4  # the role and the separators of each message, as OpenAI counts them
 # Each part gets at most a half or a third of the budget: docs/decisions/0005.
@@ -28,6 +29,7 @@ MESSAGE_SHARE = 2
 PASSAGE_SHARE = 3
 MEMORY_SHARE = 3
 MIN_MEMORY_TOKENS = 60  # its fence and date take 40 to 50; less is not worth a memory
+COMPANION_TOKENS = 200  # of the other half of a memory's turn; what matches the question
 SEAM_TOKENS = 4  # joined texts can have a few tokens more than their parts
 FIXED_TOKENS = 160  # instructions, fence rule and markers: at most 140, tested
 
@@ -67,7 +69,7 @@ def build_prompt(
     system = instructions(conversation, max_tokens=passage_tokens)
     left -= _cost(system)
     memory_tokens = min(memory_tokens, budget_tokens // MEMORY_SHARE, left)
-    recalled, used = fit_memories(memories, budget_tokens=memory_tokens)
+    recalled, used = fit_memories(memories, question.content, budget_tokens=memory_tokens)
     left -= count_tokens(recalled)
     earlier = fit_history(history, budget_tokens=left)
     parts = [
@@ -78,48 +80,62 @@ def build_prompt(
     return Prompt(parts, content != question.content, used, earlier)
 
 
-def fit_memories(memories: Sequence[Memory], *, budget_tokens: int) -> tuple[str, list[Memory]]:
+def fit_memories(
+    memories: Sequence[Memory], question: str, *, budget_tokens: int
+) -> tuple[str, list[Memory]]:
     """The memories that fit, best first, and their text in order of time; ('', []) if none fits.
 
-    The rest of the budget is for their companions, best first, if they fit without a cut.
+    A memory over its share is cut to what matches the question, so that a long answer does not push
+    short facts out. The rest of the budget is for their companions, best first.
     """
     head = f"\n\n{MEMORY_RULE} {FENCE_RULE}"
     left = budget_tokens - count_tokens(head)
-    texts: dict[Memory, list[tuple[Message, str]]] = {}
+    memories = memories[: max(left, 0) // MIN_MEMORY_TOKENS]
+    texts = quote_all([memory.message for memory in memories], question, budget_tokens=left)
+    left -= sum(map(count_tokens, texts))
+    quotes = [(memory.message, text) for memory, text in zip(memories, texts, strict=True)]
+    used = []
     for memory in memories:
-        if left < MIN_MEMORY_TOKENS:
-            break
-        text = quote(memory.message, max_tokens=left)
-        texts[memory] = [(memory.message, text)]
-        left -= count_tokens(text)
-    for memory in texts:
-        text = quote(memory.companion) if memory.companion else ""
-        if memory.companion and count_tokens(text) <= left:
-            texts[memory].append((memory.companion, text))
+        if memory.companion and left >= COMPANION_TOKENS:
+            text = quote(memory.companion, question, max_tokens=COMPANION_TOKENS)
+            quotes.append((memory.companion, text))
             left -= count_tokens(text)
-    if not texts:
-        return "", []
-    in_order = sorted(
-        (pair for pairs in texts.values() for pair in pairs), key=lambda pair: pair[0].created_at
-    )
-    used = [
-        memory if len(pairs) > 1 else replace(memory, companion=None)
-        for memory, pairs in texts.items()
-    ]
-    return head + "".join(text for _, text in in_order), used
+            used.append(memory)
+        else:
+            used.append(replace(memory, companion=None))
+    in_order = sorted(quotes, key=lambda pair: pair[0].created_at)
+    return (head + "".join(text for _, text in in_order) if used else ""), used
 
 
-def quote(message: Message, *, max_tokens: int | None = None) -> str:
-    """A message in a fence of its own, with its date, source and author."""
+def quote_all(messages: Sequence[Message], question: str, *, budget_tokens: int) -> list[str]:
+    """Each message's quote. What short ones leave of their shares is for the long ones."""
+    texts = [quote(message, question) for message in messages]
+    sizes = [count_tokens(text) for text in texts]
+    left = budget_tokens
+    by_size = sorted(range(len(texts)), key=lambda place: sizes[place])
+    for waiting, place in zip(range(len(texts), 0, -1), by_size, strict=True):
+        share = left // waiting
+        if sizes[place] > share:
+            texts[place] = quote(messages[place], question, max_tokens=share)
+        left -= count_tokens(texts[place])
+    return texts
+
+
+def quote(message: Message, question: str, *, max_tokens: int | None = None) -> str:
+    """A message in a fence of its own, with its date, source and author.
+
+    Over ``max_tokens`` it is cut to what matches the question.
+    """
     author = "the user" if message.role == Role.USER else "you"
     source = cut_middle(str(message.conversation), max_tokens=20).replace("\n", " ")
     date = f"{message.created_at:%A, %d %B %Y}"
     head = f"{date}, {message.conversation.kind} “{source}”, {author} said:"
-    content = message.content
+    marker, content = secrets.token_hex(8), message.content
     if max_tokens is not None:
-        empty = f"\n\n{fence(head, about='a memory')}"
-        content = cut_middle(content, max_tokens=max_tokens - count_tokens(empty) - SEAM_TOKENS)
-    quoted = fence(f"{head}\n{content}", about="a memory")
+        empty = count_tokens(f"\n\n{fence(head, about='a memory', marker=marker)}")
+        room = max_tokens - empty - SEAM_TOKENS
+        content = excerpt(content, question, max_tokens=room)
+    quoted = fence(f"{head}\n{content}", about="a memory", marker=marker)
     return f"\n\n{quoted}"
 
 
@@ -133,10 +149,10 @@ def instructions(conversation: Conversation, *, max_tokens: int) -> str:
     return f"{INSTRUCTIONS}\n\nThe user asks about this passage. {FENCE_RULE}\n\n{passage}"
 
 
-def fence(text: str, *, about: str) -> str:
-    """The text between two marker lines that it cannot contain: the marker is random each time."""
-    marker = f"===== {about} {secrets.token_hex(8)} ====="
-    return f"{marker}\n{text}\n{marker}"
+def fence(text: str, *, about: str, marker: str = "") -> str:
+    """The text between two marker lines that it cannot contain: 16 random digits, new each time."""
+    line = f"===== {about} {marker or secrets.token_hex(8)} ====="
+    return f"{line}\n{text}\n{line}"
 
 
 def fit_history(history: Iterable[Message], *, budget_tokens: int) -> list[Message]:

@@ -170,7 +170,7 @@ def test_a_process_exits_cleanly_while_it_embeds() -> None:
         env={
             "DJANGO_SETTINGS_MODULE": "verse.settings",
             "EMBEDDINGS": "local",
-            "EMBEDDING_MODEL": "minilm+use",
+            "EMBEDDING_MODEL": "all-MiniLM-L6-v2",
         },
     )
     assert (done.returncode, "terminate called" in done.stderr) == (0, False)

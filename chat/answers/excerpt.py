@@ -1,0 +1,46 @@
+"""The part of a long text that has the most words of a question."""
+
+import re
+
+from retrieval.recall.content_words import WORD, content_words, plain
+from retrieval.token_count import count_tokens, cut_middle
+
+MARK = "[…]"
+# A line with its end, or a sentence of a long line.
+PIECE = re.compile(r"[^\n]{1,400}?(?:[.!?。！？](?=\s|$)|\n|$)\n*|[^\n]{1,400}\n*|\n+")
+
+
+def excerpt(text: str, question: str, *, max_tokens: int) -> str:
+    """The text itself if it fits, else the lines around its best match, with a mark at each cut.
+
+    The best line has the most content words of the question, in the same form; of equals, the
+    first. Without any it keeps both ends, as ``cut_middle`` does.
+    """
+    if count_tokens(text) <= max_tokens:
+        return text
+    pieces = PIECE.findall(text)
+    wanted = set(WORD.findall(plain(content_words(question))))
+    matches = [len(wanted.intersection(WORD.findall(plain(piece)))) for piece in pieces]
+    best = max(matches, default=0)
+    left = max_tokens - 2 * count_tokens(f"{MARK}\n")
+    if not best:
+        return cut_middle(text, max_tokens=max_tokens)
+    return _around(pieces, matches.index(best), max_tokens=left) or cut_middle(
+        text, max_tokens=max_tokens
+    )
+
+
+def _around(pieces: list[str], middle: int, *, max_tokens: int) -> str:
+    """The piece in the middle with as many after and before it as fit; '' if it does not fit."""
+    sizes = [count_tokens(piece) + 1 for piece in pieces]  # joined, they can be a token more
+    first, end, left = middle, middle + 1, max_tokens - sizes[middle]
+    if left < 0:
+        return ""
+    while end < len(pieces) and sizes[end] <= left:
+        left -= sizes[end]
+        end += 1
+    while first and sizes[first - 1] <= left:
+        first -= 1
+        left -= sizes[first]
+    before, after = (f"{MARK}\n" if first else ""), (f"\n{MARK}" if end < len(pieces) else "")
+    return before + "".join(pieces[first:end]).strip("\n") + after

@@ -1,0 +1,85 @@
+"""Leaves out a question's function words, in the question's own language.
+
+Messages are stemmed by one configuration for the whole database, so the stop words of any other
+language would count as rare words. Needs no query and no column.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from retrieval.recall.search_config import MONTHS, months_of
+
+LISTS = Path(__file__).with_name("function_words.txt")
+MAX_GUESSED_CHARS = 600  # read to guess the language
+WORD = re.compile(r"[^\W_]+")
+# Chinese has no spaces, so its terms are pairs of characters. A pair with one of these is grammar.
+HAN = re.compile(
+    "[我你妳您他她它们們的地得了是在有和与與就都也不没沒这這那哪什么麼谁誰里裡几幾多少怎吗嗎呢"
+    "过過吧啊呀嘛请請问問给給把被跟对對从從到要想会會能可以还還又再很]"
+)
+CHINESE_MONTH = re.compile("(十[一二]|[一二三四五六七八九十]|1[0-2]|[1-9])月")
+CHINESE_NUMBERS = ["一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二"]
+KANA = re.compile("[\u3040-\u30ff]")  # in Japanese the same characters are parts of words
+
+
+def content_words(question: str) -> str:
+    """The question, with a space for each word that carries no content; blank if none does.
+
+    Months also follow in English: a message's month is among its words, in the language of the
+    configuration in force.
+    """
+    language = guess_language(question)
+    silent = stop_words().get(language, frozenset()) | asking_words().get(language, frozenset())
+    left = WORD.sub(lambda word: " " if plain(word[0]) in silent else word[0], question)
+    months = "".join(f" {month}" for month in _english_months(question, language))
+    return (left if KANA.search(left) else HAN.sub(" ", left)) + months
+
+
+def guess_language(text: str) -> str:
+    """The language of most function words; '' if there are none, or as many of another."""
+    words = WORD.findall(plain(text[:MAX_GUESSED_CHARS]))
+    counts = {name: sum(word in stop for word in words) for name, stop in stop_words().items()}
+    best, second = sorted(counts, key=lambda name: counts[name], reverse=True)[:2]
+    return best if counts[best] > counts[second] else ""
+
+
+def _english_months(question: str, language: str) -> list[str]:
+    """The months that a question in another language names."""
+    numbers = [
+        CHINESE_NUMBERS.index(month) if month in CHINESE_NUMBERS else int(month) - 1
+        for month in CHINESE_MONTH.findall(question)
+    ]
+    if language != "english" and language in MONTHS:
+        names = [plain(name) for name in months_of(language)]
+        words = WORD.findall(plain(question))
+        numbers += [names.index(word) for word in words if word in names]
+    return [months_of("english")[number] for number in numbers]
+
+
+def plain(text: str) -> str:
+    """Without case and accents, as message_terms (current.sql) stores words."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f")
+
+
+@cache
+def stop_words() -> Mapping[str, frozenset[str]]:
+    """PostgreSQL's stop words, by language."""
+    return {name: frozenset(words.split()) for name, (words, _) in _lists().items()}
+
+
+@cache
+def asking_words() -> Mapping[str, frozenset[str]]:
+    """Words by which people ask and remember, by language."""
+    return {name: frozenset(words.split()) for name, (_, words) in _lists().items()}
+
+
+@cache
+def _lists() -> Mapping[str, tuple[str, str]]:
+    """The two lists of each ``[language]`` of the file."""
+    _, *parts = re.split(r"^\[(\w+)\]$", LISTS.read_text(), flags=re.MULTILINE)
+    texts = (text.partition("asking:") for text in parts[1::2])
+    return {name: (stop, asking) for name, (stop, _, asking) in zip(parts[::2], texts, strict=True)}
