@@ -1,6 +1,7 @@
 """Shared fixtures: alice and bob, the fake OpenAI, an API client, a real server, a database."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -23,9 +24,12 @@ from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
 from retrieval import runtime
 from retrieval.models import SearchConfig
-from tests.databases import Database
+from tests.databases import Database, drop_templates
 from tests.support import Server, database_url
 
+pytest_plugins = ["tests.leftovers"]
+# No commit waits for the disk; only tests of the embedded server itself kill PostgreSQL.
+os.environ.setdefault("PGOPTIONS", "-c synchronous_commit=off")
 # Between two tests nothing may touch the database; real servers keep their periodic tasks.
 periodic.PERIODIC_TASKS.clear()
 heartbeat.END_ABANDONED_EVERY_S = math.inf
@@ -135,7 +139,7 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
     """Memory is on: settings with a key that use the fake server for embeddings too."""
     settings.OPENAI_BASE_URL = fake_openai.base_url
     settings.OPENAI_API_KEY = "sk-test-0123456789"
-    settings.EMBEDDING_TIMEOUT_S = 2
+    settings.EMBEDDING_TIMEOUT_S, settings.RAG_TIMEOUT_S = 10, 30  # long: the machine may be busy
     runtime.reset()
     yield fake_openai
     finish_embedding_jobs()
@@ -199,3 +203,11 @@ def database(django_db_setup: None, django_db_blocker: Any, worker_id: str) -> I
         empty = Database(f"rollout_{worker_id}")
         yield empty
         empty.drop()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def copied_databases(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Deletes the databases that ``Database.start_at`` copies."""
+    yield
+    with django_db_blocker.unblock():
+        drop_templates()

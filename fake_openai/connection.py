@@ -64,8 +64,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     async def flushed(self) -> None:
-        """Wait until a slow client has read most of what was written."""
+        """Wait until a slow client has read most of what was written.
+
+        If the client has disconnected, that cancels the waiting task.
+        """
         await self._taken.wait()
+        if self._transport.is_closing():  # the write failed; connection_lost follows
+            await self._lost.wait()
 
     def close(self, *, reset: bool) -> None:
         """Close by FIN after what was written, or by RST at once."""

@@ -94,7 +94,7 @@ class FakeOpenAI:
         self.violations.clear()
         self._raise_own_errors()
 
-    def wait_for(self, condition: Callable[[], T], *, timeout_s: float = 5.0) -> T:
+    def wait_for(self, condition: Callable[[], T], *, timeout_s: float = 60.0) -> T:
         """Wait until ``condition()`` is true. Returns its result. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while not (result := condition()):

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 30  # a server starts faster even on a busy machine
+PATIENCE_S = 120  # much more than needed: with 20 processes on 2 cores a server starts in 60
 
 
 def database_url(connection: Any) -> str:
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 def clean_environment(**values: str) -> dict[str, str]:
     """This process's environment without Verse's settings, with ``values``."""
-    names = {"PATH", "HOME", "LANG", "TMPDIR"} & os.environ.keys()
+    names = {"PATH", "HOME", "LANG", "TMPDIR", "PGOPTIONS"} & os.environ.keys()
     return {name: os.environ[name] for name in names} | {"PYTHONUNBUFFERED": "1"} | values
 
 

@@ -18,7 +18,7 @@ from django.db import connection
 from chat.auth.api_tokens import create_token
 from chat.models import RunningAnswer, StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, FakeOpenAI, Hang, HangAfter
-from tests.support import Server, database_url
+from tests.support import PATIENCE_S, Server, database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Start = Callable[..., Server]
@@ -172,7 +172,7 @@ def test_stop_from_another_process_ends_answer_and_call_within_a_second(
     assert (stopped.status_code, stopped.json()["status"]) == (200, "interrupted")
     assert stopped.json()["content"] == "I was saying"
     left_at = openai_server.wait_for(
-        lambda: openai_server.chat.requests[0].client_gone_at, timeout_s=2
+        lambda: openai_server.chat.requests[0].client_gone_at, timeout_s=PATIENCE_S
     )
     assert left_at is not None
     assert left_at - stopped_at < 1
@@ -277,13 +277,13 @@ def test_a_killed_server_loses_no_message_and_answers_can_be_retried(
     threads = [threading.Thread(target=stream, args=[chat]) for chat in chats]
     for thread in threads:
         thread.start()
-    openai_server.wait_for(lambda: len(openai_server.chat.requests) == count, timeout_s=20)
+    openai_server.wait_for(lambda: len(openai_server.chat.requests) == count, timeout_s=PATIENCE_S)
     time.sleep(3)
     first.kill()
     for thread in threads:
         thread.join()
     second = server(**limits)
-    wait_for_statuses({"interrupted"}, timeout_s=15)
+    wait_for_statuses({"interrupted"}, timeout_s=PATIENCE_S)
     assert StandaloneChatMessage.objects.filter(role="user").count() == count
     shortest = min(
         len(answer.content) for answer in StandaloneChatMessage.objects.filter(role="assistant")
@@ -317,7 +317,7 @@ def test_sigterm_lets_running_answers_end(
         running.signal(signal.SIGTERM)
         events = list(lines)
     assert text_of(events) == TEXT
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENCE_S) == 0
     assert StandaloneChatMessage.objects.get(role="assistant").status == "complete"
 
 
@@ -331,7 +331,7 @@ def test_sigterm_saves_the_text_so_far_after_the_grace_period(
         running.client(create_token(alice)[1]), f"/api/chats/{chat}/messages/", after_events=2
     )
     running.signal(signal.SIGTERM)
-    assert running.process.wait(15) == 0
+    assert running.process.wait(PATIENCE_S) == 0
     answer = StandaloneChatMessage.objects.get(role="assistant")
     assert (answer.status, answer.content, answer.error) == ("interrupted", "So far", "interrupted")
 

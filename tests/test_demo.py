@@ -16,11 +16,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support import ROOT, clean_environment, free_port
+from tests.support import PATIENCE_S, ROOT, clean_environment, free_port
 
-PATIENCE_S = 60
 # Until no process is left: 5 s without a user, then a checkpoint, which is slow on a busy disk.
-STOP_TIMEOUT_S = 30
 OTHER_UID = pwd.getpwnam("daemon").pw_uid  # an account that every system has
 SUPERVISOR = "embedded_postgres.supervisor"
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -100,8 +98,8 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 
 def wait_until_stopped(folder: Path) -> None:
-    """Wait until the folder has no process. Fails after STOP_TIMEOUT_S."""
-    until = time.monotonic() + STOP_TIMEOUT_S
+    """Wait until the folder has no process. Fails after PATIENCE_S."""
+    until = time.monotonic() + PATIENCE_S
     while left := processes_of(folder):
         assert time.monotonic() < until, left
         time.sleep(0.2)

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, FakeOpenAI
-from tests.support import Server
+from tests.support import PATIENCE_S, Server
 from tests.test_answers import TEXT, read_stream, text_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -59,7 +59,7 @@ class Traffic:
 
 def wait_until_answering(fake: FakeOpenAI) -> None:
     """Wait until the model has received all requests."""
-    fake.wait_for(lambda: len(fake.chat.requests) == STREAMS, timeout_s=20)
+    fake.wait_for(lambda: len(fake.chat.requests) == STREAMS, timeout_s=PATIENCE_S)
 
 
 def test_a_reload_by_sighup_fails_no_request_and_no_answer(

@@ -23,7 +23,7 @@ from embedded_postgres.programs import bin_folder
 from retrieval import runtime
 from retrieval.backfill import backfill
 from tests.pages import API, BLOCK, OPERATION, ROLLOUT, Block, blocks_of
-from tests.support import ROOT, Server, clean_environment, database_url
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
 
 pytestmark = pytest.mark.newest_schema
 ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -95,7 +95,7 @@ def run(blocks: list[Block], server: Server) -> list[str]:
         cwd=ROOT,
         env=environment(),
         text=True,
-        timeout=60,
+        timeout=5 * PATIENCE_S,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from django.db import connection
 
 from fake_openai.vectors import vector_of
-from retrieval import runtime
 from retrieval.recall.candidates import Scope, recall
 from retrieval.recall.question import extract_question
 from retrieval.schema.operations import MESSAGE_TABLES
@@ -118,23 +116,6 @@ def _rows(session: psycopg.Connection[Any], sql: str, values: tuple[Any, ...]) -
     return list(cursor.fetchall()) if cursor.description else []
 
 
-@contextmanager
-def connected_to(database: Database) -> Iterator[None]:
-    """Django's connection leads to this database."""
-    before = connection.settings_dict["NAME"]
-    _connect(database.name)
-    try:
-        yield
-    finally:
-        _connect(before)
-
-
-def _connect(name: str) -> None:
-    connection.close()
-    connection.settings_dict["NAME"] = name
-    runtime.reset()
-
-
 def recalled(question: str, *, by_meaning: bool) -> list[list[Any]]:
     vector = np.array(vector_of(extract_question(question), 1536), dtype=np.float32)
     scope = Scope(old_schemas.USER_ID)
@@ -142,13 +123,12 @@ def recalled(question: str, *, by_meaning: bool) -> list[list[Any]]:
     return [[each.ref, round(each.score, 6), each.companion] for each in ranked]
 
 
-@pytest.mark.django_db(transaction=True)
 def test_recall_is_the_same_before_and_after_the_upgrade(upgradable: Database) -> None:
     """As the version that made the old schema recalled in this very database."""
     before = json.loads((old_schemas.FOLDER / "recall_0008_forgetting.json").read_text())
     assert len(before) == 10
     upgradable.migrate("chat")
-    with connected_to(upgradable):
+    with upgradable.connected():
         for expected in before:
             now = recalled(expected["question"], by_meaning=expected["by_meaning"])
             assert [row[::2] for row in now[:10]] == [row[::2] for row in expected["recalled"]]

@@ -13,7 +13,6 @@ from django.db import connection
 
 from fake_openai import FakeOpenAI, Vectors
 from retrieval.tests.backfill_support import (
-    PATIENCE_S,
     Done,
     add_messages,
     embedded_texts,
@@ -23,7 +22,7 @@ from retrieval.tests.backfill_support import (
     texts,
     wait_for_end,
 )
-from tests.support import ROOT, clean_environment, database_url
+from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 BUFFERED = {"PYTHONUNBUFFERED": ""}  # Python's default; the tests' environment is unbuffered

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
 from tests.databases import Database
-from tests.support import ROOT, Server, clean_environment
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
 pytestmark = pytest.mark.newest_schema
 FACT = "My dog is called Biscuit and he loves cheese."
@@ -56,7 +56,7 @@ class Roles(Database):
             ),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

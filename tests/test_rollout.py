@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from fake_openai import FakeOpenAI
-from tests.databases import TABLES, Database, fill_with_vectors, wait_for_build
+from tests.databases import TABLES, USERS, Database, fill_with_vectors, wait_for_build
 from tests.rehearsal import manage, old_code
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
@@ -78,7 +78,7 @@ def test_two_migrates_wait_for_an_open_transaction_and_each_other(database: Data
         time.sleep(1)
         assert all(migrate.poll() is None for migrate in both)
         held.commit()
-    outputs = [migrate.communicate(timeout=60)[0] for migrate in both]
+    outputs = [migrate.communicate(timeout=PATIENCE_S)[0] for migrate in both]
     assert [migrate.returncode for migrate in both] == [0, 0], outputs
     assert any("another migrate is running" in output for output in outputs)
     assert any("trying again in 1 s; held by" in output for output in outputs)
@@ -99,7 +99,7 @@ def test_a_step_that_fails_on_a_lock_is_run_again(target: str, database: Databas
         for _ in range(2):
             assert f" {held.info.backend_pid} (idle in transaction, " in next(tries)
         held.rollback()
-    out, _ = migrate.communicate(timeout=60)
+    out, _ = migrate.communicate(timeout=PATIENCE_S)
     assert migrate.returncode == 0, out
 
 
@@ -136,7 +136,8 @@ def test_columns_have_1536_dimensions_and_indexes_use_cosine_distance(database: 
 def test_the_extension_may_be_in_a_schema_outside_the_search_path(database: Database) -> None:
     database.run("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     database.run(f"ALTER DATABASE {database.name} SET search_path = public")
-    database.start_at("0001_initial")
+    database.migrate("chat", "0001_initial")
+    database.run(USERS)
     assert "pgvector" in manage(database.url, "enable_vector", "--check")
     database.migrate("chat")
     database.add_message("The bread was made with honey.")

@@ -6,7 +6,6 @@ from io import StringIO
 from typing import Any
 
 from django.core.management import CommandError, call_command
-from django.db import connection
 
 from tests.databases import Database
 
@@ -123,16 +122,12 @@ class OldDatabase(Database):
 
     def adopt(self, *arguments: str) -> Done:
         """Run ``adopt_tables`` in this process, which is quicker than in its own."""
-        out, before = StringIO(), connection.settings_dict["NAME"]
-        connection.close()
-        connection.settings_dict["NAME"] = self.name
+        out = StringIO()
         try:
-            call_command("adopt_tables", *arguments, stdout=out)
+            with self.connected():
+                call_command("adopt_tables", *arguments, stdout=out)
         except CommandError as error:
             return Done(error.returncode, out.getvalue(), str(error))
-        finally:
-            connection.close()
-            connection.settings_dict["NAME"] = before
         return Done(0, out.getvalue(), "")
 
     def problems(self) -> list[str]:

@@ -183,13 +183,13 @@ def owner(old: OldDatabase, worker_id: str) -> Iterator[str]:
 def test_the_owner_of_the_tables_adopts_them(old: OldDatabase, owner: str) -> None:
     old.run("ALTER TABLE passages OWNER TO verse")
     url = old.url.replace("user=verse", f"user={owner}")
-    refused = old.command("adopt_tables", DATABASE_URL=url)
+    refused = old.process("adopt_tables", DATABASE_URL=url)
     assert refused.returncode == 1
     assert f"passages: it belongs to verse, and {owner} is not a member of it" in refused.stdout
     fix = f'or, as an administrator: ALTER TABLE "passages" OWNER TO "{owner}"'
     assert fix in refused.stdout
     old.run(fix.partition(": ")[2])
-    done = old.command("adopt_tables", DATABASE_URL=url)
+    done = old.process("adopt_tables", DATABASE_URL=url)
     assert done.returncode == 0, done
     assert old.problems() == []
 
@@ -203,7 +203,7 @@ def test_the_chat_works_on_adopted_tables(old: OldDatabase) -> None:
     with FakeOpenAI() as fake:
         urls = {"LLM_BASE_URL": fake.base_url, "OPENAI_BASE_URL": fake.base_url}
         settings = urls | {"OPENAI_API_KEY": "sk-test"}
-        filled = old.command("backfill_embeddings", "--sleep", "0", **settings)
+        filled = old.process("backfill_embeddings", "--sleep", "0", **settings)
         assert filled.returncode == 0, filled
         server = Server({"DATABASE_URL": old.url} | settings)
         try:

@@ -436,7 +436,7 @@ def run_loop_until(
 ) -> None:
     """Run an answer loop of its own until ``done``, which must be within 10 s."""
     loop = runner.AnswerLoop()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while not done() and time.monotonic() < until:
         time.sleep(0.05)
     finally_()

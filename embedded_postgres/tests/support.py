@@ -150,6 +150,7 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "PGPORT": "6543",
         "PGHOST": "nowhere.invalid",
+        "PGOPTIONS": "",  # here a commit must survive a killed PostgreSQL
     }
 
 

@@ -120,7 +120,7 @@ def test_the_server_stops_after_its_last_user_was_killed_and_keeps_data(place: P
     time.sleep(supervisor.IDLE_S + 1)
     assert place.processes("/bin/postgres\0-D") == [postgres]  # the second user is alive
     second.kill()
-    wait_until(lambda: not place.processes(), within_s=10)
+    wait_until(lambda: not place.processes(), within_s=60)
     assert not place.paths().sockets.exists()
     assert place.user().query("SELECT word FROM words") == "Biscuit"
 
@@ -188,7 +188,7 @@ def test_a_deleted_home_gets_a_new_server_and_the_old_one_ends(place: Place) -> 
     user = place.user()
     user.query("SELECT 1")
     before = place.postgres()
-    shutil.rmtree(place.home)
+    shutil.rmtree(place.home, ignore_errors=True)  # its server deletes files at the same time
     assert user.query("SELECT 1") == 1
     wait_until(lambda: before not in place.processes())
     assert len(place.processes("embedded_postgres.supervisor")) == 1

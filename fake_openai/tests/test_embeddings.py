@@ -75,9 +75,10 @@ def test_a_hundred_texts_are_fast() -> None:
         for number in range(100)
     ]
     with FakeOpenAI() as fake, client_of(fake) as client:
-        begun = time.perf_counter()
+        before_s = time.process_time()
         client.embeddings.create(model="m", input=texts)
-    assert time.perf_counter() - begun < 0.5  # takes 0.1 s on an idle machine
+        used_s = time.process_time() - before_s
+    assert used_s < 1  # takes 0.1 s of CPU, with the client's, on an idle machine
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])

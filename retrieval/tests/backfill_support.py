@@ -11,12 +11,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from chat.models import Passage, StandaloneChat
-from tests.support import ROOT, clean_environment, database_url
+from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 
 CHAT, PASSAGE = "standalone_chat_messages", "chat_messages"
 PARENTS = {CHAT: "chat_id", PASSAGE: "passage_id"}
-PATIENCE_S = 60
-started: list["subprocess.Popen[str]"] = []
 # The sessions of the command when it runs in a process.
 IS_OUR_SESSION = "application_name = 'verse-backfill'"
 INSERT_MESSAGES = """
@@ -104,22 +102,11 @@ def start(
         "OPENAI_API_KEY": "sk-test-0123456789",
     }
     output = terminal or subprocess.PIPE
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "manage.py", "backfill_embeddings", *arguments, *rest],
         cwd=ROOT, text=True, stdout=output, stderr=output,
         env=clean_environment(**settings | environment),
     )  # fmt: skip
-    started.append(process)
-    return process
-
-
-def kill_started() -> None:
-    """End what a failed test has left, which would call the fake service of the next test."""
-    while started:
-        process = started.pop()
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
 
 
 def with_application_name(url: str) -> str:

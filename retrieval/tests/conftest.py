@@ -7,7 +7,6 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI
-from retrieval.tests.backfill_support import kill_started
 from retrieval.tests.doctor_support import FaultyDatabase
 from retrieval.tests.embedding_support import fresh, lead_to
 
@@ -46,10 +45,3 @@ def faulty(doctor_database: FaultyDatabase, django_db_blocker: Any) -> Iterator[
         doctor_database.enter()
         yield doctor_database
         doctor_database.leave()
-
-
-@pytest.fixture(autouse=True)
-def no_process_is_left() -> Iterator[None]:
-    """Backfills that a failed test has left end with it."""
-    yield
-    kill_started()

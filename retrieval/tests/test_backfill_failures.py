@@ -21,7 +21,6 @@ from retrieval.tests.backfill_support import (
     CHAT,
     IS_OUR_SESSION,
     PASSAGE,
-    PATIENCE_S,
     Done,
     add_messages,
     embedded_texts,
@@ -35,7 +34,7 @@ from retrieval.tests.backfill_support import (
     wait_for_end,
 )
 from tests.databases import Database
-from tests.support import database_url
+from tests.support import PATIENCE_S, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 COUNT_EMBEDDED = f"SELECT count(embedding) FROM {CHAT}"

@@ -23,7 +23,6 @@ from retrieval.tests.backfill_support import (
     CHAT,
     IS_OUR_SESSION,
     PASSAGE,
-    PATIENCE_S,
     add_messages,
     embedded_texts,
     only_line,
@@ -34,7 +33,7 @@ from retrieval.tests.backfill_support import (
     texts,
     wait_for_end,
 )
-from tests.support import database_url
+from tests.support import PATIENCE_S, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MAX_WAIT_S = 0.5  # docs/promises.md, Zero downtime

@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from retrieval.doctor.report import Status
 from retrieval.tests.doctor_support import FaultyDatabase, assert_fix_works
+from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.newest_schema]
 CHATS, PASSAGES = "idx_standalone_messages_embedding", "idx_chat_messages_embedding_user"
@@ -52,7 +53,7 @@ def test_an_index_under_construction_is_no_fault(faulty: FaultyDatabase) -> None
         held.execute("LOCK TABLE chat_messages IN ROW EXCLUSIVE MODE")
         other = threading.Thread(target=rebuild, args=(faulty.url,))
         other.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while (
             not faulty.run("SELECT 1 FROM pg_stat_progress_create_index")
             and time.monotonic() < until
@@ -87,7 +88,7 @@ def test_a_blocking_table_change_is_reported_and_ended(
         ended: list[str] = []
         other = threading.Thread(target=alter, args=(faulty.url, ended))
         other.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while (
             not faulty.run("SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < until
         ):

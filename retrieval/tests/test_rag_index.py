@@ -46,16 +46,15 @@ def original(
     """Both tables with vectors, and indexes on them."""
     with django_db_blocker.unblock():
         database = Database(f"indexed_{worker_id}")
-    database.start_at("0005_memory")
-    database.run(
-        "INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-small', true)"
-    )
-    assert database.command("rag_index", "drop", "hnsw").returncode == 0
-    fill_with_vectors(database)
-    assert database.command("rag_index", "create", "hnsw").returncode == 0
-    database.migrate()
-    yield database
-    with django_db_blocker.unblock():
+        database.start_at("0005_memory")
+        database.run(
+            "INSERT INTO embedding_models (name, current) VALUES ('text-embedding-3-small', true)"
+        )
+        assert database.command("rag_index", "drop", "hnsw").returncode == 0
+        fill_with_vectors(database)
+        assert database.command("rag_index", "create", "hnsw").returncode == 0
+        database.migrate()
+        yield database
         database.drop()
 
 
@@ -99,7 +98,7 @@ def test_rebuild_gives_valid_indexes_of_the_same_names(filled: Database) -> None
 
 
 def test_rebuild_announces_its_needs_and_shows_progress(filled: Database) -> None:
-    done = filled.command(
+    done = filled.process(
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS="-c maintenance_work_mem=12MB"
     )
     lines = done.stdout.splitlines()
@@ -344,7 +343,7 @@ def test_without_memory_it_says_to_migrate(database: Database) -> None:
 
 def test_one_process_builds_if_shared_memory_is_too_small(filled: Database) -> None:
     more_than_there_is = "-c maintenance_work_mem=2000GB"
-    done = filled.command(
+    done = filled.process(
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS=more_than_there_is
     )
     assert done.returncode == 0, done.stderr

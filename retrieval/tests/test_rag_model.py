@@ -33,7 +33,7 @@ from retrieval import current_model, runtime, storage
 from retrieval.backfill import backfill, pending
 from retrieval.backfill.fill_words import fill
 from retrieval.embeddings import get_embedding, local_model
-from tests.support import ROOT, Server, clean_environment, database_url
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 SMALL, LARGE = "text-embedding-3-small", "text-embedding-3-large"
@@ -205,7 +205,7 @@ def test_on_a_terminal_it_asks_before_switching(
             env=environment(fake) | {"EMBEDDING_MODEL": LARGE},
         )  # fmt: skip
         os.write(ours, f"{answer}\n".encode())
-        out, err = command.communicate(timeout=60)
+        out, err = command.communicate(timeout=PATIENCE_S)
         os.close(ours)
         os.close(theirs)
     assert command.returncode == code, err

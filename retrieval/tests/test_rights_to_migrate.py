@@ -21,7 +21,7 @@ class Limited:
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         url = self.database.url.replace("user=verse", f"user={self.role}")
-        return self.database.command(*arguments, DATABASE_URL=url)
+        return self.database.process(*arguments, DATABASE_URL=url)
 
     def error(self, *arguments: str) -> str:
         """The one line on standard error of a command that must fail."""
