@@ -1,12 +1,12 @@
 """CPU time, memory and start-up of the calls to OpenAI, compared with another checkout.
 
-    .venv/bin/python -m benchmarks.openai_client --before ../before [--calls 300] [--runs 5]
+    .venv/bin/python -m benchmarks.openai_client [--before PATH] [--calls 300] [--runs 5]
 
-The other checkout has the same virtual environment. Each run starts a process in each of the two
-in turn, so that load on the machine affects both. A process makes embedding calls and streamed
-answers (40 messages of 600 characters, 60 tokens back) to a fake server in this process, and
-measures its own CPU time, without the server's. Start-up is the CPU time of ``manage.py check``,
-which makes no call. Figures are the medians of the runs.
+The other checkout, by default of commit 41f0cd2, has the same virtual environment. Each run starts
+a process in each of the two in turn, so that load on the machine affects both. A process makes
+embedding calls and streamed answers (40 messages of 600 characters, 60 tokens back) to a fake
+server in this process, and measures its own CPU time, without the server's. Start-up is the CPU
+time of ``manage.py check``, which makes no call. Figures are the medians of the runs.
 """
 
 import argparse
@@ -14,13 +14,14 @@ import asyncio
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fake_openai import Answer, FakeOpenAI
-from tests.support import ROOT, clean_environment
+
+if TYPE_CHECKING:
+    from benchmarks.sides import Checkout
 
 WARM_UP_CALLS = 20
 MESSAGES = [{"role": "user", "content": "Tell me about the garden. " * 23} for _ in range(40)]
@@ -41,35 +42,32 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.calls)))
         return
-    trees = {"before": options.before.resolve(), "now": ROOT} if options.before else {"now": ROOT}
-    runs: dict[str, list[list[float]]] = {name: [] for name in trees}
-    with FakeOpenAI() as fake:
+    from benchmarks.sides import checkouts  # which the earlier checkout does not have
+
+    runs: dict[str, list[list[float]]] = {"before": [], "now": []}
+    with FakeOpenAI() as fake, checkouts(options.before) as both:
         fake.chat.default = Answer(ANSWER)
         for _ in range(options.runs):
-            for name, tree in trees.items():
-                runs[name].append(run(tree, fake.base_url, options.calls))
+            for checkout in both:
+                runs[checkout.name].append(run(checkout, fake.base_url, options.calls))
     print(f"| | {' | '.join(FIGURES)} |\n|---|{'---|' * len(FIGURES)}")
     for name, rows in runs.items():
         medians = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"| {name} | {' | '.join(f'{median:.2f}' for median in medians)} |")
 
 
-def run(tree: Path, base_url: str, calls: int) -> list[float]:
+def run(checkout: "Checkout", base_url: str, calls: int) -> list[float]:
     """The figures of one process in this checkout, and of one start of a command."""
     values = {
         "OPENAI_BASE_URL": base_url,
         "OPENAI_API_KEY": "sk-benchmark",
         "DATABASE_URL": "postgresql://verse@127.0.0.1:1/verse",
-        "SECRET_KEY": "benchmark",
         "DJANGO_SETTINGS_MODULE": "verse.settings",
-        "PYTHONPATH": str(tree),
     }
-    environment = clean_environment(**values)
-    command = [sys.executable, __file__, "--measure", "--calls", str(calls)]
-    figures = json.loads(subprocess.check_output(command, cwd=tree, env=environment))
+    process = checkout.python(__file__, "--measure", "--calls", str(calls), **values)
+    figures = json.loads(process.communicate()[0])
     before_s = child_cpu_s()
-    check = [sys.executable, "manage.py", "check"]
-    subprocess.run(check, cwd=tree, env=environment, check=True, capture_output=True)
+    checkout.python("manage.py", "check", **values).communicate()
     return [*figures, child_cpu_s() - before_s]
 
 

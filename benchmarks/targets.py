@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
+    duration = "some ten minutes" if options.quick else "about half an hour"
+    print(f"{len(options.only)} parts; all take {duration}", file=sys.stderr, flush=True)
     with checkouts(options.before) as both:
         figures = measure(both, options.only, quick=options.quick)
     print_table(figures)
