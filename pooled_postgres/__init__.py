@@ -1,1 +1,1 @@
-"""Django's PostgreSQL backend with a cheap check of pooled connections."""
+"""Django's PostgreSQL backend: a cheap check of pooled connections, and times of ``infinity``."""

@@ -135,7 +135,7 @@ class ForgottenMessage(MemoryModel):
     user_id = models.BigIntegerField()
     # Not later than the forgotten text was written; of a mark: when the marked text was written.
     message_at = models.DateTimeField()
-    # infinity: deleted. psycopg cannot load that value: defer it, or ask PostgreSQL.
+    # infinity: deleted.
     forgotten_at = models.DateTimeField(db_default=Now())
     tainted = models.BooleanField(default=False, db_default=False)
 
