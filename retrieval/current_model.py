@@ -46,7 +46,7 @@ class ModelMismatch(EmbeddingError):
 
 
 @dataclass(frozen=True)
-class Model:
+class StoredModel:
     """A model, and how many messages have a vector by it."""
 
     name: str
@@ -108,9 +108,9 @@ def current_model() -> str | None:
         return EmbeddingModel.objects.filter(current=True).values_list("name", flat=True).first()
 
 
-def models() -> list[Model]:
+def models() -> list[StoredModel]:
     """Every model in the database, the current one first. One query. Raises NoMemory."""
-    return [Model(*row) for row in db.execute(MODELS, {})]
+    return [StoredModel(*row) for row in db.execute(MODELS, {})]
 
 
 def count_without() -> int:

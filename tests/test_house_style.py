@@ -55,6 +55,17 @@ def test_modules_of_the_same_name_are_noticed() -> None:
     assert {place.file for place in places} == {"chat/a/keys.py", "chat/keys.py"}
 
 
+def test_a_second_meaning_of_an_imported_name_is_noticed() -> None:
+    sources = {
+        "chat/a.py": "LIMIT = 1\nOWN = 2",
+        "chat/b.py": "LIMIT = 3\nOWN = 4",
+        "chat/c.py": "from chat.a import LIMIT",
+        "verse/a.py": "LIMIT = 5",
+    }
+    places = set(code.shared_names(sources))
+    assert places == {Place("second meaning of LIMIT", f"chat/{name}.py", 1) for name in "ab"}
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from retrieval.queries import rows
 from retrieval.sql_files import read_statements
 
 STATEMENTS = read_statements(Path(__file__).with_name("catalog.sql"))
@@ -87,8 +88,8 @@ class Table:
 def read_tables(connection: BaseDatabaseWrapper, names: Iterable[str]) -> dict[str, Table]:
     """Those of the tables that exist, by name, in the order of ``names``. Four queries."""
     params = {"names": list(names)}
-    rows = {row[0]: row for row in _rows(connection, "tables", params)}
-    tables = {name: Table(*rows[name]) for name in params["names"] if name in rows}
+    existing = {table[0]: table for table in _rows(connection, "tables", params)}
+    tables = {name: Table(*existing[name]) for name in params["names"] if name in existing}
     for table, *column in _rows(connection, "columns", params):
         tables[table].columns[column[0]] = Column(*column)
     for table, *constraint in _rows(connection, "constraints", params):
@@ -111,13 +112,12 @@ def read_sequence(
     connection: BaseDatabaseWrapper, table: str, column: str
 ) -> ColumnSequence | None:
     """The sequence that gives the column its values. One query."""
-    rows = _rows(connection, "sequence", {"table": table, "column": column})
-    return ColumnSequence(*rows[0]) if rows else None
+    for sequence in _rows(connection, "sequence", {"table": table, "column": column}):
+        return ColumnSequence(*sequence)
+    return None
 
 
 def _rows(
     connection: BaseDatabaseWrapper, name: str, params: dict[str, Any]
 ) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(STATEMENTS[name], params)
-        return list(cursor.fetchall())
+    return rows(STATEMENTS[name], params, connection=connection)

@@ -17,7 +17,7 @@ DUPLICATES = sql.SQL(
     "SELECT {key} FROM (SELECT {key}, count(*) OVER (PARTITION BY {columns}) AS copies "
     "FROM {table} WHERE ({columns}) IS NOT NULL) AS counted WHERE copies > 1"
 )
-KINDS = {"p": "PRIMARY KEY", "u": "UNIQUE", None: "index"}
+KEYWORDS = {"p": "PRIMARY KEY", "u": "UNIQUE", None: "index"}
 
 
 def compare_indexes(wanted: Table, table: Table) -> Iterator[Difference]:
@@ -39,7 +39,7 @@ def _serves(wanted: Index, existing: Index) -> bool:
 
 def _missing(wanted: Table, table: Table, index: Index) -> Difference:
     stage = Stage.INDEX if index.constraint is None else Stage.UNIQUE
-    problem = f"{KINDS[index.constraint]} ({', '.join(index.columns)}) is missing"
+    problem = f"{KEYWORDS[index.constraint]} ({', '.join(index.columns)}) is missing"
     usable = _usable(table, index)
     if index.constraint == "p" and (other := _primary_key(table)):
         columns = ", ".join(other.columns)
@@ -66,7 +66,7 @@ def _steps(table: Table, index: Index, usable: Index | None) -> Iterator[Step]:
         build = BUILD.format(**names, kind=kind, definition=sql.SQL(index.definition))
         yield Step(build, table.name, index=name)
     if index.constraint is not None:
-        yield Step(USE_INDEX.format(**names, kind=sql.SQL(KINDS[index.constraint])), table.name)
+        yield Step(USE_INDEX.format(**names, kind=sql.SQL(KEYWORDS[index.constraint])), table.name)
 
 
 def _usable(table: Table, wanted: Index) -> Index | None:

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from chat.adoption.catalog import Table, read_sequence
 from chat.adoption.differences import Difference, Stage, fixable
+from retrieval.queries import row
 
 BOTH = sql.SQL("""
     SELECT coalesce((SELECT max({column}) FROM {table}), 0),
@@ -44,9 +45,7 @@ def compare_sequences(
         if not sequence.is_owned:
             problem = f"sequence {sequence.name} does not belong to column {column.name}"
             yield fixable(table.name, problem, Stage.SEQUENCE, [OWN.format(**names)])
-        with connection.cursor() as cursor:
-            cursor.execute(BOTH.format(**names))
-            largest, last = cursor.fetchone()
+        largest, last = row(BOTH.format(**names), connection=connection)
         if last < largest:
             problem = f"the next id would be {last + 1:,}, the largest is {largest:,}"
             yield fixable(table.name, problem, Stage.SEQUENCE, [ADVANCE.format(**names)])

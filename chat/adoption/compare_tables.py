@@ -8,9 +8,10 @@ from psycopg import sql
 from chat.adoption.catalog import Table
 from chat.adoption.compare_columns import compare_columns, declaration
 from chat.adoption.compare_constraints import compare_constraints, is_same
-from chat.adoption.compare_indexes import KINDS, compare_indexes
+from chat.adoption.compare_indexes import KEYWORDS, compare_indexes
 from chat.adoption.compare_sequences import compare_sequences
 from chat.adoption.differences import Difference, Stage, fixable
+from retrieval.queries import value
 
 CREATE = sql.SQL("CREATE TABLE IF NOT EXISTS {table} ({parts})")
 CREATE_INDEX = sql.SQL("CREATE INDEX {name} ON {table} USING {definition}")
@@ -65,7 +66,7 @@ def _create(table: Table) -> sql.Composed:
     for index in table.indexes.values():
         if index.constraint is not None:
             columns = sql.SQL(", ").join(map(sql.Identifier, index.columns))
-            kind = sql.SQL(KINDS[index.constraint])
+            kind = sql.SQL(KEYWORDS[index.constraint])
             parts.append(_named(index.name, sql.SQL("{} ({})").format(kind, columns)))
     parts += [
         _named(constraint.name, sql.SQL(constraint.definition))
@@ -90,9 +91,7 @@ def _named(name: str, definition: sql.Composable) -> sql.Composed:
 def _of_another_role(
     connection: BaseDatabaseWrapper, existing: Mapping[str, Table]
 ) -> Iterator[Difference]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        (role,) = cursor.fetchone()
+    role = value("SELECT current_user", connection=connection)
     for table in existing.values():
         if not table.is_ours:
             names = {"table": sql.Identifier(table.name), "role": sql.Identifier(role)}

@@ -7,6 +7,7 @@ from enum import IntEnum
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
+from retrieval import queries
 from retrieval.schema import indexes, locks
 
 MAX_IDS = 20  # rows named in a difference
@@ -88,9 +89,8 @@ def with_broken_rows(connection: BaseDatabaseWrapper, difference: Difference) ->
     """The difference, without steps if rows prevent them. At most one query, over the table."""
     if difference.broken_rows is None:
         return difference
-    with connection.cursor() as cursor:
-        cursor.execute(COUNT.format(rows=difference.broken_rows, n=sql.Literal(MAX_IDS)))
-        rows = cursor.fetchall()
+    count = COUNT.format(rows=difference.broken_rows, n=sql.Literal(MAX_IDS))
+    rows = queries.rows(count, connection=connection)
     if not rows:
         return difference
     total, ids = rows[0][1], ", ".join(str(key) for key, _ in rows)

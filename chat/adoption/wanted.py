@@ -8,6 +8,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql
 
 from chat.adoption.catalog import Table, read_tables
+from retrieval.queries import execute
 
 APP, NAME = MIGRATION = ("chat", "0001_initial")
 # The migration's foreign keys need a table of users that is temporary too. Lock: ACCESS SHARE.
@@ -29,10 +30,9 @@ def read_wanted(connection: BaseDatabaseWrapper) -> dict[str, Table]:
     _require_dependencies(loader)
     state = loader.project_state(MIGRATION, at_end=False)
     with transaction.atomic(using=connection.alias):
-        with connection.cursor() as cursor:
-            users = state.apps.get_model(settings.AUTH_USER_MODEL)._meta.db_table
-            cursor.execute(COPY_USERS.format(users=sql.Identifier(users)))
-            cursor.execute(ONLY_TEMPORARY)
+        users = state.apps.get_model(settings.AUTH_USER_MODEL)._meta.db_table
+        execute(COPY_USERS.format(users=sql.Identifier(users)), connection=connection)
+        execute(ONLY_TEMPORARY, connection=connection)
         with connection.schema_editor(atomic=False) as editor:
             after = loader.get_migration(*MIGRATION).apply(state, editor)
         models = [after.apps.get_model(*key) for key in after.models if key[0] == APP]

@@ -5,9 +5,8 @@ Only reads. The API and the admin write both.
 
 from dataclasses import dataclass
 
-from django.db import connection
-
 from chat.models import Message
+from retrieval.queries import row
 
 # Locks: nothing. The tables exist in a schema without memory, too.
 SELECT_SETTINGS = """
@@ -32,7 +31,4 @@ class MemorySettings:
 
 def memory_settings_of(user_id: int) -> MemorySettings:
     """One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(SELECT_SETTINGS, {"user": user_id})
-        enabled, hidden = cursor.fetchone() or (True, [])
-    return MemorySettings(enabled, list(hidden))
+    return MemorySettings(*row(SELECT_SETTINGS, {"user": user_id}))

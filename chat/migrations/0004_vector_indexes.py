@@ -7,7 +7,8 @@ INVALID index, which the next migrate replaces.
 
 from django.db import migrations
 
-from retrieval.schema.indexes import AddVectorIndex, VectorIndex
+from retrieval.schema.indexes import VectorIndex
+from retrieval.schema.operations import AddVectorIndex
 
 
 class Migration(migrations.Migration):

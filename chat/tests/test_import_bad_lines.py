@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from chat.models import StandaloneChat
 from chat.tests.transfer_support import imported, line, many, stored
 from chat.transfer.importing import ImportRefusedError
-from chat.transfer.lines import MAX_LINE_BYTES, BadLineError, parse
+from chat.transfer.lines import MAX_FILE_LINE_BYTES, BadLineError, parse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,8 +44,9 @@ BAD = [
     ),
     ("not a JSON object", b"[1]\n"),
     ("not UTF-8", line()[:-3] + b"\xff\xfe}\n"),
-    ("longer than 1,000,000 bytes", line(extra="x" * MAX_LINE_BYTES)),
-    ("longer than 1,000,000 bytes", b" " * (MAX_LINE_BYTES + 1)),  # too long to be an empty line
+    ("longer than 1,000,000 bytes", line(extra="x" * MAX_FILE_LINE_BYTES)),
+    # Too long to be an empty line.
+    ("longer than 1,000,000 bytes", b" " * (MAX_FILE_LINE_BYTES + 1)),
 ]  # fmt: skip
 
 

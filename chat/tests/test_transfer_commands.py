@@ -34,7 +34,7 @@ from chat.tests.transfer_support import (
     stored,
 )
 from chat.transfer.importing import PROGRESS_EVERY
-from chat.transfer.lines import MAX_LINE_BYTES, read
+from chat.transfer.lines import MAX_FILE_LINE_BYTES, read
 from retrieval.management import progress
 from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 
@@ -114,12 +114,12 @@ def file_with_bad_end(name: str) -> str:
 
 def test_a_line_without_an_end_is_not_read_into_memory(alice: User) -> None:
     pieces = list(read(io.BytesIO(b"x" * 10_000_000 + b"\n" + line())))
-    assert [len(piece) for piece in pieces] == [MAX_LINE_BYTES + 1, len(line())]
-    assert [len(piece) for piece in read(io.BytesIO(b"y" * (2 * MAX_LINE_BYTES + 2)))] == [
-        MAX_LINE_BYTES + 1
+    assert [len(piece) for piece in pieces] == [MAX_FILE_LINE_BYTES + 1, len(line())]
+    assert [len(piece) for piece in read(io.BytesIO(b"y" * (2 * MAX_FILE_LINE_BYTES + 2)))] == [
+        MAX_FILE_LINE_BYTES + 1
     ]
-    longest = line(extra="x" * (MAX_LINE_BYTES - len(line(extra=""))))
-    assert len(longest) == MAX_LINE_BYTES
+    longest = line(extra="x" * (MAX_FILE_LINE_BYTES - len(line(extra=""))))
+    assert len(longest) == MAX_FILE_LINE_BYTES
     assert list(read(io.BytesIO(longest * 2))) == [longest] * 2
     assert imported(longest).messages == 1
 

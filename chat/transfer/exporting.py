@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import connection
 from django.db.models.functions import Collate
 from psycopg import sql
 
 from chat.models import KINDS, Message
 from chat.transfer.lines import Line
+from retrieval.queries import rows
 
 PAGE = 2_000  # rows a query; of messages at most 64 MB of text, typically 1 MB
 BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -61,17 +61,11 @@ def _users() -> Iterator[tuple[int, str]]:
 def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[tuple[int, str]]:
     query = CONVERSATIONS.format(kind=sql.Literal(kind), **model.memory_table.names)
     after = ""
-    while page := _fetch(query, user=user_id, after=after, page=PAGE):
+    while page := rows(query, {"user": user_id, "after": after, "page": PAGE}):
         yield from page
         if len(page) < PAGE:
             return
         after = page[-1][1]
-
-
-def _fetch(query: sql.Composed, **values: Any) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, values)
-        return list(cursor.fetchall())
 
 
 def _messages(model: type[Message], conversation_id: int) -> Iterator[tuple[str, str, datetime]]:

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from chat.models import KINDS
-from chat.transfer.lines import MAX_LINE_BYTES, BadLineError, parse
+from chat.transfer.lines import MAX_FILE_LINE_BYTES, BadLineError, parse
 from retrieval.schema import bulk_insert_memories
 from retrieval.schema.locks import IMPORT_LOCK
 from retrieval.sql_files import read_statements
@@ -94,7 +94,7 @@ def _rows(
 ) -> Iterator[tuple[Any, ...]]:
     for number, raw in enumerate(lines, 1):
         try:
-            if raw.strip() or len(raw) > MAX_LINE_BYTES:
+            if raw.strip() or len(raw) > MAX_FILE_LINE_BYTES:
                 yield number, *parse(raw)
         except BadLineError as error:
             _skip(result, f"line {number}: {error}", skip_bad=skip_bad)

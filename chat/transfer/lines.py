@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from chat.models import KINDS, MAX_CONTENT_CHARS, Role
 
 ROLES = frozenset(Role.values)
-MAX_LINE_BYTES = 1_000_000  # newline included; 32,000 characters, each two \uXXXX, are 384,000
+MAX_FILE_LINE_BYTES = 1_000_000  # newline included; 32,000 characters, each two \uXXXX, are 384,000
 MAX_USER_CHARS = 150  # auth_user.username
 MAX_NAME_CHARS = 255  # Conversation.source
 encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -46,11 +46,11 @@ class Line(NamedTuple):
 
 
 def read(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, each with its newline; of a longer one MAX_LINE_BYTES + 1 bytes."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
+    """The lines of a file, each with its newline; of a longer one MAX_FILE_LINE_BYTES + 1 bytes."""
+    while line := file.readline(MAX_FILE_LINE_BYTES + 1):
         yield line
-        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-            line = file.readline(MAX_LINE_BYTES + 1)
+        while len(line) > MAX_FILE_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_FILE_LINE_BYTES + 1)
 
 
 def parse(raw: bytes) -> Line:
@@ -67,7 +67,7 @@ def parse(raw: bytes) -> Line:
 
 
 def _object(raw: bytes) -> dict[str, Any]:
-    _refuse_unless(len(raw) <= MAX_LINE_BYTES, f"longer than {MAX_LINE_BYTES:,} bytes")
+    _refuse_unless(len(raw) <= MAX_FILE_LINE_BYTES, f"longer than {MAX_FILE_LINE_BYTES:,} bytes")
     try:
         parsed = json.loads(raw.removeprefix(BOM_UTF8).decode())
     except (ValueError, RecursionError) as error:

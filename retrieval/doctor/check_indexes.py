@@ -2,10 +2,9 @@
 
 import re
 
-from psycopg import sql
+from django.db import connection
 
 from retrieval.doctor.check_columns import columns_are_right
-from retrieval.doctor.database import vector_schema
 from retrieval.doctor.fixes import STATUS, drop_index, rebuild_index, statement
 from retrieval.doctor.memory_indexes import (
     fixes_of_memory_indexes,
@@ -16,7 +15,7 @@ from retrieval.doctor.report import Check, Finding, Status, failed, information,
 from retrieval.models import message_tables, recalled_tables
 from retrieval.queries import rows
 from retrieval.reindex.index_state import declared_indexes
-from retrieval.schema.indexes import VectorIndex
+from retrieval.schema.indexes import VectorIndex, create_statement
 
 LEFT_BY_REINDEX = re.compile("_cc(new|old)[0-9]*$")
 # trap.3: the view's columns are relname and indexrelname.
@@ -32,11 +31,6 @@ DEFINITION = """
     JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
     WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
 """
-# Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
-CREATE_HNSW = sql.SQL("""
-    CREATE INDEX CONCURRENTLY {name} ON {table}
-    USING hnsw (embedding {vector}.vector_cosine_ops) WITH (m = {m}, ef_construction = {ef})
-""")
 
 
 def vector_indexes_are_valid() -> Finding:
@@ -60,20 +54,9 @@ def vector_indexes_are_valid() -> Finding:
 def _fix(table: str, index: VectorIndex) -> list[str]:
     """What repairs the index; nothing if it is as it should be."""
     if rows(DEFINITION, [index.name, table]) != [("hnsw", "vector_cosine_ops", "embedding")]:
-        return [drop_index(index.name), _create(table, index)]
+        create = create_statement(connection, table, index)
+        return [drop_index(index.name), statement(create)]
     return [rebuild_index(index.name)] if index.name in invalid_indexes([table]) else []
-
-
-def _create(table: str, index: VectorIndex) -> str:
-    return statement(
-        CREATE_HNSW.format(
-            name=sql.Identifier(index.name),
-            table=sql.Identifier(table),
-            vector=vector_schema(),
-            m=sql.Literal(index.m),
-            ef=sql.Literal(index.ef_construction),
-        )
-    )
 
 
 def both_tables_and_indexes() -> Finding:

@@ -10,7 +10,7 @@ from retrieval.queries import row, value
 OLDEST_POSTGRES = 160000  # server_version_num
 LONG_BUILD_S = 3600  # 1,000,000 messages: docs/benchmarks.md
 # reset_val is what a new session gets; the doctor's own transactions have another limit.
-STATEMENT_TIMEOUT = """
+TIMEOUT_OF_NEW_SESSIONS = """
     SELECT reset_val, unit, current_user, pg_catalog.current_database()
     FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'
 """
@@ -31,7 +31,7 @@ def version_is_supported() -> Finding:
 
 def statements_may_take_long() -> Finding:
     """The setting statement_timeout of this role in this database: it ends index builds."""
-    timeout_ms, unit, role, database = row(STATEMENT_TIMEOUT)
+    timeout_ms, unit, role, database = row(TIMEOUT_OF_NEW_SESSIONS)
     if not int(timeout_ms) or int(timeout_ms) >= LONG_BUILD_S * 1000:
         return passed(f"statement_timeout is {timeout_ms} {unit}")
     unlimited = sql.SQL("ALTER ROLE {role} IN DATABASE {database} SET statement_timeout = 0")

@@ -5,6 +5,7 @@ from psycopg import sql
 
 from retrieval.doctor.expected import SchemaObject
 from retrieval.queries import row
+from retrieval.schema import indexes
 
 MIGRATE = "python manage.py migrate"
 BACKFILL = "python manage.py backfill_embeddings"
@@ -23,9 +24,6 @@ SETTING = """
     SELECT source, current_user, pg_catalog.current_database() FROM pg_catalog.pg_settings
     WHERE name = %s
 """
-# Locks: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
-DROP_INDEX = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
-REBUILD_INDEX = sql.SQL("REINDEX INDEX CONCURRENTLY {}")
 
 
 def statement(composed: sql.Composable) -> str:
@@ -39,11 +37,11 @@ def create(schema_object: SchemaObject) -> str:
 
 
 def drop_index(name: str) -> str:
-    return statement(DROP_INDEX.format(sql.Identifier(name)))
+    return statement(indexes.DROP.format(name=sql.Identifier(name)))
 
 
 def rebuild_index(name: str) -> str:
-    return statement(REBUILD_INDEX.format(sql.Identifier(name)))
+    return statement(indexes.REINDEX.format(name=sql.Identifier(name)))
 
 
 def reset_setting(name: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from django.db import Error, connection
 
+from retrieval.queries import rows
+
 POLL_S = 0.5
 # https://www.postgresql.org/docs/current/progress-reporting.html#CREATE-INDEX-PROGRESS-REPORTING
 # tuples_done is pgvector's count of rows in the graph. Locks: none.
@@ -31,10 +33,9 @@ class Build:
 
 def read_build(table: str) -> Build | None:
     """The build that runs on the table, started by anyone; None if there is none. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(READ_PROGRESS, [table])
-        row = cursor.fetchone()
-    return Build(*row) if row else None
+    for build in rows(READ_PROGRESS, [table]):
+        return Build(*build)
+    return None
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """The HNSW indexes that the models declare: their state, and what building them needs."""
 
 from dataclasses import dataclass
-from typing import cast
 
 from django.apps import apps
-from django.db import connection
 from django.db.models import F
 
+from retrieval import queries
 from retrieval.db import require_memory
 from retrieval.message_tables import MessageTable
 from retrieval.models import Embedded, MessageMemory
@@ -96,14 +95,11 @@ def read_state(table: MessageTable, name: str) -> IndexState:
     )
     with require_memory():
         rows = vectors.count()
-    with connection.cursor() as cursor:
-        cursor.execute(READ_INDEX, [name])
-        size_bytes, valid, reloptions = cursor.fetchone() or (0, None, None)
-    return IndexState(table, name, rows, int(size_bytes), valid, list(reloptions or []))
+    for size_bytes, valid, reloptions in queries.rows(READ_INDEX, [name]):
+        return IndexState(table, name, rows, size_bytes, valid, list(reloptions or []))
+    return IndexState(table, name, rows, 0, None, [])
 
 
 def maintenance_work_mem() -> int:
     """Bytes, as set for this session. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(READ_MEMORY_SETTING)
-        return cast("tuple[int]", cursor.fetchone())[0]
+    return int(queries.value(READ_MEMORY_SETTING))

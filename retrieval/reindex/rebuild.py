@@ -8,6 +8,7 @@ import psycopg
 from django.db import OperationalError, connection
 from psycopg import sql
 
+from retrieval import queries
 from retrieval.reindex.index_state import HnswOptions, IndexState, declared_indexes, read_state
 from retrieval.schema import indexes, locks
 from retrieval.schema.indexes import VectorIndex
@@ -23,8 +24,6 @@ ALLOW_PARALLEL = "SET min_parallel_table_scan_size = 0"
 FORBID_PARALLEL = "SET max_parallel_maintenance_workers = 0"
 # Lock: ACCESS EXCLUSIVE on the index for under a millisecond.
 SET_OPTIONS = sql.SQL("ALTER INDEX {index} SET (m = {m}, ef_construction = {ef_construction})")
-# Lock: SHARE UPDATE EXCLUSIVE on the table: reads and writes go on.
-REINDEX = sql.SQL("REINDEX INDEX CONCURRENTLY {index}")
 
 
 def rebuild(index: IndexState, options: HnswOptions) -> None:
@@ -46,7 +45,8 @@ def rebuild(index: IndexState, options: HnswOptions) -> None:
             ef_construction=sql.Literal(options.ef_construction),
         )
         locks.run_with_short_lock(connection, index.name, set_options)
-    _build_in_parallel(index, lambda: indexes.execute(connection, REINDEX.format(index=name)))
+    reindex = indexes.REINDEX.format(name=name)
+    _build_in_parallel(index, lambda: indexes.execute(connection, reindex))
 
 
 def create(index: IndexState, options: HnswOptions) -> None:
@@ -71,9 +71,7 @@ def drop_leftovers(table: str, *, lock_timeout: str = "0") -> list[str]:
     ours = "|".join(
         re.escape(index.name) for owner, index in declared_indexes() if owner.table == table
     )
-    with connection.cursor() as cursor:
-        cursor.execute(FIND_INVALID, [table])
-        invalid = [str(name) for (name,) in cursor.fetchall()]
+    invalid = [str(name) for (name,) in queries.rows(FIND_INVALID, [table])]
     leftovers = [name for name in invalid if re.fullmatch(rf"({ours})(_cc(new|old)\d*)?", name)]
     for name in leftovers:
         indexes.drop(connection, name, lock_timeout=lock_timeout)
@@ -86,7 +84,7 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
     A build that fails or is interrupted drops what it left.
     """
     remove = partial(drop_leftovers, index.table.table, lock_timeout=indexes.CLEANUP_LOCK_TIMEOUT)
-    _execute(ALLOW_PARALLEL)
+    queries.execute(ALLOW_PARALLEL)
     with indexes.cleanup_on_failure(remove, index.name):
         try:
             build()
@@ -94,7 +92,7 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
             if not _lacks_shared_memory(error.__cause__):
                 raise
             drop_leftovers(index.table.table)
-            _execute(FORBID_PARALLEL)
+            queries.execute(FORBID_PARALLEL)
             build()
 
 
@@ -102,8 +100,3 @@ def _lacks_shared_memory(error: BaseException | None) -> bool:
     """By the function of PostgreSQL that failed: the message would be in the server's language."""
     function = error.diag.source_function if isinstance(error, psycopg.Error) else None
     return (function or "").startswith("dsm_impl")
-
-
-def _execute(statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)

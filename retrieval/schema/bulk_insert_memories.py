@@ -5,10 +5,10 @@ The trigger ``memory_insert`` computes one row after the other. An import calls
 transaction. Figures: docs/decisions/0009-recall-structures.md.
 """
 
-from django.db import connection
 from psycopg import sql
 
 from retrieval.message_tables import MessageTable
+from retrieval.queries import execute, value
 
 MAX_IDS = 50_000  # a statement; it writes some 20 MB of rows to disk before it inserts them
 
@@ -18,8 +18,7 @@ def defer_memory_insert() -> None:
 
     Triggers of older schemas ignore it and insert; there ``insert_memories`` does nothing.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL verse.defer_memory_insert = on")
+    execute("SET LOCAL verse.defer_memory_insert = on")
 
 
 def insert_memories(table: MessageTable, first: int, last: int) -> None:
@@ -30,9 +29,7 @@ def insert_memories(table: MessageTable, first: int, last: int) -> None:
     """
     function = f"{table.table}_insert_memories"
     statement = sql.SQL("SELECT {}(%s, %s)").format(sql.Identifier(function))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regprocedure(%s) IS NULL", [f"{function}(bigint, bigint)"])
-        if cursor.fetchone()[0]:
-            return
-        for start in range(first, last + 1, MAX_IDS):
-            cursor.execute(statement, [start, min(start + MAX_IDS - 1, last)])
+    if value("SELECT to_regprocedure(%s) IS NULL", [f"{function}(bigint, bigint)"]):
+        return
+    for start in range(first, last + 1, MAX_IDS):
+        execute(statement, [start, min(start + MAX_IDS - 1, last)])

@@ -8,6 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import InternalError, NotSupportedError, OperationalError
 from psycopg import sql
 
+from retrieval import queries
 from retrieval.db_errors import sqlstate
 from retrieval.schema.providers import Provider, provider_of
 
@@ -123,12 +124,9 @@ class _State:
 
 def schema(connection: BaseDatabaseWrapper) -> sql.SQL:
     """The extension's schema, quoted. One query. Raises VectorUnavailable if it is missing."""
-    with connection.cursor() as cursor:
-        cursor.execute(SCHEMA)
-        row = cursor.fetchone()
-    if row is None:
-        raise VectorUnavailable(MISSING)
-    return sql.SQL(row[0])
+    for (quoted,) in queries.rows(SCHEMA, connection=connection):
+        return sql.SQL(quoted)
+    raise VectorUnavailable(MISSING)
 
 
 def check(connection: BaseDatabaseWrapper) -> str:
@@ -159,8 +157,8 @@ def enable(connection: BaseDatabaseWrapper) -> str:
         if not state.available:
             raise _missing(state)
         try:
-            with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-                cursor.execute(state.create)
+            with transaction.atomic(using=connection.alias):
+                queries.execute(state.create, connection=connection)
         except IntegrityError:  # another session has created it at the same moment
             pass
         except (ProgrammingError, InternalError, NotSupportedError, OperationalError) as error:
@@ -169,9 +167,7 @@ def enable(connection: BaseDatabaseWrapper) -> str:
 
 
 def _state(connection: BaseDatabaseWrapper) -> _State:
-    with connection.cursor() as cursor:
-        cursor.execute(STATE)
-        return _State(*cursor.fetchone())
+    return _State(*queries.row(STATE, connection=connection))
 
 
 def _is_too_old(version: str) -> bool:

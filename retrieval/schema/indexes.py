@@ -2,31 +2,33 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 from django.db import DatabaseError, Error
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations.operations import AddIndex
-from django.db.migrations.state import ProjectState
 from pgvector.django import HnswIndex
 from psycopg import sql
 
+from retrieval import queries
 from retrieval.db_errors import error_name
 from retrieval.schema import extension, locks
 from retrieval.schema.timeouts import without_timeouts
 
 CLIENT_CHECK = "1s"  # a build whose client was killed ends within this
 CLEANUP_LOCK_TIMEOUT = "5s"  # after a failed build: a transaction that reads the table holds it up
+SET_CLIENT_CHECK = "SELECT pg_catalog.set_config('client_connection_check_interval', %s, false)"
 IS_VALID = """
     SELECT i.indisvalid FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)
 """
-CREATE = """
+# Locks of all three: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
+CREATE = sql.SQL("""
     CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table}
     USING hnsw (embedding {vector}.vector_cosine_ops)
     WITH (m = {m}, ef_construction = {ef_construction})
-"""
+""")
+DROP = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
+REINDEX = sql.SQL("REINDEX INDEX CONCURRENTLY {name}")
 
 
 class VectorIndex(HnswIndex):
@@ -48,22 +50,27 @@ class VectorIndex(HnswIndex):
 
 def read_validity(connection: BaseDatabaseWrapper, name: str) -> bool | None:
     """Whether the index is valid; None if there is none. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(IS_VALID, [name])
-        row = cursor.fetchone()
-    return None if row is None else bool(row[0])
+    for (is_valid,) in queries.rows(IS_VALID, [name], connection=connection):
+        return bool(is_valid)
+    return None
 
 
-def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> None:
-    """Build the HNSW index, as ``ensure`` does."""
-    create = sql.SQL(CREATE).format(
+def create_statement(
+    connection: BaseDatabaseWrapper, table: str, index: VectorIndex
+) -> sql.Composed:
+    """The statement that builds the HNSW index. One query. Raises VectorUnavailable."""
+    return CREATE.format(
         name=sql.Identifier(index.name),
         table=sql.Identifier(table),
         vector=extension.schema(connection),
         m=sql.Literal(index.m),
         ef_construction=sql.Literal(index.ef_construction),
     )
-    ensure(connection, index.name, create)
+
+
+def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> None:
+    """Build the HNSW index, as ``ensure`` does."""
+    ensure(connection, index.name, create_statement(connection, table, index))
 
 
 def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composable) -> None:
@@ -101,8 +108,7 @@ def cleanup_on_failure(remove: Callable[[], object], name: str) -> Iterator[None
 
 def drop(connection: BaseDatabaseWrapper, name: str, *, lock_timeout: str = "0") -> None:
     """Drop the index CONCURRENTLY, if it exists. Lock: as ``ensure``."""
-    statement = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
-    execute(connection, statement.format(name=sql.Identifier(name)), lock_timeout=lock_timeout)
+    execute(connection, DROP.format(name=sql.Identifier(name)), lock_timeout=lock_timeout)
 
 
 def execute(
@@ -112,39 +118,7 @@ def execute(
 
     It ends soon after its client has died.
     """
-    with without_timeouts(connection, lock_timeout=lock_timeout), connection.cursor() as cursor:
+    with without_timeouts(connection, lock_timeout=lock_timeout):
         with suppress(DatabaseError):  # not every operating system notices a dead client
-            cursor.execute(
-                "SELECT pg_catalog.set_config('client_connection_check_interval', %s, false)",
-                [CLIENT_CHECK],
-            )
-        cursor.execute(statement)
-
-
-class AddVectorIndex(AddIndex):
-    """Build the index CONCURRENTLY, replace one that a kill left INVALID. Back: drops it."""
-
-    atomic = False
-
-    def database_forwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        model = to_state.apps.get_model(app_label, self.model_name)
-        if self.allow_migrate_model(schema_editor.connection.alias, model):
-            index = cast("VectorIndex", self.index)
-            build(schema_editor.connection, model._meta.db_table, index)
-
-    def database_backwards(
-        self,
-        app_label: str,
-        schema_editor: BaseDatabaseSchemaEditor,
-        from_state: ProjectState,
-        to_state: ProjectState,
-    ) -> None:
-        model = from_state.apps.get_model(app_label, self.model_name)
-        if self.allow_migrate_model(schema_editor.connection.alias, model):
-            drop(schema_editor.connection, self.index.name)
+            queries.execute(SET_CLIENT_CHECK, [CLIENT_CHECK], connection=connection)
+        queries.execute(statement, connection=connection)

@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
 from retrieval.db_errors import sqlstate
+from retrieval.queries import execute, rows, value
 
 LOCK_TIMEOUT_MS = 300  # a write behind a waiting ALTER took 249 ms with this, 1,951 ms with 2 s
 PAUSE_S = 1.0  # between attempts: statements that queued behind the last one go first
@@ -25,7 +26,7 @@ POLL_S = 0.5
 LEFTOVER_S = 2.0  # a killed process holds its lock until its last statement is over
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
-LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', %s, true)"
+SET_LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', %s, true)"
 LOCK_HOLDERS = """
     SELECT DISTINCT b.pid, coalesce(b.application_name, ''), b.state,
         round(extract(epoch FROM clock_timestamp() - b.xact_start)::numeric, 1)
@@ -52,7 +53,7 @@ def run_with_short_lock(
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-                cursor.execute(LOCK_TIMEOUT, [f"{LOCK_TIMEOUT_MS}ms"])
+                cursor.execute(SET_LOCK_TIMEOUT, [f"{LOCK_TIMEOUT_MS}ms"])
                 cursor.execute(statements, params)
             return
         except OperationalError as error:
@@ -105,23 +106,17 @@ def _is_lock_conflict(error: OperationalError) -> bool:
 
 
 def _describe_lock_holders(connection: BaseDatabaseWrapper, tables: list[str]) -> str:
-    with connection.cursor() as cursor:
-        cursor.execute(LOCK_HOLDERS, [tables])
-        holders = [
-            f"{name or 'process'} {pid} ({state}, {seconds} s)"
-            for pid, name, state, seconds in cursor.fetchall()
-        ]
+    holders = [
+        f"{name or 'process'} {pid} ({state}, {seconds} s)"
+        for pid, name, state, seconds in rows(LOCK_HOLDERS, [tables], connection=connection)
+    ]
     return f"; held by {', '.join(holders)}" if holders else ""
 
 
 def _try_lock(connection: BaseDatabaseWrapper, lock: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock])
-        row = cursor.fetchone()
-    return bool(row and row[0])
+    return bool(value("SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock], connection=connection))
 
 
 def _unlock(connection: BaseDatabaseWrapper, lock: int) -> None:
     if connection.connection is not None and not connection.connection.closed:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_advisory_unlock(%s)", [lock])
+        execute("SELECT pg_catalog.pg_advisory_unlock(%s)", [lock], connection=connection)

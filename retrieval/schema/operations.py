@@ -5,12 +5,13 @@ from pathlib import Path
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations.operations import AddField
+from django.db.migrations.operations import AddField, AddIndex
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from psycopg import sql
 
 from retrieval.message_tables import MessageTable
+from retrieval.queries import value
 from retrieval.schema import extension, indexes, locks
 from retrieval.schema.statements import compose
 
@@ -20,8 +21,10 @@ MESSAGE_TABLES = (
     MessageTable(1, "chat_messages", "passage_id", "passages"),
 )
 BATCH_ROWS = 2_000  # rows a transaction; 20,000 rows take 0.4 s
-ADD_EMBEDDING = "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS embedding {vector}.vector(1536)"
-DROP_EMBEDDING = "ALTER TABLE {table} DROP COLUMN IF EXISTS embedding"
+ADD_EMBEDDING = sql.SQL(
+    "ALTER TABLE {table} ADD COLUMN IF NOT EXISTS embedding {vector}.vector(1536)"
+)
+DROP_EMBEDDING = sql.SQL("ALTER TABLE {table} DROP COLUMN IF EXISTS embedding")
 
 
 class LiveOperation(Operation):
@@ -74,11 +77,16 @@ class EnableVector(LiveOperation):
         extension.enable(connection)
 
 
-class AddEmbedding(AddField):
-    """The column ``embedding``, nullable: no row is rewritten. Back: drops it.
+class LiveModelOperation(Operation):
+    """Django's change of a model's state, with SQL of our own on the model's table."""
 
-    Lock, both ways: ACCESS EXCLUSIVE on the table for under a millisecond.
-    """
+    model_name: str
+
+    def forwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        raise NotImplementedError
+
+    def backwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        raise NotImplementedError
 
     def database_forwards(
         self,
@@ -87,11 +95,8 @@ class AddEmbedding(AddField):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        connection = schema_editor.connection
         table = to_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        vector = extension.schema(connection)
-        add = sql.SQL(ADD_EMBEDDING).format(table=sql.Identifier(table), vector=vector)
-        locks.run_with_short_lock(connection, table, add)
+        self.forwards(schema_editor.connection, table)
 
     def database_backwards(
         self,
@@ -101,8 +106,35 @@ class AddEmbedding(AddField):
         to_state: ProjectState,
     ) -> None:
         table = from_state.apps.get_model(app_label, self.model_name)._meta.db_table
-        drop = sql.SQL(DROP_EMBEDDING).format(table=sql.Identifier(table))
-        locks.run_with_short_lock(schema_editor.connection, table, drop)
+        self.backwards(schema_editor.connection, table)
+
+
+class AddEmbedding(LiveModelOperation, AddField):
+    """The column ``embedding``, nullable: no row is rewritten. Back: drops it.
+
+    Lock, both ways: ACCESS EXCLUSIVE on the table for under a millisecond.
+    """
+
+    def forwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        vector = extension.schema(connection)
+        add = ADD_EMBEDDING.format(table=sql.Identifier(table), vector=vector)
+        locks.run_with_short_lock(connection, table, add)
+
+    def backwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        drop = DROP_EMBEDDING.format(table=sql.Identifier(table))
+        locks.run_with_short_lock(connection, table, drop)
+
+
+class AddVectorIndex(LiveModelOperation, AddIndex):
+    """Build the index CONCURRENTLY, replace one that a kill left INVALID. Back: drops it."""
+
+    index: indexes.VectorIndex
+
+    def forwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        indexes.build(connection, table, self.index)
+
+    def backwards(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        indexes.drop(connection, self.index.name)
 
 
 class RunSqlFiles(LiveOperation):
@@ -162,9 +194,9 @@ class RecordStaleAnswers(LiveOperation):
         (statement,) = compose(connection, self.file, self.table)
         after: int | None = 0
         while after is not None:
-            with connection.cursor() as cursor:
-                cursor.execute(statement, {"after": after, "batch_rows": BATCH_ROWS})
-                (after,) = cursor.fetchone() or (None,)
+            after = value(
+                statement, {"after": after, "batch_rows": BATCH_ROWS}, connection=connection
+            )
 
 
 class RemoveMemory(LiveOperation):

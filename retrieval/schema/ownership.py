@@ -1,8 +1,12 @@
 """Why the database refuses this role a migration, and what to do about it."""
 
+from functools import partial
+
 from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
+
+from retrieval import queries
 
 # The tables of other roles whose rights this role has not. Locks: none.
 OTHER_OWNERS = """
@@ -38,18 +42,13 @@ def explain_refusal(connection: BaseDatabaseWrapper) -> str | None:
     Three queries.
     """
     tables = ["django_migrations", *(model._meta.db_table for model in apps.get_models())]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user, pg_catalog.current_database()")
-        role, database = cursor.fetchone() or ("", "")
-        cursor.execute(OTHER_OWNERS, [tables])
-        if owners := " and ".join(owner for (owner,) in cursor.fetchall()):
-            return WRONG_ROLE.format(role=role, owners=owners)
-        cursor.execute(CLOSED_SCHEMA)
-        closed = cursor.fetchone()
-    if closed is None:
-        return None
-    schema, owner = closed
-    grant = GRANT.format(schema=sql.Identifier(schema), role=sql.Identifier(role)).as_string()
-    return MAY_NOT_CREATE.format(
-        role=role, schema=schema, owner=owner, database=database, grant=grant
-    )
+    rows = partial(queries.rows, connection=connection)
+    ((role, database),) = rows("SELECT current_user, pg_catalog.current_database()")
+    if owners := " and ".join(owner for (owner,) in rows(OTHER_OWNERS, [tables])):
+        return WRONG_ROLE.format(role=role, owners=owners)
+    for schema, owner in rows(CLOSED_SCHEMA):
+        grant = GRANT.format(schema=sql.Identifier(schema), role=sql.Identifier(role)).as_string()
+        return MAY_NOT_CREATE.format(
+            role=role, schema=schema, owner=owner, database=database, grant=grant
+        )
+    return None

@@ -6,6 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
 from retrieval.message_tables import MessageTable
+from retrieval.queries import value
 from retrieval.schema import extension
 
 CURRENT = Path(__file__).with_name("current.sql")
@@ -44,16 +45,12 @@ def compose(
     return [sql.SQL(block).format(**names).as_string() for block in blocks if block]
 
 
-def schema_of_messages(connection: BaseDatabaseWrapper) -> str:
-    """The schema of the tables, quoted: where the session creates new ones. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.quote_ident(pg_catalog.current_schema())")
-        row = cursor.fetchone()
-    return str(row[0]) if row else "public"
-
-
 def _schema_names(connection: BaseDatabaseWrapper, text: str) -> dict[str, sql.Composable]:
-    names: dict[str, sql.Composable] = {"schema": sql.SQL(schema_of_messages(connection))}
+    """The schema of the tables, quoted, is the one where the session creates new ones."""
+    schema = value(
+        "SELECT pg_catalog.quote_ident(pg_catalog.current_schema())", connection=connection
+    )
+    names: dict[str, sql.Composable] = {"schema": sql.SQL(schema)}
     if "{vector}" in text:
         names["vector"] = extension.schema(connection)
     return names
@@ -61,7 +58,7 @@ def _schema_names(connection: BaseDatabaseWrapper, text: str) -> dict[str, sql.C
 
 def _table_names(table: MessageTable, schema: sql.Composable) -> dict[str, sql.Composable]:
     functions = {
-        name: sql.Composed([schema, sql.SQL("."), sql.Identifier(f"{table.table}_{name}")])
+        name: sql.SQL(".").join([schema, sql.Identifier(f"{table.table}_{name}")])
         for name in TABLE_FUNCTIONS
     }
     return functions | table.names

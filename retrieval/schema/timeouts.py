@@ -6,17 +6,19 @@ from contextlib import contextmanager, suppress
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from retrieval.queries import rows
+
 TIMEOUTS = [
     "statement_timeout",
     "lock_timeout",
     "idle_in_transaction_session_timeout",
     "transaction_timeout",  # PostgreSQL 17
 ]
-READ = """
+READ_SETTINGS = """
     SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings
     WHERE name = ANY (%s)
 """
-WRITE = "SELECT pg_catalog.set_config(%s, %s, false)"
+WRITE_SETTING = "SELECT pg_catalog.set_config(%s, %s, false)"
 
 
 @contextmanager
@@ -25,9 +27,7 @@ def without_timeouts(connection: BaseDatabaseWrapper, *, lock_timeout: str = "0"
 
     ``lock_timeout`` is the longest wait for one lock, such as ``5s``. Use it outside transactions.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(READ, [TIMEOUTS])
-        before: dict[str, str] = dict(cursor.fetchall())
+    before: dict[str, str] = dict(rows(READ_SETTINGS, [TIMEOUTS], connection=connection))
     _write(connection, dict.fromkeys(before, "0") | {"lock_timeout": lock_timeout})
     try:
         yield
@@ -38,4 +38,4 @@ def without_timeouts(connection: BaseDatabaseWrapper, *, lock_timeout: str = "0"
 
 def _write(connection: BaseDatabaseWrapper, values: dict[str, str]) -> None:
     with connection.cursor() as cursor:
-        cursor.executemany(WRITE, list(values.items()))
+        cursor.executemany(WRITE_SETTING, list(values.items()))

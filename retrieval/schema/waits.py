@@ -12,6 +12,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from retrieval.db_errors import error_name
+from retrieval.queries import rows, value
 
 PATIENCE_S = 3.0  # shorter waits are usual under traffic
 REPEAT_S = 10.0
@@ -56,9 +57,8 @@ class Blocker:
 
 def read_blockers(connection: BaseDatabaseWrapper, pid: int, *, min_wait_s: float) -> list[Blocker]:
     """Whom the session ``pid`` has waited for, for ``min_wait_s`` or longer. One query."""
-    with connection.cursor() as cursor:
-        cursor.execute(BLOCKERS, [pid, min_wait_s])
-        return [Blocker(*row) for row in cursor.fetchall()]
+    blockers = rows(BLOCKERS, [pid, min_wait_s], connection=connection)
+    return [Blocker(*blocker) for blocker in blockers]
 
 
 @contextmanager
@@ -69,9 +69,7 @@ def report_waits(
 
     The thread has a connection of its own, which it opens after PATIENCE_S.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
-        (pid,) = cursor.fetchone() or (0,)
+    pid = value("SELECT pg_catalog.pg_backend_pid()", connection=connection)
     ended = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(connection, pid, ended, write_line), daemon=True

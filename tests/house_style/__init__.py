@@ -1,7 +1,8 @@
 """Finds what the house style forbids: ``python -m tests.house_style [folder …]``.
 
-Each rule is a function of one file, except ``same_names``. A line with ``# noqa: E501`` may be
-longer: an address, a regular expression or data that would be harder to read in pieces.
+Each rule is a function of one file, except ``same_names`` and ``shared_names``. A line may be
+longer with ``# noqa: E501``: an address, a regular expression or data that would be harder to read
+in pieces.
 """
 
 import subprocess
@@ -45,3 +46,4 @@ def broken_rules(root: Path = ROOT) -> Iterator[Place]:
         elif file.endswith(".md"):
             yield from prose.vague_words_of_markdown(file, source)
     yield from code.same_names(list(python))
+    yield from code.shared_names(python)

@@ -107,3 +107,35 @@ def same_names(files: list[str]) -> Iterator[Place]:
     for same in modules.values():
         if len(same) > 1:
             yield from (Place("two modules of one name", file, 1) for file in same)
+
+
+def shared_names(sources: dict[str, str]) -> Iterator[Place]:
+    """A constant or class that another module imports has one meaning in its package."""
+    definitions: dict[tuple[str, str], list[str]] = defaultdict(list)
+    imported: set[tuple[str, str]] = set()
+    for file, source in sources.items():
+        if is_product(file):
+            package, tree = file.partition("/")[0], parse(source)
+            for name in _constants_and_classes(tree):
+                definitions[package, name].append(file)
+            imported |= {(module, name) for module, name in _imports(tree)}
+    for key in imported & definitions.keys():
+        if len(definitions[key]) > 1:
+            yield from (Place(f"second meaning of {key[1]}", file, 1) for file in definitions[key])
+
+
+def _constants_and_classes(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id.isupper() and len(target.id) > 1:
+                yield target.id  # one letter is a TypeVar
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The package and the name of each import from a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module.partition(".")[0], alias.name) for alias in node.names)
