@@ -30,7 +30,7 @@ from chat.models import KINDS
 from chat.samples.loading import FOLDER
 from chat.transfer.exporting import export_lines
 from chat.transfer.importing import import_lines
-from chat.transfer.lines import Line, parse
+from chat.transfer.json_lines import Line, parse
 
 CONVERSATION_MESSAGES = 80
 START, LATER_START = datetime(2020, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)

@@ -12,11 +12,11 @@ from django.core.management import CommandError
 from django.db import OperationalError
 from django.db.backends.postgresql import client
 
-from embedded_postgres.create import SUPERUSER
+from embedded_postgres.create_data import SUPERUSER
+from embedded_postgres.ensure_running import ensure_running
 from embedded_postgres.files import EmbeddedServerError
 from embedded_postgres.process import PORT
 from embedded_postgres.programs import bin_folder
-from embedded_postgres.server import ensure_running
 from pooled_postgres import base
 
 

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from embedded_postgres.create import create_data
+from embedded_postgres.create_data import create_data
 from embedded_postgres.files import EmbeddedServerError, Paths, open_private, try_lock
 from embedded_postgres.process import (
     POLL_S,

@@ -18,8 +18,8 @@ from typing import Any
 
 import psycopg
 
-from embedded_postgres.create import SUPERUSER
-from embedded_postgres.server import ensure_running
+from embedded_postgres.create_data import SUPERUSER
+from embedded_postgres.ensure_running import ensure_running
 from tests.support import clean_environment
 
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}

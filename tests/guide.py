@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from embedded_postgres.ensure_running import ensure_running
 from embedded_postgres.programs import bin_folder
-from embedded_postgres.server import ensure_running
 from tests.pages import Block
 from tests.support import clean_environment, free_port
 

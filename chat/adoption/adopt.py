@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from chat.adoption import wanted
+from chat.adoption import initial_tables
 from chat.adoption.catalog import Table, read_tables
 from chat.adoption.compare_tables import compare, restrictions
 from chat.adoption.differences import Difference, Stage, with_broken_rows
@@ -34,12 +34,12 @@ class Comparison:
 class Adoption:
     """The tables that the migration creates, compared with those of the database.
 
-    Raises wanted.NotReady, and NotAdoptable if none of the tables exists.
+    Raises initial_tables.NotReady, and NotAdoptable if none of the tables exists.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.wanted = wanted.read_wanted(connection)
+        self.wanted = initial_tables.read_wanted(connection)
         if not self._read():
             raise NotAdoptable(NOTHING)
 
@@ -51,7 +51,7 @@ class Adoption:
             for difference in compare(self.connection, self.wanted, existing)
         ]
         notes = list(restrictions(self.wanted, existing))
-        return Comparison(differences, notes, wanted.is_recorded(self.connection))
+        return Comparison(differences, notes, initial_tables.is_recorded(self.connection))
 
     def correct(self) -> Iterator[Difference]:
         """Yield each difference before it is corrected, in an order that works.
@@ -77,8 +77,8 @@ class Adoption:
         for difference in compare(self.connection, self.wanted, self._read()):
             if difference.stage is not Stage.SEQUENCE:
                 raise NotAdoptable(f"{difference.table}: {difference.problem}")
-        if not wanted.is_recorded(self.connection):
-            wanted.record(self.connection)
+        if not initial_tables.is_recorded(self.connection):
+            initial_tables.record(self.connection)
 
     def _read(self) -> dict[str, Table]:
         return read_tables(self.connection, self.wanted)

@@ -11,7 +11,7 @@ from chat.models import ChatMessage, Passage, StandaloneChat, StandaloneChatMess
 from chat.tests.transfer_support import AT, NASTY, exported, imported, line, many, stored
 from chat.transfer.exporting import export_lines
 from chat.transfer.importing import Imported
-from chat.transfer.lines import parse
+from chat.transfer.json_lines import parse
 from fake_openai import FakeOpenAI
 from retrieval.recall.candidates import Scope
 

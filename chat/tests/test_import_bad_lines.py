@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from chat.models import StandaloneChat
 from chat.tests.transfer_support import imported, line, many, stored
 from chat.transfer.importing import ImportRefusedError
-from chat.transfer.lines import MAX_FILE_LINE_BYTES, BadLineError, parse
+from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, BadLineError, parse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -34,7 +34,7 @@ from chat.tests.transfer_support import (
     stored,
 )
 from chat.transfer.importing import PROGRESS_EVERY
-from chat.transfer.lines import MAX_FILE_LINE_BYTES, read
+from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, read
 from retrieval.management import progress
 from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 

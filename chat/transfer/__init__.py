@@ -1,1 +1,1 @@
-"""Imports and exports conversations as JSON Lines; ``lines`` says what a line is."""
+"""Imports and exports conversations as JSON Lines; ``json_lines`` says what a line is."""

@@ -9,7 +9,7 @@ from django.db.models.functions import Collate
 from psycopg import sql
 
 from chat.models import KINDS, Message
-from chat.transfer.lines import Line
+from chat.transfer.json_lines import Line
 from retrieval.queries import rows
 
 PAGE = 2_000  # rows a query; of messages at most 64 MB of text, typically 1 MB

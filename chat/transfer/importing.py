@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from chat.models import KINDS
-from chat.transfer.lines import MAX_FILE_LINE_BYTES, BadLineError, parse
+from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, BadLineError, parse
 from retrieval.schema import bulk_insert_memories
 from retrieval.schema.locks import IMPORT_LOCK
 from retrieval.sql_files import read_statements

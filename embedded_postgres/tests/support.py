@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from embedded_postgres.ensure_running import ROOT
 from embedded_postgres.files import Paths
 from embedded_postgres.process import is_server, read_pid_file
-from embedded_postgres.server import ROOT
 
 # A process that uses the server: Django with the pool of verse/settings.py. It reads a statement
 # from each line of stdin and writes the first value of its result as a line of JSON.

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from embedded_postgres import supervisor
+from embedded_postgres.ensure_running import ROOT
 from embedded_postgres.files import (
     EmbeddedServerError,
     Paths,
@@ -25,7 +26,6 @@ from embedded_postgres.files import (
     try_lock,
 )
 from embedded_postgres.programs import bin_folder, is_closed
-from embedded_postgres.server import ROOT
 from embedded_postgres.tests.support import Place, kill, wait_until
 
 OTHER_UID = pwd.getpwnam("daemon").pw_uid  # exists on every system; initdb needs a named account

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from retrieval.doctor.check_migrations import memory_apps
 from retrieval.doctor.database import memory_exists, vector_schema
-from retrieval.doctor.expected import of_tables
+from retrieval.doctor.expected_schema import of_tables
 from retrieval.doctor.fixes import BACKFILL, MIGRATE, NO_WAIT, WAIT_AGAIN, create, statement
 from retrieval.doctor.report import Check, Finding, failed, passed
 from retrieval.message_tables import MessageTable

@@ -6,7 +6,7 @@ from retrieval.doctor.check_columns import columns_are_right
 from retrieval.doctor.check_indexes import vector_indexes_are_valid
 from retrieval.doctor.check_migrations import migrations_are_applied
 from retrieval.doctor.database import memory_exists, setting
-from retrieval.doctor.expected import SchemaObject, of_tables, shared
+from retrieval.doctor.expected_schema import SchemaObject, of_tables, shared
 from retrieval.doctor.fixes import (
     BACKFILL,
     MIGRATE,

@@ -3,7 +3,7 @@
 from django.db import connection
 from psycopg import sql
 
-from retrieval.doctor.expected import SchemaObject
+from retrieval.doctor.expected_schema import SchemaObject
 from retrieval.queries import row
 from retrieval.schema import indexes
 

@@ -1,6 +1,6 @@
 """The indexes of memory's own tables that are missing or invalid, and what builds them."""
 
-from retrieval.doctor.expected import shared
+from retrieval.doctor.expected_schema import shared
 from retrieval.doctor.fixes import create, drop_index
 from retrieval.models import recalled_tables
 from retrieval.queries import rows

@@ -355,4 +355,4 @@ def test_only_settings_and_the_embedded_server_read_the_environment() -> None:
         if re.search(r"os\.environ\b(?!\.setdefault)|os\.getenv", path.read_text())
         and "tests" not in path.parts
     }
-    assert readers == {"verse/settings.py", "verse/asgi.py", "embedded_postgres/server.py"}
+    assert readers == {"verse/settings.py", "verse/asgi.py", "embedded_postgres/ensure_running.py"}

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from embedded_postgres.create import SUPERUSER
+from embedded_postgres.create_data import SUPERUSER
 from tests.support import Server
 from verse.tests.test_startup import AWAY, copy_project
 

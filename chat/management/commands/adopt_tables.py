@@ -24,7 +24,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from chat.adoption.adopt import Adoption, Comparison, NotAdoptable
-from chat.adoption.wanted import APP, NAME, NotReady
+from chat.adoption.initial_tables import APP, NAME, NotReady
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.schema.locks import notify_operator, wait_for_advisory_lock

@@ -25,7 +25,7 @@ from django.core.management.base import CommandError
 from django.db import Error
 
 from chat.transfer.importing import Imported, ImportRefusedError, import_lines
-from chat.transfer.lines import read
+from chat.transfer.json_lines import read
 from retrieval.db_errors import describe_db_error
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
