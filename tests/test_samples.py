@@ -1,4 +1,4 @@
-"""The demo's five questions, answered by a real server with the bundled models."""
+"""The demo's five questions, sent to a real server with the bundled embedding model."""
 
 from collections.abc import Callable
 
@@ -16,18 +16,31 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.newest_schema,
 ]
+# The bundled language model needs seconds to read a prompt; its limits decide what it is given.
+LANGUAGE_MODELS = [
+    pytest.param({"LLM_CONTEXT_TOKENS": "2048", "LLM_MAX_TOKENS": "512"}, id="fake"),
+    pytest.param(
+        {"LLM": "local", "LLM_BASE_URL": "", "LLM_MAX_TOKENS": "8"},
+        id="bundled",
+        marks=pytest.mark.soak,
+    ),
+]
 
 
+@pytest.mark.parametrize("language_model", LANGUAGE_MODELS)
 def test_each_question_recalls_the_message_that_holds_its_answer(
-    alice: User, server: Callable[..., Server], settings: Settings
+    language_model: dict[str, str],
+    alice: User,
+    server: Callable[..., Server],
+    settings: Settings,
 ) -> None:
     settings.EMBEDDINGS = "local"
     runtime.reset()
     assert load(alice) >= 150
     assert load(alice) == 0
     backfill(batch_size=32)
-    # Few tokens: the answers are not tested, only what they are given.
-    running = server(EMBEDDINGS="local", LLM="local", LLM_BASE_URL="", LLM_MAX_TOKENS="8")
+    # The answers are not tested, only what they are given.
+    running = server(EMBEDDINGS="local", **language_model)
     client = running.client(create_token(alice)[1])
     for question in questions():
         chat = client.post("/api/chats/", json={}).json()["id"]
