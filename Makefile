@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak bench figures bench-check rehearse links check lint fix lock
+.PHONY: help install demo serve test soak bench figures bench-memory bench-check rehearse links check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -47,6 +47,9 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
 	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
+
+bench-memory: install ## how well memory finds what was said, and other ways; MEMORY_DATA=FILE adds a data set
+	$(BIN)/python -m benchmarks.memory $(ARGS)
 
 bench-check: install ## compares recall with its committed ratios, about three minutes
 	$(BIN)/python -m benchmarks.check $(ARGS)

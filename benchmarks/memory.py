@@ -1,0 +1,145 @@
+"""Measures how often recall finds the messages that answer a question, and compares other ways.
+
+    .venv/bin/python -m benchmarks.memory [--data FILE ...] [--model all-MiniLM-L6-v2]
+
+R@5 and R@10: the share of a question's evidence among the first 5 and 10 messages, in percent, the
+mean over all questions. The project's own small set is always measured; MEMORY_DATA or ``--data``
+adds files in the format of docs/evaluation.md. Also counts for how many greetings and general
+questions something is recalled.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
+os.environ["EMBEDDINGS"] = "local"
+django.setup()
+
+import numpy as np
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+
+from benchmarks.memory_sets import Asked, DataSet, Person, load, small_talk
+from benchmarks.memory_ways import Indexed
+from benchmarks.stage import scratch_database
+from chat.memory.recall import search
+from retrieval.embeddings import get_embeddings_batch
+from retrieval.embeddings.local_model import BY_SETTING
+from retrieval.recall.candidates import Scope
+
+
+class Result(NamedTuple):
+    """What a way found for a question: shares of its evidence among the first messages."""
+
+    person: str
+    category: str
+    at_5: float
+    at_10: float
+    latest_at_5: float | None  # of a fact that changed
+
+
+def main() -> None:
+    """Print a table for each data set."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    paths = [Path(path) for path in os.environ.get("MEMORY_DATA", "").split(os.pathsep) if path]
+    parser.add_argument("--data", type=Path, nargs="*", default=paths, help="more data sets")
+    parser.add_argument("--model", choices=BY_SETTING, default="minilm+use")
+    options = parser.parse_args()
+    settings.EMBEDDING_MODEL = options.model
+    for data in load(options.data):
+        with scratch_database():
+            people = [index(person) for person in remember(data)]
+            print(f"\n## {data.name}, {options.model}\n", flush=True)
+            report(data, people)
+
+
+def remember(data: DataSet) -> list[Person]:
+    """Import and embed the messages: a user for each person."""
+    lines = [
+        json.dumps(
+            {
+                "user": person.name,
+                "conversation": f"{person.name} {message.chat}",
+                "role": message.role,
+                "content": message.content,
+                "created_at": message.created_at,
+            }
+        )
+        for person in data.people
+        for message in person.messages
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        call_command("import_messages", file.name, "--create-users", verbosity=0)
+    call_command("backfill_embeddings", "--sleep", "0", "--vacuum", verbosity=0)
+    return data.people
+
+
+def index(person: Person) -> Indexed:
+    """The person's messages for the other ways, with the same vectors."""
+    vectors = get_embeddings_batch([message.content for message in person.messages])
+    return Indexed(person, User.objects.get(username=person.name), np.array(vectors))
+
+
+def report(data: DataSet, people: list[Indexed]) -> None:
+    """Print the rows of each way: all questions, then by person and by category."""
+    names = [person.name for person in data.people]
+    questions = (question for person in data.people for question in person.questions)
+    categories = sorted({question.category for question in questions})
+    print(f"| R@5 / R@10 | all | {' | '.join([*names, *categories])} | latest fact in 5 |")
+    print("|---" * (len(names) + len(categories) + 3) + "|")
+    for way in people[0].ways():
+        results = [
+            score(person.person.name, question, person.ways()[way](question.text))
+            for person in people
+            for question in person.person.questions
+        ]
+        cells = [shares(results)]
+        cells += [shares(row for row in results if row.person == name) for name in names]
+        cells += [shares(row for row in results if row.category == kind) for kind in categories]
+        latest = [row.latest_at_5 for row in results if row.latest_at_5 is not None]
+        print(f"| {way} | {' | '.join(cells)} | {percent(latest)} |", flush=True)
+    given = [
+        bool(search(question, Scope(person.user.pk), limit=5).memories)
+        for person in people
+        for questions in small_talk().values()
+        for question in questions
+    ]
+    print(f"\nGreetings and general questions for which something is recalled: {percent(given)} %")
+
+
+def score(person: str, question: Asked, refs: list[str]) -> Result:
+    """Where the evidence is among the refs."""
+    ranks = [
+        next((rank for rank, ref in enumerate(refs, 1) if ref in same), None)
+        for same in question.evidence
+    ]
+    at_5, at_10 = (mean(rank is not None and rank <= k for rank in ranks) for k in (5, 10))
+    latest = float(at_5 > 0) if question.stale else None
+    return Result(person, question.category, at_5, at_10, latest)
+
+
+def shares(results: Iterable[Result]) -> str:
+    """R@5 and R@10."""
+    rows = list(results)
+    return f"{percent([row.at_5 for row in rows])} / {percent([row.at_10 for row in rows])}"
+
+
+def percent(values: list[float] | list[bool]) -> str:
+    return f"{100 * mean(values):.0f}" if values else ""
+
+
+if __name__ == "__main__":
+    main()
