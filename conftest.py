@@ -22,7 +22,7 @@ from chat.answers import heartbeat, periodic, runner
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
-from retrieval import runtime
+from retrieval import event_loop, runtime
 from retrieval.models import SearchConfig
 from tests.databases import Database, drop_templates
 from tests.support import Server, database_url
@@ -98,9 +98,9 @@ def openai_server(django_db_setup: None) -> Iterator[FakeOpenAI]:
     """
     with FakeOpenAI() as fake:
         yield fake
-    if runner.answer_loop.cache_info().currsize:
-        runner.drain(0)
-        runner.answer_loop().close()
+    if runner.runner.cache_info().currsize:
+        event_loop.start(runner.drain(0)).result()
+        runner.runner().close()
 
 
 @pytest.fixture(autouse=True, scope="session")

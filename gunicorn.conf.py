@@ -6,7 +6,6 @@ A setting of Verse that cannot be used ends the start here, with one line.
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,9 @@ def post_worker_init(worker: Any) -> None:
 
     def stop_gracefully() -> None:
         from chat.answers import runner
+        from retrieval import event_loop
 
-        threading.Thread(target=runner.drain, args=[settings.SHUTDOWN_GRACE_S], daemon=True).start()
+        event_loop.start(runner.drain(settings.SHUTDOWN_GRACE_S))
         worker.handle_exit_signal()
 
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

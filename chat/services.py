@@ -1,6 +1,6 @@
 """What can be done in a conversation (ChatService), and with a user's memory (MemoryService)."""
 
-import time
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,23 +8,24 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import Error, transaction
 from django.utils import timezone
 
 from chat import errors, personal_data
-from chat.answers import followers, runner, turns
+from chat.answers import followers, runner, stop, turns
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.turns import Ending, Turn
-from chat.db import release_connection
+from chat.answers.prepare import Preparation
+from chat.answers.turns import Turn
 from chat.memory import embed, recall, recalled
+from chat.memory.answer_recall import recall_for_answer
 from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
 from chat.memory.state import memory_state
-from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, RunningAnswer, Status
+from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, Status
+from retrieval.db_errors import error_name
 from retrieval.recall.candidates import Scope
 
-STOP_WAIT_S = 0.8  # docs/promises.md: a stop ends the answer within 1 s, even of a dead process
-STOP_POLL_S = 0.05
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,8 @@ class ChatService:
         return messages
 
     def stop(self, answer: Message) -> Message:
-        """End a running answer, in whichever process it runs. Waits up to STOP_WAIT_S seconds."""
-        RunningAnswer.objects.filter(
-            message_id=answer.pk, **{self.conversation.kind: self.conversation}
-        ).update(stop_asked=True)
-        deadline = time.monotonic() + STOP_WAIT_S
-        while self._is_streaming(answer) and time.monotonic() < deadline:
-            release_connection()
-            time.sleep(STOP_POLL_S)
-        if self._is_streaming(answer):
-            self._end_in_database(answer)
+        """End a running answer, in whichever process it runs. Waits up to 0.8 s."""
+        stop.stop(self.conversation, answer)
         answer.refresh_from_db()
         return answer
 
@@ -139,24 +132,26 @@ class ChatService:
         messages of ``history``: the latest CHAT_HISTORY_LIMIT, though not all may fit into the
         prompt. Never fails: an error is one line in the log, and fewer memories.
         """
-        return recall.recall_for_answer(question, history=history, limit=self.RAG_CONTEXT_LIMIT)
+        return recall_for_answer(question, history=history, limit=self.RAG_CONTEXT_LIMIT)
 
     def _reply(self, turn: Turn) -> Reply:
         if turn.running_id is None:
             return Reply(turn, None)
         live = LiveAnswer(turn, running_id=turn.running_id)
-        runner.answer_loop().start_answer(live, recall=self._get_relevant_context)
+        runner.runner().start_answer(live, self._prepare(turn))
         return Reply(turn, live)
 
-    def _is_streaming(self, answer: Message) -> bool:
-        return bool(
-            self.conversation.messages.filter(pk=answer.pk, status=Status.STREAMING).exists()
+    def _prepare(self, turn: Turn) -> Preparation:
+        recall = self._get_relevant_context
+        is_own = getattr(recall, "__func__", None) is OWN_RECALL
+        preparation = Preparation(
+            turn, memory_limit=self.RAG_CONTEXT_LIMIT, recall=None if is_own else recall
         )
-
-    def _end_in_database(self, answer: Message) -> None:
-        row = turns.running_answer_of(self.conversation)
-        if row and row.message_id == answer.pk:
-            turns.finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
+        try:
+            preparation.read()  # here, where a connection is already taken
+        except Error as error:
+            logger.warning("A turn reads again, later: %s", error_name(error))
+        return preparation
 
     def _refuse_while_streaming(self, message: Message) -> None:
         turns.lock_user(self.conversation.user_id)
@@ -167,6 +162,9 @@ class ChatService:
         question_id = answers.values_list("reply_to", flat=True).first()
         if message.pk in (row.message_id, question_id):
             raise errors.InProgress
+
+
+OWN_RECALL = ChatService._get_relevant_context  # noqa: SLF001 - to see whether it is replaced
 
 
 class MemoryService:

@@ -59,6 +59,24 @@ class StepPool:
             self._queue.append(step)
             self._start_queued()
 
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call the function in a thread, in a copy of the caller's context; its result."""
+        future: Future[T] = Future()
+        context = contextvars.copy_context()
+
+        def step() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = context.run(function, *args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - the caller gets it
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.add(step)
+        return future
+
     def next_step(self, thread: StepThread) -> Step | None:
         """The next step for a thread that has ended one; None: it is idle now."""
         with self._changed:
@@ -108,21 +126,7 @@ def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Futur
 
     When it completes, the step's connection is already back in the pool.
     """
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def step() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = context.run(_run_and_release, function, *args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - the caller gets it
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    _pool.add(step)
-    return future
+    return _pool.submit(lambda: _run_and_release(function, *args, **kwargs))
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -157,7 +161,7 @@ def join(timeout_s: float) -> bool:
     return _pool.join(timeout_s)
 
 
-def _run_and_release(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _run_and_release(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     try:
         return function(*args, **kwargs)
     finally:

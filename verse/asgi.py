@@ -3,6 +3,7 @@
 Run by `gunicorn verse.asgi:application`, or by any ASGI server with the lifespan protocol.
 """
 
+import asyncio
 import logging
 import os
 import threading
@@ -19,7 +20,8 @@ from django.db import Error
 django.setup(set_prefix=False)
 
 from chat.answers import runner
-from retrieval import log_counts
+from chat.memory.embed import finish_embedding_jobs
+from retrieval import event_loop, log_counts, steps
 from retrieval.db_errors import error_name
 from retrieval.token_count import encoding
 from verse.asgi_handler import OneStepHandler
@@ -30,6 +32,9 @@ from verse.logs import log_failed_thread
 from verse.static_files import serve_static
 
 logger = logging.getLogger("verse")
+# After the answers have ended; embeddings that take longer stay pending.
+EMBEDDING_GRACE_S = 2.0
+STEPS_GRACE_S = 2.0
 NO_KEY = "No OpenAI API key configured - RAG functionality will be disabled"
 answer_request = answer_probes(serve_static(limit_body(OneStepHandler())))
 
@@ -45,11 +50,20 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 async def lifespan(receive: Receive, send: Send) -> None:
     """Start, and at shutdown give running answers SHUTDOWN_GRACE to finish."""
     await receive()
+    event_loop.use_running_loop()
     await sync_to_async(start)()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await sync_to_async(runner.drain)(settings.SHUTDOWN_GRACE_S)
+    await end()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def end() -> None:
+    """Drain the answers, then end what is left: embedding calls, steps, connections."""
+    await runner.drain(settings.SHUTDOWN_GRACE_S)
+    await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
+    await event_loop.end()
+    await asyncio.to_thread(steps.join, STEPS_GRACE_S)
 
 
 def start() -> None:
@@ -67,5 +81,5 @@ def start() -> None:
         logger.warning("The database cannot be reached yet: %s", error_name(error))
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         logger.warning(NO_KEY)
-    runner.answer_loop()  # starts it, so that abandoned answers are ended soon
+    runner.runner()  # starts it, so that abandoned answers are ended soon
     logger.info("Application startup complete.")

@@ -9,15 +9,14 @@ docs/decisions/0006-running-answers.md
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.db import Error, connection
 
 from chat.answers.followers import MARK_LIFETIME_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
-from chat.answers.turns import Ending
-from chat.models import Status
+from chat.answers.stop import cancel_stopped
+from retrieval import steps
 from retrieval.db_errors import error_name
 
 logger = logging.getLogger(__name__)
@@ -84,13 +83,10 @@ def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
 
 
 class Heartbeat:
-    """Runs on the event loop for all answers of the process. ``in_db`` runs a database step."""
+    """Runs on the event loop for all answers of the process."""
 
-    def __init__(
-        self, answers: dict[int, LiveAnswer], in_db: Callable[..., Awaitable[Any]]
-    ) -> None:
+    def __init__(self, answers: dict[int, LiveAnswer]) -> None:
         self._answers = answers  # running_answers.id → answer
-        self._in_db = in_db
         self._followed: set[int] = set()  # running_answers.id
         self._last_keepalive = self._last_write = self._last_end_abandoned = 0.0
 
@@ -123,21 +119,19 @@ class Heartbeat:
         ids = list(self._answers)
         if now - self._last_write >= HEARTBEAT_S:
             self._last_write = now
-            stop_flags = await self._in_db(self._write, ids)
+            stop_flags = await steps.run(self._write, ids)
         else:
-            flags = await self._in_db(read_flags, ids)
+            flags = await steps.run(read_flags, ids)
             stop_flags = {pk: of_answer.stop_asked for pk, of_answer in flags.items()}
             self._followed = {pk for pk, of_answer in flags.items() if of_answer.followed}
             if self._followed:
-                await self._in_db(self._write, list(self._followed))
-        for pk in ids:
-            answer = self._answers.get(pk)
-            if answer and stop_flags.get(pk, True):  # asked to stop, or ended elsewhere
-                answer.cancel(Ending(Status.INTERRUPTED))
+                await steps.run(self._write, list(self._followed))
+        running = {pk: self._answers[pk] for pk in ids if pk in self._answers}
+        cancel_stopped(running, stop_flags)
 
     async def _end_abandoned(self) -> None:
         try:
-            await self._in_db(end_abandoned)
+            await steps.run(end_abandoned)
         except Error as error:
             logger.warning("Abandoned answers could not be ended: %s", error_name(error))
 

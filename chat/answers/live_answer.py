@@ -1,7 +1,6 @@
 """An answer while this process generates it. Any thread may read its text, or follow it.
 
-A stop, from any process: ChatService.stop in chat/services.py sets a flag; heartbeat.py sees it
-and calls ``cancel``.
+How it is stopped: stop.py.
 """
 
 import asyncio

@@ -2,19 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from chat.answers import local_llm
+from retrieval import steps
 
 if TYPE_CHECKING:
     import httpx2
 
-    from retrieval.openai_client import OpenAIClient, OpenAIClients
+    from retrieval.openai_client import OpenAIClients
 
 MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api/messages.md
 MAX_LINE_BYTES = 16_000_000  # bounds the memory of an endless line
@@ -23,9 +25,6 @@ KEEPALIVE_S = (
     4.0  # of an idle connection; uvicorn, and many model servers with it, closes after 5 s
 )
 REPLACED = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text type cannot store NUL
-
-# One entry, the loop of answers: connections belong to a loop. Creating clients costs 30 to 157 ms.
-_clients: dict[asyncio.AbstractEventLoop, "OpenAIClients"] = {}
 
 
 class CompletionError(Exception):
@@ -54,8 +53,15 @@ def check_configured() -> None:
         )
 
 
-async def complete(messages: list[dict[str, str]], on_text: Callable[[str], None]) -> None:
+async def complete(
+    messages: list[dict[str, str]],
+    on_text: Callable[[str], None],
+    *,
+    before_text: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Make one streaming call; ``on_text`` gets each piece of the answer. Nothing is retried.
+
+    ``before_text`` is awaited once the model has accepted the request, before the first piece.
 
     Raises CompletionTimeout, or CompletionError if the model refuses, stops early or sends an
     invalid stream. Cancelling the call closes the connection, and so ends the model's work.
@@ -65,6 +71,8 @@ async def complete(messages: list[dict[str, str]], on_text: Callable[[str], None
     try:
         async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
             async with aclosing(await _request(messages)) as response:
+                if before_text:
+                    await before_text()
                 await _read_answer(response, on_text, deadline)
     except TimeoutError as error:
         raise CompletionTimeout(
@@ -86,28 +94,20 @@ async def _request(messages: list[dict[str, str]]) -> "httpx2.Response":
     }
     base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
     if settings.LLM == "local":
-        _, base_url, key = local_llm.serve()
-    return await _client(base_url, key).send("/chat/completions", body, stream=True)
+        _, base_url, key = await steps.run(local_llm.serve)
+    client = _clients().get(base_url, key)
+    return await client.send("/chat/completions", body, stream=True)
 
 
-def _client(base_url: str, key: str) -> "OpenAIClient":
-    """A client on the running loop.
-
-    It retries nothing, because a repeated call could be charged twice. It has no timeout: ours is
-    for tokens, and a server that sends other bytes now and then would satisfy one for bytes.
+@cache
+def _clients() -> "OpenAIClients":
+    """They retry nothing, because a repeated call could be charged twice. They have no timeout:
+    ours is for tokens, and a server that sends other bytes now and then would satisfy one for
+    bytes.
     """
     from retrieval.openai_client import OpenAIClients
 
-    loop = asyncio.get_running_loop()
-    if loop not in _clients:
-        _clients[loop] = OpenAIClients(keepalive_s=KEEPALIVE_S, on_response=_check_status)
-    return _clients[loop].get(base_url, key)
-
-
-async def close() -> None:
-    """Close the running loop's connections."""
-    if clients := _clients.pop(asyncio.get_running_loop(), None):
-        await clients.close()
+    return OpenAIClients(keepalive_s=KEEPALIVE_S, on_response=_check_status)
 
 
 async def _check_status(response: "httpx2.Response") -> None:

@@ -1,6 +1,7 @@
 """The bundled language model (LLM=local): a llama.cpp server in this process, called over HTTP."""
 
 import secrets
+import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,8 @@ MAX_PARALLEL_ANSWERS = 2  # more answers wait: on two cores a third would slow t
 # twice the LLM_CONTEXT_TOKENS as its window it refuses no prompt.
 WINDOW_FACTOR = 2
 
+_lock = threading.Lock()
+
 
 class LocalModelMissing(Exception):
     """The packages of the bundled model are not installed (requirements.lock has them)."""
@@ -28,12 +31,17 @@ class Server(NamedTuple):
     key: str
 
 
-@cache
 def serve() -> Server:
     """Load the model, and serve it on a free port of 127.0.0.1 to callers with its random key.
 
-    Takes about a second, once a process. Raises LocalModelMissing.
+    Takes about a second, once a process. Thread-safe. Raises LocalModelMissing.
     """
+    with _lock:
+        return _serve()
+
+
+@cache
+def _serve() -> Server:
     model_path = _model_path()
     import xllamacpp  # 30 MB, so only with LLM=local
 

@@ -1,15 +1,14 @@
-"""Housekeeping that every process does from time to time, on the event loop of answers."""
+"""Housekeeping that every process does from time to time, on the event loop."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from django.db import Error
 
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
-from retrieval import forgetting, log_counts
+from retrieval import forgetting, log_counts, steps
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
@@ -26,8 +25,8 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
 }
 
 
-async def run_periodic_tasks(in_db: Callable[..., Awaitable[Any]]) -> None:
-    """Run each task when it is due, one at a time, until cancelled. ``in_db`` runs a database step.
+async def run_periodic_tasks() -> None:
+    """Run each task when it is due, one at a time, until cancelled.
 
     Apart from the heartbeat: a slow task must not delay a stop.
     """
@@ -38,13 +37,13 @@ async def run_periodic_tasks(in_db: Callable[..., Awaitable[Any]]) -> None:
         for task, last_run in last_runs.items():
             if now - last_run >= PERIODIC_TASKS[task]:
                 last_runs[task] = now
-                await _run(task, in_db)
+                await _run(task)
 
 
-async def _run(task: Callable[[], object], in_db: Callable[..., Awaitable[Any]]) -> None:
+async def _run(task: Callable[[], object]) -> None:
     name = f"{task.__module__}.{task.__name__}"
     try:
-        await in_db(task)
+        await steps.run(task)
     except Error as error:
         logger.warning("Periodic task %s failed: %s", name, error_name(error))
     except Exception:

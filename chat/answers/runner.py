@@ -1,131 +1,100 @@
-"""Generates answers on one background event loop per process, independent of client connections.
+"""Generates answers on the process's event loop, independent of client connections.
 
 One answer, step by step:
 
-1. ``start_answer`` hands a LiveAnswer to the loop and returns at once. The view waits for the
+1. ``start_answer`` hands a LiveAnswer to the loop and returns at once. The request waits for the
    answer or streams it; a client that disconnects changes nothing.
-2. A thread builds the prompt (chat/answers/prepare.py).
-3. The loop asks the model and adds each piece of its answer to the LiveAnswer.
-4. The loop saves the answer in the database, and only then lets the listeners go.
-5. A background thread embeds the saved answer.
+2. The question is embedded and earlier messages recalled: chat/answers/prepare.py.
+3. The model is asked, and each piece of its answer is added to the LiveAnswer.
+4. A step saves the answer in the database, and only then lets the listeners go.
+5. The answer is embedded.
 
-Database steps run in threads; each returns its connection to the pool before any wait.
+Steps on the database run in threads (retrieval/steps.py); each returns its connection to the pool.
 """
 
 import asyncio
-import contextvars
 import logging
-import threading
-import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
 
-import uvloop
 from django.db import Error
 
-from chat.answers import llm, turns
-from chat.answers.heartbeat import TICK_S, Heartbeat
+from chat.answers import turns
+from chat.answers.heartbeat import Heartbeat
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.llm import CompletionError, complete, llm_address
 from chat.answers.periodic import run_periodic_tasks
-from chat.answers.prepare import Recall, prepare_prompt
-from chat.answers.prompt import Prompt
+from chat.answers.prepare import Preparation
 from chat.answers.turns import Ending
-from chat.db import with_connection
 from chat.errors import DatabaseUnavailable
 from chat.memory import embed
+from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
+from retrieval import event_loop, steps
 from retrieval.db_errors import error_name
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 SAVE_RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # while the database is away
-DATABASE_THREADS = 4
-PROMPT_THREADS = 32  # they mostly wait for the embedding service, without a connection
+DRAIN_POLL_S = 0.05
 SHUTDOWN = Ending(
     Status.INTERRUPTED, turns.INTERRUPTED, "The server stopped before the answer was complete."
 )
 
 
-class AnswerLoop:
-    """The process's event loop for answers, in a daemon thread, and its two thread pools."""
+class Runner:
+    """The answers that this process generates, and its periodic work, on its event loop."""
 
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}  # running_answers.id → answer
-        self.loop = uvloop.new_event_loop()
-        self._database = ThreadPoolExecutor(DATABASE_THREADS, "answers-database")
-        self._prompts = ThreadPoolExecutor(PROMPT_THREADS, "answers-prompt")
-        self._thread = threading.Thread(target=self.loop.run_forever, name="answers", daemon=True)
-        self._thread.start()
         self._endless = (
-            self._schedule(Heartbeat(self.answers, self._in_db).run()),
-            self._schedule(run_periodic_tasks(self._in_db)),
+            event_loop.start(Heartbeat(self.answers).run()),
+            event_loop.start(run_periodic_tasks()),
         )
 
-    def start_answer(self, live: LiveAnswer, *, recall: Recall) -> None:
-        """Start to generate the answer. Returns at once."""
+    def start_answer(self, live: LiveAnswer, preparation: Preparation) -> None:
+        """Start to generate the answer. From any thread; returns at once."""
         self.answers[live.running_id] = live
-        preparing = self._prompts.submit(with_connection, prepare_prompt, live.turn, recall=recall)
-        self._schedule(self._run(live, preparing))
+        event_loop.start(self._run(live, preparation))
 
-    def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` seconds for the answers to end, then save them as interrupted."""
-        self._wait(grace_s)
-        self.loop.call_soon_threadsafe(self._cancel_all)
-        self._wait(sum(SAVE_RETRY_PAUSES_S))  # time for the retries of _save
-
-    def close(self) -> None:
-        """Stop the loop and its threads. No answer may be running."""
-        for endless in self._endless:
-            endless.cancel()
-        self._schedule(llm.close()).result()
-        # One tick later, so that these have ended.
-        self.loop.call_soon_threadsafe(self.loop.call_later, TICK_S, self.loop.stop)
-        self._thread.join()
-        self._database.shutdown()
-        self._prompts.shutdown()
-        embed.finish_embedding_jobs()
-        self.loop.close()
-
-    def _schedule(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
-        # In an empty context: the caller's would bind the task to the caller's request.
-        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
-
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.answers and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def _cancel_all(self) -> None:
+        await self._wait(grace_s)
         for live in list(self.answers.values()):
             live.cancel(SHUTDOWN)
+        await self._wait(sum(SAVE_RETRY_PAUSES_S))  # time for the retries of _save
 
-    async def _run(self, live: LiveAnswer, preparing: Future[Prompt]) -> None:
+    def close(self) -> None:
+        """Stop the periodic work. No answer may be running. Not on the event loop."""
+        for endless in self._endless:
+            endless.cancel()
+        embed.finish_embedding_jobs()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until no answer runs, new ones included."""
+        for _ in range(int(seconds / DRAIN_POLL_S) + 1):
+            if not self.answers:
+                return
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    async def _run(self, live: LiveAnswer, preparation: Preparation) -> None:
         """Generate, save, publish, embed. Runs to the end even if the client disconnects."""
         live.task = asyncio.current_task()
-        live.ending = await self._generate(live, preparing)
+        live.ending = await self._generate(live, preparation)
         if not live.prepared.done():
             live.prepared.set_result(True)
-        saved = await self._save(live, live.ending)
-        if isinstance(saved, Message):
-            saved.memories = live.memories
-        self.answers.pop(live.running_id, None)
-        live.finish(saved)
-        if isinstance(saved, Message):
-            embed.embed_in_background(saved)
+        with embed.running_job():
+            pending = await self._save(live, live.ending)
+            if pending:
+                await embed.store_when_ready(pending)
 
-    async def _generate(self, live: LiveAnswer, preparing: Future[Prompt]) -> Ending:
+    async def _generate(self, live: LiveAnswer, preparation: Preparation) -> Ending:
         """Ask the model and collect its answer; every failure becomes an Ending."""
         try:
-            prompt = await asyncio.wrap_future(preparing)
+            prepared = await preparation.prompt()
+            prompt = prepared.result
             live.truncated = prompt.truncated
             live.memories = prompt.memories
             live.prepared.set_result(True)
-            await complete(prompt.parts, live.add)
+            await complete(prompt.parts, live.add, before_text=prepared.wait_until_stored)
         except CompletionError as error:
             return _failed(live, error)
         except asyncio.CancelledError:
@@ -135,28 +104,38 @@ class AnswerLoop:
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
         return Ending(Status.COMPLETE)
 
-    async def _save(self, live: LiveAnswer, ending: Ending) -> Message | DatabaseUnavailable | None:
-        """Save the answer, with retries. If all fail, another process ends the answer later."""
+    async def _save(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
+        """Save the answer, with retries. If all fail, another process ends the answer later.
+
+        Returns what is needed to embed it.
+        """
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
-                return await self._in_db(
-                    turns.finish,
-                    live.turn.answer,
-                    live.text,
-                    ending,
-                    running_id=live.running_id,
-                    truncated=live.truncated,
-                )
+                return await steps.run(self._finish, live, ending)
             except Error as error:
                 logger.error("An answer could not be saved: %s", error_name(error))
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
-        return DatabaseUnavailable()
+        self._publish(live, DatabaseUnavailable())
+        return None
 
-    async def _in_db(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.loop.run_in_executor(
-            self._database, lambda: with_connection(function, *args, **kwargs)
+    def _finish(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
+        """A step: save, publish, and look up what is needed to embed the answer."""
+        saved = turns.finish(
+            live.turn.answer,
+            live.text,
+            ending,
+            running_id=live.running_id,
+            truncated=live.truncated,
         )
+        if saved:
+            saved.memories = live.memories
+        self._publish(live, saved)
+        return embed.look_up(saved) if saved else None
+
+    def _publish(self, live: LiveAnswer, saved: Message | DatabaseUnavailable | None) -> None:
+        self.answers.pop(live.running_id, None)
+        live.finish(saved)
 
 
 def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
@@ -170,17 +149,17 @@ def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
 
 
 @cache
-def answer_loop() -> AnswerLoop:
-    """The process's loop, started by the first call."""
-    return AnswerLoop()
+def runner() -> Runner:
+    """The process's runner, started by the first call."""
+    return Runner()
 
 
 def find_live_answer(answer: Message) -> LiveAnswer | None:
     """The answer if this process generates it, else None."""
-    running = list(answer_loop().answers.values())
+    running = list(runner().answers.values())
     return next((live for live in running if live.turn.answer == answer), None)
 
 
-def drain(grace_s: float) -> None:
+async def drain(grace_s: float) -> None:
     """Shutdown: give running answers ``grace_s`` seconds, then save them as interrupted."""
-    answer_loop().drain(grace_s)
+    await runner().drain(grace_s)

@@ -1,117 +1,158 @@
-"""Embeds messages in the background and stores the vector with the message.
+"""Embeds a message and stores its vector with it.
 
-The call to the embedding service is made outside any transaction, without a connection.
+1. ``look_up``, a step on the database: may the message be embedded, and is its text known?
+2. ``vectors_of``, on the event loop: one call to the embedding service at most.
+3. ``store``, a step on the database.
+
+No transaction is open and no connection held during the call.
 """
 
+import asyncio
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import Error
 
-from chat.db import release_connection, with_connection
-from chat.memory.memory_settings import memory_settings_of
+from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.models import Message, Role, Status
-from retrieval import current_model, storage
+from retrieval import current_model, event_loop, steps, storage
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
+from retrieval.embeddings.embedding_service import Call
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.recall.question import extract_question
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
-THREADS = 32  # they mostly wait for the embedding service, without a connection
+Vectors = dict[str, Vector]  # by text
+
+_jobs: set[Future[None]] = set()
 
 
-@dataclass
-class EmbeddingJob:
-    """A message that is embedded by a background thread.
+@dataclass(frozen=True)
+class PendingEmbedding:
+    """A message to embed by ``model``.
 
-    ``vector`` is of what the message asks, None if there is none; ``stored``: the job has ended.
+    ``question`` is the part that recall searches with, mostly the whole content. ``known`` holds
+    vectors that equal texts of the user have; ``call`` is for the others, None if there are none.
     """
 
-    vector: Future[Vector | None] = field(default_factory=Future)
-    stored: Future[None] = field(default_factory=Future)
+    message: Message
+    content: str  # as it is now: a later edit wins
+    question: str
+    model: str
+    known: Vectors
+    call: Call | None
 
-    def vector_within(self, seconds: float) -> Vector | None:
-        """The vector, None if it is not ready in time.
 
-        The call goes on: its vector is stored when it comes, and so not paid for twice.
-        """
-        try:
-            return self.vector.result(timeout=max(seconds, 0))
-        except TimeoutError:
-            embedding_service.record_cut_off()
-            logger.error(
-                "Error generating embeddings: no answer within RAG_TIMEOUT, %g s",
-                settings.RAG_TIMEOUT_S,
-            )
+def look_up(
+    message: Message, *, memory_settings: MemorySettings | None = None
+) -> PendingEmbedding | None:
+    """What is needed to embed the message; None if it must not be, or cannot be. Never fails.
+
+    At most three queries; one less with the user's ``memory_settings``.
+    """
+    try:
+        if not message.content or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
             return None
+        model = embedding_service.model_name()
+        if model is None:
+            return None
+        memory_settings = memory_settings or memory_settings_of(message.user_id)
+        if not memory_settings.allow(message):
+            return None
+        current_model.check_model(model)
+        return _look_up_texts(message, model)
+    except (EmbeddingError, NoMemory):
+        return None  # logged where it was raised
+    except Error as error:
+        logger.error("Error generating embeddings: %s", error_name(error))
+        return None
 
 
-def embed_in_background(message: Message, *, allowed: bool = False) -> EmbeddingJob:
-    """Start to embed the message. ``allowed``: the user's memory settings are checked already."""
-    job = EmbeddingJob()
-    job.stored = memory_executor().submit(
-        with_connection, embed_message, message, job.vector, allowed=allowed
-    )
-    return job
+def _look_up_texts(message: Message, model: str) -> PendingEmbedding:
+    content = message.content
+    question = extract_question(content) if message.role == Role.USER else content
+    vector = storage.known(message.user_id, content, model=model)
+    known = {} if vector is None else {content: vector}
+    missing = [text for text in dict.fromkeys((content, question)) if text not in known]
+    users = [message.user_id] * len(missing)
+    call = embedding_service.prepare(missing, users=users, model=model) if missing else None
+    return PendingEmbedding(message, content, question, model, known, call)
 
 
-def embed_message(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
-    """Embed the message, resolve ``vector``, then store it. Never fails.
+async def vectors_of(pending: PendingEmbedding) -> Vectors | None:
+    """The vectors of the message's texts: one call at most. None if it failed. Never fails."""
+    if pending.call is None:
+        return pending.known
+    try:
+        vectors = await embedding_service.embed(pending.call)
+    except EmbeddingError:
+        return None  # logged where it was raised
+    except Exception:
+        logger.exception("A message could not be embedded")
+        return None
+    return pending.known | dict(zip(pending.call.texts, vectors, strict=True))
+
+
+def store(pending: PendingEmbedding, vectors: Vectors) -> None:
+    """Store the content's vector with the message. One statement. Never fails.
 
     A message that could not be embedded stays pending.
     """
+    message, content = pending.message, pending.content
     try:
-        if message.content and message.status in (Status.COMPLETE, Status.INTERRUPTED):
-            _embed(message, vector, allowed=allowed)
-    except (EmbeddingError, NoMemory):
-        pass  # logged where it was raised
+        table = message.memory_table
+        storage.store(table, message.pk, content, vectors[content], model=pending.model)
+    except NoMemory:
+        pass
     except Error as error:
         logger.error("Error generating embeddings: not stored, %s", error_name(error))
-    except Exception:
-        logger.exception("A message could not be embedded")
+
+
+async def store_when_ready(
+    pending: PendingEmbedding, vectors: "asyncio.Task[Vectors | None] | None" = None
+) -> None:
+    """Make the call, or wait for the one that runs, and store its vector."""
+    known = await (vectors or vectors_of(pending))
+    if known is not None:
+        await steps.run(store, pending, known)
+
+
+def embed_in_background(message: Message) -> Future[None]:
+    """Start to embed the message. The future completes at the end, whatever the outcome."""
+    return remember_job(event_loop.start(_embed(message)))
+
+
+async def _embed(message: Message) -> None:
+    pending = await steps.run(look_up, message)
+    if pending:
+        await store_when_ready(pending)
+
+
+def remember_job(job: Future[None]) -> Future[None]:
+    """Let ``finish_embedding_jobs`` wait for it."""
+    _jobs.add(job)
+    job.add_done_callback(_jobs.discard)
+    return job
+
+
+@contextmanager
+def running_job() -> Iterator[None]:
+    """Let ``finish_embedding_jobs`` wait for the end of the block."""
+    job = remember_job(Future())
+    try:
+        yield
     finally:
-        if not vector.done():
-            vector.set_result(None)
+        job.set_result(None)
 
 
-def _embed(message: Message, vector: Future[Vector | None], *, allowed: bool) -> None:
-    """At most one call; none if an equal text of the same user is embedded already.
-
-    Of a long message two texts are embedded: the whole, to be stored, and the question in it.
-    """
-    model = embedding_service.model_name()
-    if model is None or not (allowed or memory_settings_of(message.user_id).allow(message)):
-        return
-    current_model.check_model(model)
-    content = message.content
-    question = extract_question(content) if message.role == Role.USER else content
-    known = storage.known(message.user_id, content, model=model)
-    vectors = {} if known is None else {content: known}
-    missing = [text for text in dict.fromkeys((content, question)) if text not in vectors]
-    if missing:
-        release_connection()
-        call = embedding_service.submit(
-            missing, users=[message.user_id] * len(missing), model=model
-        )
-        vectors |= zip(missing, call.result(), strict=True)
-    vector.set_result(vectors[question])
-    storage.store(message.memory_table, message.pk, content, vectors[content], model=model)
-
-
-def finish_embedding_jobs() -> None:
-    """Wait for running jobs; for the end of a process, and of tests."""
-    if memory_executor.cache_info().currsize:
-        memory_executor().shutdown()
-        memory_executor.cache_clear()
-
-
-@cache
-def memory_executor() -> ThreadPoolExecutor:
-    """The threads for embedding and recall, apart from those of requests."""
-    return ThreadPoolExecutor(THREADS, "memory")
+def finish_embedding_jobs(timeout_s: float | None = None) -> None:
+    """Wait for running jobs; for the end of a process, and of tests. Not on the event loop."""
+    while jobs := set(_jobs):
+        if wait(jobs, timeout=timeout_s).not_done:
+            return

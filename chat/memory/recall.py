@@ -5,23 +5,16 @@ be shown: deleted and tainted messages, and duplicates.
 """
 
 import logging
-import time
-from collections.abc import Iterable
-from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
-from django.db import Error
 
-from chat.db import release_connection, with_connection
-from chat.memory.deduplicate import deduplicate
-from chat.memory.embed import embed_in_background, memory_executor
+from chat.db import release_connection
 from chat.memory.memory_settings import memory_settings_of
 from chat.memory.recalled import Memory, messages_by_ref
-from chat.models import Message, Role
-from retrieval import current_model, storage
+from chat.models import Role
+from retrieval import current_model, steps, storage
 from retrieval.db import NoMemory, vector_type
-from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.forgetting import tainted
@@ -33,9 +26,7 @@ from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
 MODES = OFF, LEXICAL, HYBRID = ("off", "lexical", "hybrid")
-MIN_RECALL_S = 1.0  # for recall by words, if waiting for the embedding used up RAG_TIMEOUT
 SPARE_RANKED = 25  # ranked messages fetched beyond the limit, as some are deleted or tainted
-SPARE_MEMORIES = 10  # memories fetched beyond the limit, as some are duplicates
 
 
 @dataclass(frozen=True)
@@ -57,58 +48,6 @@ def can_recall() -> bool:
     except NoMemory:
         return False
     return True
-
-
-def recall_for_answer(question: Message, *, history: Iterable[Message], limit: int) -> list[Memory]:
-    """Up to ``limit`` memories for the answer to the question, best first. Never fails.
-
-    Makes one embedding call; its vector is stored while recall runs. If it takes longer than
-    RAG_TIMEOUT, words alone decide. Nothing of ``history`` is recalled: the latest
-    CHAT_HISTORY_LIMIT messages, though not all of them may fit into the prompt.
-    """
-    deadline = time.monotonic() + settings.RAG_TIMEOUT_S
-    try:
-        memory_settings = memory_settings_of(question.user_id)
-        if not memory_settings.allow(question):
-            return []
-        recalls = can_recall()
-        release_connection()
-        job = embed_in_background(question, allowed=True)
-        vector = job.vector_within(deadline - time.monotonic())
-        excluded = [message.memory_table.pack_ref(message.pk) for message in (question, *history)]
-        scope = Scope(question.user_id, excluded=excluded, hidden=memory_settings.hidden)
-        memories: list[Memory] = []
-        if recalls:
-            memories = _recall_until(deadline, question.content, scope, vector, limit=limit)
-        wait([job.stored], timeout=max(deadline - time.monotonic(), 0))
-        return memories
-    except Error as error:
-        logger.error("Error retrieving relevant context: %s", error_name(error))
-        return []
-
-
-def _recall_until(
-    deadline: float, text: str, scope: Scope, vector: Vector | None, *, limit: int
-) -> list[Memory]:
-    """Recall in another thread; [] if it is not ready at the deadline (monotonic clock)."""
-    recalling = memory_executor().submit(
-        with_connection,
-        find_memories,
-        text,
-        scope,
-        vector,
-        limit=limit + SPARE_MEMORIES if limit else 0,
-        companions=True,
-    )
-    try:
-        result = recalling.result(max(deadline - time.monotonic(), MIN_RECALL_S))
-        return deduplicate(result.memories, text, limit=limit)
-    except TimeoutError:
-        logger.error(
-            "Error retrieving relevant context: not found within RAG_TIMEOUT, %g s",
-            settings.RAG_TIMEOUT_S,
-        )
-        return []
 
 
 def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
@@ -159,7 +98,8 @@ def _embed_query(text: str, user_id: int) -> Vector | None:
         current_model.check_model(model)
         release_connection()
         vectors = embedding_service.submit([extract_question(text)], users=[user_id], model=model)
-        return vectors.result(timeout=settings.RAG_TIMEOUT_S)[0]
+        with steps.waiting():
+            return vectors.result(timeout=settings.RAG_TIMEOUT_S)[0]
     except (EmbeddingError, NoMemory):
         return None
     except TimeoutError:

@@ -1,6 +1,5 @@
 """The call to the language model, without a turn around it."""
 
-import asyncio
 import socket
 import threading
 import time
@@ -11,20 +10,16 @@ from pytest_django import Settings
 
 from chat.answers import llm
 from fake_openai import Answer, FakeOpenAI
+from retrieval import event_loop
 
 MESSAGES = [{"role": "user", "content": "Hello, é"}]
 REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000\r\n\r\nI will tell you"
 
 
 def ask() -> str:
-    """The model's answer to MESSAGES, on a new event loop."""
+    """The model's answer to MESSAGES."""
     pieces: list[str] = []
-
-    async def complete() -> None:
-        await llm.complete(MESSAGES, pieces.append)
-        await llm.close()
-
-    asyncio.run(complete())
+    event_loop.start(llm.complete(MESSAGES, pieces.append)).result()
     return "".join(pieces)
 
 

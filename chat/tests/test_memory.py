@@ -10,7 +10,7 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat.memory import recall
+from chat.memory.answer_recall import recall_for_answer
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import Passage, StandaloneChatMessage
 from chat.tests.support import Api
@@ -325,7 +325,7 @@ def test_a_recall_that_waits_for_a_lock_does_not_delay_the_answer(
         # Writing a message waits for that lock too, so only the recall is tested.
         question = StandaloneChatMessage.objects.get(content=FACT)
         began = time.monotonic()
-        assert recall.recall_for_answer(question, history=[], limit=5) == []
+        assert recall_for_answer(question, history=[], limit=5) == []
         assert time.monotonic() - began < 4
     finish_embedding_jobs()
 

@@ -73,7 +73,7 @@ def fact(alice: User, remembering: FakeOpenAI) -> StandaloneChatMessage:
     chat = StandaloneChat.objects.create(user=alice)
     message = StandaloneChatMessage(user=alice, conversation=chat, role="user", content=FACT)
     message.save()
-    embed_in_background(message).stored.result(PATIENCE_S)
+    embed_in_background(message).result(PATIENCE_S)
     return message
 
 

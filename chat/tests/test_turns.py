@@ -434,13 +434,13 @@ def test_a_slow_periodic_task_does_not_delay_the_heartbeat(
 def run_loop_until(
     done: Callable[[], bool], *, finally_: Callable[[], object] = lambda: None
 ) -> None:
-    """Run an answer loop of its own until ``done``, which must be within 10 s."""
-    loop = runner.AnswerLoop()
+    """Run a runner of its own until ``done``."""
+    own = runner.Runner()
     until = time.monotonic() + PATIENCE_S
     while not done() and time.monotonic() < until:
         time.sleep(0.05)
     finally_()
-    loop.close()
+    own.close()
     assert done()
 
 

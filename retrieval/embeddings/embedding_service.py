@@ -1,6 +1,6 @@
 """Embeds texts with the configured model: OpenAI's API, or the bundled model in this process.
 
-A call runs on a background event loop, and goes on if its caller stops waiting.
+A call runs on the process's event loop, and goes on if its caller stops waiting.
 """
 
 import asyncio
@@ -9,39 +9,48 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 
-from retrieval.embeddings import local_model, usage
-from retrieval.embeddings.batching import batch_texts
+from retrieval import event_loop
+from retrieval.embeddings import local_model, local_thread, usage
+from retrieval.embeddings.batching import Batch, batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
 from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured
-from retrieval.embeddings.event_loop import EventLoopThread
 from retrieval.runtime import on_reset
 from retrieval.vectors import Vector
+
+if TYPE_CHECKING:
+    from retrieval.openai_client import OpenAIClients
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Call:
+    """Texts that are ready to be embedded: their batches (OpenAI), and for whom each is bought."""
+
+    texts: list[str]
+    model: str
+    users: list[int | None]
+    batches: list[Batch]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of each text. The bundled model's cost nothing and are not counted."""
+        return [n for batch in self.batches for n in batch.tokens] or [0] * len(self.texts)
+
+
 class _Process:
-    """What each process has once: the circuit breaker, and the loop, started by the first call."""
+    """What each process has once: the circuit breaker, and its running calls."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.breaker = CircuitBreaker(clock)
-        self._lock = threading.Lock()
-        self._loop: EventLoopThread | None = None
-
-    def loop(self) -> EventLoopThread:
-        with self._lock:
-            self._loop = self._loop or EventLoopThread()
-            return self._loop
-
-    def reset(self, clock: Callable[[], float]) -> None:
-        with self._lock:
-            loop, self._loop = self._loop, None
-            self.breaker = CircuitBreaker(clock)
-        if loop:
-            loop.stop()
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.ending = threading.Event()  # ends the bundled model's work
 
 
 _process = _Process(time.monotonic)
@@ -50,7 +59,8 @@ _process = _Process(time.monotonic)
 def model_name() -> str | None:
     """The model of new vectors. None if the settings allow no calls.
 
-    Makes no call; one query every 15 s if the database chooses among the bundled models.
+    Makes no call; one query every 15 s if the database chooses among the bundled models, so not on
+    the event loop.
     """
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         return None
@@ -102,17 +112,50 @@ def submit(
     The future cannot be cancelled: the call goes on if its caller stops waiting. A failure is
     logged once, also without a caller. Raises CircuitOpen and EmbeddingsNotConfigured at once.
     """
+    result: Future[list[Vector]] = Future()
+    result.set_running_or_notify_cancel()
     if not texts:
-        return _completed([])
+        result.set_result([])
+        return result
+    call = prepare(texts, users=users, model=model)
+    breaker = _allow()
+
+    async def complete() -> None:
+        try:
+            result.set_result(await _run(call, breaker))
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
+            result.set_exception(error)
+
+    event_loop.start(complete())
+    return result
+
+
+def prepare(
+    texts: Sequence[str],
+    *,
+    users: Sequence[int | None] | None = None,
+    model: str | None = None,
+) -> Call:
+    """The texts as a call for ``embed``. Makes no call. Raises EmbeddingsNotConfigured.
+
+    Not on the event loop, which it would block: to count the tokens of long texts takes time.
+    """
     model = model or model_name()
     if model is None:
         raise EmbeddingsNotConfigured(
             "no embedding model is configured: EMBEDDINGS=none, or no OPENAI_API_KEY"
         )
-    owners = users or [None] * len(texts)
-    if settings.EMBEDDINGS == "local":
-        return _submit_local(texts, owners, model)
-    return _submit_openai(texts, owners, model)
+    is_local = settings.EMBEDDINGS == "local"
+    batches = [] if is_local else list(batch_texts(texts))
+    return Call(list(texts), model, list(users or [None] * len(texts)), batches)
+
+
+async def embed(call: Call) -> list[Vector]:
+    """The vector of each text of the call. For tasks on the process's event loop.
+
+    Raises EmbeddingError, which is logged, and CircuitOpen, which is not.
+    """
+    return await _run(call, _allow())
 
 
 def record_cut_off() -> None:
@@ -126,79 +169,73 @@ def is_paused() -> bool:
 
 
 def reset(*, clock: Callable[[], float] = time.monotonic) -> None:
-    """For tests: cancel calls, close clients, and start with a new circuit breaker."""
-    _process.reset(clock)
+    """For tests: cancel calls, close connections, and start with a new circuit breaker."""
+    global _process
+    ended, _process = _process, _Process(clock)
+
+    async def end() -> None:
+        for call in ended.calls:
+            call.cancel()
+        await asyncio.gather(*ended.calls, return_exceptions=True)
+        await _clients().close()
+
+    ended.ending.set()
+    if _clients.cache_info().currsize:
+        event_loop.start(end()).result()
 
 
 on_reset(reset)
 
 
-def _submit_openai(
-    texts: Sequence[str], users: Sequence[int | None], model: str
-) -> Future[list[Vector]]:
+def _allow() -> CircuitBreaker | None:
+    """The circuit breaker, which waits for the call's outcome; None for the bundled model.
+
+    Raises CircuitOpen.
+    """
+    if settings.EMBEDDINGS == "local":
+        return None
+    _process.breaker.before_call()
+    return _process.breaker
+
+
+async def _run(call: Call, breaker: CircuitBreaker | None) -> list[Vector]:
+    """Make the call. Its outcome is counted and logged before this returns."""
+    process, task = _process, cast("asyncio.Task[Any]", asyncio.current_task())
+    process.calls.add(task)
+    error: Exception | None = None
+    try:
+        return await _vectors(call, process)
+    except asyncio.CancelledError:
+        error = EmbeddingError("the process is ending")
+        raise error from None
+    except Exception as failure:
+        error = failure
+        raise
+    finally:
+        process.calls.discard(task)
+        _record(call, breaker, error)
+
+
+async def _vectors(call: Call, process: _Process) -> list[Vector]:
+    if not call.batches:
+        work = local_thread.submit(call.texts, call.model, process.ending)
+        return await asyncio.wrap_future(work)
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
-    # Not on the loop, which it would block: counting the tokens of 2,000 long texts takes seconds.
-    # And not after before_call(): an error before record() would leave the circuit breaker waiting.
-    batches = list(batch_texts(texts))
-    breaker, loop = _process.breaker, _process.loop()
-
-    async def embed() -> list[Vector]:
-        return await embed_batches(loop.clients(), [batch.texts for batch in batches])
-
-    breaker.before_call()
-    tokens = [count for batch in batches for count in batch.tokens]
-    return _watch(loop.run(embed()), breaker, model, tokens=tokens, users=users)
+    return await embed_batches(_clients(), [batch.texts for batch in call.batches])
 
 
-def _submit_local(
-    texts: Sequence[str], users: Sequence[int | None], model: str
-) -> Future[list[Vector]]:
-    async def embed() -> list[Vector]:
-        vectors: dict[int, Vector] = {}
-        # Blocks the loop, which has no other work with EMBEDDINGS=local. Between runs the end of
-        # the process can cancel it.
-        for run_vectors in local_model.embed_in_runs(texts, model):
-            vectors |= run_vectors
-            await asyncio.sleep(0)
-        return [vectors[index] for index in range(len(texts))]
-
-    return _watch(_process.loop().run(embed()), None, model, tokens=[0] * len(texts), users=users)
+def _record(call: Call, breaker: CircuitBreaker | None, error: Exception | None) -> None:
+    if breaker:
+        breaker.record(error)
+    outcome = usage.OK if error is None else type(error).__name__
+    usage.record(call.model, outcome, tokens=call.tokens, users=call.users)
+    if isinstance(error, EmbeddingError):
+        logger.error("Error generating embeddings: %s", error)
 
 
-def _watch(
-    call: Future[list[Vector]],
-    breaker: CircuitBreaker | None,
-    model: str,
-    *,
-    tokens: Sequence[int],
-    users: Sequence[int | None],
-) -> Future[list[Vector]]:
-    """The caller's future of the call. The outcome is counted and logged before it completes.
+@cache
+def _clients() -> "OpenAIClients":
+    from retrieval.openai_client import OpenAIClients
 
-    ``tokens`` and ``users``: of each text.
-    """
-    result: Future[list[Vector]] = Future()
-    result.set_running_or_notify_cancel()
-
-    def complete(call: Future[list[Vector]]) -> None:
-        error = EmbeddingError("the process is ending") if call.cancelled() else call.exception()
-        if breaker:
-            breaker.record(error)
-        outcome = usage.OK if error is None else type(error).__name__
-        usage.record(model, outcome, tokens=tokens, users=users)
-        if isinstance(error, EmbeddingError):
-            logger.error("Error generating embeddings: %s", error)
-        if error:
-            result.set_exception(error)
-        else:
-            result.set_result(call.result())
-
-    call.add_done_callback(complete)
-    return result
-
-
-def _completed(vectors: list[Vector]) -> Future[list[Vector]]:
-    future: Future[list[Vector]] = Future()
-    future.set_result(vectors)
-    return future
+    return OpenAIClients()

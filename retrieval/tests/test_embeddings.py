@@ -128,10 +128,10 @@ def test_the_next_call_uses_changed_settings(fake: FakeOpenAI, settings: Setting
     ]
 
 
-def test_a_reset_ends_the_thread_and_the_next_call_works() -> None:
+def test_a_reset_closes_the_connections_and_the_next_call_works(fake: FakeOpenAI) -> None:
     embedding_service.get_embedding("hello")
     embedding_service.reset()
-    assert "embeddings" not in [thread.name for thread in threading.enumerate()]
+    fake.wait_for(lambda: not fake._connections)
     assert np.array_equal(embedding_service.get_embedding("hello"), expected("hello"))
 
 
@@ -146,7 +146,7 @@ def test_twenty_concurrent_callers_share_one_thread_and_get_their_own_vectors(
         vectors = list(pool.map(embedding_service.get_embedding, texts))
     assert time.monotonic() - began < 2  # one after another it would be 4 s
     assert np.array_equal(vectors, [expected(text) for text in texts])
-    assert [thread.name for thread in threading.enumerate()].count("embeddings") == 1
+    assert [thread.name for thread in threading.enumerate()].count("event loop") == 1
 
 
 def test_a_call_goes_on_if_its_caller_stops_waiting(fake: FakeOpenAI) -> None:

@@ -1,0 +1,182 @@
+"""The memories for one answer, within RAG_TIMEOUT, and the embedding of its question.
+
+First a step on the database (``read``), then the embedding service on the event loop, then a step
+that recalls (``recall_then``). No connection is held while the service is asked.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+from django.conf import settings
+from django.db import Error
+
+from chat.memory import embed
+from chat.memory.deduplicate import deduplicate
+from chat.memory.embed import PendingEmbedding, Vectors
+from chat.memory.memory_settings import MemorySettings, memory_settings_of
+from chat.memory.recall import can_recall, find_memories
+from chat.memory.recalled import Memory
+from chat.models import Message
+from retrieval import event_loop, steps
+from retrieval.db_errors import error_name
+from retrieval.embeddings import embedding_service
+from retrieval.recall.candidates import Scope
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+MIN_RECALL_S = 1.0  # for recall by words, if waiting for the embedding used up RAG_TIMEOUT
+SPARE_MEMORIES = 10  # memories fetched beyond the limit, as some are duplicates
+
+
+@dataclass(frozen=True)
+class RecallRequest:
+    """A message that is answered, and what may be recalled for it."""
+
+    message: Message
+    limit: int  # of memories; 0: nothing is recalled
+    scope: Scope
+    pending: PendingEmbedding | None
+
+
+@dataclass(frozen=True)
+class Recalled(Generic[T]):
+    """What was made of the memories. ``stored``: the step that stores the question's vector."""
+
+    result: T
+    stored: Future[None] | None = None
+    deadline: float = 0.0  # loop time
+
+    async def wait_until_stored(self) -> None:
+        """Wait for ``stored``, until RAG_TIMEOUT is over."""
+        remaining_s = self.deadline - asyncio.get_running_loop().time()
+        if self.stored and not self.stored.done() and remaining_s > 0:
+            await asyncio.wait([asyncio.wrap_future(self.stored)], timeout=remaining_s)
+
+
+def read(message: Message, *, history: Sequence[Message], limit: int) -> RecallRequest:
+    """What is needed to recall for the message. A step of up to four queries. Never fails."""
+    allowed = MemorySettings(enabled=False, hidden=[])
+    recalls = False
+    try:
+        allowed = memory_settings_of(message.user_id)
+        recalls = allowed.allow(message) and can_recall()
+    except Error as error:
+        logger.error("Error retrieving relevant context: %s", error_name(error))
+    pending = embed.look_up(message, memory_settings=allowed)
+    excluded = [m.memory_table.pack_ref(m.pk) for m in (message, *history)]
+    scope = Scope(message.user_id, excluded=excluded, hidden=allowed.hidden)
+    return RecallRequest(message, limit if recalls else 0, scope, pending)
+
+
+def recall_for_answer(message: Message, *, history: Sequence[Message], limit: int) -> list[Memory]:
+    """Up to ``limit`` memories for the answer to the message, best first. Never fails.
+
+    Embeds the message too. If that takes longer than RAG_TIMEOUT, words alone decide. Nothing of
+    ``history`` is recalled. Not on the event loop.
+    """
+
+    async def recall() -> list[Memory]:
+        try:
+            async with asyncio.timeout(settings.RAG_TIMEOUT_S):
+                request = await steps.run(read, message, history=history, limit=limit)
+        except TimeoutError:
+            _log_timeout()
+            return []
+        recalled = await recall_then(request, list)
+        await recalled.wait_until_stored()
+        return recalled.result
+
+    with steps.waiting():
+        return event_loop.start(recall()).result()
+
+
+async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T]) -> Recalled[T]:
+    """Embed the question, recall, and call ``then`` with the memories in the same step.
+
+    All within RAG_TIMEOUT: without a vector by then words alone decide, without a recall there are
+    no memories. Raises what ``then`` raises.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.RAG_TIMEOUT_S
+    vectors = await _vectors_until(deadline, request.pending)
+    first: Future[T | None] = Future()
+    claim = threading.Lock()  # taken once, before ``then`` is called
+
+    def recall_in_time() -> T | None:
+        memories = _recall(request, vectors)
+        return then(memories) if claim.acquire(blocking=False) else None
+
+    def step() -> None:
+        _resolve(first, recall_in_time)
+        if request.pending and vectors:
+            embed.store(request.pending, vectors)
+
+    stored = steps.submit(step)
+    recalling = asyncio.wrap_future(first)
+    try:
+        async with asyncio.timeout_at(max(deadline, loop.time() + MIN_RECALL_S)):
+            await asyncio.shield(recalling)
+    except TimeoutError:
+        if claim.acquire(blocking=False):
+            _log_timeout()
+            return Recalled(await steps.run(then, []), stored, deadline)
+    return Recalled(cast("T", await recalling), stored, deadline)
+
+
+async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> Vectors | None:
+    """The question's vectors, None if they are not there at the deadline (loop time).
+
+    The call goes on: its vector is stored when it comes, and so not paid for twice.
+    """
+    if pending is None:
+        return None
+    if pending.call is None:
+        return pending.known
+    call = asyncio.create_task(embed.vectors_of(pending))
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.shield(call)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        embed.remember_job(event_loop.start(embed.store_when_ready(pending, call)))
+        if not isinstance(error, TimeoutError):
+            raise
+    embedding_service.record_cut_off()
+    logger.error(
+        "Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S
+    )
+    return None
+
+
+def _recall(request: RecallRequest, vectors: Vectors | None) -> list[Memory]:
+    if not request.limit:
+        return []
+    text, limit = request.message.content, request.limit
+    vector = vectors[request.pending.question] if request.pending and vectors else None
+    try:
+        result = find_memories(
+            text, request.scope, vector, limit=limit + SPARE_MEMORIES, companions=True
+        )
+    except Error as error:
+        logger.error("Error retrieving relevant context: %s", error_name(error))
+        return []
+    return deduplicate(result.memories, text, limit=limit)
+
+
+def _resolve(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - the waiting task gets it
+        future.set_exception(error)
+
+
+def _log_timeout() -> None:
+    logger.error(
+        "Error retrieving relevant context: not found within RAG_TIMEOUT, %g s",
+        settings.RAG_TIMEOUT_S,
+    )
