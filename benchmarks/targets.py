@@ -134,7 +134,7 @@ def print_table(figures: Figures) -> None:
     for target in TARGETS:
         print(as_line(target, figures.get(target.name, {})))
     names = {target.name for target in TARGETS}
-    for name in figures.keys() - names:
+    for name in (name for name in figures if name not in names):
         print(as_line(Target(name), figures[name]))
 
 
