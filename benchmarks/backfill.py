@@ -34,7 +34,8 @@ from chat.models import StandaloneChatMessage
 from retrieval import current_model, storage
 from retrieval.backfill import fill_words, pending
 from retrieval.models import message_tables
-from retrieval.recall import candidates
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.schema import indexes
 from tests.support import ROOT, clean_environment
 
@@ -244,9 +245,7 @@ def searches() -> list[float]:
 def ask(number: int, vector: Any) -> None:
     """Recall by words and meaning."""
     user = 1 + number % USERS
-    candidates.recall(
-        f"bread and dogs {number}", candidates.Scope(user), embedding=vector, model=MODEL
-    )
+    recall(f"bread and dogs {number}", Scope(user), embedding=vector, model=MODEL)
 
 
 def seconds(work: Callable[[], object]) -> float:

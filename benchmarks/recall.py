@@ -38,8 +38,8 @@ from benchmarks import peers, results
 from benchmarks.people import SIZES, People, World, fill, sign_up, write
 from benchmarks.stage import scratch_database
 from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
-from retrieval.recall.candidates import Scope, recall
-from retrieval.recall.ranking import Ranked
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import Recalled, recall
 
 # "+ 0" prevents the planner from using an HNSW index, which is not exact.
 ARM = """(SELECT id * 2 + {number} AS id, embedding <=> %(q)b::vector AS distance FROM {table}
@@ -212,21 +212,21 @@ def own_ways(in_memory: tuple[NDArray[np.int64], NDArray[np.float32]]) -> dict[s
     }
 
 
-def whole(question: Question, vector: NDArray[np.float32] | None) -> list[Ranked]:
+def whole(question: Question, vector: NDArray[np.float32] | None) -> list[Recalled]:
     """Verse's recall."""
     return recall(question.text, Scope(question.user), embedding=vector, model="model")
 
 
-def nearest_first(ranked: list[Ranked]) -> list[int]:
+def nearest_first(ranked: list[Recalled]) -> list[int]:
     """Ordered by cosine alone, to compare with an exact search."""
 
-    def similarity(item: Ranked) -> float:
+    def similarity(item: Recalled) -> float:
         return -1 if item.similarity is None else item.similarity
 
     return refs_of(sorted(ranked, key=similarity, reverse=True))
 
 
-def refs_of(ranked: list[Ranked]) -> list[int]:
+def refs_of(ranked: list[Recalled]) -> list[int]:
     """The packed message ids."""
     return [item.ref for item in ranked]
 

@@ -18,7 +18,8 @@ import numpy as np
 from django.db import connection
 
 try:
-    from retrieval.recall.candidates import Scope, recall
+    from retrieval.recall.candidates import Scope
+    from retrieval.recall.messages import recall
 except ImportError:  # the earlier checkout
     from retrieval.recall import Scope, recall  # type: ignore[attr-defined,no-redef]
 

@@ -35,7 +35,8 @@ from benchmarks.stage import scratch_database, serving, workers_of
 from benchmarks.ways import WARM, as_row
 from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from tests.support import Server
 
 SIZES = (700, 2_000)

@@ -2,17 +2,13 @@
 
     .venv/bin/python -m benchmarks.structures [--rows 50000] [--users 50]
 
-Measures both on the same messages: the time of an insert and of storing an embedding, also for a
-bare table; the sizes; and the time of the recall statement for users with 700 and with many
-messages. Without HNSW indexes.
+Measures both on the same messages, and a bare table: the time of an insert and of storing an
+embedding, and the sizes. Without HNSW indexes.
 """
 
 import argparse
-import math
 import os
 import random
-import re
-import statistics
 import time
 from typing import Any
 
@@ -27,13 +23,10 @@ from django.db import connection
 from pgvector.psycopg import register_vector
 
 from benchmarks.stage import scratch_database
-from retrieval import db
 from retrieval.message_tables import MessageTable
-from retrieval.recall import candidates
 from retrieval.schema.statements import CURRENT_TRIGGERS, compose
 
 BATCH = 500
-QUESTIONS = 60
 WORDS = [
     f"{a}{b}"
     for a in ("ba", "ko", "mi", "ru", "te", "sa")
@@ -64,8 +57,8 @@ COLUMNS = """
     CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF content, embedding ON columns
         FOR EACH ROW EXECUTE FUNCTION columns_fill();
     CREATE INDEX ON columns USING gin (terms) WITH (fastupdate = off);
-    CREATE INDEX ON columns (user_id) INCLUDE (id, bits, model, conversation, created_at, by_user)
-        WHERE bits IS NOT NULL;
+    CREATE INDEX ON columns (user_id, conversation, created_at, id)
+        INCLUDE (bits, model, by_user, chars, is_question);
     CREATE INDEX ON columns (conversation, created_at, id);
 """
 NARROW = "CREATE TABLE narrow (LIKE bare INCLUDING ALL);"
@@ -74,8 +67,6 @@ INSERT = """
     VALUES (%s, %s, %s, %s, now() - %s * interval '1 min')
 """
 EMBED = "UPDATE {table} SET embedding = %b::vector WHERE id = %s"
-# Recall joins both message tables; here there is one.
-JOINS = re.compile(r'LEFT JOIN LATERAL \([^"]*"standalone_chat_messages".*?"t1" ON true', re.DOTALL)
 SIZE = "SELECT pg_table_size(%s) / 1e6, pg_indexes_size(%s) / 1e6"
 
 
@@ -98,8 +89,8 @@ def main() -> None:
         database.execute("INSERT INTO embedding_models (name, current) VALUES ('model', true)")
         database.commit()
         sizes = "insert µs | embed µs | table MB | indexes MB"
-        print(f"| | {sizes} | recall, 700 messages, ms | recall, a fifth, ms |")
-        print("|---|---|---|---|---|---|---|")
+        print(f"| | {sizes} |")
+        print("|---|---|---|---|---|")
         for table in ("bare", "columns", "narrow"):
             report(database, table, options)
 
@@ -129,8 +120,6 @@ def report(database: psycopg.Connection[Any], table: str, options: argparse.Name
         f"{embed:.0f}",
         *(f"{sum(size[part] for size in sizes):.0f}" for part in (0, 1)),
     ]
-    if table != "bare":
-        cells += [f"{recall_ms(database, table, user, numbers, luck):.1f}" for user in (1, 2)]
     print(f"| {table} | {' | '.join(cells)} |", flush=True)
     database.autocommit = False
 
@@ -143,33 +132,6 @@ def timed(database: psycopg.Connection[Any], sql: str, rows: list[tuple[Any, ...
             cursor.executemany(sql, rows[start : start + BATCH])
             database.commit()
     return (time.perf_counter() - started) / len(rows) * 1e6
-
-
-def recall_ms(
-    database: psycopg.Connection[Any], table: str, user: int, numbers: Any, luck: random.Random
-) -> float:
-    """The median time of the recall statement in milliseconds."""
-    # Django has no connection to this database, so it cannot look for the vector type.
-    db._vector_type.set(db.VectorType("public", 0, 0), seconds=math.inf)  # noqa: SLF001
-    composed = candidates.candidates_statement(("excluded",), by_meaning=True)
-    statement = composed.as_string().replace(
-        'coalesce("t0".embedding, "t1".embedding)', "t0.embedding"
-    )
-    shift = ">> 1" if table == "narrow" else ""
-    join = f"LEFT JOIN {table} t0 ON t0.id = p.id {shift} AND p.model IS NOT NULL "
-    statement = JOINS.sub(join, statement)
-    if table == "columns":
-        statement = statement.replace("message_memories", "columns")
-    times = []
-    for _ in range(QUESTIONS):
-        question = " ".join(luck.choices(WORDS, k=6))
-        vector = numbers.standard_normal(1536, dtype=np.float32)
-        scope = candidates.Scope(user)
-        params = candidates.parameters(question, scope, embedding=vector, model="model")
-        started = time.perf_counter()
-        database.execute(statement, params, prepare=False).fetchall()
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from retrieval.doctor.fixes import SET_KEY
 from retrieval.doctor.report import Check, Finding, failed, passed, skipped, warning
 from retrieval.message_tables import unpack_ref
 from retrieval.queries import rows
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.vectors import Vector
 
 MIN_SHOWN_KEY = 16  # characters; of a shorter key, four would be too large a part

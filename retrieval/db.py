@@ -11,15 +11,19 @@ from typing import Any, ParamSpec, cast
 import numpy as np
 import psycopg
 from django.db import InternalError, ProgrammingError, connection, transaction
+from numpy.typing import NDArray
+from pgvector.psycopg.bit import register_bit_info
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import errors, sql
-from psycopg.abc import QueryNoTemplate
+from psycopg.abc import Buffer, QueryNoTemplate
+from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
 from retrieval.runtime import Expiring
 
 P = ParamSpec("P")
+ARRAY_HEAD_BYTES = 20  # of one dimension; an empty array has only the first 12 of them
 LOOK_AGAIN_S = 20.0  # a running server notices a migration within 60 s: docs/promises.md
 # A table, column, function, type or operator of memory's does not exist.
 UNDEFINED_ERRORS = (
@@ -34,6 +38,15 @@ FIND_VECTOR_TYPE = """
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
     JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
+"""
+# One of them: a migration creates them together, and grant_roles grants them together.
+FIND_FUNCTION = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_class c
+            ON c.relnamespace = p.pronamespace
+        WHERE p.proname = 'recall_messages_1'
+            AND c.oid = pg_catalog.to_regclass('message_memories')
+            AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))
 """
 
 
@@ -52,6 +65,7 @@ class VectorType:
 
 _vector_type: Expiring[VectorType] = Expiring()
 _is_missing: Expiring[bool] = Expiring()
+_has_functions: Expiring[bool] = Expiring()
 _lookup = threading.Lock()
 
 
@@ -72,6 +86,18 @@ def _find_vector_type() -> VectorType:
         _is_missing.set(True, seconds=LOOK_AGAIN_S)
         raise NoMemory
     return _vector_type.set(VectorType(*rows[0]), seconds=math.inf)
+
+
+def has_recall_functions() -> bool:
+    """Whether recall's functions are there (chat 0008_recall) and this role may call them.
+
+    No query once they are; before, at most one every 20 s.
+    """
+    known = _has_functions.get()
+    if known is None:
+        ((known,),) = _execute(FIND_FUNCTION, {})
+        _has_functions.set(known, seconds=math.inf if known else LOOK_AGAIN_S)
+    return known
 
 
 class _VectorSchema(sql.Composable):
@@ -116,34 +142,67 @@ def require_memory() -> Iterator[None]:
         if not isinstance(error.__cause__, UNDEFINED_ERRORS):
             raise
         _vector_type.forget()
-        _is_missing.set(True, seconds=LOOK_AGAIN_S)
+        _has_functions.forget()
+        # Without a function there may still be memory, as of an earlier migration.
+        if not isinstance(error.__cause__, errors.UndefinedFunction):
+            _is_missing.set(True, seconds=LOOK_AGAIN_S)
         raise NoMemory from error
     except InternalError:  # "cache lookup failed for type": the extension was dropped and created
         _vector_type.forget()
         raise
 
 
-def execute(statement: QueryNoTemplate, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def execute(
+    statement: QueryNoTemplate, params: Mapping[str, Any], *, binary: bool = False
+) -> list[tuple[Any, ...]]:
     """The statement's rows, or one row with the number of rows changed. Raises NoMemory.
 
     Parameters are sent apart from the statement, numpy arrays in pgvector's binary form:
-    ``%(name)b``.
+    ``%(name)b``. ``binary``: the rows are sent in binary form too.
     """
     with require_memory():
-        return _execute(statement, params)
+        return _execute(statement, params, binary=binary)
 
 
-def _execute(statement: QueryNoTemplate, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _execute(
+    statement: QueryNoTemplate, params: Mapping[str, Any], *, binary: bool = False
+) -> list[tuple[Any, ...]]:
     connection.ensure_connection()
     session = cast("psycopg.Connection[Any]", connection.connection)
     _register_vectors(session)
     with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
-        cursor.execute(statement, params)
+        cursor.execute(statement, params, binary=binary)
         return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
 
+class _IntegerArrayLoader(Loader):
+    """Arrays of integers without NULLs, in binary form, become numpy arrays of int64.
+
+    After a head each element has its length in bytes before it.
+    """
+
+    format = Format.BINARY
+    element: str  # numpy's name of its type
+
+    def load(self, data: Buffer) -> NDArray[np.int64]:
+        dtype = np.dtype([("length", ">i4"), ("value", self.element)])
+        elements = np.frombuffer(bytes(data)[ARRAY_HEAD_BYTES:], dtype)
+        return elements["value"].astype(np.int64)
+
+
+class _Int4ArrayLoader(_IntegerArrayLoader):
+    element = ">i4"
+
+
+class _Int8ArrayLoader(_IntegerArrayLoader):
+    element = ">i8"
+
+
 def _register_vectors(session: psycopg.Connection[Any]) -> None:
-    """Once per connection, without a query: how numpy arrays and lists of them are sent."""
+    """Once per connection, without a query: how numpy arrays and lists of them are sent.
+
+    And how bit strings are sent, and arrays of integers read in binary form.
+    """
     known = _vector_type.get()
     if known and session.adapters.types.get(known.oid) is None:
         register_vector_info(session, TypeInfo("vector", known.oid, known.array_oid))
@@ -151,3 +210,7 @@ def _register_vectors(session: psycopg.Connection[Any]) -> None:
         for wire_format in Format:
             dumper = session.adapters.get_dumper_by_oid(known.oid, wire_format)
             session.adapters.register_dumper(np.ndarray, dumper)
+        types = session.adapters.types
+        register_bit_info(session, types["bit"])
+        session.adapters.register_loader(types.get_oid("int4[]"), _Int4ArrayLoader)
+        session.adapters.register_loader(types.get_oid("int8[]"), _Int8ArrayLoader)

@@ -41,10 +41,16 @@ MEMORY_RIGHTS = {
     "log_counts": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
+# By name: each is there once.
 MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (
-    "message_terms(bigint, text, timestamptz)",
-    "content_term(bigint, text)",
-    "memory_row(integer, bigint, bigint, bigint, timestamptz, text, text)",
+    "message_terms",
+    "content_term",
+    "memory_row",
+    "recall_shows_1",
+    "recall_traits_1",
+    "recall_candidates_1",
+    "is_tainted_1",
+    "recall_messages_1",
 )
 
 

@@ -11,10 +11,11 @@ import pytest
 from django.db import connection
 
 from fake_openai.vectors import vector_of
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.recall.question import extract_question
 from retrieval.schema.operations import MESSAGE_TABLES
-from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
+from retrieval.schema.statements import CURRENT, CURRENT_RECALL, CURRENT_TRIGGERS, compose
 from tests import old_schemas
 from tests.databases import Database
 from tests.old_schemas import MODEL, RECORDED, WITHOUT_BACKFILL, add_old_memory, add_samples
@@ -40,7 +41,7 @@ def catalog(database: Database) -> set[tuple[Any, ...]]:
 def current_catalog(database: Database) -> set[tuple[Any, ...]]:
     """The catalog that the current schema's files make, on top of 0004."""
     database.start_at("0004_vector_indexes")
-    statements = compose(connection, CURRENT)
+    statements = compose(connection, CURRENT) + compose(connection, CURRENT_RECALL)
     for table in MESSAGE_TABLES:
         statements += compose(connection, CURRENT_TRIGGERS, table)
     for statement in statements:

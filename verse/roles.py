@@ -176,7 +176,7 @@ def grants(schema: Schema, *, web: str, backfill: str) -> Iterator[sql.Composed]
     for table in sorted(_tables() & set(connection.introspection.table_names())):
         yield from _on_table(sql.Identifier(schema.name, table), table, web, backfill)
     for function in MEMORY_FUNCTIONS:
-        if value("SELECT pg_catalog.to_regprocedure(%s) IS NOT NULL", [function]):
+        if value("SELECT pg_catalog.to_regproc(%s) IS NOT NULL", [function]):
             yield EXECUTE.format(function=sql.SQL(function), **names)
     # A table of a later migration is the servers' at once; the next run takes back what they do
     # not need.

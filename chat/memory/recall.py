@@ -10,23 +10,21 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from chat.db import release_connection
+from chat.memory import older_schema
 from chat.memory.memory_settings import memory_settings_of
-from chat.memory.recalled import Memory, messages_by_ref
-from chat.models import Role
+from chat.memory.recalled import Memory, fetch_memories
 from retrieval import current_model, steps, storage
-from retrieval.db import NoMemory, vector_type
+from retrieval.db import NoMemory, has_recall_functions, vector_type
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingError
-from retrieval.forgetting import tainted
 from retrieval.recall import min_similarity
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import Question, rank_messages
 from retrieval.recall.question import extract_question
-from retrieval.recall.ranking import Ranked
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
 MODES = OFF, LEXICAL, HYBRID = ("off", "lexical", "hybrid")
-SPARE_RANKED = 25  # ranked messages fetched beyond the limit, as some are deleted or tainted
 
 
 @dataclass(frozen=True)
@@ -65,25 +63,20 @@ def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
 def find_memories(
     text: str, scope: Scope, embedding: Vector | None, *, limit: int, companions: bool = False
 ) -> SearchResult:
-    """Recall within the scope, without tainted messages. Four queries, more if many are tainted.
+    """Recall within the scope, without tainted messages. Two queries, more if many are tainted.
 
     ``companions``: add the other message of each one's turn.
     """
-    model = embedding_service.model_name() or ""
+    question = Question(text, scope, embedding, embedding_service.model_name() or "")
     try:
-        ranked = recall(text, scope, embedding=embedding, model=model)
-        threshold = min_similarity.min_similarity(model)
-        relevant = [
-            row
-            for row in ranked
-            if row.shares_words or row.similarity is None or row.similarity >= threshold
-        ]
-        rows = relevant[: limit + SPARE_RANKED]
-        memories = _fetch(scope.user_id, rows, limit, companions=companions)
-        by_meaning = any(row.similarity is not None for row in ranked)
+        ranking = rank_messages(question)
+        related = ranking.related(min_similarity.min_similarity(question.model))
+        fetch = fetch_memories if has_recall_functions() else older_schema.fetch_memories
+        memories = fetch(question, related, limit=limit, companions=companions)
+        by_meaning = ranking.by_meaning
         if embedding is not None and not by_meaning:
             # The scope's filters may have excluded every message that has a vector.
-            by_meaning = storage.has_vectors(scope.user_id, model=model)
+            by_meaning = storage.has_vectors(scope.user_id, model=question.model)
     except NoMemory:
         return SearchResult(OFF)
     return SearchResult(HYBRID if by_meaning else LEXICAL, memories)
@@ -105,22 +98,3 @@ def _embed_query(text: str, user_id: int) -> Vector | None:
     except TimeoutError:
         embedding_service.record_cut_off()
         return None
-
-
-def _fetch(user_id: int, ranked: list[Ranked], limit: int, *, companions: bool) -> list[Memory]:
-    """The first ``limit`` ranked messages that exist and are not tainted."""
-    memories: list[Memory] = []
-    while ranked and len(memories) < limit:
-        missing = limit - len(memories)
-        batch, ranked = ranked[:missing], ranked[missing:]
-        refs = [row.ref for row in batch]
-        refs += [row.companion for row in batch if companions and row.companion]
-        messages = messages_by_ref(user_id, refs)
-        answers = [ref for ref, message in messages.items() if message.role == Role.ASSISTANT]
-        for ref in tainted(user_id, answers):
-            del messages[ref]
-        for row in batch:
-            if row.ref in messages:
-                companion = messages.get(row.companion or 0) if companions else None
-                memories.append(Memory(messages[row.ref], row.score, companion))
-    return memories

@@ -2,13 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from chat.models import KINDS, Conversation, Message
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model
+
+from chat.models import (
+    KINDS,
+    ChatMessage,
+    Conversation,
+    Message,
+    Passage,
+    StandaloneChat,
+    StandaloneChatMessage,
+)
 from retrieval.forgetting import was_edited_since
 from retrieval.message_tables import unpack_ref
+from retrieval.recall.messages import Companion, Question, Recalled, fetch
+from retrieval.recall.ranking import Ranking
 
+Row = TypeVar("Row", bound=Model)
 MODELS = {model.memory_table.kind_bit: model for model in KINDS.values()}
+# The kinds of conversations, each with the field that its title is in.
+CONVERSATIONS: dict[int, tuple[type[Conversation], str]] = {
+    StandaloneChatMessage.memory_table.kind_bit: (StandaloneChat, "title"),
+    ChatMessage.memory_table.kind_bit: (Passage, "reference"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,54 @@ class Memory:
 
     def _with(self) -> dict[str, list[int]]:
         return {"with": [self.companion.pk]} if self.companion else {}
+
+
+def fetch_memories(
+    question: Question, ranking: Ranking, *, limit: int, companions: bool
+) -> list[Memory]:
+    """The first ``limit`` ranked messages that may be recalled; the queries of ``fetch``.
+
+    ``companions``: with the other message of each one's turn.
+    """
+    messages = fetch(question, ranking, limit=limit, companions=companions)
+    return [_memory(question.scope.user_id, message) for message in messages]
+
+
+def _memory(user_id: int, recalled: Recalled) -> Memory:
+    kind_bit, _ = unpack_ref(recalled.ref)
+    conversation = _conversation(kind_bit, user_id, recalled)
+    message, companion = _message(conversation, recalled), None
+    if recalled.companion:
+        companion = _message(conversation, recalled.companion)
+    return Memory(message, recalled.score, companion)
+
+
+def _conversation(kind_bit: int, user_id: int, recalled: Recalled) -> Conversation:
+    model, title = CONVERSATIONS[kind_bit]
+    values = {"id": recalled.conversation, "user_id": user_id, title: recalled.title}
+    return _row_of(model, values)
+
+
+def _message(conversation: Conversation, recalled: Recalled | Companion) -> Message:
+    kind_bit, pk = unpack_ref(recalled.ref)
+    values = {
+        "id": pk,
+        "user_id": conversation.user_id,
+        "conversation_id": conversation.pk,
+        "role": recalled.role,
+        "content": recalled.content,
+        "created_at": recalled.created_at,
+        "edited_at": recalled.edited_at,
+    }
+    message = _row_of(MODELS[kind_bit], values)
+    message.conversation = conversation
+    return message
+
+
+def _row_of(model: type[Row], values: dict[str, Any]) -> Row:
+    """A row with these fields; others would be loaded when they are read."""
+    names = [field.attname for field in model._meta.concrete_fields if field.attname in values]
+    return model.from_db(DEFAULT_DB_ALIAS, names, [values[name] for name in names])
 
 
 def memories_of(answer: Message) -> list[Memory]:

@@ -1,43 +1,75 @@
-"""Shared by tests of plans: recall's statement as EXPLAIN sees it, and how much it read."""
+"""Shared by tests of plans: what recall has read, as PostgreSQL counts it.
 
-import json
+EXPLAIN does not show the statements inside a function; the counters of a transaction include them.
+"""
+
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from django.contrib.auth.models import User
-from django.db import connection
-from numpy.typing import NDArray
+from django.db import connection, transaction
 from psycopg import sql
 
-from retrieval.recall.candidates import Scope, candidates_statement, parameters
+from retrieval.models import recalled_tables
 
 MESSAGES = {"standalone_chat_messages", "chat_messages"}
 MEMORIES = {"message_memories"}
+# For each of these tables and its indexes: scans, and rows or entries read. A table's scans are
+# sequential ones; its rows are all, whether read so or found by an index.
+COUNTERS = """
+    WITH t AS (SELECT name::regclass::oid AS oid FROM unnest(%(tables)s::text[]) t (name))
+    SELECT oid::regclass::text, pg_stat_get_xact_numscans(oid),
+        pg_stat_get_xact_tuples_returned(oid) + pg_stat_get_xact_tuples_fetched(oid)
+        + (SELECT sum(pg_stat_get_xact_tuples_fetched(indexrelid)) FROM pg_index
+            WHERE indrelid = oid)::int
+    FROM t
+    UNION ALL
+    SELECT indexrelid::regclass::text, pg_stat_get_xact_numscans(indexrelid),
+        pg_stat_get_xact_tuples_returned(indexrelid)
+    FROM pg_index WHERE indrelid IN (SELECT oid FROM t)
+"""
 
 
-def plan_of(
-    user: User,
-    question: str,
-    *,
-    embedding: NDArray[np.float32] | None,
-    model: str,
-    plans: str,
-    run: bool = True,
-) -> dict[str, Any]:
-    """EXPLAIN's output for a recall, by ``generic`` or ``custom`` plans; with rows read if run."""
-    scope = Scope(user.pk)
-    statement = candidates_statement(tuple(scope.filters), by_meaning=embedding is not None)
-    params = parameters(question, scope, embedding=embedding, model=model)
-    text, values = with_numbered_parameters(statement.as_string(), params)
-    options = "ANALYZE, BUFFERS, FORMAT JSON" if run else "FORMAT JSON"
+@dataclass(frozen=True)
+class Reads:
+    """Scans, and rows or entries read, by the name of a table or index."""
+
+    scans: dict[str, int]
+    rows: dict[str, int]
+
+    @property
+    def whole_tables(self) -> int:
+        """How often a table was read from its first row to its last."""
+        return sum(self.scans[table] for table in recalled_tables())
+
+    def of(self, *relations: str) -> int:
+        """Rows or entries read of these tables and indexes."""
+        return sum(self.rows[relation] for relation in relations)
+
+    @property
+    def shape(self) -> frozenset[str]:
+        """Which tables and indexes were read at all."""
+        return frozenset(name for name, scans in self.scans.items() if scans or self.rows[name])
+
+
+def reads_of(recall: Callable[[], object]) -> Reads:
+    """What the call reads, in a transaction of its own or a savepoint."""
+    with transaction.atomic():
+        before = _counters()
+        recall()
+        after = _counters()
+    return Reads(
+        {name: scans - before[name][0] for name, (scans, _) in after.items()},
+        {name: rows - before[name][1] for name, (_, rows) in after.items()},
+    )
+
+
+def _counters() -> dict[str, tuple[int, int]]:
     with connection.cursor() as cursor:
-        cursor.execute(f"SET plan_cache_mode = force_{plans}_plan")
-        cursor.execute(f"PREPARE recall AS {text}")
-        cursor.execute(f"EXPLAIN ({options}) EXECUTE recall ({', '.join(values)})")
-        (plan,) = cursor.fetchone()
-        cursor.execute("DEALLOCATE recall; RESET plan_cache_mode")
-    return dict((json.loads(plan) if isinstance(plan, str) else plan)[0])
+        cursor.execute(COUNTERS, {"tables": recalled_tables()})
+        return {name: (scans, rows) for name, scans, rows in cursor.fetchall()}
 
 
 def with_numbered_parameters(statement: str, params: dict[str, Any]) -> tuple[str, list[str]]:

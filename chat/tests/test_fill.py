@@ -19,7 +19,8 @@ from fake_openai.vectors import vector_of
 from retrieval import runtime
 from retrieval.backfill import Backfill, fill_words
 from retrieval.models import message_tables
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
@@ -118,9 +119,7 @@ def recalled_by(users: list[User]) -> list[list[tuple[Any, ...]]]:
         ranked = recall(
             question, Scope(user.pk), embedding=vector if by_meaning else None, model=MODEL
         )
-        results.append(
-            [(each.ref, round(each.score, 9), each.companion, each.shares_words) for each in ranked]
-        )
+        results.append([(each.ref, round(each.score, 9), each.companion) for each in ranked])
     return results
 
 

@@ -1,6 +1,5 @@
 """Tainted answers are never recalled, and to find them reads no more if there are many messages."""
 
-import json
 import time
 from datetime import timedelta
 from typing import Any
@@ -9,13 +8,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
-from psycopg.sql import SQL
 
 from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
-from chat.tests.plan_support import MESSAGES, rows_read
+from chat.tests.plan_support import MESSAGES, reads_of
 from retrieval.backfill import fill_words
-from retrieval.forgetting import erase, purge_deleted_users, tainted, tainted_statement
+from retrieval.forgetting import erase, purge_deleted_users, tainted
 from retrieval.schema.operations import RecordStaleAnswers
 from tests.support import ROOT
 
@@ -175,13 +173,9 @@ def test_without_a_deletion_the_rows_read_do_not_grow(chat: StandaloneChat) -> N
     sql("ANALYZE standalone_chat_messages, message_memories, forgotten_messages")
     latest = [2 * pk for pk in range(1_003_992, 1_004_001, 2)]
     assert tainted(chat.user_id, latest) == set()
-    explained = SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(tainted_statement())
-    with connection.cursor() as cursor:
-        cursor.execute(explained, {"refs": latest, "user": chat.user_id})
-        (plan,) = cursor.fetchone()
-    plan = json.loads(plan) if isinstance(plan, str) else plan
+    reads = reads_of(lambda: tainted(chat.user_id, latest))
     each = 1 + 1 + 5 * 2  # itself, its question, its memories and their companions
-    assert 0 < rows_read(plan[0]["Plan"], MESSAGES) <= len(latest) * each
+    assert 0 < reads.of(*MESSAGES) <= len(latest) * each
 
 
 def test_a_deletion_among_many_messages_is_propagated_once(chat: StandaloneChat) -> None:

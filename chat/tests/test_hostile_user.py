@@ -1,6 +1,5 @@
 """A user with very many messages of one repeated word changes no other user's recall."""
 
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -11,11 +10,12 @@ from django.db import transaction
 from psycopg import sql
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from chat.tests.plan_support import MEMORIES, MESSAGES, plan_of, rows_read
+from chat.tests.plan_support import Reads, reads_of
 from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
 from retrieval.recall import candidates
 from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.schema import bulk_insert_memories
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -25,7 +25,6 @@ SOURCE = StandaloneChatMessage.memory_table
 NEIGHBOURS, EACH = 100, 30  # most users have few messages, as the planner must know
 WORDS = ("bread", "river", "piano", "attic", "cheese", "museum", "garden", "letter")
 QUESTIONS = ("Which bread is it?", "Is there bread by the piano in the attic?", "Tell me")
-PLANS = ("custom", "generic")
 VECTOR = np.random.default_rng(1).standard_normal(1536, dtype=np.float32)
 SAY = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
@@ -80,47 +79,40 @@ def alice_among_others(alice: User) -> User:
 
 
 def recalled_by(user: User) -> list[Any]:
-    """Refs and scores, by words and by meaning, with custom and generic plans."""
+    """Refs and scores, by words and by meaning."""
     results = []
-    for plans, question, embedding in product(PLANS, QUESTIONS, (None, VECTOR)):
-        db.execute(f"SET plan_cache_mode = force_{plans}_plan", {})
-        ranked = candidates.recall(question, Scope(user.pk), embedding=embedding, model=MODEL)
+    for question, embedding in product(QUESTIONS, (None, VECTOR)):
+        ranked = recall(question, Scope(user.pk), embedding=embedding, model=MODEL)
         results.append([(match.ref, round(match.score, 9), match.companion) for match in ranked])
-    db.execute("RESET plan_cache_mode", {})
     return results
 
 
-def plans_of(user: User) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """Whether the recall is by meaning, and its plan."""
-    for plans, embedding in product(PLANS, (None, VECTOR)):
-        yield (
-            embedding is not None,
-            plan_of(user, QUESTIONS[1], embedding=embedding, model=MODEL, plans=plans),
+def read_by(user: User) -> list[Reads]:
+    """What a recall by words reads, and one by meaning too, planned now."""
+    db.execute("DISCARD PLANS", {})
+    return [
+        reads_of(
+            lambda embedding=embedding: recall(  # type: ignore[misc] # of mypy's inference
+                QUESTIONS[1], Scope(user.pk), embedding=embedding, model=MODEL
+            )
         )
-
-
-def blocks(plan: dict[str, Any]) -> int:
-    """Pages of 8 kB that were read, from shared buffers or from disk."""
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+        for embedding in (None, VECTOR)
+    ]
 
 
 @pytest.mark.parametrize("many", MANY)
 def test_other_users_recall_the_same_and_read_no_more(
     many: int, alice_among_others: User, bob: User
 ) -> None:
-    before_results, plans_before = (
-        recalled_by(alice_among_others),
-        list(plans_of(alice_among_others)),
-    )
-    assert all(map(len, before_results[:2]))
+    results, reads_before = recalled_by(alice_among_others), read_by(alice_among_others)
+    assert all(map(len, results[:2]))
     say([bob], "bread " * 20, many)
-    assert recalled_by(alice_among_others) == before_results  # before the statistics know
+    assert recalled_by(alice_among_others) == results  # before the statistics know
     storage.vacuum(message_tables())
-    assert recalled_by(alice_among_others) == before_results
-    for (_, before), (_, after) in zip(plans_before, plans_of(alice_among_others), strict=True):
-        for tables in (MEMORIES, MESSAGES):
-            assert rows_read(after["Plan"], tables) <= rows_read(before["Plan"], tables)
-        assert blocks(after) <= 2 * blocks(before) + 100  # indexes have a level more
+    assert recalled_by(alice_among_others) == results
+    for before, after in zip(reads_before, read_by(alice_among_others), strict=True):
+        assert after.whole_tables == 0
+        assert sum(after.rows.values()) <= sum(before.rows.values())
 
 
 @pytest.mark.parametrize("many", MANY)
@@ -133,13 +125,13 @@ def test_their_own_recall_reads_little_and_finds_other_messages(
         user=bob, conversation=chat, role="user", content="A piano, an attic."
     )
     storage.vacuum(message_tables())
-    for by_meaning, plan in plans_of(bob):
-        # The word's messages up to the limit, and the other message. By meaning the bits of all the
-        # user's messages, then a hundred messages, and those around the seeds.
-        max_seeds = candidates.WORD_SEEDS + candidates.MAX_BIT_CANDIDATES
-        signs = by_meaning * (many + NEIGHBOURS * EACH + 2 * 7 * max_seeds)
-        assert rows_read(plan["Plan"], MEMORIES) <= candidates.MAX_TERM_MESSAGES + 100 + signs
-        assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * max_seeds
-        assert blocks(plan) <= 500 + by_meaning * (2_000 + 60 * many // 1_000)
-    ranked = candidates.recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
+    for by_meaning, reads in enumerate(read_by(bob)):
+        # The word's messages up to the limit; by meaning the signs of all, from an index. Then the
+        # seeds' neighbours, some of them asked for the word, and the best.
+        around = 9 * (candidates.WORD_SEEDS_ALONE + candidates.MEANING_SEEDS)
+        assert reads.whole_tables == 0
+        assert reads.of("message_memories") <= candidates.MAX_TERM_MESSAGES + around + 100
+        assert reads.of("message_memories_recall") <= by_meaning * (many + 1) + around
+        assert reads.of("message_memories_user") <= 10_000
+    ranked = recall(QUESTIONS[1], Scope(bob.pk), embedding=None)
     assert ranked[0].ref == SOURCE.pack_ref(other_message.pk)

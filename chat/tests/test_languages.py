@@ -12,7 +12,8 @@ from django.db import connection
 
 from chat.models import StandaloneChat, StandaloneChatMessage
 from retrieval.recall import search_config
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.recall.question import LONG_CHARS, extract_question
 from retrieval.recall.search_config import MONTHS
 

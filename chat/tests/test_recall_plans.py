@@ -1,73 +1,110 @@
-"""By its plans recall reads no more for a user with 20,000 messages than with 200."""
+"""Recall reads a user's own rows, by the indexes made for it, and of many messages only some."""
 
-from itertools import product
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from chat.models import StandaloneChat
-from chat.tests.plan_support import MEMORIES, MESSAGES, plan_of, rows_read
+from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.tests.plan_support import MESSAGES, reads_of
+from retrieval import storage
+from retrieval.models import message_tables
 from retrieval.recall import candidates
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import Question, fetch, rank_messages
+from retrieval.recall.ranking import MAX_EXACT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-FEW, MANY, OTHERS = 200, 20_000, 30_000
+SIZES = [20, 700, 2_500, 2_501, 20_000, pytest.param(200_000, marks=pytest.mark.soak)]
+OTHERS = 5_000
 QUESTION = "Is there a river by the attic with the piano?"
+VECTOR = np.random.default_rng(1).standard_normal(1536, dtype=np.float32)
 # A word in every second message, one in every tenth, one in every hundredth, and one of its own.
-SAY = """
-    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
-    SELECT %s, %s, CASE n %% 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
+# Rows of memory as the triggers would write them for messages with a vector each: recall's plans
+# need only its signs.
+FILL = """
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, search_config_id, bits, model)
+    SELECT r.*, (SELECT string_agg(lpad(('x' || md5(n::text || k))::bit(128)::text, 128), '')
+            FROM generate_series(1, 12) k)::bit(1536),
+        (SELECT id FROM embedding_models WHERE current)
+    FROM generate_series(1, %(count)s) n CROSS JOIN LATERAL memory_row(
+        0, %(chat)s::bigint * 1000000 + n, %(user)s, %(chat)s::bigint * 1000 + n / 400,
+        now() - n * interval '1 minute',
+        CASE n %% 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
         'Bread ' || CASE n %% 2 WHEN 0 THEN 'river ' ELSE '' END
             || CASE n %% 10 WHEN 0 THEN 'piano ' ELSE '' END
-            || CASE n %% 100 WHEN 0 THEN 'attic ' ELSE '' END || md5(n::text),
-        now() - n * interval '1 minute'
-    FROM generate_series(1, %s) n
+            || CASE n %% 100 WHEN 0 THEN 'attic ' ELSE '' END || md5(n::text)) r
 """
-BITS = """
-    UPDATE message_memories SET model = (SELECT id FROM embedding_models WHERE current),
-        bits = (SELECT string_agg(lpad(('x' || md5(id::text || k))::bit(128)::text, 128), '')
-            FROM generate_series(1, 12) k)::bit(1536)
-    WHERE user_id IN (%s, %s)
-"""
+
+
+def fill(user: User, count: int) -> None:
+    """``count`` rows of memory for the user, of conversations with 400 messages each."""
+    chat = StandaloneChat.objects.create(user=user)
+    with connection.cursor() as cursor:
+        cursor.execute(FILL, {"user": user.pk, "chat": chat.pk, "count": count})
 
 
 @pytest.fixture
-def people(alice: User, bob: User) -> tuple[User, User]:
-    """Alice with few messages and Bob with many; recall's plan needs only the bits of vectors."""
+def among_others(alice: User) -> User:
+    """Alice, without messages yet, where another user has many."""
     with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE message_memories")
         cursor.execute("INSERT INTO embedding_models (name, current) VALUES ('a model', true)")
-        for user, rows in (
-            (alice, FEW),
-            (bob, MANY),
-            (User.objects.create(username="carol"), OTHERS),
-        ):
-            chat = StandaloneChat.objects.create(user=user)
-            cursor.execute(SAY, [user.pk, chat.pk, rows])
-        cursor.execute(BITS, [alice.pk, bob.pk])
-        cursor.execute("VACUUM (ANALYZE) message_memories, standalone_chat_messages")
-    return alice, bob
+    fill(User.objects.create(username="carol"), OTHERS)
+    return alice
 
 
-def test_the_rows_read_do_not_grow_with_the_user(people: tuple[User, User]) -> None:
-    for embedding, plans in product((None, np.ones(1536, dtype=np.float32)), ("custom", "generic")):
-        few, many = (
-            plan_of(user, QUESTION, embedding=embedding, model="a model", plans=plans)
-            for user in people
+def ranking_of(user: User, *, by_meaning: bool) -> Callable[[], object]:
+    """Recall's first statement, to be called."""
+    question = Question(QUESTION, Scope(user.pk), VECTOR if by_meaning else None, "a model")
+    return lambda: rank_messages(question)
+
+
+@pytest.mark.parametrize("by_meaning", [True, False])
+@pytest.mark.parametrize("count", SIZES)
+def test_ranking_reads_the_users_rows_by_its_indexes(
+    count: int, by_meaning: bool, among_others: User
+) -> None:
+    fill(among_others, count)
+    reads = reads_of(ranking_of(among_others, by_meaning=by_meaning))
+    assert reads.whole_tables == 0  # though there are no statistics yet
+    storage.vacuum(message_tables())
+    reads = reads_of(ranking_of(among_others, by_meaning=by_meaning))
+    assert reads.whole_tables == reads.of(*MESSAGES) == 0
+    by_user = reads.of("message_memories_recall", "message_memories_user")
+    if count <= candidates.MAX_ROWS:
+        assert by_user == 2 * count  # to count them, and to read them
+        assert reads.of("message_memories") <= 4 * count  # the messages of three words, and these
+    else:
+        # By meaning the signs of all, then the neighbours of the seeds; from the index alone where
+        # pages are known to be visible to all.
+        max_near = 7 * (candidates.WORD_SEEDS_ALONE + candidates.MEANING_SEEDS)
+        by_user += reads.of("message_memories_turns")
+        assert by_user <= 10_000 + by_meaning * count + 2 * max_near
+        max_rows = 3 * (candidates.MAX_TERM_MESSAGES + 1) + 2 * max_near
+        assert reads.of("message_memories") <= max_rows + 10_000 + by_meaning * count
+
+
+def test_fetching_reads_few_messages_of_many(among_others: User) -> None:
+    chat = StandaloneChat.objects.create(user=among_others)
+    StandaloneChatMessage.objects.bulk_create(
+        StandaloneChatMessage(
+            user=among_others,
+            conversation=chat,
+            role="assistant" if number % 2 else "user",
+            content=f"The river {number} by the attic.",
+            embedding=VECTOR,
         )
-        case = f"by meaning: {embedding is not None}, {plans=}"
-        for plan in (few, many):
-            assert rows_read(plan["Plan"], MESSAGES) <= 2 * 7 * (
-                candidates.WORD_SEEDS + candidates.MAX_BIT_CANDIDATES
-            ), case
-        # A term's messages are read up to the limit; each seed and its neighbours once.
-        terms = 3
-        max_rows = terms * (candidates.MAX_TERM_MESSAGES + 1) + 3 * 7 * (
-            candidates.WORD_SEEDS_ALONE + candidates.MAX_BIT_CANDIDATES
-        )
-        assert rows_read(many["Plan"], MEMORIES) <= max_rows, case
-        # A hundred times the messages: bits are read from an index, 0.25 kB a message.
-        assert (
-            many["Plan"]["Shared Hit Blocks"]
-            <= few["Plan"]["Shared Hit Blocks"] + 40 * MANY // 1000 + 9_000
-        ), case
+        for number in range(300)
+    )
+    question = Question(QUESTION, Scope(among_others.pk), VECTOR, "a model")
+    ranking = rank_messages(question)
+    for _ in ("before the statistics know", "after"):
+        reads = reads_of(lambda: fetch(question, ranking, limit=10))
+        assert reads.whole_tables == 0
+        # Of all that are equally good the similarity, of the best the text and the companion.
+        assert 10 < reads.of(*MESSAGES, "message_memories") <= 2 * MAX_EXACT + 2 * 10
+        storage.vacuum(message_tables())

@@ -15,7 +15,8 @@ from chat.db import with_connection
 from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
 from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 STEPS = 2_000

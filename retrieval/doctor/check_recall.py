@@ -21,7 +21,8 @@ from retrieval.doctor.report import Check, Finding, all_of, failed, passed, skip
 from retrieval.message_tables import select_message
 from retrieval.models import message_tables
 from retrieval.queries import rows
-from retrieval.recall.candidates import Scope, nearest, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import nearest, recall
 from retrieval.vectors import DIMENSIONS, Vector
 
 HEAVY_USERS = 10  # with the most messages, for whom an approximate search is least exact

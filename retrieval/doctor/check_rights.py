@@ -24,7 +24,7 @@ ON_TABLE = "SELECT pg_catalog.has_table_privilege(%s, %s, %s)"
 ON_COLUMN = "SELECT pg_catalog.has_column_privilege(%s, %s, %s, %s)"
 # NULL if there is no such function, which checklist.5 reports.
 ON_FUNCTION = """
-    SELECT pg_catalog.has_function_privilege(%s, pg_catalog.to_regprocedure(%s)::oid, 'EXECUTE')
+    SELECT pg_catalog.has_function_privilege(%s, pg_catalog.to_regproc(%s)::oid, 'EXECUTE')
 """
 GRANT_SCHEMA = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}")
 GRANT_FUNCTION = sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from retrieval.models import message_tables
-from retrieval.schema.statements import CURRENT, CURRENT_TRIGGERS, compose
+from retrieval.schema.statements import CURRENT, CURRENT_RECALL, CURRENT_TRIGGERS, compose
 
 # The kind and the name of what a statement creates. A REVOKE belongs to the functions before it:
 # everyone may call a function that is created again.
@@ -34,8 +34,9 @@ class SchemaObject:
 
 
 def shared(kind: str) -> list[SchemaObject]:
-    """What both message tables share, of this kind; indexes CONCURRENTLY. At most two queries."""
-    return _objects(compose(connection, CURRENT, concurrently=True), kind)
+    """What both message tables share, of this kind; indexes CONCURRENTLY. At most four queries."""
+    statements = compose(connection, CURRENT, concurrently=True)
+    return _objects(statements + compose(connection, CURRENT_RECALL), kind)
 
 
 def of_tables(kind: str) -> list[SchemaObject]:

@@ -96,9 +96,11 @@ CREATE INDEX {concurrently}IF NOT EXISTS message_memories_terms
 
 CREATE INDEX {concurrently}IF NOT EXISTS message_memories_user ON message_memories (user_id, id);
 
-CREATE INDEX {concurrently}IF NOT EXISTS message_memories_bits ON message_memories (user_id)
-    INCLUDE (id, bits, model, conversation, created_at, by_user) WHERE bits IS NOT NULL;
+-- A user's messages in the order of their conversations and times, with all that recall reads.
+CREATE INDEX {concurrently}IF NOT EXISTS message_memories_recall ON message_memories
+    (user_id, conversation, created_at, id) INCLUDE (bits, model, by_user, chars, is_question);
 
+-- For servers from before chat 0008_recall, while a rollout runs; a later migration drops it.
 CREATE INDEX {concurrently}IF NOT EXISTS message_memories_turns ON message_memories
     (conversation, created_at, id);
 

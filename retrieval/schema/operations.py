@@ -179,6 +179,35 @@ class BuildIndexes(LiveOperation):
             indexes.ensure(connection, name, create)
 
 
+class CreateIndex(LiveOperation):
+    """Build the index of a file CONCURRENTLY. Back: drops it. Lock: as ``indexes.ensure``."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.name, self.file = name, file
+        self.description = f"Build the index {name}"
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        (create,) = compose(connection, self.file)
+        indexes.ensure(connection, self.name, create)
+
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
+        indexes.drop(connection, self.name)
+
+
+class DropIndex(LiveOperation):
+    """Drop an index CONCURRENTLY. Back: builds it as the file says. Lock: as ``CreateIndex``."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.create = CreateIndex(name, file)
+        self.description = f"Drop the index {name}"
+
+    def forwards(self, connection: BaseDatabaseWrapper) -> None:
+        self.create.backwards(connection)
+
+    def backwards(self, connection: BaseDatabaseWrapper) -> None:
+        self.create.forwards(connection)
+
+
 class RecordStaleAnswers(LiveOperation):
     """Record answers that were given a message which is missing or was edited later.
 

@@ -10,6 +10,7 @@ from retrieval.queries import value
 from retrieval.schema import extension
 
 CURRENT = Path(__file__).with_name("current.sql")
+CURRENT_RECALL = Path(__file__).with_name("current_recall.sql")
 CURRENT_TRIGGERS = Path(__file__).with_name("current_triggers.sql")
 TABLE_FUNCTIONS = (
     "memory_insert",

@@ -11,7 +11,8 @@ from django.db import InternalError, connection, transaction
 
 from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 VECTOR = np.ones(1536, dtype=np.float32)

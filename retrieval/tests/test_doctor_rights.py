@@ -9,7 +9,8 @@ from pytest_django import Settings
 
 from retrieval.doctor.report import Status
 from retrieval.recall import min_similarity
-from retrieval.recall.candidates import Scope, recall
+from retrieval.recall.candidates import Scope
+from retrieval.recall.messages import recall
 from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]  # roles are the whole server's

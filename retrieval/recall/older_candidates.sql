@@ -63,7 +63,7 @@ neighbour AS MATERIALIZED (
         ) w
     ) x GROUP BY id
 )
--- The fields of ranking.Candidate. The user is compared again, since conversations led to the
+-- The fields of older_schema.py. The user is compared again, since conversations led to the
 -- neighbours; "+ 0" keeps the planner from an index on the user, which has all of the user's rows.
 SELECT neighbour.id, neighbour.prev, p.by_user, abs(p.chars), coalesce(p.is_question, p.chars < 0),
     (SELECT array_agg(term.ord) FROM term WHERE term.hash = ANY (p.terms)), {similarity}, {is_shown}

@@ -1,0 +1,158 @@
+"""Recall: the messages of a user that are related to a question, best first.
+
+Two statements: ``candidates`` finds rows, ``ranking`` orders them by arithmetic, and the function
+``recall_messages_1`` returns the best by their exact similarities, without tainted messages.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from retrieval import db
+from retrieval.forgetting import propagate_taint
+from retrieval.recall import candidates, older_schema
+from retrieval.recall.candidates import Scope
+from retrieval.recall.question import extract_question
+from retrieval.recall.ranking import MAX_EXACT, MEANING, Ranking, rank
+from retrieval.vectors import Vector
+
+MESSAGES = """
+    SELECT * FROM recall_messages_1(%(user)s, %(refs)s::bigint[], %(bases)s::float8[],
+        %(needs_similarity)s::boolean[], %(companions)s::bigint[], %(embedding)b::real[],
+        %(model)s, %(mean_similarity)s, %(similarity_weight)s, %(min_similarity)s, %(limit)s)
+"""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """The other message of a turn."""
+
+    ref: int
+    role: str
+    content: str
+    created_at: datetime
+    edited_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """A message and its score (higher is better, no fixed scale).
+
+    ``similarity``: the cosine to the question, None without an embedding; ``conversation``: its id
+    in the table of the message's kind.
+    """
+
+    ref: int
+    score: float
+    similarity: float | None
+    conversation: int
+    title: str
+    role: str
+    content: str
+    created_at: datetime
+    edited_at: datetime | None
+    companion: Companion | None
+
+
+MAX_FETCHES = 4  # of 60 messages each, or as many as are wanted
+COMPANION_AT = len(fields(Recalled)) - 1  # in a row of MESSAGES
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, of whom; ``embedding``: of ``extract_question(text)``, by ``model``."""
+
+    text: str
+    scope: Scope
+    embedding: Vector | None
+    model: str = ""
+
+
+def recall(
+    text: str,
+    scope: Scope,
+    *,
+    embedding: Vector | None,
+    model: str = "",
+    limit: int = 50,
+    min_similarity: float = -1.0,
+) -> list[Recalled]:
+    """The best ``limit`` messages with their companions. Two statements. Raises NoMemory.
+
+    ``min_similarity`` is required of messages that share no word with the question.
+    """
+    question = Question(text, scope, embedding, model)
+    return fetch(question, rank_messages(question).related(min_similarity), limit=limit)
+
+
+def rank_messages(question: Question) -> Ranking:
+    """All related messages. One statement. Raises NoMemory."""
+    find = candidates.find_candidates if db.has_recall_functions() else older_schema.find_candidates
+    text = extract_question(question.text)
+    embedding, model = question.embedding, question.model
+    return rank(find(text, question.scope, embedding=embedding, model=model))
+
+
+def fetch(
+    question: Question, ranking: Ranking, *, limit: int, companions: bool = True
+) -> list[Recalled]:
+    """The best ``limit`` of the ranked messages that may be recalled.
+
+    One statement; up to MAX_FETCHES if so many are tainted or not similar enough that others take
+    their places, and three more after an edit or a deletion. Raises NoMemory.
+    """
+    messages: list[Recalled] = []
+    waiting = ranking
+    for _ in range(MAX_FETCHES):
+        if not len(waiting) or len(messages) >= limit:
+            break
+        size = waiting.count_contenders(limit - len(messages))
+        params = _parameters(question, waiting[:size], limit=limit, companions=companions)
+        messages += [_recalled(*row) for row in _execute(params)]
+        waiting = waiting[size:]
+    return sorted(messages, key=lambda message: message.score, reverse=True)[:limit]
+
+
+def _parameters(
+    question: Question, ranking: Ranking, *, limit: int, companions: bool
+) -> dict[str, Any]:
+    return {
+        "user": question.scope.user_id,
+        "refs": ranking.refs.tolist(),
+        "bases": ranking.bases.tolist(),
+        "needs_similarity": ranking.needs_similarity.tolist(),
+        "companions": ranking.companions.tolist() if companions else [0] * len(ranking),
+        "embedding": question.embedding,
+        "model": question.model,
+        "mean_similarity": ranking.mean_similarity,
+        "similarity_weight": MEANING,
+        "min_similarity": ranking.min_similarity,
+        "limit": limit,
+    }
+
+
+def _execute(params: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated."""
+    rows = db.execute(MESSAGES, params)
+    if rows and rows[0][0] is None:
+        propagate_taint(params["user"])
+        rows = db.execute(MESSAGES, params)
+    return rows
+
+
+def _recalled(*row: Any) -> Recalled:
+    """``row``: the fields of Recalled, then those of Companion, which are NULL without one."""
+    companion = Companion(*row[COMPANION_AT:]) if row[COMPANION_AT] else None
+    return Recalled(*(*row[:COMPANION_AT], companion))
+
+
+def nearest(scope: Scope, *, embedding: Vector, model: str) -> list[int]:
+    """Refs of the messages that ``recall`` would compare exactly if meaning alone decided.
+
+    To measure it against an exact search. One statement. Raises NoMemory.
+    """
+    rows = candidates.find_candidates("", scope, embedding=embedding, model=model)
+    similar = np.argsort(-np.nan_to_num(rows.similarity, nan=-1.0))[:MAX_EXACT]
+    return [int(ref) for ref in rows.refs[similar[rows.has_similarity[similar]]]]
