@@ -14,8 +14,9 @@ from retrieval import db
 from retrieval.forgetting import propagate_taint
 from retrieval.recall import candidates, older_schema
 from retrieval.recall.candidates import Scope
+from retrieval.recall.content_words import content_words
 from retrieval.recall.question import extract_question
-from retrieval.recall.ranking import MAX_EXACT, MEANING, Ranking, rank
+from retrieval.recall.ranking import MAX_EXACT, Ranking, rank
 from retrieval.vectors import Vector
 
 MESSAGES = """
@@ -90,7 +91,7 @@ def recall(
 def rank_messages(question: Question) -> Ranking:
     """All related messages. One statement. Raises NoMemory."""
     find = candidates.find_candidates if db.has_recall_functions() else older_schema.find_candidates
-    text = extract_question(question.text)
+    text = content_words(extract_question(question.text))
     embedding, model = question.embedding, question.model
     return rank(find(text, question.scope, embedding=embedding, model=model))
 
@@ -127,7 +128,7 @@ def _parameters(
         "embedding": question.embedding,
         "model": question.model,
         "mean_similarity": ranking.mean_similarity,
-        "similarity_weight": MEANING,
+        "similarity_weight": ranking.similarity_weight,
         "min_similarity": ranking.min_similarity,
         "limit": limit,
     }

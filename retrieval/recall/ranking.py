@@ -1,7 +1,10 @@
 """Orders the rows of a recall: arithmetic on arrays, without a database.
 
-docs/how-memory-works.md has a worked example. All constants were fitted on conversations of 400 to
-700 messages: docs/decisions/0010-hybrid-recall.md.
+    score = WORDS * words + MEANING * meaning + LENGTH * length + a part for the kind of message
+
+Each constant has its reason here and its measured share in docs/decisions/0017-recall-order.md,
+"Each constant alone"; docs/how-memory-works.md has an example with every number. Where two values
+are given, the second holds if words alone decide.
 """
 
 from dataclasses import dataclass, replace
@@ -13,18 +16,26 @@ from numpy.typing import NDArray
 from retrieval.recall.rows import Bools, Floats, Rows, Terms
 
 T = TypeVar("T", bound=np.generic)
-# Weight of a word by the distance of the message that has it: 0, 1, 2, 3 or 4 messages away.
+# Words. The share, by rarity, of the question's words that a message or a neighbour has: a word
+# counts less with the distance of the message that has it, 0, 1, 2, 3 or 4 messages away.
+WORDS = 1.4
 NEARNESS = (1.0, 0.7, 0.5, 0.35, 0.2)
-# Weight of a frequent word (one that does not spread): counted only in the message itself, doubled
-# because it does not spread.
+# A frequent word (one that does not spread) counts only in the message itself, twice.
 FREQUENT = 2.0
-WORDS = 1.4  # weight of words in the score
-MEANING = 1.0  # weight of the similarity less its mean
-NEIGHBOURS = (0.4, 0.2)  # weight of the similarity of the messages 1 and 2 away
-# Factor of ln(characters), which are limited to SHORT and LONG; less if words alone decide.
-LENGTH, LENGTH_ALONE = 0.16, 0.08
+# Meaning. The cosine to the question less the mean of all rows, in standard deviations: how far the
+# cosines of a model spread does not matter (by 0.09 for one bundled model, by 0.02 for another).
+MEANING = 0.17
+MIN_SPREAD_ROWS = 20  # the deviation of fewer cosines says little: one of 1 / MEANING counts 1
+# Neighbours say what a terse message is about: most of all the other half of its turn, the answer
+# to it or what it answers; then the message on its other side, and the two beyond.
+OTHER_HALF, OTHER_SIDE, BEYOND = 0.6, 0.2, 0.2
+# Length. ln(characters), limited to SHORT and LONG, less the mean of the user's or of the
+# assistant's messages: what is long for its author says more. Else long answers would come first.
+LENGTH, LENGTH_ALONE = 0.2, 0.08
 SHORT, LONG = 20, 300  # characters
-QUESTION = -0.1  # a question is seldom what a question looks for
+# What users ask for is mostly what they said themselves, not what was answered.
+BY_USER, BY_USER_ALONE = 0.2, 0.1
+QUESTION, QUESTION_ALONE = -0.15, -0.1  # a question is seldom what a question looks for
 AFTER_QUESTION = 0.1  # what follows a question often is
 WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
 # Of a place whose score is an estimate, all within so many standard deviations are compared
@@ -38,10 +49,10 @@ class Ranking:
     """Related messages as arrays, best first; of equals the user's own, then the higher ref.
 
     ``scores`` are higher for better messages and have no fixed scale. A score is its ``bases`` and
-    MEANING times what the similarity is above ``mean_similarity``. ``shares_words``: whether the
-    message, or one within WORDS_WITHIN of it, has a word of the question. ``companions``: the
-    answer to a message of the user's, or the message that an answer follows; 0 if that may not be
-    shown.
+    ``similarity_weight`` times what the similarity is above ``mean_similarity``. ``shares_words``:
+    whether the message, or one within WORDS_WITHIN of it, has a word of the question.
+    ``companions``: the answer to a message of the user's, or the message that an answer follows; 0
+    if that may not be shown.
     """
 
     refs: NDArray[np.int64]
@@ -51,6 +62,7 @@ class Ranking:
     shares_words: Bools
     companions: NDArray[np.int64]
     mean_similarity: float
+    similarity_weight: float
     error: float  # standard deviation of the similarities
     by_meaning: bool  # whether any row has a similarity
     min_similarity: float = -1.0  # required of messages that share no word
@@ -85,7 +97,7 @@ class Ranking:
         """How many of the first may be among the first ``limit`` by their exact scores."""
         if len(self) <= limit + SPARE:
             return len(self)
-        lowest = self.scores[limit - 1] - DEVIATIONS * MEANING * self.error
+        lowest = self.scores[limit - 1] - DEVIATIONS * self.similarity_weight * self.error
         near = int((self.scores >= lowest).sum())
         return min(max(near, limit + SPARE), max(MAX_EXACT, limit + SPARE), len(self))
 
@@ -94,12 +106,12 @@ def rank(rows: Rows) -> Ranking:
     """The shown rows that have a word of the question near them, or a similarity."""
     has_similarity = rows.has_similarity
     by_meaning = bool(has_similarity.any())
-    mean = float(rows.similarity[has_similarity].mean()) if by_meaning else 0.0
-    above_mean = np.where(has_similarity, rows.similarity - mean, 0.0)
+    mean, weight = _mean_and_weight(rows.similarity[has_similarity], rows.error)
+    meaning = np.where(has_similarity, weight * (rows.similarity - mean), 0.0)
     words = _words(rows.terms, rows.follows)
-    bases = WORDS * words + MEANING * _of_neighbours(above_mean, rows.follows)
+    bases = WORDS * words + _of_neighbours(meaning, rows)
     bases += _shape(rows, by_meaning=by_meaning)
-    scores = bases + MEANING * above_mean
+    scores = bases + meaning
     places = np.flatnonzero(rows.shown & ((words > 0) | has_similarity))
     order = np.lexsort((rows.refs[places], rows.by_user[places], scores[places]))[::-1]
     return Ranking(
@@ -110,9 +122,20 @@ def rank(rows: Rows) -> Ranking:
         _shares_words(rows),
         _companions(rows),
         mean,
+        weight,
         rows.error,
         by_meaning,
     )[places[order]]
+
+
+def _mean_and_weight(similarity: Floats, error: float) -> tuple[float, float]:
+    """The mean of the similarities, and MEANING by their standard deviation, without ``error``."""
+    if len(similarity) < MIN_SPREAD_ROWS:
+        return (float(similarity.mean()) if len(similarity) else 0.0), 1.0
+    variance = float(similarity.var())
+    # The estimates spread by their error too; of a variance that is all error, a tenth is left.
+    deviation = max(variance - error**2, 0.1 * variance) ** 0.5
+    return float(similarity.mean()), (MEANING / deviation if deviation else 0.0)
 
 
 def _before(values: NDArray[T], follows: Bools) -> NDArray[T]:
@@ -161,23 +184,34 @@ def _shares_words(rows: Rows) -> Bools:
     return shares
 
 
-def _of_neighbours(above_mean: Floats, follows: Bools) -> Floats:
-    """What the similarities of the neighbours add to the meaning of a message."""
-    added = np.zeros_like(above_mean)
-    before = after = above_mean
-    for weight in NEIGHBOURS:
-        before, after = _before(before, follows), _after(after, follows)
-        added += weight * (before + after)
+def _of_neighbours(meaning: Floats, rows: Rows) -> Floats:
+    """What the meaning of the neighbours adds to that of a message."""
+    before, after = _before(meaning, rows.follows), _after(meaning, rows.follows)
+    beyond = _before(before, rows.follows) + _after(after, rows.follows)
+    is_before, is_after = _other_half(rows)
+    before *= np.where(is_before, OTHER_HALF, OTHER_SIDE)
+    after *= np.where(is_after, OTHER_HALF, OTHER_SIDE)
+    added: Floats = before + after + BEYOND * beyond
     return added
 
 
+def _other_half(rows: Rows) -> tuple[Bools, Bools]:
+    """Whether the message before is the other half of the turn, and whether the one after is."""
+    is_before = ~rows.by_user & _before(rows.by_user, rows.follows)
+    is_after = rows.by_user & _after(~rows.by_user, rows.follows)
+    return is_before, is_after
+
+
 def _shape(rows: Rows, *, by_meaning: bool) -> Floats:
-    """What length, being a question and following one add."""
-    length = LENGTH if by_meaning else LENGTH_ALONE
-    after_question = _before(rows.is_question, rows.follows)
-    shape: Floats = length * np.log(np.clip(rows.chars, SHORT, LONG))
-    shape += QUESTION * rows.is_question
-    shape += AFTER_QUESTION * after_question
+    """What length, author, being a question and following one add."""
+    length = np.log(np.clip(rows.chars, SHORT, LONG))
+    for of_author in (rows.by_user, ~rows.by_user):
+        if of_author.any():
+            length[of_author] -= length[of_author].mean()
+    shape: Floats = (LENGTH if by_meaning else LENGTH_ALONE) * length
+    shape += (BY_USER if by_meaning else BY_USER_ALONE) * rows.by_user
+    shape += (QUESTION if by_meaning else QUESTION_ALONE) * rows.is_question
+    shape += AFTER_QUESTION * _before(rows.is_question, rows.follows)
     return shape
 
 
