@@ -13,7 +13,7 @@ MAX_CALL_TOKENS = 290_000
 MAX_TEXT_TOKENS = 8_191
 
 
-class Batch(NamedTuple):
+class TextBatch(NamedTuple):
     """The texts of one API call, and the number of tokens of each."""
 
     texts: list[str]
@@ -27,14 +27,14 @@ class TruncatedText(NamedTuple):
     tokens: int
 
 
-def batch_texts(texts: Iterable[str]) -> Iterator[Batch]:
+def batch_texts(texts: Iterable[str]) -> Iterator[TextBatch]:
     """Group the texts, in order, into the fewest calls; each text is truncated if necessary."""
-    batch, batch_tokens = Batch([], []), 0
+    batch, batch_tokens = TextBatch([], []), 0
     for text, tokens in map(truncate, texts):
         is_full = len(batch.texts) == MAX_CALL_TEXTS or batch_tokens + tokens > MAX_CALL_TOKENS
         if batch.texts and is_full:
             yield batch
-            batch, batch_tokens = Batch([], []), 0
+            batch, batch_tokens = TextBatch([], []), 0
         batch.texts.append(text)
         batch.tokens.append(tokens)
         batch_tokens += tokens

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from retrieval import event_loop
 from retrieval.embeddings import local_model, local_thread, usage
-from retrieval.embeddings.batching import Batch, batch_texts
+from retrieval.embeddings.batching import TextBatch, batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
 from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured
 from retrieval.runtime import on_reset
@@ -36,7 +36,7 @@ class Call:
     texts: list[str]
     model: str
     users: list[int | None]
-    batches: list[Batch]
+    batches: list[TextBatch]
 
     @property
     def tokens(self) -> list[int]:
