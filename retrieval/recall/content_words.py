@@ -14,6 +14,7 @@ from retrieval.recall.search_config import MONTHS, months_of
 
 LISTS = Path(__file__).with_name("function_words.txt")
 MAX_GUESSED_CHARS = 600  # read to guess the language
+MIN_FUNCTION_WORDS = 2
 WORD = re.compile(r"[^\W_]+")
 # Chinese has no spaces, so its terms are pairs of characters. A pair with one of these is grammar.
 HAN = re.compile(
@@ -39,11 +40,15 @@ def content_words(question: str) -> str:
 
 
 def guess_language(text: str) -> str:
-    """The language of most function words; '' if there are none, or as many of another."""
+    """The language of most function words; '' if they are fewer than two, or as many of another.
+
+    One says little: "dog" is a function word in Danish.
+    """
     words = WORD.findall(plain(text[:MAX_GUESSED_CHARS]))
     counts = {name: sum(word in stop for word in words) for name, stop in stop_words().items()}
     best, second = sorted(counts, key=lambda name: counts[name], reverse=True)[:2]
-    return best if counts[best] > counts[second] else ""
+    is_clear = counts[best] >= MIN_FUNCTION_WORDS and counts[best] > counts[second]
+    return best if is_clear else ""
 
 
 def _english_months(question: str, language: str) -> list[str]:

@@ -17,6 +17,8 @@ CONTENT = {
     "八月去哪里了？": "八月去 august",
     "What about it?": "",
     "dental insurance": "dental insurance",
+    "dog": "dog",  # in Danish it means "yet"
+    "son": "son",  # in Spanish "are", in French "his"
     "🦊 🦊": "",
     "שלום עולם": "שלום עולם",
     "SELECT count(*) FROM t;": "SELECT count",
