@@ -107,7 +107,7 @@ class Measurement:
             scope = Scope(user_id, excluded=[ref])
             embedding = None if numbers is None else np.array(numbers, np.float32)
             started = time.perf_counter()
-            recall(content, scope, embedding=embedding, model=model)
+            recall(content, scope, embedding=embedding, model=model, read_only=True)
             results.times_ms.append((time.perf_counter() - started) * 1000)
             results.users.add(user_id)
             if embedding is not None:
@@ -170,7 +170,8 @@ def _sample() -> list[tuple[Any, ...]]:
 
 def _warm_up() -> None:
     """The first recall of a session fills caches that a server's sessions have filled long ago."""
-    recall("bread", Scope(0), embedding=np.ones(DIMENSIONS, np.float32), model="")
+    embedding = np.ones(DIMENSIONS, np.float32)
+    recall("bread", Scope(0), embedding=embedding, read_only=True)
 
 
 def _compare(scope: Scope, embedding: Vector, model: str, results: Results) -> None:

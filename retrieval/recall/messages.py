@@ -63,12 +63,16 @@ COMPANION_AT = len(fields(Recalled)) - 1  # in a row of MESSAGES
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, of whom; ``embedding``: of ``extract_question(text)``, by ``model``."""
+    """What is asked, of whom; ``embedding``: of ``extract_question(text)``, by ``model``.
+
+    ``read_only``: of a user whose edits and deletions are not propagated nothing is returned.
+    """
 
     text: str
     scope: Scope
     embedding: Vector | None
     model: str = ""
+    read_only: bool = False
 
 
 def recall(
@@ -79,12 +83,13 @@ def recall(
     model: str = "",
     limit: int = 50,
     min_similarity: float = -1.0,
+    read_only: bool = False,
 ) -> list[Recalled]:
     """The best ``limit`` messages with their companions. Two statements. Raises NoMemory.
 
     ``min_similarity`` is required of messages that share no word with the question.
     """
-    question = Question(text, scope, embedding, model)
+    question = Question(text, scope, embedding, model, read_only)
     return fetch(question, rank_messages(question).related(min_similarity), limit=limit)
 
 
@@ -111,7 +116,7 @@ def fetch(
             break
         size = waiting.count_contenders(limit - len(messages))
         params = _parameters(question, waiting[:size], limit=limit, companions=companions)
-        messages += [_recalled(*row) for row in _execute(params)]
+        messages += [_recalled(*row) for row in _execute(question, params)]
         waiting = waiting[size:]
     return sorted(messages, key=lambda message: message.score, reverse=True)[:limit]
 
@@ -134,13 +139,15 @@ def _parameters(
     }
 
 
-def _execute(params: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _execute(question: Question, params: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated."""
     rows = db.execute(MESSAGES, params)
-    if rows and rows[0][0] is None:
-        propagate_taint(params["user"])
-        rows = db.execute(MESSAGES, params)
-    return rows
+    if not rows or rows[0][0] is not None:
+        return rows
+    if question.read_only:
+        return []
+    propagate_taint(question.scope.user_id)
+    return db.execute(MESSAGES, params)
 
 
 def _recalled(*row: Any) -> Recalled:
