@@ -19,7 +19,7 @@ from retrieval.doctor.report import Check, Finding, failed, passed, skipped, war
 from retrieval.message_tables import unpack_ref
 from retrieval.queries import rows
 from retrieval.recall.candidates import Scope
-from retrieval.recall.messages import recall
+from retrieval.recall.messages import Question, rank_messages
 from retrieval.vectors import Vector
 
 MIN_SHOWN_KEY = 16  # characters; of a shorter key, four would be too large a part
@@ -125,9 +125,9 @@ def _try_recall(canaries: list[Canary]) -> Finding:
 def _recalled(user_id: int, canary: Canary) -> set[int]:
     """The refs that recall ranks for this user by words and by meaning, and those a turn shows."""
     question, scope = QUESTION.format(word=canary.word), Scope(user_id)
-    ranked = recall(question, scope, embedding=canary.vector, model=stored_model() or "")
+    ranked = rank_messages(Question(question, scope, canary.vector, stored_model() or ""))
     shown = find_memories(question, scope, canary.vector, limit=settings.RAG_CONTEXT_LIMIT).memories
-    return {match.ref for match in ranked} | {memory.ref for memory in shown}
+    return {*ranked.refs.tolist(), *(memory.ref for memory in shown)}
 
 
 def _owners(refs: set[int]) -> set[int]:

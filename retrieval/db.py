@@ -39,13 +39,17 @@ FIND_VECTOR_TYPE = """
     JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
 """
-# One of them: a migration creates them together, and grant_roles grants them together.
+# One of them: a migration creates them together, and grant_roles grants them together. They name
+# the extension's schema, so they cannot be used once the extension has moved to another.
 FIND_FUNCTION = """
     SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_class c
-            ON c.relnamespace = p.pronamespace
+        SELECT FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_class c ON c.relnamespace = p.pronamespace
+        JOIN pg_catalog.pg_extension e ON e.extname = 'vector'
+        JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
         WHERE p.proname = 'recall_messages_1'
             AND c.oid = pg_catalog.to_regclass('message_memories')
+            AND pg_catalog.strpos(p.prosrc, pg_catalog.quote_ident(n.nspname) || '.<=>') > 0
             AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))
 """
 

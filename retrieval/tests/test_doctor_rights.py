@@ -10,7 +10,7 @@ from pytest_django import Settings
 from retrieval.doctor.report import Status
 from retrieval.recall import min_similarity
 from retrieval.recall.candidates import Scope
-from retrieval.recall.messages import recall
+from retrieval.recall.messages import Question, rank_messages
 from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
 
 pytestmark = [pytest.mark.newest_schema]  # roles are the whole server's
@@ -52,7 +52,7 @@ def test_a_role_with_the_printed_grants_can_recall(
     faulty.run(f"SET ROLE {role}")
     assert faulty.run("SELECT count(*) FROM message_memories WHERE bits IS NULL") == [(0,)]
     embedding = np.ones(1536, np.float32)
-    assert recall("Which dog?", Scope(user_id), embedding=embedding, model=MODEL)
+    assert len(rank_messages(Question("Which dog?", Scope(user_id), embedding, MODEL)))
     min_similarity.measure(seconds=0)
 
 

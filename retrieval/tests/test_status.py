@@ -202,7 +202,7 @@ def test_without_json_it_prints_a_table(alice: User, settings: Settings) -> None
     settings.RAG_MIN_SIMILARITY = -1
     assert printed().splitlines()[1] == "RAG_MIN_SIMILARITY: -1.00 (nothing is left out)"
     settings.RAG_MIN_SIMILARITY, settings.EMBEDDINGS = None, "local"
-    assert status()["min_similarity"] == 0.4  # measured for the bundled model
+    assert status()["min_similarity"] == -1.0  # of the bundled model: nothing is left out
 
 
 @pytest.mark.parametrize(
