@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from django.core.management import CommandError
 from django.db import OperationalError
 from django.db.backends.postgresql import client
@@ -25,10 +24,10 @@ class NoEmbeddedServerError(OperationalError, CommandError):
     """The server cannot run: a lost database for the web, a one-line error for a command."""
 
 
-def running_server(settings: dict[str, Any], *, ask_again: bool = False) -> Path:
+def running_server(settings: dict[str, Any]) -> Path:
     """The socket folder of the server of these settings. Raises NoEmbeddedServerError."""
     try:
-        return ensure_running(**settings["EMBEDDED"], ask_again=ask_again)
+        return ensure_running(settings["EMBEDDED"]["home"], settings["EMBEDDED"]["version"])
     except EmbeddedServerError as error:
         raise NoEmbeddedServerError(str(error)) from error
 
@@ -59,14 +58,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
             "port": PORT,
             "user": SUPERUSER,
         }
-
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """As the pooled backend; if it fails, the server may have ended with its supervisor."""
-        try:
-            return super().get_new_connection(conn_params)
-        except psycopg.OperationalError:
-            self.notice_end()
-            return super().get_new_connection(conn_params)
-
-    def notice_end(self) -> None:
-        running_server(self.settings_dict, ask_again=True)

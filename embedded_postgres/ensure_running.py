@@ -12,7 +12,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from embedded_postgres.files import (
     EmbeddedServerError,
@@ -32,36 +31,20 @@ START_TIMEOUT_S = 60  # a first start takes 1 s; a recovery after a crash on a s
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Known(NamedTuple):
-    """A server that ensure_running has returned."""
-
-    sockets: Path
-    users_lock: int  # a descriptor
-
-
-_known: dict[tuple[Path, int], Known] = {}
-
-
-def ensure_running(home: Path, version: int, *, ask_again: bool = False) -> Path:
+def ensure_running(home: Path, version: int) -> Path:
     """The socket folder of the running server. Starts the server if needed, and waits for it.
 
-    From now on this process counts as a user of the server until it ends. Later calls return the
-    same folder without a check, unless the home was deleted or ``ask_again``: the server may have
-    ended. Then this costs two small reads and a lock, 0.2 ms, if the server runs. Raises
-    EmbeddedServerError: not installed, not startable, or not ready within 60 s.
+    From now on this process counts as a user of the server until it ends. If the server runs, this
+    costs two small reads and a lock, 0.2 ms. Raises EmbeddedServerError: not installed, not
+    startable, or not ready within 60 s.
     """
-    known = _known.get((home, version))
-    if known and not ask_again and os.fstat(known.users_lock).st_nlink:
-        return known.sockets
     paths = Paths(home.resolve(), version)
     try:
-        sockets = _ensure_running(paths, deadline=time.monotonic() + START_TIMEOUT_S)
+        return _ensure_running(paths, deadline=time.monotonic() + START_TIMEOUT_S)
     except OSError as error:
         raise EmbeddedServerError(
             f"embedded PostgreSQL: {error.filename or paths.home}: {error.strerror}"
         ) from error
-    _known[home, version] = Known(sockets, _users_locks[paths.users])
-    return sockets
 
 
 def _ensure_running(paths: Paths, *, deadline: float) -> Path:

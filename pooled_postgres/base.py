@@ -26,13 +26,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """A new connection, or a live one from the pool. Raises PoolTimeout, psycopg.Error."""
         connection = super().get_new_connection(conn_params)
         while self.pool and has_ended(connection):
-            self.notice_end()
             self.pool.putconn(connection)  # the pool opens another in its place
             connection = self.pool.getconn()
         return connection
-
-    def notice_end(self) -> None:
-        """Called before a connection that the server closed is replaced."""
 
 
 def has_ended(connection: psycopg.Connection[Any]) -> bool:

@@ -284,21 +284,3 @@ def test_a_long_log_is_emptied_and_stays_the_same_file(top: Path) -> None:
         log.write(b"new")
     assert paths.log.read_bytes() == b"new"
     assert paths.log.with_suffix(".log.old").stat().st_size > supervisor.MAX_LOG_BYTES
-
-
-def test_a_running_process_starts_server_and_supervisor_again(place: Place) -> None:
-    user = place.user()
-    user.query("CREATE TABLE words AS SELECT 'Biscuit' AS word")
-    before = place.postgres()
-    kill(place.processes("embedded_postgres.supervisor"))
-    wait_until(lambda: before not in place.processes())
-    assert user.query("SELECT word FROM words") == "Biscuit"
-    assert place.postgres() not in (0, before)
-
-
-def test_a_process_asks_once_whether_the_server_runs(place: Place) -> None:
-    user = place.user()
-    user.query("SELECT 1")
-    (place.paths().data / "postmaster.pid").rename(place.paths().data / "hidden.pid")
-    assert user.query("SELECT 2") == 2  # it would wait for the file
-    (place.paths().data / "hidden.pid").rename(place.paths().data / "postmaster.pid")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import InternalError, connection, transaction
 
 from retrieval import current_model, db, runtime, storage
 from retrieval.models import message_tables
