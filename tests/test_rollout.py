@@ -41,7 +41,10 @@ def state_of_indexes(database: Database) -> dict[str, bool]:
 
 def wait_for_waiting_lock(database: Database) -> None:
     """Wait until a session waits for the lock of a table."""
-    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+    waiting = """
+        SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database
+        WHERE NOT granted AND locktype = 'relation' AND datname = current_database()
+    """
     end = time.monotonic() + PATIENCE_S
     while not database.run(waiting):
         assert time.monotonic() < end, "no session waits for a lock"

@@ -26,7 +26,10 @@ INSERTS = (
 )
 LOCKING = "UPDATE standalone_chats SET title = 'Changed' WHERE id = 1"
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
-BUILDING = "SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for%'"
+BUILDING = """
+    SELECT 1 FROM pg_stat_progress_create_index
+    WHERE phase LIKE 'waiting for%' AND datname = current_database()
+"""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 CHAT, PASSAGE = "standalone_chat_messages", "chat_messages"
 PARENTS = {CHAT: "chat_id", PASSAGE: "passage_id"}
 # The sessions of the command when it runs in a process.
-IS_OUR_SESSION = "application_name = 'verse-backfill'"
+IS_OUR_SESSION = "application_name = 'verse-backfill' AND datname = current_database()"
 INSERT_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     SELECT %s, %s, 'user', content, now() - interval '1 hour'

@@ -38,8 +38,9 @@ from tests.support import PATIENCE_S, database_url
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 MAX_WAIT_S = 0.5  # docs/promises.md, Zero downtime
 LONGEST_WAIT = """
-    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0) FROM pg_locks
-    WHERE NOT granted AND pid <> ALL (%s)
+    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0)
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE NOT granted AND pid <> ALL (%s) AND datname = current_database()
 """
 
 

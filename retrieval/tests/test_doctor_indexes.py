@@ -13,6 +13,11 @@ from retrieval.tests.doctor_support import FaultyDatabase, assert_fix_works
 from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.newest_schema]
+BUILDING = "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"
+WAITING = """
+    SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE NOT granted AND datname = current_database()
+"""
 CHATS, PASSAGES = "idx_standalone_messages_embedding", "idx_chat_messages_embedding_user"
 # As an interrupted build leaves it.
 INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{}'::regclass"
@@ -53,16 +58,19 @@ def test_an_index_under_construction_is_no_fault(faulty: FaultyDatabase) -> None
         held.execute("LOCK TABLE chat_messages IN ROW EXCLUSIVE MODE")
         other = threading.Thread(target=rebuild, args=(faulty.url,))
         other.start()
-        until = time.monotonic() + PATIENCE_S
-        while (
-            not faulty.run("SELECT 1 FROM pg_stat_progress_create_index")
-            and time.monotonic() < until
-        ):
-            time.sleep(0.05)
+        wait_for(faulty, BUILDING)
         finding = faulty.check("checklist.5")
         held.rollback()
     other.join()
     assert finding.status is Status.PASS, finding
+
+
+def wait_for(faulty: FaultyDatabase, rows: str) -> None:
+    """Wait until the query returns a row."""
+    end = time.monotonic() + PATIENCE_S
+    while not faulty.run(rows):
+        assert time.monotonic() < end, rows
+        time.sleep(0.05)
 
 
 def rebuild(url: str) -> None:
@@ -88,11 +96,7 @@ def test_a_blocking_table_change_is_reported_and_ended(
         ended: list[str] = []
         other = threading.Thread(target=alter, args=(faulty.url, ended))
         other.start()
-        until = time.monotonic() + PATIENCE_S
-        while (
-            not faulty.run("SELECT 1 FROM pg_locks WHERE NOT granted") and time.monotonic() < until
-        ):
-            time.sleep(0.05)
+        wait_for(faulty, WAITING)
         time.sleep(0.6)
         began = time.monotonic()
         behind = faulty.check("trap.1")

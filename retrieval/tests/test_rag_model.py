@@ -261,7 +261,10 @@ def locked(pk: int) -> Iterator[psycopg.Connection[Any]]:
 
 def waits_for_lock(like: str) -> bool:
     """Whether a session with such a statement waits for a lock."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    waiting = """
+        SELECT 1 FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE %s AND datname = current_database()
+    """
     return bool(query(waiting, like))
 
 
