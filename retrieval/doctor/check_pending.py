@@ -28,8 +28,9 @@ COUNTS = sql.SQL("""
         count(*) FILTER (WHERE {failed}), count(*) FILTER (WHERE p.id IS NULL),
         extract(epoch FROM now() - least(now(), min(
             greatest(m.created_at, m.edited_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END,
+                (SELECT changed_at FROM memory_switches s WHERE s.user_id = m.user_id),
                 (SELECT max(at) FROM imports WHERE first_id <= m.id))
-        ) FILTER (WHERE {pending})))
+        ) FILTER (WHERE {pending} AND p.model IS NULL)))
     FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
@@ -50,8 +51,9 @@ class EmbeddingCounts:
     """The messages of one table that may be embedded.
 
     ``unknown``: without a row in message_memories, as messages from before memory's migrations are
-    until the first backfill. ``oldest_s``: how long the oldest pending one has waited, since it was
-    written, edited or imported; an unknown one at most since those migrations.
+    until the first backfill. ``oldest_s``: how long the oldest one that was never embedded has
+    waited, since it was written, edited or imported, or its user turned memory on; an unknown one
+    at most since those migrations.
     """
 
     table: str
@@ -101,7 +103,7 @@ def no_messages_lost() -> Finding:
 
 
 def no_message_waits_long() -> Finding:
-    """How long the oldest pending message waits, if these settings embed: FAIL above an hour."""
+    """How long the oldest message has waited for its first vector: FAIL above an hour."""
     if embedding_service.model_name() is None:
         return skipped("nothing embeds with these settings: recall goes by words", SET_KEY)
     oldest_s = max((float(count.oldest_s or 0) for count in _counts()), default=0.0)

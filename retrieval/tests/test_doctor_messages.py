@@ -4,6 +4,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.tests.transfer_support import imported, line
+from retrieval import current_model
 from retrieval.doctor.report import Status
 from retrieval.schema import locks
 from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
@@ -145,6 +146,32 @@ def test_imported_messages_wait_since_their_import(
     assert faulty.check("criterion.3").status is Status.PASS
     faulty.run("UPDATE rate_windows SET hits = ARRAY[hits[1] - interval '2 hours']")
     assert_fix_works(faulty, "criterion.3", "FAIL", settings)
+
+
+def test_messages_of_a_user_who_turned_memory_on_wait_since_then(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    faulty.run(SAID.format("2 hours"))
+    faulty.run(
+        "INSERT INTO memory_switches (user_id, enabled, changed_at) "
+        "SELECT user_id, true, now() FROM standalone_chats LIMIT 1"
+    )
+    assert faulty.check("criterion.3").status is Status.PASS
+    faulty.run("UPDATE memory_switches SET changed_at = now() - interval '2 hours'")
+    assert_fix_works(faulty, "criterion.3", "FAIL", settings)
+    faulty.run("DELETE FROM memory_switches")
+
+
+def test_after_a_switch_of_the_model_no_message_waits_for_long(
+    faulty: FaultyDatabase, settings: Settings
+) -> None:
+    faulty.run("UPDATE standalone_chat_messages SET created_at = created_at - interval '1 day'")
+    current_model.switch("text-embedding-3-large")
+    settings.EMBEDDING_MODEL = "text-embedding-3-large"
+    assert faulty.check("criterion.3").status is Status.PASS
+    assert "pending" in faulty.check("checklist.9").detail
+    current_model.switch(MODEL)
+    faulty.run("UPDATE standalone_chat_messages SET created_at = created_at + interval '1 day'")
 
 
 def test_with_another_model_the_fix_names_the_setting_first(
