@@ -1,6 +1,46 @@
-"""Lists by cursor: a row that is added meanwhile moves no other to another page."""
+"""Lists by cursor: each row comes once, whatever the times of the rows and whatever is added.
 
+A cursor names a row by its time and its id, which no other row shares. DRF's own cursor has the
+time alone, and counts rows of equal times by an offset of at most 1,000.
+"""
+
+from base64 import b64decode, b64encode
+from datetime import datetime
+from typing import Any, NamedTuple, Self, cast
+from urllib.parse import parse_qs, urlencode
+
+from django.db.models import F, QuerySet
+from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
+from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.utils.urls import replace_query_param
+
+MAX_ID = 2**63 - 1  # bigint
+# Of a cursor: time, id, direction. DRF's names, so that a server with its cursors reads these too.
+FIELDS = ("p", "i", "r")
+
+
+class Border(NamedTuple):
+    """Where a page begins or ends: next to the row with this time and id."""
+
+    at: datetime
+    pk: int
+    is_end: bool = False  # of the page that the cursor asks for; else its begin
+
+    @classmethod
+    def parse(cls, cursor: str) -> Self:
+        """Raises ValueError."""
+        fields = parse_qs(b64decode(cursor.encode("ascii"), validate=True).decode("ascii"))
+        at, pk, is_end = (fields.get(name, [""])[0] for name in FIELDS)
+        border = cls(datetime.fromisoformat(at), int(pk), is_end == "1")
+        if border.at.tzinfo is None or not 0 <= border.pk <= MAX_ID:
+            raise ValueError(cursor)
+        return border
+
+    def __str__(self) -> str:
+        fields = zip(FIELDS, (self.at.isoformat(), self.pk, int(self.is_end)), strict=True)
+        return b64encode(urlencode(list(fields)).encode()).decode()
 
 
 class Pages(CursorPagination):
@@ -9,10 +49,71 @@ class Pages(CursorPagination):
     page_size = 50
     max_page_size = 100
     page_size_query_param = "page_size"
-    ordering = ("-created_at", "-id")
+    is_newest_first = True
+    next_border: Border | None = None
+    previous_border: Border | None = None
+
+    def paginate_queryset(  # type: ignore[override] # DRF's accepts sequences too
+        self, queryset: QuerySet[Any], request: Request, view: Any = None
+    ) -> list[Any]:
+        """One query. Raises NotFound: the cursor cannot be used."""
+        self.url = request.build_absolute_uri()
+        size = cast("int", self.get_page_size(request))
+        border = self._border(request)
+        is_backward = border is not None and border.is_end
+        rows = list(
+            self._ordered(queryset, border, ascending=self.is_newest_first == is_backward)[
+                : size + 1
+            ]
+        )
+        page = rows[:size][::-1] if is_backward else rows[:size]
+        has_more = len(rows) > size
+        if is_backward or has_more:
+            self.next_border = self._beside(page, border, is_end=False)
+        if border is not None and (has_more or not is_backward):
+            self.previous_border = self._beside(page, border, is_end=True)
+        return page
+
+    def get_next_link(self) -> str | None:
+        return self._link(self.next_border)
+
+    def get_previous_link(self) -> str | None:
+        return self._link(self.previous_border)
+
+    def _border(self, request: Request) -> Border | None:
+        cursor = request.query_params.get(self.cursor_query_param)
+        try:
+            return None if cursor is None else Border.parse(cursor)
+        except ValueError:
+            raise NotFound(self.invalid_cursor_message) from None
+
+    def _ordered(
+        self, queryset: QuerySet[Any], border: Border | None, *, ascending: bool
+    ) -> QuerySet[Any]:
+        """Compares time and id as one pair: a range of the index on both."""
+        if border is not None:
+            comparison = TupleGreaterThan if ascending else TupleLessThan
+            pair = Tuple(F("created_at"), F("id"))
+            queryset = queryset.filter(comparison(pair, (border.at, border.pk)))
+        sign = "" if ascending else "-"
+        return queryset.order_by(f"{sign}created_at", f"{sign}id")
+
+    def _beside(self, page: list[Any], border: Border | None, *, is_end: bool) -> Border:
+        """The border of the page before (``is_end``) or after this one."""
+        if page:
+            row = page[0] if is_end else page[-1]
+            return Border(row.created_at, row.pk, is_end)
+        # Its rows were deleted: the other page begins at the row that the cursor names.
+        at, pk, _ = cast("Border", border)
+        return Border(at, pk - 1 if self.is_newest_first == is_end else pk + 1, is_end)
+
+    def _link(self, border: Border | None) -> str | None:
+        if border is None:
+            return None
+        return replace_query_param(self.url, self.cursor_query_param, str(border))
 
 
 class MessagePages(Pages):
     """Oldest first."""
 
-    ordering = ("created_at", "id")
+    is_newest_first = False
