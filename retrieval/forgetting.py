@@ -5,11 +5,13 @@ Every answer stores the ids of what its prompt held (``reply_to``, ``context``).
 1. Triggers record each edit and deletion in ``forgotten_messages``, whichever program makes it.
 2. The user's next recall follows the stored ids forward, once, and marks every answer that was
    given the message, or was given a marked answer (``propagate_taint``).
-3. Every recall drops the messages that are marked, or were given a message that is missing, was
-   edited later, or is marked (``tainted``).
+3. Every recall leaves out the answers that are marked, or were given a message that is missing, was
+   edited later, or is marked: the SQL function ``is_tainted_1`` in retrieval/schema/
+   current_recall.sql. Schemas before chat 0008_recall do not have it; for them it is
+   ``tainted_on_older_schema``, called by chat/memory/older_schema.py.
 
-Forward and once, because to ask backwards at each recall read a user's whole history: 1.7 s at
-20,000 messages. docs/decisions/0013-forgetting.md
+The ids are followed forward, once per edit or deletion. Following them backward at each recall
+would read a user's whole history: 1.7 s at 20,000 messages. docs/decisions/0013-forgetting.md
 """
 
 from collections import defaultdict
@@ -34,14 +36,14 @@ COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, 
 
 
 class Answer(NamedTuple):
-    """When the text of an answer was written, and the refs of what it was given."""
+    """When the text of an answer was written, and the refs of the messages that it was given."""
 
     written_at: datetime
-    given: list[int]
+    sources: list[int]
 
 
-def tainted(user_id: int, refs: list[int]) -> set[int]:
-    """Which of the user's messages must not be recalled.
+def tainted_on_older_schema(user_id: int, refs: list[int]) -> set[int]:
+    """Which of the user's answers must not be recalled: the rule of ``is_tainted_1``.
 
     One statement; four after an edit or a deletion. Raises NoMemory.
     """
@@ -55,7 +57,7 @@ def tainted(user_id: int, refs: list[int]) -> set[int]:
 
 
 def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
-    rows = db.execute(tainted_statement(), {"user": user_id, "refs": refs})
+    rows = db.execute(_tainted_statement(), {"user": user_id, "refs": refs})
     return set(rows[0][0]), bool(rows[0][1])
 
 
@@ -67,8 +69,8 @@ def propagate_taint(user_id: int) -> None:
     """
     with transaction.atomic():
         rows = db.execute(_take_forgotten_statement(), {"user": user_id})
-        forgotten = {ref: at for ref, at, given in rows if given is None}
-        answers = {ref: Answer(at, given) for ref, at, given in rows if given is not None}
+        forgotten = {ref: at for is_answer, ref, at, _ in rows if not is_answer}
+        answers = {ref: Answer(at, sources) for is_answer, ref, at, sources in rows if is_answer}
         marks = _reached(forgotten, answers)
         params = {"user": user_id, "refs": list(marks), "written_at": list(marks.values())}
         db.execute(SQL["mark"], params)
@@ -77,18 +79,19 @@ def propagate_taint(user_id: int) -> None:
 def _reached(
     forgotten: dict[int, datetime | None], answers: dict[int, Answer]
 ) -> dict[int, datetime]:
-    """When each answer was written that was given a forgotten message, or such an answer.
+    """The answers reached: ref → when its text was written.
 
-    ``forgotten``: when each message was edited; None after a deletion, which taints every answer.
+    An answer is reached if it was given a forgotten message or a reached answer. ``forgotten``:
+    ref → when the message was edited; None after a deletion, which reaches answers of any time.
     """
-    given_to = defaultdict(list)
+    answers_by_source = defaultdict(list)
     for ref, answer in answers.items():
-        for source in answer.given:
-            given_to[source].append(ref)
+        for source in answer.sources:
+            answers_by_source[source].append(ref)
     waiting = [
         ref
         for source, edited_at in forgotten.items()
-        for ref in given_to[source]
+        for ref in answers_by_source[source]
         if edited_at is None or answers[ref].written_at < edited_at
     ]
     reached: dict[int, datetime] = {}
@@ -96,12 +99,12 @@ def _reached(
         ref = waiting.pop()
         if ref not in reached:
             reached[ref] = answers[ref].written_at
-            waiting += given_to[ref]
+            waiting += answers_by_source[ref]
     return reached
 
 
 def was_edited_since(edited_at: datetime | None, written_at: datetime) -> bool:
-    """The rule of ``has_stale_source`` for a source that is loaded already."""
+    """The *edited later* condition of ``has_stale_source``, for a source that is already loaded."""
     return edited_at is not None and edited_at > written_at
 
 
@@ -117,15 +120,15 @@ def _has_stale_source(
     kind_bit: sql.Composable, *, source_is_marked: sql.Composable
 ) -> sql.Composed:
     return SQL["has_stale_source"].format(
-        given=SQL["given"].format(kind_bit=kind_bit),
+        sources=SQL["sources"].format(kind_bit=kind_bit),
         source=_message("source"),
         source_is_marked=source_is_marked,
     )
 
 
 @db.composed_once
-def tainted_statement() -> sql.Composed:
-    return SQL["tainted"].format(
+def _tainted_statement() -> sql.Composed:
+    return SQL["tainted_on_older_schema"].format(
         message=_message("ref"),
         is_marked=_is_marked("ref", "m"),
         has_stale_source=_has_stale_source(
@@ -136,8 +139,8 @@ def tainted_statement() -> sql.Composed:
 
 @db.composed_once
 def _take_forgotten_statement() -> sql.Composed:
-    given = SQL["given"].format(kind_bit=sql.SQL("m.kind_bit"))
-    return SQL["take_forgotten"].format(message=_message("answer", "ref"), given=given)
+    sources = SQL["sources"].format(kind_bit=sql.SQL("m.kind_bit"))
+    return SQL["take_forgotten"].format(message=_message("answer", "ref"), sources=sources)
 
 
 def _message(*ref: str) -> sql.Composed:

@@ -1,10 +1,18 @@
--- Fragments and statements of forgetting.py. "m" is a message, "ref" names one: MessageTable.
+-- Fragments and statements of forgetting.py. "m" is a message, "ref" its packed id: MessageTable.
+--
+-- forgotten_messages holds two kinds of rows:
+-- * NOT tainted, a source: a message that was edited or deleted, or an answer with a stale source
+--   that the backfill came upon. It stays until its taint is propagated. message_at is its
+--   created_at: answers from before that time cannot have been given it.
+-- * tainted, a mark: an answer that was reached. message_at is when the marked text was written: a
+--   regenerated text is later, and so not marked.
 
--- name: given
--- The refs of what the answer m was given: its question, the memories with their companions, and
--- the history, which is of its own conversation. Any SQL may have written "context": entries that
--- name no message are skipped, they must not fail every recall. A shift drops the bits that do not
--- fit, where a multiplication would fail.
+-- name: sources
+-- "given" in the frozen chat/migrations/sql/0005_record_stale_answers.sql.
+-- The refs of the messages that the answer m was given: its question, the memories with their
+-- companions, and the history, which is of its own conversation. Any SQL may have written
+-- "context": entries that name no message are skipped, they must not fail every recall. A shift
+-- drops the bits that do not fit, where a multiplication would fail.
 CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {kind_bit}] || ARRAY(
     SELECT CASE WHEN ids.id ~ '^[0-9]{{1,18}}$' THEN ids.id::bigint << 1 | ids.kind_bit END
     FROM jsonb_array_elements(
@@ -22,7 +30,7 @@ CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {kind_b
 
 -- name: has_stale_source
 -- Whether m was given a message that is missing, was edited after m was written, or is marked.
-EXISTS (SELECT FROM unnest({given}) source LEFT JOIN LATERAL ({source}) s ON true
+EXISTS (SELECT FROM unnest({sources}) source LEFT JOIN LATERAL ({source}) s ON true
     WHERE s.created_at IS NULL OR s.edited_at > coalesce(m.edited_at, m.created_at)
         OR {source_is_marked})
 
@@ -31,18 +39,21 @@ EXISTS (SELECT FROM unnest({given}) source LEFT JOIN LATERAL ({source}) s ON tru
 EXISTS (SELECT FROM forgotten_messages f WHERE f.tainted AND f.id = {ref}
     AND f.message_at >= coalesce({message}.edited_at, {message}.created_at))
 
--- name: tainted
+-- name: tainted_on_older_schema
 -- Which of these refs are tainted: marked, or given something that is missing, edited later or
--- marked. And whether the user has an edit or a deletion that is not propagated yet. Locks nothing.
+-- marked, as the function is_tainted_1 in schema/current_recall.sql decides. And whether the user
+-- has an edit or a deletion that is not propagated yet. Locks nothing.
 SELECT ARRAY(
     SELECT ref FROM unnest(%(refs)s::bigint[]) ref CROSS JOIN LATERAL ({message}) m
     WHERE {is_marked} OR {has_stale_source}
 ), EXISTS (SELECT FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted)
 
 -- name: take_forgotten
--- Two kinds of rows. The messages that were edited or deleted since the last time: (ref, when,
--- NULL); "when" is NULL after a deletion. And the user's answers since the earliest of those
--- messages: (ref, when, refs of what it was given).
+-- (is_answer, ref, time, sources), rows of two kinds:
+-- * not is_answer: a message that was edited or deleted since the last time. Its time is that of
+--   the edit, NULL after a deletion.
+-- * is_answer: an answer of the user, not older than the earliest of those messages. Its time is
+--   when its text was written.
 -- Locks the rows of forgotten_messages that it deletes: a second recall of the same user waits, and
 -- then sees the marks.
 WITH forgotten AS (
@@ -54,10 +65,10 @@ WITH forgotten AS (
 unmarked AS (
     DELETE FROM forgotten_messages f USING forgotten WHERE f.tainted AND f.id = forgotten.id
 )
-SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
+SELECT false AS is_answer, id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
 UNION ALL
 -- Compares the time of the text, not created_at: a regenerated answer keeps its old created_at.
-SELECT answer.ref, coalesce(m.edited_at, m.created_at), {given}
+SELECT true, answer.ref, coalesce(m.edited_at, m.created_at), {sources}
 FROM (
     SELECT id AS ref FROM message_memories WHERE user_id = %(user)s AND NOT by_user
     UNION ALL

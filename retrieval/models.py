@@ -127,13 +127,13 @@ class MessageMemory(MemoryModel):
 class ForgottenMessage(MemoryModel):
     """An edit or a deletion whose taint is not propagated yet, or (``tainted``) a tainted answer.
 
-    docs/decisions/0013-forgetting.md
+    Both kinds of rows: retrieval/forgetting.sql, docs/decisions/0013-forgetting.md
     """
 
     pk = models.CompositePrimaryKey("id", "tainted")
     id = models.BigIntegerField()  # the message's packed ref
     user_id = models.BigIntegerField()
-    # Not later than the forgotten text was written; of a mark: when the marked text was written.
+    # When the message was created; of a tainted answer: when its text was written.
     message_at = models.DateTimeField()
     # infinity: deleted.
     forgotten_at = models.DateTimeField(db_default=Now())

@@ -2,7 +2,7 @@
 
 from chat.memory.recalled import Memory, messages_by_ref
 from chat.models import Role
-from retrieval.forgetting import tainted
+from retrieval.forgetting import tainted_on_older_schema
 from retrieval.recall.messages import Question
 from retrieval.recall.ranking import Ranking
 
@@ -25,7 +25,7 @@ def _fetch(user_id: int, ranking: Ranking, *, companions: bool) -> list[Memory]:
     others = ranking.companions.tolist() if companions else [0] * len(refs)
     messages = messages_by_ref(user_id, refs + [other for other in others if other])
     answers = [ref for ref, message in messages.items() if message.role == Role.ASSISTANT]
-    for ref in tainted(user_id, answers):
+    for ref in tainted_on_older_schema(user_id, answers):
         del messages[ref]
     scores = ranking.scores.tolist()
     return [

@@ -8,12 +8,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.tests.plan_support import MESSAGES, reads_of
 from retrieval.backfill import fill_words
-from retrieval.forgetting import erase, purge_deleted_users, tainted
+from retrieval.forgetting import erase, purge_deleted_users, tainted_on_older_schema
 from retrieval.schema.operations import RecordStaleAnswers
 from tests.support import ROOT
 
@@ -70,13 +71,20 @@ def chain(chat: StandaloneChat) -> tuple[Message, list[Message]]:
 
 
 def tainted_texts(*answers: Message) -> list[str]:
-    """The texts of the tainted ones among the answers."""
-    refs = tainted(
-        answers[0].user_id, [message.memory_table.pack_ref(message.pk) for message in answers]
-    )
-    return sorted(
-        message.content for message in answers if message.memory_table.pack_ref(message.pk) in refs
-    )
+    """The texts of the tainted ones among the answers, by both ways to decide it."""
+    texts = {message.memory_table.pack_ref(message.pk): message.content for message in answers}
+    tainted = tainted_on_older_schema(answers[0].user_id, list(texts))
+    assert tainted == {ref for ref in texts if is_tainted(ref)}
+    return sorted(texts[ref] for ref in tainted)
+
+
+def is_tainted(ref: int) -> bool:
+    """What the function of the current schema says of the answer with this packed id."""
+    answer = MODELS[ref & 1]._default_manager.get(pk=ref >> 1)
+    written_at = answer.edited_at or answer.created_at
+    statement = "SELECT is_tainted_1(%s, %s, %s, %s, %s)"
+    context = None if answer.context is None else Jsonb(answer.context)
+    return bool(sql(statement, ref, answer.role, answer.reply_to, context, written_at)[0][0])
 
 
 def sql(statement: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -172,8 +180,8 @@ def test_without_a_deletion_the_rows_read_do_not_grow(chat: StandaloneChat) -> N
     sql(LONG_MEMORY, chat.user_id, chat.pk, 4_000)
     sql("ANALYZE standalone_chat_messages, message_memories, forgotten_messages")
     latest = [2 * pk for pk in range(1_003_992, 1_004_001, 2)]
-    assert tainted(chat.user_id, latest) == set()
-    reads = reads_of(lambda: tainted(chat.user_id, latest))
+    assert tainted_on_older_schema(chat.user_id, latest) == set()
+    reads = reads_of(lambda: tainted_on_older_schema(chat.user_id, latest))
     each = 1 + 1 + 5 * 2  # itself, its question, its memories and their companions
     assert 0 < reads.of(*MESSAGES) <= len(latest) * each
 
@@ -185,9 +193,8 @@ def test_a_deletion_among_many_messages_is_propagated_once(chat: StandaloneChat)
         old, "Before.", say(old, "Before?"), created_at=timezone.now() - timedelta(days=9)
     )
     sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
-    assert (
-        len(tainted(chat.user_id, [2 * pk for pk in range(1_003_902, 1_004_001, 2)])) > 25
-    )  # it has reached most of them
+    latest = [2 * pk for pk in range(1_003_902, 1_004_001, 2)]
+    assert len(tainted_on_older_schema(chat.user_id, latest)) > 25  # it has reached most of them
     assert tainted_texts(before) == []
     assert sql("SELECT count(*) FROM forgotten_messages WHERE NOT tainted") == [(0,)]
 
@@ -271,7 +278,7 @@ def test_a_long_chain_is_propagated_in_one_walk(chat: StandaloneChat) -> None:
     )
     sql("DELETE FROM standalone_chat_messages WHERE id = 1000001")
     until = time.monotonic() + 5  # 15 s and more where each step reads all
-    assert tainted(chat.user_id, [2 * 1_020_000]) == {2 * 1_020_000}
+    assert tainted_on_older_schema(chat.user_id, [2 * 1_020_000]) == {2 * 1_020_000}
     assert time.monotonic() < until
 
 
