@@ -22,7 +22,7 @@ from retrieval.db_errors import error_name
 logger = logging.getLogger(__name__)
 TICK_S = 0.25  # a stop is seen this late; docs/promises.md promises 1 s
 FOLLOWED_TICK_S = 0.15  # with events.POLL_S a follower is at most 0.4 s behind: docs/promises.md
-HEARTBEAT_S = 1.0  # text that a dying process loses at most
+HEARTBEAT_S = 1.0  # at most so many seconds of text are lost with a process
 ABANDONED_S = 10  # with END_ABANDONED_EVERY_S within the 15 s of docs/promises.md
 END_ABANDONED_EVERY_S = 2.0
 
@@ -32,7 +32,7 @@ HEARTBEAT = """
     FROM unnest(%(ids)s::bigint[], %(texts)s::text[]) v(id, text)
     WHERE r.id = v.id RETURNING r.id, r.stop_asked
 """
-# The mark of followers.py, and when it ends. Locks nothing.
+# stop_asked, and whether followers.py has set a mark that is still fresh. Locks nothing.
 FLAGS = """
     SELECT r.id, r.stop_asked, EXISTS (
         SELECT FROM rate_windows w WHERE w.name = 'followers ' || r.id
@@ -126,8 +126,7 @@ class Heartbeat:
             self._followed = {pk for pk, of_answer in flags.items() if of_answer.followed}
             if self._followed:
                 await steps.run(self._write, list(self._followed))
-        running = {pk: self._answers[pk] for pk in ids if pk in self._answers}
-        cancel_stopped(running, stop_flags)
+        cancel_stopped(self._answers, ids, stop_flags)
 
     async def _end_abandoned(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""An answer while this process generates it. Any thread may read its text, or follow it.
+"""An answer while this process generates it. Any thread may read its text, or listen to it.
 
 How it is stopped: stop.py.
 """
@@ -20,16 +20,20 @@ Listener = Callable[[str | None], None]
 
 
 class LiveAnswer:
-    """One answer that this process generates; the event loop changes it, everyone else listens."""
+    """One answer that this process generates.
+
+    The event loop adds its text. A step's thread or the event loop publishes its end.
+    """
 
     def __init__(self, turn: Turn, *, running_id: int) -> None:
         self.turn = turn
         self.running_id = running_id  # of its row in running_answers
-        # False: no model could be asked. True: the wait is over, whatever the ending.
-        self.prepared: Future[bool] = Future()
+        # Whether the reply may be an event stream; known once the prompt is ready. False: no model
+        # could be asked, so the client gets a plain status.
+        self.may_stream: Future[bool] = Future()
         # The saved answer; None if it was deleted meanwhile. Raises DatabaseUnavailable.
-        self.finished: Future[Message | None] = Future()
-        self.memories: list[Memory] = []  # in the prompt, once prepared
+        self.saved: Future[Message | None] = Future()
+        self.memories: list[Memory] = []  # in the prompt; set before may_stream
         self.truncated = False  # the prompt holds the user's message cut
         self.ending: Ending | None = None  # set before the task is cancelled, or when it ends
         self.task: asyncio.Task[None] | None = None
@@ -52,12 +56,13 @@ class LiveAnswer:
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` with the text so far, then with each piece, then with None.
 
-        The first call is made by this thread, later ones by the event loop's thread.
+        The first call is made by this thread. The event loop's thread passes the pieces; None may
+        come from any thread.
         """
         with self._lock:
             if self._parts:
                 listener(self.text)
-            if self.finished.done():
+            if self.saved.done():
                 listener(None)
             else:
                 self._listeners.append(listener)
@@ -66,18 +71,21 @@ class LiveAnswer:
         with self._lock, suppress(ValueError):
             self._listeners.remove(listener)
 
-    def finish(self, saved: Message | DatabaseUnavailable | None) -> None:
-        """Resolve ``finished`` and release the listeners."""
+    def publish_end(self, saved: Message | DatabaseUnavailable | None) -> None:
+        """Resolve the future ``saved`` and end the listeners' text. From any thread."""
         with self._lock:
             if isinstance(saved, DatabaseUnavailable):
-                self.finished.set_exception(saved)
+                self.saved.set_exception(saved)
             else:
-                self.finished.set_result(saved)
+                self.saved.set_result(saved)
             for listener in self._listeners:
                 listener(None)
 
     def cancel(self, ending: Ending) -> None:
-        """Stop generating and save the answer with this ending. Only from the loop's thread."""
+        """Cancel the task, which then saves the answer with this ending.
+
+        No effect before the task runs or after the answer has an ending. On the event loop.
+        """
         if self.task and not self.ending:
             self.ending = ending
             self.task.cancel()

@@ -45,7 +45,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}  # running_answers.id → answer
-        self._endless = (
+        self._background_tasks = (
             event_loop.start(Heartbeat(self.answers).run()),
             event_loop.start(run_periodic_tasks()),
         )
@@ -64,12 +64,12 @@ class Runner:
 
     def close(self) -> None:
         """Stop the periodic work. No answer may be running. Not on the event loop."""
-        for endless in self._endless:
-            endless.cancel()
+        for task in self._background_tasks:
+            task.cancel()
         embed.finish_embedding_jobs()
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until no answer runs, new ones included."""
+        """Wait until no answer runs, new ones included, or ``seconds`` are over."""
         for _ in range(int(seconds / DRAIN_POLL_S) + 1):
             if not self.answers:
                 return
@@ -79,8 +79,8 @@ class Runner:
         """Generate, save, publish, embed. Runs to the end even if the client disconnects."""
         live.task = asyncio.current_task()
         live.ending = await self._generate(live, preparation)
-        if not live.prepared.done():
-            live.prepared.set_result(True)
+        if not live.may_stream.done():
+            live.may_stream.set_result(True)
         with embed.running_job():
             pending = await self._save(live, live.ending)
             if pending:
@@ -93,7 +93,7 @@ class Runner:
             prompt = prepared.result
             live.truncated = prompt.truncated
             live.memories = prompt.memories
-            live.prepared.set_result(True)
+            live.may_stream.set_result(True)
             await complete(prompt.parts, live.add, before_text=prepared.wait_until_stored)
         except CompletionError as error:
             return _failed(live, error)
@@ -105,13 +105,14 @@ class Runner:
         return Ending(Status.COMPLETE)
 
     async def _save(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
-        """Save the answer, with retries. If all fail, another process ends the answer later.
+        """Save and publish the answer, with retries; returns what is needed to embed it.
 
-        Returns what is needed to embed it.
+        If all fail, listeners get DatabaseUnavailable, and a process's heartbeat ends the answer
+        later as abandoned.
         """
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
-                return await steps.run(self._finish, live, ending)
+                return await steps.run(self._save_once, live, ending)
             except Error as error:
                 logger.error("An answer could not be saved: %s", error_name(error))
                 if pause_s is not None:
@@ -119,7 +120,7 @@ class Runner:
         self._publish(live, DatabaseUnavailable())
         return None
 
-    def _finish(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
+    def _save_once(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """A step: save, publish, and look up what is needed to embed the answer."""
         saved = turns.finish(
             live.turn.answer,
@@ -135,15 +136,15 @@ class Runner:
 
     def _publish(self, live: LiveAnswer, saved: Message | DatabaseUnavailable | None) -> None:
         self.answers.pop(live.running_id, None)
-        live.finish(saved)
+        live.publish_end(saved)
 
 
 def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
     """Interrupted if the model said anything, else failed."""
     if error.__cause__ is not None:
         logger.warning("No answer from %s: %s", llm_address(), type(error.__cause__).__name__)
-    if not live.prepared.done():
-        live.prepared.set_result(False)
+    if not live.may_stream.done():
+        live.may_stream.set_result(False)
     status = Status.INTERRUPTED if live.text else Status.FAILED
     return Ending(status, error.code, str(error))
 

@@ -2,12 +2,12 @@
 
 1. ``stop`` sets a flag in the answer's row of running_answers and waits.
 2. The process that generates the answer reads its flags four times a second
-   (``heartbeat.read_flags``) and cancels it (``cancel_stopped``).
+   (``heartbeat.read_flags``), cancels the answer (``cancel_stopped``) and saves it.
 3. If nothing has ended the answer in time, because its process died, ``stop`` ends it.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from chat.answers import turns
 from chat.answers.live_answer import LiveAnswer
@@ -33,13 +33,18 @@ def stop(conversation: Conversation, answer: Message) -> None:
         turns.finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
 
 
-def cancel_stopped(answers: Mapping[int, LiveAnswer], stop_flags: Mapping[int, bool]) -> None:
-    """Cancel the answers whose flag is set, or missing: these have been ended elsewhere.
+def cancel_stopped(
+    answers: Mapping[int, LiveAnswer], ids: Iterable[int], stop_flags: Mapping[int, bool]
+) -> None:
+    """Cancel the answers whose flag is set or missing. All keys: running_answers.id.
 
-    Both by running_answers.id. On the event loop.
+    A missing flag says that the row is gone: the answer was ended elsewhere, or its conversation
+    deleted. ``turns.finish`` then does not save the ending that is set here. On the event loop;
+    meanwhile a step may remove answers that have ended from ``answers``.
     """
-    for pk, answer in list(answers.items()):
-        if stop_flags.get(pk, True):
+    for pk in ids:
+        answer = answers.get(pk)
+        if answer and stop_flags.get(pk, True):
             answer.cancel(Ending(Status.INTERRUPTED))
 
 

@@ -55,7 +55,7 @@ async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
     finally:
         live.unlisten(listener)
     try:
-        message = live.finished.result(timeout=0)
+        message = live.saved.result(timeout=0)
         yield final_event(message) if message else error_event(MessageDeleted())
     except ApiError as error:
         yield error_event(error)

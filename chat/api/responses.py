@@ -32,8 +32,8 @@ def render_reply(request: Request, reply: Reply) -> HttpResponseBase:
         return as_json(reply)
     if reply.live:
         with steps.waiting():
-            is_prepared = reply.live.prepared.result()
-        if not is_prepared:  # no model: a plain status instead of a stream
+            may_stream = reply.live.may_stream.result()
+        if not may_stream:  # no model: a plain status instead of a stream
             return as_json(reply)
     return as_events(reply)
 
@@ -46,7 +46,7 @@ def as_json(reply: Reply) -> Response:
     turn, live = reply.turn, reply.live
     if live:
         with steps.waiting():
-            answer = live.finished.result()
+            answer = live.saved.result()
         if answer is None:
             raise exceptions.NotFound
         turn.answer = answer
@@ -58,7 +58,7 @@ def as_json(reply: Reply) -> Response:
 
 
 def as_events(reply: Reply) -> StreamingHttpResponse:
-    """``context``, the answer's pieces, and its end. The prompt must be prepared."""
+    """``context``, the answer's pieces, and its end. The prompt must be ready."""
     if reply.live is None:
         memories, answer = memories_of(reply.turn.answer), events.finished_events(reply.turn.answer)
     else:

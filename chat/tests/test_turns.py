@@ -493,7 +493,7 @@ def memories_given(service: ChatService, content: str) -> list[Memory]:
     """The memories in the prompt of a new turn."""
     live = service.reply_to(content).live
     assert live is not None
-    live.finished.result(timeout=PATIENCE_S)
+    live.saved.result(timeout=PATIENCE_S)
     finish_embedding_jobs()
     return live.memories
 
