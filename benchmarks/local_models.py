@@ -21,7 +21,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
 from benchmarks.processes import resident_mb
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 
 SAMPLES = Path(__file__).parent.parent / "chat/samples/conversations.jsonl"
 REPEATS = 20
@@ -39,7 +39,7 @@ def main() -> None:
         return
     print("| model | question, ms CPU | answer of 1,200 characters, ms CPU | loading, s | MB |")
     print("|---|---|---|---|---|")
-    for name in local_model.PARTS:
+    for name in bundled_models.PARTS:
         command = [sys.executable, "-m", "benchmarks.local_models", "--model", name]
         subprocess.run(command, check=True)
 
@@ -47,12 +47,12 @@ def main() -> None:
 def measure(model: str) -> str:
     """The model's line of the table."""
     before_mb = resident_mb(os.getpid())
-    loading_s = cpu_s(lambda: local_model.embed(["hello"], model))
+    loading_s = cpu_s(lambda: bundled_models.embed(["hello"], model))
     lines = SAMPLES.read_text().splitlines()
     contents = [json.loads(line)["content"] for line in lines[:REPEATS]]
     answer = " ".join(contents)[:1_200]
-    question_s = cpu_s(lambda: [local_model.embed([text[:60]], model) for text in contents])
-    answer_s = cpu_s(lambda: [local_model.embed([answer], model) for _ in range(REPEATS)])
+    question_s = cpu_s(lambda: [bundled_models.embed([text[:60]], model) for text in contents])
+    answer_s = cpu_s(lambda: [bundled_models.embed([answer], model) for _ in range(REPEATS)])
     question_ms, answer_ms = (1000 * seconds / REPEATS for seconds in (question_s, answer_s))
     grown_mb = resident_mb(os.getpid()) - before_mb
     return f"| `{model}` | {question_ms:.1f} | {answer_ms:.0f} | {loading_s:.1f} | {grown_mb:.0f} |"

@@ -33,7 +33,7 @@ from benchmarks.memory_ways import Indexed
 from benchmarks.stage import scratch_database
 from chat.memory.recall import search
 from retrieval.embeddings import get_embeddings_batch
-from retrieval.embeddings.local_model import BY_SETTING
+from retrieval.embeddings.bundled_models import BY_SETTING
 from retrieval.recall.candidates import Scope
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from retrieval import db
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.models import EmbeddingModel, MessageMemory
 from retrieval.runtime import Expiring, on_reset
@@ -73,7 +73,7 @@ def check_model(name: str, *, again: bool = False) -> None:
         current = current_model()
     if current != name:
         _verified.forget()
-        local_model.forget_kept()
+        bundled_models.forget_kept()
         raise _mismatch(str(current), name)
     _verified.set(name, seconds=CHECK_AGAIN_S)
     _logged_mismatches.clear()
@@ -128,14 +128,14 @@ def switch(name: str) -> None:
     """
     locks.run_with_short_lock(connection, "embedding_models", SWITCH, {"name": name})
     _verified.forget()
-    local_model.forget_kept()
+    bundled_models.forget_kept()
     _logged_mismatches.clear()
 
 
 def settings_of(model: str) -> list[str]:
     """The settings, as lines of ``.env``, that embed by this model."""
     if model.startswith(LOCAL):
-        return ["EMBEDDINGS=local", *local_model.choice_of(model)]
+        return ["EMBEDDINGS=local", *bundled_models.choice_of(model)]
     return ["EMBEDDINGS=openai", f"EMBEDDING_MODEL={model}"]
 
 
@@ -143,7 +143,7 @@ def _mismatch(stored: str, configured: str) -> ModelMismatch:
     before = ", ".join(settings_of(stored))
     reason = MISMATCH.format(stored=stored, configured=configured, before=before)
     # After a switch between bundled models there is nothing to do: the next call follows it.
-    if reason not in _logged_mismatches and not local_model.follows(stored):
+    if reason not in _logged_mismatches and not bundled_models.follows(stored):
         _logged_mismatches.add(reason)
         logger.error("Error generating embeddings: %s", reason)
     return ModelMismatch(reason)

@@ -1,6 +1,6 @@
 """The rights on memory's tables and functions that the servers' database role needs.
 
-``grant_roles`` grants them (verse/roles.py) and ``rag_doctor`` checks them (database.rights).
+``grant_roles`` grants them (verse/grants.py) and ``rag_doctor`` checks them (database.rights).
 """
 
 from collections.abc import Iterable

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 
 from chat.models import StandaloneChat, StandaloneChatMessage
 from retrieval import current_model, runtime, storage
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import recall
 from tests.support import ROOT
@@ -23,7 +23,7 @@ SCORED = re.compile(
 
 def test_the_worked_example_of_the_docs_is_right(alice: User) -> None:
     runtime.reset()
-    current_model.check_model(local_model.MINILM)
+    current_model.check_model(bundled_models.MINILM)
     texts = {}
     at = datetime(2024, 5, 3, 9, tzinfo=UTC)
     chat = StandaloneChat()
@@ -40,13 +40,13 @@ def test_the_worked_example_of_the_docs_is_right(alice: User) -> None:
             created_at=at,
         )
         source = message.memory_table
-        (vector,) = local_model.embed([content], local_model.MINILM)
-        storage.store(source, message.pk, content, vector, model=local_model.MINILM)
+        (vector,) = bundled_models.embed([content], bundled_models.MINILM)
+        storage.store(source, message.pk, content, vector, model=bundled_models.MINILM)
         texts[source.pack_ref(message.pk)] = content
     assert len(texts) == 10
-    (question,) = local_model.embed(["Who waters my tomatoes?"], local_model.MINILM)
+    (question,) = bundled_models.embed(["Who waters my tomatoes?"], bundled_models.MINILM)
     ranked = recall(
-        "Who waters my tomatoes?", Scope(alice.pk), embedding=question, model=local_model.MINILM
+        "Who waters my tomatoes?", Scope(alice.pk), embedding=question, model=bundled_models.MINILM
     )
     shown = SCORED.findall(PAGE)
     assert len(shown) == 5

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
-# With EMBEDDINGS=local; retrieval/embeddings/local_model.py has them.
+# With EMBEDDINGS=local; retrieval/embeddings/bundled_models.py has them.
 BUNDLED_MODELS = ("minilm+use", "all-MiniLM-L6-v2", E5 := "multilingual-e5-small")
 SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
 BOOLEANS = ("true", "1", "yes", "on", "false", "0", "no", "off")

@@ -1,6 +1,6 @@
-"""Requests a page of this machine's server: ``python -m verse.probe /readyz``.
+"""The client of the health probes: ``python -m verse.probe /readyz`` asks this machine's server.
 
-For container images, which have no curl. docs/containers.md
+For container images, which have no curl: docs/containers.md. The server's side: verse/health.py.
 """
 
 import http.client

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from retrieval import db
 from retrieval.backfill.pending import count, for_table
-from retrieval.embeddings import cost, local_model
+from retrieval.embeddings import bundled_models, cost
 from retrieval.embeddings.batching import truncate
 from retrieval.models import message_tables
 
@@ -104,6 +104,6 @@ def _for_all_tables(statement: sql.SQL) -> sql.Composed:
 
 def _count_tokens(text: str) -> int:
     """By the configured model's tokenizer, of as much of the text as a call takes."""
-    return (
-        local_model.count_tokens(text) if settings.EMBEDDINGS == "local" else truncate(text).tokens
-    )
+    if settings.EMBEDDINGS == "local":
+        return bundled_models.count_tokens(text)
+    return truncate(text).tokens

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.conf import settings
 
 from retrieval import event_loop
-from retrieval.embeddings import local_model, local_thread, usage
+from retrieval.embeddings import bundled_models, local_thread, usage
 from retrieval.embeddings.batching import TextBatch, batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
 from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured
@@ -70,7 +70,7 @@ def model_name() -> str | None:
 def configured_name() -> str | None:
     """Like ``model_name``, but also OpenAI's model if its key is missing."""
     if settings.EMBEDDINGS == "local":
-        return local_model.chosen() or local_model.kept() or local_model.DEFAULT
+        return bundled_models.chosen() or bundled_models.kept() or bundled_models.DEFAULT
     return str(settings.EMBEDDING_MODEL) if settings.EMBEDDINGS == "openai" else None
 
 
@@ -80,7 +80,7 @@ def model_to_use() -> str | None:
     Makes no call.
     """
     if settings.EMBEDDINGS == "local":
-        return local_model.chosen() or local_model.DEFAULT
+        return bundled_models.chosen() or bundled_models.DEFAULT
     return model_name()
 
 

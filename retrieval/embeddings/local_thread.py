@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import cache
 
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.steps import StepPool
 from retrieval.vectors import Vector
@@ -22,7 +22,7 @@ def submit(texts: Sequence[str], model: str, ending: threading.Event) -> Future[
 
 def _embed(texts: Sequence[str], model: str, ending: threading.Event) -> list[Vector]:
     vectors: dict[int, Vector] = {}
-    for run_vectors in local_model.embed_in_runs(texts, model):
+    for run_vectors in bundled_models.embed_in_runs(texts, model):
         vectors |= run_vectors
         if ending.is_set() or _exiting.is_set():
             raise EmbeddingError("the process is ending")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval.embeddings.batching import sendable
-from retrieval.embeddings.bundled_package import missing, path_in
+from retrieval.embeddings.find_package import missing, path_in
 from retrieval.vectors import Vector
 
 # These packages are installed only for the files in them; their code is not imported.

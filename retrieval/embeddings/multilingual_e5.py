@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.embeddings.batching import sendable
-from retrieval.embeddings.bundled_package import load
+from retrieval.embeddings.find_package import load
 from retrieval.vectors import Vector
 
 # Longer texts are 2.4 times as slow and not found better:
@@ -21,7 +21,7 @@ MAX_CHARS = 600
 THREADS = 1  # a second one waits actively for the first, and a server has a worker per core
 # 384 numbers: the mean over the messages of benchmarks/memory_data/people.json, which are in five
 # languages (that of English ones alone finds 1 point less). Vectors with another mean would be
-# those of another model: change its name in local_model.py with the file.
+# those of another model: change its name in bundled_models.py with the file.
 MEAN = Path(__file__).with_name("multilingual_e5_mean.npy")
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from retrieval.embeddings.batching import sendable
-from retrieval.embeddings.bundled_package import load
+from retrieval.embeddings.find_package import load
 from retrieval.vectors import Vector
 
 # Its tokenizer is written in Python, and the encoder reads words in groups of five: what a text is

@@ -13,7 +13,7 @@ from django.conf import settings
 from psycopg import sql
 
 from retrieval import db
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 from retrieval.message_tables import select_message
 from retrieval.models import EmbeddingModel, message_tables
 from retrieval.runtime import Expiring
@@ -21,7 +21,7 @@ from retrieval.runtime import Expiring
 # MiniLM: of 100 questions about another person's life, 4 recalled a message by meaning alone at
 # 0.40, 17 at 0.35. The others: any minimum loses evidence in other languages than the question's.
 # docs/decisions/0010-hybrid-recall.md and 0017-recall-order.md
-MEASURED = {local_model.MINILM: 0.40, local_model.DEFAULT: -1.0, local_model.E5: -1.0}
+MEASURED = {bundled_models.MINILM: 0.40, bundled_models.DEFAULT: -1.0, bundled_models.E5: -1.0}
 QUANTILE = 0.95  # of the bundled model's unrelated pairs that is 0.43
 SAMPLE_MESSAGES, MIN_SAMPLE_MESSAGES = 400, 40
 MEASURE_AGAIN_S = 86_400

@@ -15,7 +15,7 @@ from fake_openai import FakeOpenAI
 from retrieval import status
 from retrieval.backfill import backfill
 from retrieval.backfill.estimate import estimate
-from retrieval.embeddings import local_model
+from retrieval.embeddings import bundled_models
 from retrieval.embeddings.batching import MAX_TEXT_TOKENS
 from retrieval.token_count import count_tokens
 from tests.databases import Database
@@ -223,7 +223,7 @@ def test_pending_counts_do_not_depend_on_the_configured_model(
     out, err = StringIO(), StringIO()
     call_command("rag_cost_estimate", "--json", stdout=out, stderr=err)
     assert json.loads(out.getvalue())["messages"] == 2
-    other = {"openai": model, "local": local_model.DEFAULT, "none": SMALL}[embeddings]
+    other = {"openai": model, "local": bundled_models.DEFAULT, "none": SMALL}[embeddings]
     warning = f"of the stored vectors, has yet to embed; the settings name {other}. What switching"
     assert (warning in err.getvalue()) == (other != SMALL)
     assert (err.getvalue() == "") == (other == SMALL)

@@ -10,7 +10,7 @@ from retrieval import current_model, runtime
 from retrieval.doctor.check_vectors import stored_model_is_configured
 from retrieval.doctor.report import Status
 from retrieval.embeddings import embedding_service
-from retrieval.embeddings.local_model import DEFAULT, E5, MINILM
+from retrieval.embeddings.bundled_models import DEFAULT, E5, MINILM
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 

@@ -32,7 +32,7 @@ from fake_openai.vectors import vector_of
 from retrieval import current_model, runtime, storage
 from retrieval.backfill import backfill, pending
 from retrieval.backfill.fill_words import fill
-from retrieval.embeddings import get_embedding, local_model
+from retrieval.embeddings import bundled_models, get_embedding
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -427,10 +427,10 @@ def test_from_local_to_a_service_and_back_under_traffic(
     by_local, by_service = (running.client(create_token(alice)[1]) for running in (local, service))
     for content in (FACT, DECOY):
         say(by_local, content)
-    settled(local_model.DEFAULT)
+    settled(bundled_models.DEFAULT)
     # Compared with the local model's vectors, the question would equal the decoy.
     fake.embeddings.default = Given(
-        [float(running) for running in local_model.embed([DECOY], local_model.DEFAULT)[0]]
+        [float(running) for running in bundled_models.embed([DECOY], bundled_models.DEFAULT)[0]]
     )
     traffic = Traffic()
     with traffic.through(
@@ -442,7 +442,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
 
         output = manage(environments["service"], "rag_model", "use", "--yes")
         assert f"Switched to {SMALL}" in output
-        by_old_model = query(STORED, local_model.DEFAULT)[0][0]
+        by_old_model = query(STORED, bundled_models.DEFAULT)[0][0]
         mode, contents = searched(by_service)
         assert (FACT in contents, DECOY in contents) == (True, False), mode
         say(by_service, "A new thing, embedded at once.")
@@ -452,9 +452,9 @@ def test_from_local_to_a_service_and_back_under_traffic(
         mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("lexical", True)
         assert (
-            query(STORED, local_model.DEFAULT)[0][0] == by_old_model
+            query(STORED, bundled_models.DEFAULT)[0][0] == by_old_model
         )  # the other server stores no more
-        assert query(MIXED_UP, local_model.DEFAULT) == [(0,)]
+        assert query(MIXED_UP, bundled_models.DEFAULT) == [(0,)]
         manage(environments["service"], "backfill_embeddings", "--sleep", "0")
         assert searched(by_service)[0] == "hybrid"
 
@@ -463,7 +463,7 @@ def test_from_local_to_a_service_and_back_under_traffic(
         assert FACT in contents
         assert searched(by_service)[0] == "lexical"
         traffic.more(8)
-        assert query(MIXED_UP, local_model.DEFAULT) == [(0,)]
+        assert query(MIXED_UP, bundled_models.DEFAULT) == [(0,)]
         manage(environments["local"], "backfill_embeddings", "--sleep", "0")
         mode, contents = searched(by_local)
         assert (mode, FACT in contents) == ("hybrid", True)
@@ -477,5 +477,5 @@ def test_from_local_to_a_service_and_back_under_traffic(
 
 def test_the_vectors_of_the_two_models_differ_in_form() -> None:
     """The test above can see a mix-up: only the local model's vectors end in zeros."""
-    assert not any(local_model.embed([FACT], local_model.DEFAULT)[0][896:])
+    assert not any(bundled_models.embed([FACT], bundled_models.DEFAULT)[0][896:])
     assert any(vector_of(FACT, 1536)[896:])

@@ -24,7 +24,7 @@ from django.core.management.base import CommandError, OutputWrapper
 
 from retrieval import current_model
 from retrieval.backfill import pending
-from retrieval.embeddings import cost, embedding_service, local_model, usage
+from retrieval.embeddings import bundled_models, cost, embedding_service, usage
 from retrieval.management.arguments import us_dollars
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.models import message_tables
@@ -92,9 +92,8 @@ class Command(OperatorCommand):
                 "No vectors yet: the model of the first one stored becomes the current one"
             )
         elif configured not in (None, current):
-            subject = (
-                "The bundled model is now" if local_model.follows(current) else "The settings name"
-            )
+            is_followed = bundled_models.follows(current)
+            subject = "The bundled model is now" if is_followed else "The settings name"
             lines.append(f"{subject} {configured}. To switch to it: manage.py rag_model use")
         self.report(options, as_json, *lines)
 

