@@ -39,8 +39,8 @@ def cancel_stopped(
     """Cancel the answers whose flag is set or missing. All keys: running_answers.id.
 
     A missing flag says that the row was deleted: the answer was ended elsewhere, or with its
-    conversation. ``turns.finish`` then does not save the ending that is set here. On the event loop;
-    meanwhile a step may remove answers that have ended from ``answers``.
+    conversation. ``turns.finish`` then does not save the ending that is set here. On the event
+    loop; meanwhile a step may remove answers that have ended from ``answers``.
     """
     for pk in ids:
         answer = answers.get(pk)
