@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import cast
 
 from django.conf import settings
-from django.db.models import Q
 
 from chat.answers import turns
 from chat.answers.llm import check_configured
@@ -16,7 +14,7 @@ from chat.answers.turns import Turn
 from chat.memory import answer_recall
 from chat.memory.answer_recall import Recalled, RecallRequest
 from chat.memory.recalled import Memory
-from chat.models import Message, MessageQuerySet
+from chat.models import Message
 from retrieval import steps
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
@@ -45,7 +43,7 @@ class Preparation:
 
     def read(self) -> None:
         """The first step, of up to five queries. ``prompt`` makes it if it was not made."""
-        history = history_before(self.turn)
+        history = turns.history_before(self.turn)
         limit = 0 if self._recall else self._memory_limit
         request = answer_recall.read(self.turn.question, history=history, limit=limit)
         self._reading = Reading(history, request)
@@ -79,11 +77,3 @@ def _build(turn: Turn, history: list[Message], memories: list[Memory]) -> Prompt
     )
     turns.save_context(turn.answer, prompt.stored_context())
     return prompt
-
-
-def history_before(turn: Turn) -> list[Message]:
-    """The latest CHAT_HISTORY_LIMIT messages before the question, newest first. One query."""
-    asked_at = turn.question.created_at
-    earlier = Q(created_at__lt=asked_at) | Q(created_at=asked_at, pk__lt=turn.question.pk)
-    messages: MessageQuerySet = turn.conversation.messages.filter(earlier)
-    return list(islice(messages.finished().in_order().reverse(), settings.CHAT_HISTORY_LIMIT))

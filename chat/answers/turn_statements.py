@@ -1,23 +1,32 @@
 """The SQL of turns, composed once for each of the two message tables."""
 
-from typing import Any, cast
+from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import connection
 from psycopg import sql
 
-from chat.models import ChatMessage, Conversation, Message, StandaloneChatMessage
+from chat.model_rows import ModelRow
+from chat.models import KINDS, ChatMessage, Conversation, Message, StandaloneChatMessage
+from retrieval.queries import rows
+
+Statements = dict[type[Message], str]  # by the model of the messages
+# A message's row as a turn needs it: ``embedding`` may be missing from the table.
+MESSAGE_ROWS: dict[type[Message], ModelRow[Message]] = {
+    model: ModelRow(model, alias="m", without={"embedding", "context"})
+    for model in (ChatMessage, StandaloneChatMessage)
+}
 
 
-def _for_both_tables(statement: sql.SQL) -> dict[type[Message], str]:
+def _for_both_tables(statement: sql.SQL) -> Statements:
     """The statement composed for the two message tables, once."""
     return {
         model: statement.format(
+            columns=row.columns,
             messages=sql.Identifier(model._meta.db_table),
             conversations=sql.Identifier(model.conversation.field.related_model._meta.db_table),
             conversation_id=sql.Identifier(model.conversation.field.column),
         ).as_string()
-        for model in (ChatMessage, StandaloneChatMessage)
+        for model, row in MESSAGE_ROWS.items()
     }
 
 
@@ -44,30 +53,52 @@ TOUCH = _for_both_tables(
     RETURNING ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s)
 """)
 )
-# Locks: the new rows only.
+# TOUCH, and if neither the conversation nor the user is busy, the rows of a new turn; their ids are
+# NULL otherwise. Locks: the conversation's row and the new ones.
 ADD_TURN = _for_both_tables(
     sql.SQL("""
-    WITH question AS (
+    WITH touched AS (
+        UPDATE {conversations} SET updated_at = %(now)s WHERE id = %(conversation)s
+        RETURNING ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s)
+            AS busy
+    ), question AS (
         INSERT INTO {messages} (user_id, {conversation_id}, role, content, created_at)
-        VALUES (%(user)s, %(conversation)s, 'user', %(content)s, %(now)s) RETURNING id
+        SELECT %(user)s, %(conversation)s, 'user', %(content)s, %(now)s FROM touched
+        WHERE array_position(busy, %(conversation)s) IS NULL
+            AND cardinality(busy) < %(max_running)s
+        RETURNING id
     ), answer AS (
         INSERT INTO {messages}
             (user_id, {conversation_id}, role, content, created_at, status, reply_to)
         SELECT %(user)s, %(conversation)s, 'assistant', '', %(now)s, 'streaming', id
         FROM question RETURNING id, reply_to
+    ), running AS (
+        INSERT INTO running_answers (user_id, {conversation_id}, message_id)
+        SELECT %(user)s, %(conversation)s, id FROM answer RETURNING id
     )
-    INSERT INTO running_answers (user_id, {conversation_id}, message_id)
-    SELECT %(user)s, %(conversation)s, id FROM answer
-    RETURNING id, message_id, (SELECT reply_to FROM answer)
+    SELECT busy, running.id, answer.id, reply_to
+    FROM touched LEFT JOIN answer ON true LEFT JOIN running ON true
+""")
+)
+# Locks: the message's row.
+SAVE_CONTEXT = _for_both_tables(
+    sql.SQL("UPDATE {messages} SET context = %(context)s::jsonb WHERE id = %(answer)s")
+)
+# Reads backwards in the index on conversation, time and id. Locks: nothing.
+HISTORY = _for_both_tables(
+    sql.SQL("""
+    SELECT {columns} FROM {messages} m
+    WHERE {conversation_id} = %(conversation)s AND (created_at, id) < (%(asked_at)s, %(question)s)
+        AND status IN ('complete', 'interrupted') AND content <> ''
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 """)
 )
 
 
 def execute(
-    statement: dict[type[Message], str], conversation: Conversation, **params: Any
+    statement: Statements, conversation: Conversation, **params: Any
 ) -> tuple[Any, ...] | None:
     """Run the statement for the conversation's tables; its row."""
     params = {"user": conversation.user_id, "conversation": conversation.pk} | params
-    with connection.cursor() as cursor:
-        cursor.execute(statement[conversation.messages.model], params)
-        return cast("tuple[Any, ...] | None", cursor.fetchone())
+    results = rows(statement[KINDS[conversation.kind]], params)
+    return results[0] if results else None

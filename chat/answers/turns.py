@@ -5,6 +5,7 @@ fails later (the model refuses, the process dies) ends in a status of the answer
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,9 +16,19 @@ from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import idempotency
-from chat.answers.turn_statements import ADD_TURN, FINISH, LOCK_USER, TOUCH, execute
+from chat.answers.turn_statements import (
+    ADD_TURN,
+    FINISH,
+    HISTORY,
+    LOCK_USER,
+    MESSAGE_ROWS,
+    SAVE_CONTEXT,
+    TOUCH,
+    execute,
+)
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_hit
+from retrieval import queries
 
 INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
 
@@ -55,9 +66,8 @@ def start(conversation: Conversation, content: str, *, key: str | None) -> Turn:
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
             return _replay_or_retry(conversation, question)
-        _refuse_if_busy(conversation)
-        _count_against_rate_limit(conversation)
         turn = _add_turn(conversation, content)
+        _count_against_rate_limit(conversation)
         idempotency.save_key(conversation, key, digest, turn.question)
         return turn
 
@@ -108,7 +118,27 @@ def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
     """Store the ids of what the prompt holds, before the model sees it: the process may die."""
     answer.context = context or None
     if context:
-        type(answer)._default_manager.filter(pk=answer.pk).update(context=context)
+        params = {"context": json.dumps(context), "answer": answer.pk}
+        queries.execute(SAVE_CONTEXT[type(answer)], params)
+
+
+def history_before(turn: Turn) -> list[Message]:
+    """The latest CHAT_HISTORY_LIMIT messages before the question, newest first. One query.
+
+    Without their ``context``: it is loaded when it is read.
+    """
+    model = type(turn.question)
+    params = {
+        "conversation": turn.conversation.pk,
+        "asked_at": turn.question.created_at,
+        "question": turn.question.pk,
+        "limit": settings.CHAT_HISTORY_LIMIT,
+    }
+    row = MESSAGE_ROWS[model]
+    history = [row.instance(values) for values in queries.rows(HISTORY[model], params)]
+    for message in history:
+        message.conversation = turn.conversation
+    return history
 
 
 def running_answer_of(conversation: Conversation) -> RunningAnswer | None:
@@ -153,7 +183,11 @@ def _refuse_if_busy(conversation: Conversation) -> None:
     row = execute(TOUCH, conversation, now=timezone.now())
     if row is None:
         raise NotFound
-    (busy,) = row
+    _refuse_busy(conversation, row[0])
+
+
+def _refuse_busy(conversation: Conversation, busy: list[int | None]) -> None:
+    """``busy``: the conversations of this kind of the user's running answers, else None."""
     if conversation.pk in busy:
         raise errors.InProgress
     if len(busy) >= settings.STREAMS_PER_USER:
@@ -170,10 +204,16 @@ def _count_against_rate_limit(conversation: Conversation) -> None:
 
 
 def _add_turn(conversation: Conversation, content: str) -> Turn:
-    """Insert the user's message, its empty answer and the running_answers row. One statement."""
-    now = timezone.now()
-    row = execute(ADD_TURN, conversation, content=content, now=now)
-    running_id, answer_id, question_id = row or (None, None, None)
+    """Insert the user's message, its empty answer and the running_answers row. One statement.
+
+    Raises what ``_refuse_if_busy`` raises.
+    """
+    now, max_running = timezone.now(), settings.STREAMS_PER_USER
+    row = execute(ADD_TURN, conversation, content=content, now=now, max_running=max_running)
+    if row is None:
+        raise NotFound
+    busy, running_id, answer_id, question_id = row
+    _refuse_busy(conversation, busy)
     fields = {"user_id": conversation.user_id, "conversation": conversation, "created_at": now}
     new = conversation.messages.model
     question = new(pk=question_id, role=Role.USER, content=content, **fields)

@@ -22,6 +22,7 @@ from chat.api.pagination import MessagePages, Pages
 from chat.api.responses import idempotency_key, render_events, render_reply
 from chat.api.serializers import ContentSerializer, MessageSerializer, TurnSerializer
 from chat.errors import NotLast
+from chat.find_conversation import find_conversation
 from chat.models import Message, Passage, Role, StandaloneChat
 from chat.services import ChatService
 
@@ -37,9 +38,12 @@ class ConversationMixin:
         return self.model.objects.of(self.request.user)
 
     def get_service(self) -> ChatService:
-        """For the conversation of the URL. Raises Http404."""
-        pk = self.kwargs["conversation_id"]
-        return ChatService(get_object_or_404(self.get_queryset(), pk=pk))
+        """For the conversation of the URL. Raises NotFound."""
+        pk, user_id = self.kwargs["conversation_id"], self.request.user.pk
+        conversation = find_conversation(self.model, pk, user_id=user_id)
+        if conversation is None:
+            raise exceptions.NotFound
+        return ChatService(conversation)
 
 
 class ConversationsView(ConversationMixin, generics.ListCreateAPIView[Any]):

@@ -96,13 +96,7 @@ def stream(
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
-    body = {
-        "user_message": turn.question,
-        "assistant_message": turn.answer,
-        "context": [memory.as_json() for memory in memories_of(turn.answer)],
-    }
-    truncated = {"truncated": True} if turn.answer.truncated else {}
-    return cast("dict[str, Any]", TurnSerializer(body | truncated).data)
+    return cast("dict[str, Any]", TurnSerializer(turn).data)
 
 
 def idempotency_key(request: Request) -> str | None:

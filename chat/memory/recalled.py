@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
 
+from chat.json_times import json_time
 from chat.models import (
     KINDS,
     ChatMessage,
@@ -55,7 +56,7 @@ class Memory:
             },
             "role": self.message.role,
             "content": self.message.content,
-            "created_at": self.message.created_at.isoformat().replace("+00:00", "Z"),
+            "created_at": json_time(self.message.created_at),
             "score": round(self.score, 4),
         } | self._with()
 

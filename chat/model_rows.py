@@ -1,0 +1,37 @@
+"""Rows of hand-written statements as instances of models.
+
+For reads that each request or turn makes: to compose a queryset takes four times as long as the
+read itself.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Generic, TypeVar
+
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model
+from psycopg import sql
+
+M = TypeVar("M", bound=Model)
+
+
+class ModelRow(Generic[M]):
+    """A model's columns in a statement, of the table ``alias``, and the instance of such a row.
+
+    The instance loads a field of ``without`` when it is read.
+    """
+
+    def __init__(self, model: type[M], *, alias: str, without: Collection[str] = ()) -> None:
+        fields = [field for field in model._meta.concrete_fields if field.attname not in without]
+        self._model = model
+        self._names = [field.attname for field in fields]
+        self.columns = sql.SQL(", ").join(
+            sql.Identifier(alias, str(field.column)) for field in fields
+        )
+
+    def __len__(self) -> int:
+        """How many columns."""
+        return len(self._names)
+
+    def instance(self, values: Sequence[Any]) -> M:
+        """The instance of a row with these values, in the order of ``columns``."""
+        return self._model.from_db(DEFAULT_DB_ALIAS, self._names, values)
