@@ -1,6 +1,7 @@
-"""Idempotency keys: a request that is repeated with the same key finds its first message.
+"""Idempotency keys: a request that is repeated with the same key replays or retries its answer.
 
-chat/api/responses.py reads the header; chat/answers/turns.py computes the request's digest.
+chat/api/responses.py reads the header. chat/answers/turns.py computes the request's digest, and
+starts the answer again if it is retried.
 """
 
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from chat import errors
-from chat.models import Conversation, IdempotencyKey, Message
+from chat.models import Conversation, IdempotencyKey, Message, Status
 
 KEY_LIFETIME = timedelta(hours=24)  # docs/promises.md, "Answers and retries"
 
@@ -32,6 +33,17 @@ def find_question(conversation: Conversation, key: str | None, digest: bytes) ->
     if bytes(known.digest) != digest:
         raise errors.KeyReused
     return question
+
+
+def may_replay(answer: Message) -> bool:
+    """Whether a repeated request gets this answer: it is complete, or the user stopped it.
+
+    False: it failed, or its process died; it is generated again. Raises InProgress while it is
+    being generated.
+    """
+    if answer.status == Status.STREAMING:
+        raise errors.InProgress
+    return answer.error is None
 
 
 def save_key(conversation: Conversation, key: str | None, digest: bytes, question: Message) -> None:

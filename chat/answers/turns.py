@@ -153,11 +153,9 @@ def lock_user(user_id: int) -> None:
 
 
 def _replay_or_retry(conversation: Conversation, question: Message) -> Turn:
-    """Replay a finished turn. Retry a failed one; the rate limit has counted it already."""
+    """Replay a finished turn, or retry a failed one; the rate limit has counted it already."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
-    if answer is not None and answer.status == Status.STREAMING:
-        raise errors.InProgress
-    if answer is not None and answer.error is None:
+    if answer is not None and idempotency.may_replay(answer):
         return Turn(conversation, question, answer)
     _refuse_if_busy(conversation)
     return _start_answer(conversation, question, answer)
