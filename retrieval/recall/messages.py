@@ -16,7 +16,7 @@ from retrieval.recall import candidates, older_schema
 from retrieval.recall.candidates import Scope
 from retrieval.recall.content_words import content_words
 from retrieval.recall.question import extract_question
-from retrieval.recall.ranking import MAX_EXACT, Ranking, rank
+from retrieval.recall.ranking import MAX_EXACT, Ranking, count_nearest, rank
 from retrieval.vectors import Vector
 
 MESSAGES = """
@@ -114,11 +114,21 @@ def fetch(
     for _ in range(MAX_FETCHES):
         if not len(waiting) or len(messages) >= limit:
             break
-        size = waiting.count_contenders(limit - len(messages))
-        params = _parameters(question, waiting[:size], limit=limit, companions=companions)
+        contenders = waiting.contenders(limit - len(messages))
+        params = _parameters(question, waiting[contenders], limit=limit, companions=companions)
         messages += [_recalled(*row) for row in _execute(question, params)]
-        waiting = waiting[size:]
-    return sorted(messages, key=lambda message: message.score, reverse=True)[:limit]
+        waiting = waiting[~contenders]
+    return _best(messages, limit)
+
+
+def _best(messages: list[Recalled], limit: int) -> list[Recalled]:
+    """The best by score, of which some are the nearest (``count_nearest``)."""
+    by_score = sorted(messages, key=lambda message: message.score, reverse=True)
+    by_meaning = sorted(messages, key=lambda message: message.similarity or -1.0, reverse=True)
+    nearest = {message.ref for message in by_meaning[: count_nearest(limit)]}
+    others = [message.ref for message in by_score if message.ref not in nearest]
+    chosen = nearest.union(others[: limit - len(nearest)])
+    return [message for message in by_score if message.ref in chosen]
 
 
 def _parameters(
@@ -135,7 +145,8 @@ def _parameters(
         "mean_similarity": ranking.mean_similarity,
         "similarity_weight": ranking.similarity_weight,
         "min_similarity": ranking.min_similarity,
-        "limit": limit,
+        # The nearest need not be among the best by score.
+        "limit": len(ranking) if count_nearest(limit) else limit,
     }
 
 

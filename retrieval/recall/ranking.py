@@ -42,6 +42,9 @@ WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Setting
 # exactly; so many more than are wanted, and so many at most unless more are wanted.
 DEVIATIONS = 3
 SPARE, MAX_EXACT = 3, 60
+# The order looks at more than meaning, so the nearest message can come late. Of a long list the
+# NEAREST by meaning alone are part, after the BEST: found among NEAREST_EXACT by their estimates.
+NEAREST, NEAREST_EXACT, BEST = 8, 24, 40
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,27 @@ class Ranking:
         is_unrelated = ~self.shares_words & (self.similarity < lowest)
         return replace(self[~is_unrelated], min_similarity=min_similarity)
 
-    def count_contenders(self, limit: int) -> int:
-        """How many of the first may be among the first ``limit`` by their exact scores."""
+    def contenders(self, limit: int) -> Bools:
+        """Which may be among the ``limit`` to return, by their exact scores or similarities."""
+        chosen = np.zeros(len(self), bool)
+        if count_nearest(limit):
+            by_meaning = np.argsort(-np.nan_to_num(self.similarity, nan=-1.0), kind="stable")
+            chosen[by_meaning[:NEAREST_EXACT]] = True
+        others = np.flatnonzero(~chosen)
+        chosen[others[: self._count_contenders(limit) - chosen.sum()]] = True
+        return chosen
+
+    def _count_contenders(self, limit: int) -> int:
         if len(self) <= limit + SPARE:
             return len(self)
         lowest = self.scores[limit - 1] - DEVIATIONS * self.similarity_weight * self.error
         near = int((self.scores >= lowest).sum())
-        return min(max(near, limit + SPARE), max(MAX_EXACT, limit + SPARE), len(self))
+        return min(max(near, limit + SPARE), max(MAX_EXACT, limit + SPARE))
+
+
+def count_nearest(limit: int) -> int:
+    """How many of ``limit`` places are for the nearest messages."""
+    return max(0, min(NEAREST, limit - BEST))
 
 
 def rank(rows: Rows) -> Ranking:
