@@ -15,7 +15,11 @@ STATEMENTS = read_statements(Path(__file__).with_name("catalog.sql"))
 
 @dataclass(frozen=True)
 class Column:
-    """``default`` as pg_get_expr prints it; ``identity``: "a" ALWAYS, "d" BY DEFAULT, or ""."""
+    """A column of a table.
+
+    ``default``: as pg_get_expr prints it. ``identity``: "a" (GENERATED ALWAYS), "d" (BY DEFAULT) or
+    "" (none).
+    """
 
     name: str
     type: str
@@ -29,7 +33,7 @@ class Column:
         """Whether an INSERT may give no value."""
         return not self.is_required or self.default is not None or self.identity != ""
 
-    def nullable(self) -> "Column":
+    def without_extras(self) -> "Column":
         """The column without NOT NULL, default and identity."""
         return replace(self, is_required=False, default=None, identity="")
 
@@ -50,9 +54,11 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Index:
-    """``definition`` from the access method on: ``btree (id, user_id)``.
+    """An index, also one that belongs to a constraint.
 
+    ``definition``: what follows USING in CREATE INDEX, such as ``btree (id, user_id)``.
     ``constraint``: "p" PRIMARY KEY, "u" UNIQUE, "x" EXCLUDE, None for a plain index.
+    ``is_immediate``: unique values are checked at once, not at the commit.
     """
 
     name: str
@@ -66,22 +72,23 @@ class Index:
 
 @dataclass(frozen=True)
 class Table:
-    """A relation: ``kind`` as in pg_class ("r" is a table), its owner, its parts by name.
+    """A relation with its owner, and its columns, constraints and indexes by name.
 
-    ``is_ours``: whether the current role has the owner's rights.
+    ``kind``: relkind of pg_class, "r" for an ordinary table. ``may_alter``: whether the current
+    role has the owner's rights.
     """
 
     name: str
     kind: str
     owner: str
-    is_ours: bool
+    may_alter: bool
     columns: dict[str, Column] = field(default_factory=dict)
     constraints: dict[str, Constraint] = field(default_factory=dict)
     indexes: dict[str, Index] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """The first column of the primary key."""
+        """The first column of the primary key. The table must have one."""
         return next(index for index in self.indexes.values() if index.constraint == "p").columns[0]
 
 

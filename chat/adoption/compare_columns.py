@@ -85,7 +85,7 @@ def _missing(table: Table, column: Column) -> Difference:
     if column.may_be_left_out and not column.identity:
         add = ADD.format(table=name, declaration=declaration(column))
         return fixable(table.name, f"column {column.name} is missing", Stage.COLUMN, [add])
-    add = ADD.format(table=name, declaration=declaration(column.nullable()))
+    add = ADD.format(table=name, declaration=declaration(column.without_extras()))
     return Difference(
         table.name,
         f"column {column.name} is missing, and Verse cannot know its values",

@@ -21,7 +21,7 @@ KEYWORDS = {"p": "PRIMARY KEY", "u": "UNIQUE", None: "index"}
 
 
 def compare_indexes(wanted: Table, table: Table) -> Iterator[Difference]:
-    """The differences of all keys and indexes. Their names are free."""
+    """The differences of all keys and indexes, whatever their names are."""
     for index in wanted.indexes.values():
         if not any(_serves(index, existing) for existing in table.indexes.values()):
             yield _missing(wanted, table, index)
@@ -32,7 +32,7 @@ def _serves(wanted: Index, existing: Index) -> bool:
         return False
     if wanted.constraint is None:
         return True
-    # A foreign key can refer to a key that is checked at once only.
+    # A foreign key can refer only to a key that is checked at once (not DEFERRABLE).
     is_key = existing.constraint in ("p", "u") and existing.is_immediate
     return is_key and (wanted.constraint == "u" or existing.constraint == "p")
 
@@ -49,7 +49,7 @@ def _missing(wanted: Table, table: Table, index: Index) -> Difference:
             stage,
             fix="replace it at a quiet hour; foreign keys that refer to it must be dropped first",
         )
-    if usable is None and _has_other(table, index):
+    if usable is None and _name_is_taken(table, index):
         new_name = sql.Identifier(f"{index.name}_old")
         rename = RENAME.format(name=sql.Identifier(index.name), new_name=new_name).as_string()
         return Difference(table.name, f"{problem}, another has its name", stage, fix=rename)
@@ -82,8 +82,8 @@ def _usable(table: Table, wanted: Index) -> Index | None:
     return next(usable, None)
 
 
-def _has_other(table: Table, wanted: Index) -> bool:
-    """Whether another index has the name, which is not an unfinished build of this one."""
+def _name_is_taken(table: Table, wanted: Index) -> bool:
+    """Whether another index has the name. An unfinished build of this one is none."""
     other = table.indexes.get(wanted.name)
     return other is not None and (other.is_valid or other.definition != wanted.definition)
 

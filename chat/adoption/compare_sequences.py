@@ -1,4 +1,4 @@
-"""Sequences of ids that are behind the largest id, or that do not belong to their column."""
+"""Finds sequences that are behind the largest id, or that are not owned by their column."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,8 @@ from chat.adoption.catalog import Table, read_sequence
 from chat.adoption.differences import Difference, Stage, fixable
 from retrieval.queries import row
 
-BOTH = sql.SQL("""
+# Locks nothing.
+MAX_ID_AND_LAST_VALUE = sql.SQL("""
     SELECT coalesce((SELECT max({column}) FROM {table}), 0),
         (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM {sequence})
 """)
@@ -27,7 +28,7 @@ OWN = sql.SQL("ALTER SEQUENCE {sequence} OWNED BY {table}.{column}")
 def compare_sequences(
     connection: BaseDatabaseWrapper, wanted: Table, table: Table
 ) -> Iterator[Difference]:
-    """The differences of the sequence behind the ids. Two queries, if the table should have one."""
+    """What is wrong with the sequence that gives a table its ids. Two queries if it has one."""
     for column in wanted.columns.values():
         existing = table.columns.get(column.name)
         if not column.identity or existing is None or existing.type != column.type:
@@ -45,7 +46,7 @@ def compare_sequences(
         if not sequence.is_owned:
             problem = f"sequence {sequence.name} does not belong to column {column.name}"
             yield fixable(table.name, problem, Stage.SEQUENCE, [OWN.format(**names)])
-        largest, last = row(BOTH.format(**names), connection=connection)
+        largest, last = row(MAX_ID_AND_LAST_VALUE.format(**names), connection=connection)
         if last < largest:
             problem = f"the next id would be {last + 1:,}, the largest is {largest:,}"
             yield fixable(table.name, problem, Stage.SEQUENCE, [ADVANCE.format(**names)])

@@ -26,7 +26,7 @@ def compare(
 
     Only that some tables belong to another role, if they do: their rows may not be read.
     """
-    if not all(table.is_ours for table in existing.values()):
+    if not all(table.may_alter for table in existing.values()):
         yield from _of_another_role(connection, existing)
         return
     for name, ours in wanted.items():
@@ -93,7 +93,7 @@ def _of_another_role(
 ) -> Iterator[Difference]:
     role = value("SELECT current_user", connection=connection)
     for table in existing.values():
-        if not table.is_ours:
+        if not table.may_alter:
             names = {"table": sql.Identifier(table.name), "role": sql.Identifier(role)}
             yield Difference(
                 table.name,

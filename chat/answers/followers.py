@@ -1,14 +1,15 @@
 """Followers: clients that read an answer from another process than the one that generates it.
 
-Such a process marks the answer once a second. As long as the mark is fresh, the process that
-generates the answer writes its text more often: heartbeat.py. A mark is a hit in rate_windows. That
-table is of the first migration, so the mark works on every schema, and behind any pooler.
+The process that serves a follower marks the answer once a second. While the mark is fresh, the
+process that generates the answer writes its text more often: heartbeat.py. A mark is a hit in
+rate_windows. The first migration creates that table, so marks work on every schema, and they work
+behind any pooler.
 """
 
 from chat.rate_limit import count_hit
 
 MARK_EVERY_S = 1
-MARK_LIFETIME_S = 3.0  # the text is written more often for so long after a follower has left
+MARK_LIFETIME_S = 3.0  # a mark is fresh for so long, also after the follower has left
 
 
 def mark_followed(running_id: int) -> None:

@@ -10,7 +10,7 @@ from retrieval.queries import rows, value
 from retrieval.reindex.index_state import declared_indexes
 from retrieval.schema import extension
 
-# Fixed up to 0.8.4: a buffer overflow, index corruption, insert errors.
+# Earlier versions have bugs: a buffer overflow, index corruption, insert errors.
 SAFE_VERSION = (0, 8, 4)
 INSTALLED = """
     SELECT extversion, (
@@ -40,7 +40,7 @@ def extension_exists() -> Finding:
 
 
 def version_is_safe() -> Finding:
-    """The version in this database, against 0.8.4 and against the server's own."""
+    """Compares the version in this database with 0.8.4 and with the version on the server."""
     installed = rows(INSTALLED)
     if not installed:
         return failed(extension.MISSING, ENABLE_VECTOR)
@@ -48,8 +48,8 @@ def version_is_safe() -> Finding:
     newest = max(_parts(version), _parts(on_server or version))
     if newest < SAFE_VERSION:
         return warning(
-            f"pgvector {version} has bugs that are fixed in 0.8.4, and the server has no later "
-            "one: install it there first",
+            f"pgvector {version} has bugs that are fixed in 0.8.4, and the server offers no later "
+            "version: install 0.8.4 or later on the server first",
             _update(),
         )
     if _parts(version) < newest:
@@ -58,7 +58,7 @@ def version_is_safe() -> Finding:
 
 
 def _update() -> str:
-    """Rebuilds the indexes too: an older version may have written them wrongly."""
+    """The update, and a rebuild of the indexes: an older version may have written them wrongly."""
     rebuilds = (rebuild_index(index.name) for _, index in declared_indexes())
     return "\n".join(["ALTER EXTENSION vector UPDATE;", *rebuilds])
 
@@ -68,7 +68,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def extension_is_not_preloaded() -> Finding:
-    """shared_preload_libraries, in force now and in the server's files for its next start."""
+    """Reads shared_preload_libraries as in force now, and as in the files for the next start."""
     if not value(MAY_READ_SETTINGS):
         return skipped(
             "this role may not read shared_preload_libraries: ask as a superuser",
@@ -82,8 +82,8 @@ def extension_is_not_preloaded() -> Finding:
         others = [name for name in libraries if name not in ("vector", "pgvector")]
         if others != libraries:
             return warning(
-                f"shared_preload_libraries = '{names}': pgvector needs no such entry, and a name "
-                "that the server does not find keeps it from starting",
+                f"shared_preload_libraries = '{names}': pgvector needs no entry there, and the "
+                "server does not start if it cannot find a library named there",
                 _preload(others),
             )
     return passed("shared_preload_libraries does not name it; the extension is called vector")
@@ -100,9 +100,7 @@ def azure_lists_extension() -> Finding:
     """The setting azure.extensions, if the server has it."""
     names = setting("azure.extensions")
     if names is None:
-        return skipped(
-            "not an Azure server; link to what vendors say, with a date", f"{ENABLE_VECTOR} --check"
-        )
+        return skipped("not an Azure server", f"{ENABLE_VECTOR} --check")
     if "vector" in [name.strip().lower() for name in names.split(",")]:
         return passed("azure.extensions lists vector")
     return failed(

@@ -1,6 +1,6 @@
 """Leaves out a question's function words, in the question's own language.
 
-Messages are stemmed by one configuration for the whole database, so the stop words of any other
+Messages are stemmed by one configuration for the whole database, so the function words of any other
 language would count as rare words. Needs no query and no column.
 """
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from retrieval.recall.search_config import MONTHS, months_of
 
 LISTS = Path(__file__).with_name("function_words.txt")
-MAX_GUESSED_CHARS = 600  # read to guess the language
+LANGUAGE_SAMPLE_CHARS = 600  # of a text, read to guess its language
 MIN_FUNCTION_WORDS = 2
 WORD = re.compile(r"[^\W_]+")
-# Chinese has no spaces, so its terms are pairs of characters. A pair with one of these is grammar.
+# Chinese has no spaces, so its terms are pairs of characters. A pair that contains one of these
+# characters carries no content.
 HAN = re.compile(
     "[我你妳您他她它们們的地得了是在有和与與就都也不没沒这這那哪什么麼谁誰里裡几幾多少怎吗嗎呢"
     "过過吧啊呀嘛请請问問给給把被跟对對从從到要想会會能可以还還又再很]"
@@ -27,25 +28,30 @@ KANA = re.compile("[\u3040-\u30ff]")  # in Japanese the same characters are part
 
 
 def content_words(question: str) -> str:
-    """The question, with a space for each word that carries no content; blank if none does.
+    """The question without its function words and asking words; blank if nothing else is in it.
 
-    Months also follow in English: a message's month is among its words, in the language of the
-    configuration in force.
+    Each left-out word becomes a space. Also adds the months' English names, where the question
+    names months in another language: a message's terms contain the month when it was written.
     """
     language = guess_language(question)
-    silent = stop_words().get(language, frozenset()) | asking_words().get(language, frozenset())
-    left = WORD.sub(lambda word: " " if plain(word[0]) in silent else word[0], question)
+    no_words = frozenset[str]()
+    left_out = function_words().get(language, no_words) | asking_words().get(language, no_words)
+    left = WORD.sub(lambda word: " " if plain(word[0]) in left_out else word[0], question)
     months = "".join(f" {month}" for month in _english_months(question, language))
     return (left if KANA.search(left) else HAN.sub(" ", left)) + months
 
 
 def guess_language(text: str) -> str:
-    """The language of most function words; '' if they are fewer than two, or as many of another.
+    """The language to which most words belong as function words; '' if that is not clear.
 
-    One says little: "dog" is a function word in Danish.
+    It is not clear with fewer than MIN_FUNCTION_WORDS, for "dog" is a function word in Danish, or
+    if another language has as many.
     """
-    words = WORD.findall(plain(text[:MAX_GUESSED_CHARS]))
-    counts = {name: sum(word in stop for word in words) for name, stop in stop_words().items()}
+    words = WORD.findall(plain(text[:LANGUAGE_SAMPLE_CHARS]))
+    counts = {
+        name: sum(word in of_language for word in words)
+        for name, of_language in function_words().items()
+    }
     best, second = sorted(counts, key=lambda name: counts[name], reverse=True)[:2]
     is_clear = counts[best] >= MIN_FUNCTION_WORDS and counts[best] > counts[second]
     return best if is_clear else ""
@@ -71,20 +77,21 @@ def plain(text: str) -> str:
 
 
 @cache
-def stop_words() -> Mapping[str, frozenset[str]]:
-    """PostgreSQL's stop words, by language."""
+def function_words() -> Mapping[str, frozenset[str]]:
+    """By language: the stop words of PostgreSQL's text search."""
     return {name: frozenset(words.split()) for name, (words, _) in _lists().items()}
 
 
 @cache
 def asking_words() -> Mapping[str, frozenset[str]]:
-    """Words by which people ask and remember, by language."""
+    """By language: words with which people ask and remember, such as "remind"."""
     return {name: frozenset(words.split()) for name, (_, words) in _lists().items()}
 
 
 @cache
 def _lists() -> Mapping[str, tuple[str, str]]:
-    """The two lists of each ``[language]`` of the file."""
+    """By language: the two lists of the file, function words and asking words."""
     _, *parts = re.split(r"^\[(\w+)\]$", LISTS.read_text(), flags=re.MULTILINE)
     texts = (text.partition("asking:") for text in parts[1::2])
-    return {name: (stop, asking) for name, (stop, _, asking) in zip(parts[::2], texts, strict=True)}
+    both = ((function, asking) for function, _, asking in texts)
+    return dict(zip(parts[::2], both, strict=True))

@@ -3,7 +3,13 @@
 import pytest
 
 from embedded_postgres.programs import bin_folder
-from retrieval.recall.content_words import WORD, content_words, guess_language, plain, stop_words
+from retrieval.recall.content_words import (
+    WORD,
+    content_words,
+    function_words,
+    guess_language,
+    plain,
+)
 
 CONTENT = {
     "Can you remind me what the name of my dentist was?": "name dentist",
@@ -53,8 +59,8 @@ def test_any_text_is_accepted(text: str) -> None:
     assert content_words(text).count("\n") == text.count("\n")
 
 
-def test_the_stop_words_are_those_of_postgresql() -> None:
+def test_the_function_words_are_postgresqls_stop_words() -> None:
     folder = bin_folder(16).parent / "share/postgresql/tsearch_data"
-    for name, words in stop_words().items():
+    for name, words in function_words().items():
         assert words == {plain(word) for word in (folder / f"{name}.stop").read_text().split()}
-    assert len(stop_words()) == 14
+    assert len(function_words()) == 14

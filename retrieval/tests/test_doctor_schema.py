@@ -145,4 +145,4 @@ def test_a_server_without_a_safe_pgvector_says_to_install_it(
     )  # later than any that can be had
     finding = faulty.check("checklist.2")
     assert finding.status is Status.WARN
-    assert "install it there first" in finding.detail
+    assert "on the server first" in finding.detail
