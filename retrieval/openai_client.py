@@ -8,14 +8,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
-from openai import APIConnectionError, AsyncOpenAI, Omit, OpenAIError, RequestOptions
+from aiohttp import ClientError
+from openai import (
+    APIConnectionError,
+    AsyncOpenAI,
+    DefaultAioHttpClient,
+    Omit,
+    OpenAIError,
+    RequestOptions,
+)
 
 from retrieval import event_loop
 
 KEEPALIVE_S = 5.0  # httpx2's default for an idle connection
+UNLIMITED = 0  # connections; None would be 100
+# Proxies of the environment are for other machines, whatever NO_PROXY says.
+DIRECT = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
 NO_KEY = "none"  # the client requires a key; without one, the header Authorization is omitted
 # The service cannot be reached, breaks off, or its URL is not valid.
-CONNECTION_ERRORS = (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL)
+CONNECTION_ERRORS = (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ClientError)
 
 
 class OpenAIClient(AsyncOpenAI):
@@ -89,14 +100,20 @@ class OpenAIClients:
         """
         client = self._clients.get((base_url, key))
         if client is None:
-            self._http = self._http or httpx2.AsyncClient(
-                timeout=None,
-                limits=httpx2.Limits(max_connections=None, keepalive_expiry=self._keepalive_s),
-                event_hooks={"response": self._hooks},
-            )
+            self._http = self._http or self._new_http()
             client = OpenAIClient(self._http, base_url=base_url, key=key)
             self._clients[base_url, key] = client
         return client
+
+    def _new_http(self) -> httpx2.AsyncClient:
+        """httpx2 on connections of aiohttp, whose parser is compiled. Follows no redirects."""
+        return DefaultAioHttpClient(
+            timeout=None,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=UNLIMITED, keepalive_expiry=self._keepalive_s),
+            event_hooks={"response": self._hooks},
+            mounts=DIRECT,
+        )
 
     async def close(self) -> None:
         """Close all connections; the next ``get`` opens new ones."""

@@ -31,6 +31,7 @@ from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
 from retrieval import event_loop, steps
 from retrieval.db_errors import error_name
+from retrieval.root_cause import root_cause_name
 
 logger = logging.getLogger(__name__)
 SAVE_RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # while the database is away
@@ -142,7 +143,7 @@ class Runner:
 def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
     """Interrupted if the model said anything, else failed."""
     if error.__cause__ is not None:
-        logger.warning("No answer from %s: %s", llm_address(), type(error.__cause__).__name__)
+        logger.warning("No answer from %s: %s", llm_address(), root_cause_name(error.__cause__))
     if not live.may_stream.done():
         live.may_stream.set_result(False)
     status = Status.INTERRUPTED if live.text else Status.FAILED

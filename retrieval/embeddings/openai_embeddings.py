@@ -19,6 +19,7 @@ from retrieval.embeddings.errors import (
 )
 from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
 from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
+from retrieval.root_cause import root_cause_name
 from retrieval.vectors import DIMENSIONS, Vector
 
 # The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many
@@ -93,7 +94,7 @@ async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
         response = error.response
     except CONNECTION_ERRORS as error:
         raise ServiceUnavailable(
-            f"the service cannot be reached ({type(error).__name__})"
+            f"the service cannot be reached ({root_cause_name(error)})"
         ) from error
     if not response.is_success:
         raise _refusal(response)

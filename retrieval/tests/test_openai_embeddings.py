@@ -90,7 +90,7 @@ def test_an_unreachable_service_is_a_failure(fake: FakeOpenAI, settings: Setting
     fake.stop()
     error = failure()
     fake.start()
-    assert "the service cannot be reached (ConnectError)" in str(error)
+    assert "the service cannot be reached (ConnectionRefusedError)" in str(error)
 
 
 @pytest.mark.parametrize("behaviour", [Hang(), HangAfter(), Trickle(every_s=0.05)], ids=repr)

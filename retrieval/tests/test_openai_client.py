@@ -1,0 +1,98 @@
+"""The connections of OpenAI's client: how many, to whom, and when they close."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx2
+import openai
+import pytest
+
+from fake_openai import FakeOpenAI, Hang, Refuse
+from retrieval import event_loop
+from retrieval.openai_client import OpenAIClients
+from tests.support import PATIENCE_S, free_port
+
+BODY = {"model": "m", "input": ["hello"], "encoding_format": "base64"}
+MORE_THAN_THE_DEFAULT = 120  # aiohttp's is 100 connections
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def clients() -> Iterator[OpenAIClients]:
+    clients = OpenAIClients()
+    yield clients
+    event_loop.start(clients.close()).result()
+
+
+async def send(clients: OpenAIClients, base_url: str) -> httpx2.Response:
+    """The response to one embedding call. Raises what ``OpenAIClient.send`` raises."""
+    return await clients.get(base_url, "sk-test").send("/embeddings", BODY)
+
+
+def test_the_number_of_connections_is_not_limited(fake: FakeOpenAI, clients: OpenAIClients) -> None:
+    fake.embeddings.default = Hang()
+    calls = [event_loop.start(send(clients, fake.base_url)) for _ in range(MORE_THAN_THE_DEFAULT)]
+    give_up = time.monotonic() + PATIENCE_S
+    while len(fake.requests) < MORE_THAN_THE_DEFAULT and time.monotonic() < give_up:
+        time.sleep(0.01)
+    for call in calls:
+        call.cancel()
+    assert len(fake.requests) == MORE_THAN_THE_DEFAULT
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_never_reached_through_a_proxy(
+    fake: FakeOpenAI, clients: OpenAIClients, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    base_url = fake.base_url.replace("127.0.0.1", host)
+    assert event_loop.start(send(clients, base_url)).result().is_success
+
+
+def test_another_machine_is_reached_through_the_proxy_of_the_environment(
+    clients: OpenAIClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http_proxy() as (address, urls):
+        monkeypatch.setenv("http_proxy", address)
+        event_loop.start(send(clients, "http://embeddings.test/v1")).result()
+    assert urls == ["http://embeddings.test/v1/embeddings"]
+
+
+@contextmanager
+def http_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that answers itself: its address, and the URLs that it was sent."""
+    urls: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            urls.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Print nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", urls
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_redirect_is_not_followed(fake: FakeOpenAI, clients: OpenAIClients) -> None:
+    fake.embeddings.script(Refuse(307, headers={"Location": f"{fake.base_url}/embeddings"}))
+    with pytest.raises(openai.APIStatusError) as raised:
+        event_loop.start(send(clients, fake.base_url)).result()
+    assert raised.value.status_code == 307
+    assert len(fake.requests) == 1
