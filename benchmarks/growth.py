@@ -3,11 +3,11 @@
     .venv/bin/python -m benchmarks.growth [--rows 10000 100000 300000] [--hnsw-rows 100000]
                                           [--json FILE]
 
-At each size: the median of the whole recall for two users whose messages were there from the start,
-the sizes of the indexes, and the server's processor time to insert a message and to store an
-embedding. These are measured in alternating blocks: bare (recall's triggers disabled), with recall,
-and with recall and HNSW. The last only up to ``--hnsw-rows``, because that index takes long to
-build. With a million rows: ``--rows 10000 100000 1000000``.
+At each number of rows: the median of the whole recall for two users whose messages were there from
+the start, the sizes of the indexes, and the server's processor time to insert a message and to
+store an embedding. For these, blocks without recall (bare: triggers disabled) and with recall
+alternate. Blocks with recall and HNSW follow, up to ``--hnsw-rows``, because that index takes long
+to build. With a million rows: ``--rows 10000 100000 1000000``.
 """
 
 import argparse
@@ -25,13 +25,13 @@ import numpy as np
 import psycopg
 
 from benchmarks import results
-from benchmarks.people import People, World, fill, sign_up, write
+from benchmarks.generated_messages import DataGenerator, Messages, fill, sign_up, write
 from benchmarks.processes import cpu_ms
 from benchmarks.recall import INDEXES, ask_of, backend, build_hnsw, nearest_first, sizes, whole
 from benchmarks.stage import scratch_database
 from benchmarks.ways import Way, as_row, ask_all, local
 
-SIZES = (700, 2_000)  # messages of the users whose recall is measured
+USER_SIZES = (700, 2_000)  # messages of the users whose recall is measured
 BLOCK, BLOCKS = 50, 16  # messages in a block, blocks of each kind
 INSERT = """INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     VALUES (%s, %s, 'user', %s, now()) RETURNING id"""
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 300_000])
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument(
-        "--hnsw-rows", type=int, default=100_000, help="build the HNSW index up to this size"
+        "--hnsw-rows", type=int, default=100_000, help="build the HNSW index up to so many rows"
     )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
@@ -57,65 +57,72 @@ def main() -> None:
 
 
 def run(rows: list[int], questions: int, *, hnsw_rows: int) -> dict[str, Any]:
-    """The figures by size, and their ratios."""
+    """The figures by number of rows, and their ratios."""
     figures: dict[str, dict[str, float]] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         scratch_database() as url,
         psycopg.connect(url) as database,
     ):
-        world = World()
-        people = write(Path(folder), rows[-1], world, sizes=SIZES, within=rows[0])
+        generator = DataGenerator()
+        messages = write(Path(folder), rows[-1], generator, sizes=USER_SIZES, within=rows[0])
         drop_hnsw(database)
-        sign_up(database, people)
-        for before, size in zip([0, *rows], rows, strict=False):
-            fill(database, people, range(before, size))
-            figures[str(size)] = measure(database, people, world, questions, hnsw=size <= hnsw_rows)
+        sign_up(database, messages)
+        for before, total in zip([0, *rows], rows, strict=False):
+            fill(database, messages, range(before, total))
+            figures[str(total)] = measure(
+                database, messages, generator, questions, hnsw=total <= hnsw_rows
+            )
     return {"questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 
 
 def measure(
-    database: psycopg.Connection[Any], people: People, world: World, questions: int, *, hnsw: bool
+    database: psycopg.Connection[Any],
+    messages: Messages,
+    generator: DataGenerator,
+    questions: int,
+    *,
+    hnsw: bool,
 ) -> dict[str, float]:
-    """The figures of a size: recall, index sizes in MB, server CPU in ms for a message."""
-    figures_of_size: dict[str, float] = {}
-    for user, size in enumerate(SIZES, start=1):
+    """The figures at a number of rows: recall, sizes in MB, server CPU in ms for a message."""
+    at_this_total: dict[str, float] = {}
+    for user, user_size in enumerate(USER_SIZES, start=1):
         way = Way(local(lambda q: nearest_first(whole(q, q.vector))), backend)
-        row = ask_all({"recall": way}, ask_of(people, user, world, questions))["recall"]
-        figures_of_size |= {
-            f"recall of {size}, p50 ms": row["p50_ms"],
-            f"recall of {size}, CPU ms": row["cpu_ms"],
+        row = ask_all({"recall": way}, ask_of(messages, user, generator, questions))["recall"]
+        at_this_total |= {
+            f"recall of {user_size}, p50 ms": row["p50_ms"],
+            f"recall of {user_size}, CPU ms": row["total_cpu_ms"],
         }
-    figures_of_size |= costs(database, world, ("bare", "recall"))
+    at_this_total |= costs(database, generator, ("bare", "recall"))
     if hnsw:
         build_hnsw(database)
-        figures_of_size |= {f"{name}, MB": value for name, value in sizes(database).items()}
-        figures_of_size |= costs(database, world, ("recall and HNSW",))
+        at_this_total |= {f"{name}, MB": value for name, value in sizes(database).items()}
+        at_this_total |= costs(database, generator, ("recall and HNSW",))
         drop_hnsw(database)
     else:
-        figures_of_size |= {f"{name}, MB": value for name, value in sizes(database).items()}
-    return figures_of_size
+        at_this_total |= {f"{name}, MB": value for name, value in sizes(database).items()}
+    return at_this_total
 
 
 def costs(
-    database: psycopg.Connection[Any], world: World, kinds: tuple[str, ...]
+    database: psycopg.Connection[Any], generator: DataGenerator, kinds: tuple[str, ...]
 ) -> dict[str, float]:
     """Server CPU in ms: ``insert, KIND`` and ``embed, KIND``, in alternating blocks."""
     taken: dict[str, list[float]] = {}
     for block in range(BLOCKS + 1):  # the first is a warm-up
         for kind in kinds:
             database.execute(SWITCH.format("DISABLE" if kind == "bare" else "ENABLE"))
-            for step, ms in run_block(database, world).items():
+            for step, ms in run_block(database, generator).items():
                 if block:
                     taken.setdefault(f"{step}, {kind}, CPU ms", []).append(ms / BLOCK)
     database.execute(SWITCH.format("ENABLE"))
     return {name: round(float(np.median(values)), 3) for name, values in taken.items()}
 
 
-def run_block(database: psycopg.Connection[Any], world: World) -> dict[str, float]:
+def run_block(database: psycopg.Connection[Any], generator: DataGenerator) -> dict[str, float]:
     """Insert messages one by one, then store their embeddings one by one. CPU in ms."""
     pids = [database.info.backend_pid]
-    texts, vectors = world.texts(BLOCK), world.vectors(BLOCK)
+    texts, vectors = generator.texts(BLOCK), generator.vectors(BLOCK)
     started = cpu_ms(pids)
     ids = [(database.execute(INSERT, [1, 1, text]).fetchone() or (0,))[0] for text in texts]
     inserted = cpu_ms(pids)
@@ -133,10 +140,12 @@ def drop_hnsw(database: psycopg.Connection[Any]) -> None:
 
 
 def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What recall adds to a message, and recall at the largest size by the size before."""
+    """What recall adds to a message; and recall's time at the last number of rows, divided by that
+    at the one before.
+    """
     ratios: dict[str, float] = {}
-    sizes_of = list(figures)
-    for at in sizes_of:
+    totals = list(figures)
+    for at in totals:
         row = figures[at]
         for step in ("insert", "embed"):
             added = row[f"{step}, recall, CPU ms"] - row[f"{step}, bare, CPU ms"]
@@ -144,10 +153,10 @@ def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
             ratios[f"{at}: {step} with recall / bare, CPU"] = round(
                 1 + added / row[f"{step}, bare, CPU ms"], 2
             )
-    for size in SIZES if len(sizes_of) > 1 else ():
+    for size in USER_SIZES if len(totals) > 1 else ():
         for unit in ("p50 ms", "CPU ms"):
-            before, after = (figures[at][f"recall of {size}, {unit}"] for at in sizes_of[-2:])
-            ratios[f"recall of {size}, {sizes_of[-1]} / {sizes_of[-2]} rows, {unit[:3]}"] = round(
+            before, after = (figures[at][f"recall of {size}, {unit}"] for at in totals[-2:])
+            ratios[f"recall of {size}, {totals[-1]} / {totals[-2]} rows, {unit[:3]}"] = round(
                 after / before, 2
             )
     return ratios
@@ -156,10 +165,12 @@ def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
 def print_table(figures: dict[str, dict[str, float]]) -> None:
     """Print a Markdown table with a line for each figure."""
     names = list(dict.fromkeys(name for row in figures.values() for name in row))
-    print(f"| rows | {' | '.join(f'{int(size):,}' for size in figures)} |")
+    print(f"| rows | {' | '.join(f'{int(total):,}' for total in figures)} |")
     print(f"|{'---|' * (len(figures) + 1)}")
     for name in names:
-        print(as_row({"name": name, **{size: row.get(name, "") for size, row in figures.items()}}))
+        print(
+            as_row({"name": name, **{total: row.get(name, "") for total, row in figures.items()}})
+        )
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ import psycopg
 from django.db import connection
 
 from benchmarks import results
+from benchmarks.generated_messages import DataGenerator, Messages, fill, sign_up, write
 from benchmarks.growth import drop_hnsw
-from benchmarks.people import People, World, fill, sign_up, write
 from benchmarks.recall import ask_of, backend, nearest_first, refs_of, whole
 from benchmarks.stage import scratch_database
 from benchmarks.ways import WARM, Question, Way, as_row, ask_all, local
@@ -61,34 +61,34 @@ def run(rows: int, questions: int) -> dict[str, Any]:
         scratch_database() as url,
         psycopg.connect(url) as database,
     ):
-        world = World()
-        people = write(Path(folder), ROWS, world, sizes=SIZES)
+        generator = DataGenerator()
+        messages = write(Path(folder), ROWS, generator, sizes=SIZES)
         drop_hnsw(database)  # recall does not use them
-        sign_up(database, people)
-        fill(database, people, range(ROWS))
-        others = ask_of(people, OTHER, world, questions)
-        hostiles = hostile_questions(world, questions)
+        sign_up(database, messages)
+        fill(database, messages, range(ROWS))
+        others = ask_of(messages, OTHER, generator, questions)
+        hostiles = hostile_questions(generator, questions)
         figures = {"another, before": measure(others)}
-        fill(database, hostile_messages(people, hostiles[0], rows), range(rows))
+        fill(database, hostile_messages(messages, hostiles[0], rows), range(rows))
         figures["the hostile user"] = measure(hostiles)
         figures["another, after"] = measure(others)
     return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 
 
-def hostile_questions(world: World, questions: int) -> list[Question]:
+def hostile_questions(generator: DataGenerator, questions: int) -> list[Question]:
     """Questions with the word and others, similar to the hostile messages."""
-    vectors = world.near(np.repeat(world.vectors(1), questions + WARM, axis=0))
-    texts = world.texts(len(vectors), min_words=7, max_words=7)
+    vectors = generator.near(np.repeat(generator.vectors(1), questions + WARM, axis=0))
+    texts = generator.texts(len(vectors), min_words=7, max_words=7)
     return [
         Question(number, HOSTILE, f"{WORD} {text}", vector, frozenset((0,)))
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
 
 
-def hostile_messages(people: People, near: Question, rows: int) -> People:
+def hostile_messages(messages: Messages, near: Question, rows: int) -> Messages:
     """Messages with the word twenty times, all with the same vector."""
     vectors = np.broadcast_to(near.vector, (rows, len(near.vector)))
-    return People(people.folder, vectors, np.full(rows, HOSTILE), [f"{WORD} " * 20] * rows)
+    return Messages(messages.folder, vectors, np.full(rows, HOSTILE), [f"{WORD} " * 20] * rows)
 
 
 def measure(questions: list[Question]) -> dict[str, dict[str, float]]:
@@ -106,7 +106,7 @@ def ratios_of(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, floa
     return {
         f"another, by {by}: after / before, {name}": round(after[by][name] / before[by][name], 2)
         for by in before
-        for name in ("p50_ms", "cpu_ms")
+        for name in ("p50_ms", "total_cpu_ms")
     }
 
 

@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.local_models
 
-CPU times are of the process, so they change little on a busy machine. Each model is measured in a
-process of its own; its memory is what the process has grown by, after loading and 20 texts.
+CPU times are those of the process, so they change little on a busy machine. Each model is measured
+in a process of its own. Its memory is how much the process has grown after loading, 20 questions
+and 20 answers.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Measures how often recall finds the messages that answer a question, and compares other ways.
+"""Measures recall and four other ways to find the messages that answer a question.
 
     .venv/bin/python -m benchmarks.memory [--data FILE ...] [--model all-MiniLM-L6-v2]
 
-R@5 and R@10: the share of a question's evidence among the first 5 and 10 messages, in percent, the
-mean over all questions. The project's own small set is always measured; MEMORY_DATA or ``--data``
-adds files in the format of docs/evaluation.md. Also counts for how many greetings and general
-questions something is recalled.
+R@5 and R@10: the share of a question's evidence that is among the first 5 or 10 messages, as a mean
+over all questions, in percent. The project's own small data set is always measured; MEMORY_DATA or
+``--data`` adds files in the format of docs/evaluation.md. Also counts the greetings and general
+questions for which something is recalled.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 
 from benchmarks.memory_sets import Asked, DataSet, Person, load, small_talk
-from benchmarks.memory_ways import Indexed
+from benchmarks.memory_ways import SearchablePerson
 from benchmarks.stage import scratch_database
 from chat.memory.recall import search
 from retrieval.embeddings import get_embeddings_batch
@@ -38,13 +38,13 @@ from retrieval.recall.candidates import Scope
 
 
 class Result(NamedTuple):
-    """What a way found for a question: shares of its evidence among the first messages."""
+    """How much of a question's evidence a way has found: shares of 0 to 1."""
 
     person: str
     category: str
     at_5: float
     at_10: float
-    latest_at_5: float | None  # of a fact that changed
+    latest_at_5: float | None  # 1 if the latest fact is among the first 5; None: it never changed
 
 
 def main() -> None:
@@ -59,13 +59,13 @@ def main() -> None:
     settings.EMBEDDING_MODEL = options.model
     for data in load(options.data):
         with scratch_database():
-            people = [index(person) for person in remember(data)]
+            people = [with_vectors(person) for person in import_and_embed(data)]
             print(f"\n## {data.name}, {options.model}\n", flush=True)
             report(data, people)
 
 
-def remember(data: DataSet) -> list[Person]:
-    """Import and embed the messages: a user for each person."""
+def import_and_embed(data: DataSet) -> list[Person]:
+    """Import and embed the messages, with a user for each person. Returns the persons."""
     lines = [
         json.dumps(
             {
@@ -87,14 +87,14 @@ def remember(data: DataSet) -> list[Person]:
     return data.people
 
 
-def index(person: Person) -> Indexed:
-    """The person's messages for the other ways, with the same vectors."""
+def with_vectors(person: Person) -> SearchablePerson:
+    """The person, with the vectors that recall has too, for the other ways."""
     vectors = get_embeddings_batch([message.content for message in person.messages])
-    return Indexed(person, User.objects.get(username=person.name), np.array(vectors))
+    return SearchablePerson(person, User.objects.get(username=person.name), np.array(vectors))
 
 
-def report(data: DataSet, people: list[Indexed]) -> None:
-    """Print the rows of each way: all questions, then by person and by category."""
+def report(data: DataSet, people: list[SearchablePerson]) -> None:
+    """Print a row for each way: all questions, each person's, each category's; then greetings."""
     names = [person.name for person in data.people]
     questions = (question for person in data.people for question in person.questions)
     categories = sorted({question.category for question in questions})
@@ -111,17 +111,19 @@ def report(data: DataSet, people: list[Indexed]) -> None:
         cells += [shares(row for row in results if row.category == kind) for kind in categories]
         latest = [row.latest_at_5 for row in results if row.latest_at_5 is not None]
         print(f"| {way} | {' | '.join(cells)} | {percent(latest)} |", flush=True)
-    given = [
+    answered = [
         bool(search(question, Scope(person.user.pk), limit=5).memories)
         for person in people
         for questions in small_talk().values()
         for question in questions
     ]
-    print(f"\nGreetings and general questions for which something is recalled: {percent(given)} %")
+    print(
+        f"\nGreetings and general questions for which something is recalled: {percent(answered)} %"
+    )
 
 
 def score(person: str, question: Asked, refs: list[str]) -> Result:
-    """Where the evidence is among the refs."""
+    """How much of the question's evidence is among the first 5 and 10 refs."""
     ranks = [
         next((rank for rank, ref in enumerate(refs, 1) if ref in same), None)
         for same in question.evidence
@@ -132,7 +134,7 @@ def score(person: str, question: Asked, refs: list[str]) -> Result:
 
 
 def shares(results: Iterable[Result]) -> str:
-    """R@5 and R@10."""
+    """The cell of these results: R@5 / R@10."""
     rows = list(results)
     return f"{percent([row.at_5 for row in rows])} / {percent([row.at_10 for row in rows])}"
 

@@ -18,19 +18,19 @@ from retrieval.recall.candidates import Scope
 from retrieval.recall.content_words import plain
 
 LIMIT = 25
-FUSION = 10  # the constant of reciprocal rank fusion; 60, which is usual, finds less here
+RANK_OFFSET = 10  # of reciprocal rank fusion; 60, which is usual, finds less here
 K1, B = 1.2, 0.75  # BM25's usual constants
 UNSPACED = re.compile("[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]+")
 # Locks nothing.
 LEXEMES = """
     SELECT lexeme, cardinality(positions) FROM unnest(to_tsvector('english', %(text)s))
 """
-Way = Callable[[str], list[str]]
+FindRefs = Callable[[str], list[str]]  # a question → refs, best first
 
 
 @dataclass
-class Indexed:
-    """A person's messages as every way sees them."""
+class SearchablePerson:
+    """A person whose messages can be searched in every way."""
 
     person: Person
     user: User
@@ -42,8 +42,8 @@ class Indexed:
         self._frequency = Counter(word for words in self._words for word in words)
         self._mean_length = sum(map(Counter.total, self._words)) / len(self._words)
 
-    def product(self, question: str) -> list[str]:
-        """Verse's recall, as ``GET /api/memory/search/`` has it, by the settings in force."""
+    def verse_recall(self, question: str) -> list[str]:
+        """Verse's recall, as ``GET /api/memory/search/`` uses it, with the settings in force."""
         memories = search(question, Scope(self.user.pk), limit=LIMIT).memories
         return self._refs([(memory.message.content, memory) for memory in memories])
 
@@ -51,7 +51,7 @@ class Indexed:
         """Verse's recall without embeddings."""
         before, settings.EMBEDDINGS = settings.EMBEDDINGS, "none"
         try:
-            return self.product(question)
+            return self.verse_recall(question)
         finally:
             settings.EMBEDDINGS = before
 
@@ -69,7 +69,7 @@ class Indexed:
         return [self.refs[place] for place in order if scores[place] > 0]
 
     def dense(self, question: str) -> list[str]:
-        """By the cosine alone."""
+        """All messages, ordered by the cosine of their vector and the question's."""
         order = np.argsort(-(self.vectors @ get_embeddings_batch([question])[0]), kind="stable")
         return [self.refs[place] for place in order]
 
@@ -78,19 +78,19 @@ class Indexed:
         scores: Counter[str] = Counter()
         for refs in (self.bm25(question), self.dense(question)):
             for rank, ref in enumerate(refs, 1):
-                scores[ref] += 1 / (FUSION + rank)  # type: ignore[assignment]
+                scores[ref] += 1 / (RANK_OFFSET + rank)  # type: ignore[assignment]
         return [ref for ref, _ in scores.most_common()]
 
     def _refs(self, results: list[tuple[str, object]]) -> list[str]:
-        """The refs of messages with these contents; the copies of a content in their order."""
+        """The refs of the messages with these contents. Equal contents get their refs in order."""
         by_content: dict[str, list[str]] = {}
         for message in self.person.messages:
             by_content.setdefault(message.content, []).append(message.ref)
         return [by_content[content].pop(0) for content, _ in results]
 
-    def ways(self) -> dict[str, Way]:
+    def ways(self) -> dict[str, FindRefs]:
         return {
-            "Verse": self.product,
+            "Verse": self.verse_recall,
             "Verse, words alone": self.words_alone,
             "rank fusion": self.fusion,
             "BM25": self.bm25,

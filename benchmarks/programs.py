@@ -1,7 +1,7 @@
-"""A program in a process of its own that answers numbered questions, for benchmarks.
+"""Runs a program in a process of its own that answers numbered questions, for benchmarks.
 
-It gets a question's number as a line. Lines of its output that begin with ``> `` are JSON for the
-parent: first the facts, then an answer to each question.
+The program reads a line with the number of each question. The lines that it prints with ``> `` at
+their beginning are JSON for this process: first the facts, then an answer to each question.
 """
 
 import json
@@ -12,19 +12,19 @@ from benchmarks.ways import Answer, Question
 
 
 class Program:
-    """A running program. ``facts``: its first line."""
+    """A running program. ``facts``: what it prints first, such as versions and rows."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
         self.facts: dict[str, Any] = self._read()
 
     def look(self, question: Question) -> Answer:
-        """Send a question. The times are measured by the program itself."""
+        """Send the question's number. The program measures the times of its answer itself."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{question.number}\n")
         self._process.stdin.flush()
         answer = self._read()
-        return Answer(answer["found"], answer["ms"], answer["cpu_ms"])
+        return Answer(answer["found"], answer["ms"], answer["client_cpu_ms"])
 
     def end(self) -> None:
         """Kill the process."""

@@ -1,11 +1,11 @@
-"""Measures how often recall finds the messages that answer a question, over the HTTP API.
+"""Runs an external evaluation client against memory search over the HTTP API.
 
     .venv/bin/python -m benchmarks.quality --data FILE --client FILE
 
-Uses questions with known evidence. The data and its client are not part of this project:
-docs/evaluation.md describes them. Each conversation becomes a user of the scratch database; its
-messages are imported and embedded by the bundled model. A real server then answers
-``GET /api/memory/search/`` for each question, by words and meaning, then by words alone.
+The client measures how often recall finds the messages that answer a question. It and its data are
+not part of this project: docs/evaluation.md describes them. Each conversation becomes a user of the
+scratch database; its messages are imported and embedded by the bundled model. A real server then
+answers ``GET /api/memory/search/`` for each question, by words and meaning, then by words alone.
 """
 
 import argparse
@@ -38,22 +38,22 @@ def main() -> None:
         "--data", type=Path, required=True, help="conversations with questions and their evidence"
     )
     parser.add_argument(
-        "--client", type=Path, required=True, help="the program that sends them and counts"
+        "--client", type=Path, required=True, help="the program that sends the questions and counts"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
         tokens = import_and_embed(options.client, options.data, Path(folder))
-        for by, embeddings in {"words and meaning": "local", "words only": "none"}.items():
+        for mode, embeddings in {"words and meaning": "local", "words only": "none"}.items():
             with serving(
                 url, "http://127.0.0.1:9/v1", EMBEDDINGS=embeddings, WEB_CONCURRENCY="1"
             ) as server:
-                print(f"\n{by}", flush=True)
-                access = ("--base-url", server.url, "--token-file", str(tokens))
-                run_client(options.client, options.data, *access)
+                print(f"\n{mode}", flush=True)
+                access_options = ("--base-url", server.url, "--token-file", str(tokens))
+                run_client(options.client, options.data, *access_options)
 
 
 def import_and_embed(client: Path, data: Path, folder: Path) -> Path:
-    """Import and embed the messages. Returns a file with the token of each user."""
+    """Import and embed the messages. Returns a JSON file with each user's token."""
     lines, tokens = folder / "messages.jsonl", folder / "tokens.json"
     run_client(client, data, "--export-jsonl", str(lines))
     call_command("import_messages", str(lines), "--create-users")

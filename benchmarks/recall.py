@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
 from benchmarks import peers, results
-from benchmarks.people import SIZES, People, World, fill, sign_up, write
+from benchmarks.generated_messages import SIZES, DataGenerator, Messages, fill, sign_up, write
 from benchmarks.stage import scratch_database
 from benchmarks.ways import NEAREST, WARM, Question, Way, as_row, ask_all, local
 from retrieval.recall.candidates import Scope
@@ -90,18 +90,19 @@ def run(
 ) -> dict[str, Any]:
     """Figures by size and way, facts about the libraries, sizes in MB, ratios."""
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url:
-        world = World()
-        people = write(Path(folder), rows, world)
-        megabytes = prepare(url, people, hnsw=hnsw)
+        generator = DataGenerator()
+        messages = write(Path(folder), rows, generator)
+        megabytes = prepare(url, messages, hnsw=hnsw)
         questions_by_size = {
-            size: ask_of(people, user, world, questions) for user, size in enumerate(SIZES, start=1)
+            size: ask_of(messages, user, generator, questions)
+            for user, size in enumerate(SIZES, start=1)
         }
         with contextlib.ExitStack() as stack:
             libraries: dict[str, peers.Peer] = {}
             if others:
                 path = save_questions(questions_by_size, Path(folder))
-                libraries = stack.enter_context(peers.peers(url, people, path, load_s=load_s))
-            figures = measure(url, people, questions_by_size, libraries, hnsw=hnsw)
+                libraries = stack.enter_context(peers.peers(url, messages, path, load_s=load_s))
+            figures = measure(url, messages, questions_by_size, libraries, hnsw=hnsw)
     facts = {name: peer.facts for name, peer in libraries.items()}
     return {
         "rows": rows,
@@ -113,13 +114,13 @@ def run(
     }
 
 
-def prepare(url: str, people: People, *, hnsw: bool) -> dict[str, float]:
+def prepare(url: str, messages: Messages, *, hnsw: bool) -> dict[str, float]:
     """Fill the database. Returns the sizes of tables and indexes in MB."""
     with psycopg.connect(url) as database:
         for name in INDEXES:
             database.execute(f"DROP INDEX IF EXISTS {name}")
-        sign_up(database, people)
-        fill(database, people, range(len(people.users)))
+        sign_up(database, messages)
+        fill(database, messages, range(len(messages.users)))
         if hnsw:
             build_hnsw(database)
         return sizes(database)
@@ -146,12 +147,14 @@ def sizes(database: psycopg.Connection[Any]) -> dict[str, float]:
     return megabytes
 
 
-def ask_of(people: People, user: int, world: World, questions: int) -> list[Question]:
+def ask_of(
+    messages: Messages, user: int, generator: DataGenerator, questions: int
+) -> list[Question]:
     """Questions similar to the user's messages, with WARM more to warm up."""
-    references, vectors = people.of(user)
+    references, vectors = messages.of(user)
     count = questions + WARM
-    asked_vectors = world.near(vectors[world.luck.integers(len(vectors), size=count)])
-    texts = world.texts(count, min_words=8, max_words=8)
+    asked_vectors = generator.near(vectors[generator.rng.integers(len(vectors), size=count)])
+    texts = generator.texts(count, min_words=8, max_words=8)
     numbers = range((user - 1) * count, user * count)
     return [
         Question(number, user, text, vector, frozenset(nearest_of(references, vectors, vector)))
@@ -180,7 +183,7 @@ def save_questions(questions_by_size: dict[int, list[Question]], folder: Path) -
 
 def measure(
     url: str,
-    people: People,
+    messages: Messages,
     questions_by_size: dict[int, list[Question]],
     libraries: dict[str, peers.Peer],
     *,
@@ -195,7 +198,7 @@ def measure(
         # Without sorting, only the HNSW index gives the right order.
         forced.execute("SET enable_sort = off")
         for user, size in enumerate(SIZES, start=1):
-            ways = own_ways(people.of(user)) | {"exact scan": scan(exact, "+ 0")}
+            ways = own_ways(messages.of(user)) | {"exact scan": scan(exact, "+ 0")}
             if hnsw:
                 ways["planner's choice"] = scan(free, "")
                 ways["HNSW and a user filter"] = scan(forced, "")

@@ -37,12 +37,12 @@ def main() -> None:
 
 def answer(user: int, text: str, vector: Any) -> dict[str, Any]:
     """Packed ids, nearest first by cosine alone, and the time of the whole recall."""
-    # Of this thread only: numpy's other threads spin for a while.
+    # CPU time of this thread, because numpy's other threads spin for a while.
     cpu, started = time.thread_time(), time.perf_counter()
     ranked = recall(text, Scope(user), embedding=vector, model="model")
     ms, cpu_ms = (time.perf_counter() - started) * 1000, (time.thread_time() - cpu) * 1000
     nearest = sorted(ranked, key=lambda item: item.similarity or -1.0, reverse=True)
-    return {"found": [ref_of(item) for item in nearest], "ms": ms, "cpu_ms": cpu_ms}
+    return {"found": [ref_of(item) for item in nearest], "ms": ms, "client_cpu_ms": cpu_ms}
 
 
 def ref_of(item: Any) -> int:

@@ -1,7 +1,7 @@
-"""Recall of both checkouts, an exact scan and three libraries: for ``benchmarks.targets``.
+"""Measures recall of both checkouts, an exact scan and three libraries, for ``benchmarks.targets``.
 
-The same messages in a database for each checkout, users with 20 to 20,000 of them; all ways take
-turns at every question. "Before" and "now" run in processes of their own, with their checkout's
+Each checkout has a database with the same messages; users have 20 to 20,000 of them. All ways take
+turns at every question. "before" and "now" run in processes of their own, with their checkout's
 modules. The libraries (benchmarks/peers) are left out if ``quick``.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 
 from benchmarks import peers
-from benchmarks.people import SIZES, People, World, fill, sign_up, write
+from benchmarks.generated_messages import SIZES, DataGenerator, Messages, fill, sign_up, write
 from benchmarks.programs import Program
 from benchmarks.recall import INDEXES, ask_of, scan
 from benchmarks.sides import Checkout, Figures, Side, databases
@@ -32,31 +32,31 @@ BySize = dict[int, dict[str, dict[str, float]]]  # by messages of the user, then
 def measure(both: list[Checkout], *, quick: bool) -> Figures:
     """The lines of recall."""
     with tempfile.TemporaryDirectory() as folder, databases(both) as sides:
-        world = World()
-        people = write(Path(folder), QUICK_ROWS if quick else ROWS, world)
+        generator = DataGenerator()
+        messages = write(Path(folder), QUICK_ROWS if quick else ROWS, generator)
         for side in sides:
-            fill_side(side, people)
+            fill_side(side, messages)
         questions = {
-            size: ask_of(people, user, world, 20 if quick else 60)
+            size: ask_of(messages, user, generator, 20 if quick else 60)
             for user, size in enumerate(SIZES, start=1)
         }
-        return lines_of(measure_ways(sides, people, questions, quick=quick))
+        return lines_of(measure_ways(sides, messages, questions, quick=quick))
 
 
-def fill_side(side: Side, people: People) -> None:
+def fill_side(side: Side, messages: Messages) -> None:
     """Load all messages, without the HNSW indexes, which recall does not read."""
     with psycopg.connect(side.url) as database:
         for name in INDEXES:
             database.execute(f"DROP INDEX IF EXISTS {name}")
-        sign_up(database, people)
-        fill(database, people, range(len(people.users)))
+        sign_up(database, messages)
+        fill(database, messages, range(len(messages.users)))
 
 
 def measure_ways(
-    sides: list[Side], people: People, questions: dict[int, list[Question]], *, quick: bool
+    sides: list[Side], messages: Messages, questions: dict[int, list[Question]], *, quick: bool
 ) -> BySize:
     """The figures of all ways."""
-    file = save(questions, people.folder)
+    file = save(questions, messages.folder)
     with contextlib.ExitStack() as stack:
         exact = stack.enter_context(psycopg.connect(sides[-1].url, autocommit=True))
         ways = {"exact scan": scan(exact, "+ 0")}
@@ -67,9 +67,9 @@ def measure_ways(
             ways[side.name] = Way(program.look, lambda program=program: [program.facts["backend"]])
         libraries: dict[str, peers.Peer] = {}
         if not quick:
-            few = save({size: questions[size] for size in LIBRARY_SIZES}, people.folder / "few")
+            few = save({size: questions[size] for size in LIBRARY_SIZES}, messages.folder / "few")
             url = sides[-1].url
-            libraries = stack.enter_context(peers.peers(url, people, few, load_s=LIBRARY_LOAD_S))
+            libraries = stack.enter_context(peers.peers(url, messages, few, load_s=LIBRARY_LOAD_S))
         return {
             size: ask_all(
                 ways | (peers.ways(libraries) if size in LIBRARY_SIZES else {}), questions[size]
@@ -110,9 +110,9 @@ def lines_of(figures: BySize) -> Figures:
         lines[f"recall / exact scan at {size:,}, backend CPU"] = {
             side: figures[size][side]["server_cpu_ms"] / exact for side in sides
         }
+    ways = figures[CLIENT_SIZE]
     lines[f"recall of {CLIENT_SIZE} messages, client CPU ms"] = {
-        side: figures[CLIENT_SIZE][side]["cpu_ms"] - figures[CLIENT_SIZE][side]["server_cpu_ms"]
-        for side in sides
+        side: ways[side]["total_cpu_ms"] - ways[side]["server_cpu_ms"] for side in sides
     }
     lines["recall's share of the five nearest, any size"] = {
         side: min(ways[side]["found"] for ways in figures.values()) for side in sides
@@ -124,7 +124,7 @@ def lines_of(figures: BySize) -> Figures:
 
 
 def library_lines(figures: BySize) -> Figures:
-    """Recall's wall time by the fastest library's, at the size where it is worst."""
+    """Recall's wall time divided by the fastest library's, at the size where the ratio is worst."""
     ratios: dict[str, float] = {}
     for size in LIBRARY_SIZES:
         ways = figures[size]

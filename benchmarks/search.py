@@ -28,7 +28,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from benchmarks import results
-from benchmarks.people import World, fill, sign_up, write
+from benchmarks.generated_messages import DataGenerator, fill, sign_up, write
 from benchmarks.processes import cpu_ms
 from benchmarks.recall import backend
 from benchmarks.stage import scratch_database, serving, workers_of
@@ -68,11 +68,11 @@ def run(rows: int, questions: int) -> dict[str, Any]:
     """The figures by size and way, and what HTTP adds to recall, in milliseconds."""
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, scratch_database() as url, FakeOpenAI() as fake:
-        world = World()
-        people = write(Path(folder), rows, world, sizes=SIZES)
+        generator = DataGenerator()
+        messages = write(Path(folder), rows, generator, sizes=SIZES)
         with psycopg.connect(url) as database:
-            sign_up(database, people)
-            fill(database, people, range(rows))
+            sign_up(database, messages)
+            fill(database, messages, range(rows))
         tokens = {
             user: create_token(User.objects.get(pk=user))[1] for user in range(1, len(SIZES) + 1)
         }
@@ -85,8 +85,8 @@ def run(rows: int, questions: int) -> dict[str, Any]:
             with serving(url, fake.base_url, WEB_CONCURRENCY="1", **values) as server:
                 for user, size in enumerate(SIZES, start=1):
                     searcher = Searcher(server, fake, url, tokens[user], user)
-                    vectors = world.vectors(questions + WARM) if by != "words" else None
-                    texts = world.texts(questions + WARM, min_words=8, max_words=8)
+                    vectors = generator.vectors(questions + WARM) if by != "words" else None
+                    texts = generator.texts(questions + WARM, min_words=8, max_words=8)
                     figures[f"{size}, {by}"] = searcher.measure(texts, vectors)
     return {"rows": rows, "questions": questions, "figures": figures, "ratios": ratios_of(figures)}
 

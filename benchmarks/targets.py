@@ -1,10 +1,10 @@
-"""Measures this checkout and an earlier one in turns, and compares the figures with the targets.
+"""Measures this checkout and an earlier one alternately, and compares the figures with targets.
 
     .venv/bin/python -m benchmarks.targets [--before PATH] [--quick] [--only PART ...] [--json FILE]
 
 Without ``--before`` the earlier checkout is a worktree of commit 41f0cd2. Processor times are those
-of the workers and of their database processes, by the processes' own clocks; they change little on
-a busy machine, the wall clock much. Without ``--quick`` it takes about half an hour.
+of the workers and of their database processes. They change little on a busy machine; times by the
+wall clock change much. Without ``--quick`` it takes about half an hour.
 """
 
 import argparse
@@ -27,22 +27,23 @@ from benchmarks.sides import Checkout, Figures, checkouts
 
 @dataclass(frozen=True)
 class Target:
-    """A required and a desired bound of a figure: "at most", or "at least" where ``at_least``."""
+    """Two bounds of a figure: upper bounds, or lower ones if ``at_least``. None: no bound."""
 
     name: str
-    must: float | None = None
-    hoped: float | None = None
+    required: float | None = None
+    desired: float | None = None
     at_least: bool = False
 
     def result(self, value: float | None) -> str:
-        """What the figure meets."""
+        """The table's last cell: whether the figure meets its bounds."""
         if value is None:
             return "not measured"
-        if self.must is None:
+        if self.required is None:
             return ""
-        if not self._meets(value, self.must):
+        if not self._meets(value, self.required):
             return "**missed**"
-        return "met, as desired" if self.hoped and self._meets(value, self.hoped) else "met"
+        is_desired = self.desired is not None and self._meets(value, self.desired)
+        return "met, as desired" if is_desired else "met"
 
     def bound(self, value: float | None) -> str:
         """A bound as a cell of the table."""
@@ -52,7 +53,7 @@ class Target:
         return value >= bound if self.at_least else value <= bound
 
 
-# Each part measures lines of the table: their names are those of TARGETS.
+# Each part measures some lines of the table. Lines with a target have the name of that target.
 Part = Callable[..., Figures]
 PARTS: dict[str, Part] = {
     "requests": requests.measure,
@@ -79,8 +80,8 @@ TARGETS = (
     Target("100 streams all at once, first token p95 ms", 550, 400),
     Target("a stream of 50 tokens, worker CPU ms", 14, 10),
     *(
-        Target(f"recall of {size:,} messages, backend CPU ms", must, hoped)
-        for size, (must, hoped) in RECALL_SIZES.items()
+        Target(f"recall of {size:,} messages, backend CPU ms", required, desired)
+        for size, (required, desired) in RECALL_SIZES.items()
     ),
     Target("recall / exact scan at 2,000, backend CPU", 1 / 3.3, 1 / 5),
     Target("recall / exact scan at 20,000, backend CPU", 1 / 9.5, 1 / 13),
@@ -100,8 +101,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--before", type=Path, help="another checkout than commit 41f0cd2")
-    parser.add_argument("--quick", action="store_true", help="fewer samples: minutes, less exact")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer samples: takes minutes, is less exact"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure only these parts"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     duration = "some ten minutes" if options.quick else "about half an hour"
@@ -114,7 +119,7 @@ def main() -> None:
 
 
 def measure(both: list[Checkout], parts: list[str], *, quick: bool) -> Figures:
-    """The figures of all parts, one part after the other."""
+    """Measure the parts one after the other, and print each part's figures when it ends."""
     figures: Figures = {}
     for part in parts:
         started = time.monotonic()
@@ -129,7 +134,7 @@ def measure(both: list[Checkout], parts: list[str], *, quick: bool) -> Figures:
 
 
 def print_table(figures: Figures) -> None:
-    """Print a Markdown table of all targets, then of figures without one."""
+    """Print a Markdown table: a line for each target, then one for each other figure."""
     print("| | before | now | now / before | required | desired | |\n|---|---|---|---|---|---|---|")
     for target in TARGETS:
         print(as_line(target, figures.get(target.name, {})))
@@ -142,7 +147,11 @@ def as_line(target: Target, by_side: dict[str, float]) -> str:
     """A line of the table."""
     before, now = by_side.get("before"), by_side.get("now")
     ratio = f"{now / before:.2f}" if before and now is not None else ""
-    cells = [*map(as_cell, (before, now)), ratio, *map(target.bound, (target.must, target.hoped))]
+    cells = [
+        *map(as_cell, (before, now)),
+        ratio,
+        *map(target.bound, (target.required, target.desired)),
+    ]
     return f"| {target.name} | {' | '.join(cells)} | {target.result(now)} |"
 
 

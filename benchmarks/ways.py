@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from benchmarks.processes import cpu_ms, private_mb
 
 NEAREST = 5
-# Questions to warm up: psycopg prepares a statement at the sixth execution, and PostgreSQL chooses
-# a generic plan five later.
+# The first questions, which warm up: psycopg prepares a statement at its sixth execution, and
+# PostgreSQL may choose a generic plan after five more.
 WARM = 12
 
 
@@ -20,14 +20,14 @@ WARM = 12
 class Question:
     """A question about a user's messages.
 
-    ``right``: packed ids of the five nearest, by an exact search in memory.
+    ``nearest_refs``: packed ids of the five nearest, by an exact search in memory.
     """
 
     number: int
     user: int
     text: str
     vector: NDArray[np.float32]
-    right: frozenset[int]
+    nearest_refs: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Way:
         self.server_cpu_ms.append(cpu_ms(pids) - before)
         self.ms.append(answer.ms)
         self.client_cpu_ms.append(answer.client_cpu_ms)
-        hits = question.right & set(answer.references[:NEAREST])
-        self.found_shares.append(len(hits) / len(question.right))
-        self.short += len(answer.references) < len(question.right)
+        hits = question.nearest_refs & set(answer.references[:NEAREST])
+        self.found_shares.append(len(hits) / len(question.nearest_refs))
+        self.short += len(answer.references) < len(question.nearest_refs)
 
     def reset(self) -> None:
         """Delete all measurements."""
@@ -78,7 +78,7 @@ class Way:
             "p50_ms": round(float(p50), 2),
             "p95_ms": round(float(p95), 2),
             "server_cpu_ms": round(float(server), 2),
-            "cpu_ms": round(float(server + client), 2),
+            "total_cpu_ms": round(float(server + client), 2),
             "server_mb": round(sum(map(private_mb, self.pids())), 1),
         }
 
@@ -87,7 +87,8 @@ def local(look: Callable[[Question], list[int]]) -> Callable[[Question], Answer]
     """Measure a function of this process."""
 
     def timed(question: Question) -> Answer:
-        # Of this thread only: numpy's other threads spin for a while.
+        # CPU time of this thread, because numpy's other threads spin for a while. The peers measure
+        # their whole process.
         cpu, started = time.thread_time(), time.perf_counter()
         references = look(question)
         took_s, cpu_s = time.perf_counter() - started, time.thread_time() - cpu
@@ -97,7 +98,7 @@ def local(look: Callable[[Question], list[int]]) -> Callable[[Question], Answer]
 
 
 def ask_all(ways: Mapping[str, Way], questions: list[Question]) -> dict[str, dict[str, float]]:
-    """Send each question to all ways, each time another first. Returns the figures by way."""
+    """Send each question to all ways, a different way first each time. The figures by way."""
     names, pids = list(ways), dict[str, list[int]]()
     for number, question in enumerate(questions):
         if number <= WARM:  # no new connections after that

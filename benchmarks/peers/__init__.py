@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.people import People
+from benchmarks.generated_messages import Messages
 from benchmarks.processes import BACKENDS
 from benchmarks.programs import Program
 from benchmarks.ways import Way
@@ -52,11 +52,11 @@ class Peer(Program):
     """A peer's process with loaded data. ``facts``: its versions, rows, and seconds to load."""
 
     def __init__(
-        self, script: str, url: str, people: People, questions: Path, *, load_s: float
+        self, script: str, url: str, messages: Messages, questions: Path, *, load_s: float
     ) -> None:
         self._url = url
         program = [environment(script), HERE / f"{script}.py"]
-        command = [*program, url, people.folder, questions, str(load_s)]
+        command = [*program, url, messages.folder, questions, str(load_s)]
         names = {"PATH", "HOME", "LANG"} & os.environ.keys()
         inherited = {name: os.environ[name] for name in names}
         process = subprocess.Popen(
@@ -64,7 +64,7 @@ class Peer(Program):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=inherited | QUIET | {"MEM0_DIR": str(people.folder)},
+            env=inherited | QUIET | {"MEM0_DIR": str(messages.folder)},
         )
         super().__init__(process)
 
@@ -75,13 +75,15 @@ class Peer(Program):
 
 
 @contextlib.contextmanager
-def peers(url: str, people: People, questions: Path, *, load_s: float) -> Iterator[dict[str, Peer]]:
+def peers(
+    url: str, messages: Messages, questions: Path, *, load_s: float
+) -> Iterator[dict[str, Peer]]:
     """Load all peers one after the other. Their databases are dropped at the end."""
     loaded: dict[str, Peer] = {}
     try:
         for name, script in PEERS.items():
             own = _database(url, script)
-            loaded[name] = Peer(script, own, people, questions, load_s=load_s)
+            loaded[name] = Peer(script, own, messages, questions, load_s=load_s)
             with psycopg.connect(own, autocommit=True) as database:
                 database.execute("VACUUM ANALYZE")  # autovacuum does this a minute later
             print(f"{name}: {loaded[name].facts}", file=sys.stderr, flush=True)

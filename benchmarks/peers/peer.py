@@ -2,9 +2,9 @@
 
     python with_….py URL FOLDER QUESTIONS LOAD_S
 
-``FOLDER`` is written by benchmarks/people.py; ``QUESTIONS`` is a .npz file with ``users`` and
-``vectors``. Output lines that begin with ``> `` are for the parent: first the facts, then an answer
-for each question number on standard input.
+``FOLDER`` is written by benchmarks/generated_messages.py; ``QUESTIONS`` is a .npz file with
+``users`` and ``vectors``. Output lines that begin with ``> `` are for the parent: first the facts,
+then an answer for each question number on standard input.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 500
-CHUNK, TABLES = 2_000, 2  # as in benchmarks/people.py
+CHUNK, TABLES = 2_000, 2  # as in benchmarks/generated_messages.py
 
 
 def main(store_class):
@@ -47,9 +47,9 @@ def load(store, folder, last_measured, seconds):
     order = np.concatenate(
         [np.flatnonzero(users <= last_measured), np.flatnonzero(users > last_measured)]
     )
-    must = int((users <= last_measured).sum())
+    required = int((users <= last_measured).sum())
     started, done = time.perf_counter(), 0
-    while done < len(order) and (done < must or time.perf_counter() - started < seconds):
+    while done < len(order) and (done < required or time.perf_counter() - started < seconds):
         rows = [int(row) for row in order[done : done + BATCH]]
         ids = [str(uuid.UUID(int=reference(row))) for row in rows]
         store.add(
@@ -64,16 +64,17 @@ def load(store, folder, last_measured, seconds):
 
 def reference(row):
     """The packed message id of a row."""
-    turn, place = divmod(row, CHUNK)
-    return (turn // TABLES * CHUNK + place + 1) * 2 + turn % TABLES
+    chunk, place = divmod(row, CHUNK)
+    return (chunk // TABLES * CHUNK + place + 1) * 2 + chunk % TABLES
 
 
 def answer(store, user, vector):
     """Search, and print the ids and the times."""
+    # CPU time of the whole process, because a library may search in other threads.
     cpu, started = time.process_time(), time.perf_counter()
     ids = store.look(user, vector)
     ms, cpu_ms = (time.perf_counter() - started) * 1000, (time.process_time() - cpu) * 1000
-    say({"found": [uuid.UUID(pk).int for pk in ids], "ms": ms, "cpu_ms": cpu_ms})
+    say({"found": [uuid.UUID(pk).int for pk in ids], "ms": ms, "client_cpu_ms": cpu_ms})
 
 
 def say(values):

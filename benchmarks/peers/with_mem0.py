@@ -1,4 +1,4 @@
-"""mem0's pgvector store: the table, index and search of its Memory, with Memory's payload."""
+"""Measures mem0's pgvector store: the table, index and search of mem0's ``Memory`` class."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ CREATED_AT = "2026-01-01T00:00:00+00:00"
 
 
 class Store:
-    """HNSW with default parameters, built after loading: before, it would take half an hour."""
+    """HNSW with default parameters, built after loading. With it, loading takes half an hour."""
 
     packages = ("mem0ai", "psycopg")
 
@@ -29,7 +29,7 @@ class Store:
         self._store.create_col()
 
     def look(self, user, vector):
-        """Ids of the five nearest."""
+        """The ids of the user's five nearest messages."""
         results = self._store.search("", vector, top_k=5, filters={"user_id": user})
         return [result.id for result in results]
 
@@ -39,7 +39,7 @@ class Store:
 
 
 def payload(user, text):
-    """The payload that Memory.add writes."""
+    """The payload that ``Memory.add`` stores with each vector."""
     digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
     times = {"created_at": CREATED_AT, "updated_at": CREATED_AT}
     return {"user_id": user, "data": text, "hash": digest, "text_lemmatized": text, **times}

@@ -1,9 +1,9 @@
-"""Users with many messages: the data of the benchmarks recall, growth, search, and of the peers.
+"""Generates the messages of many users: the data of several benchmarks and of the peers.
 
-Vectors of 1,536 numbers are generated from 64 hidden ones, in 400 topics with noise, so that
-neighbours are as hard to distinguish as those of texts (cosine of unrelated pairs 0 to 0.3, of the
-nearest 0.6 to 0.9). Words follow Zipf's law; as in texts, the most common are English stop words,
-which recall ignores. The same seed gives the same data.
+A vector of 1,536 numbers is computed from 64 latent numbers, which are grouped in 400 topics with
+noise. So neighbours are as hard to distinguish as those of texts: the cosine of unrelated pairs is
+0 to 0.3, of the nearest 0.6 to 0.9. Words follow Zipf's law; as in texts, the most common are
+English stop words, which recall ignores. The same seed gives the same data.
 
 The data is in a folder: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``texts.txt`` (a line
 for each row). Processes with other libraries read it too.
@@ -23,7 +23,7 @@ from pgvector.psycopg import register_vector
 
 SIZES = (20, 200, 700, 2_000, 20_000)  # messages of users 1, 2, …, whose recall is measured
 OTHERS = 120  # messages of each other user
-DIMENSIONS, HIDDEN, TOPICS, NOISE = 1536, 64, 400, 0.55
+DIMENSIONS, LATENT, TOPICS, NOISE = 1536, 64, 400, 0.55
 VOCABULARY = 30_000
 STOP_WORDS = """
     the of and to a in is you that it he was for on are as with his they i at be this have from
@@ -47,20 +47,20 @@ ACCOUNTS = """
     INSERT INTO embedding_models (name, current) VALUES ('model', true);
 """
 VISIBLE = "SELECT relpages, relallvisible FROM pg_class WHERE oid = 'message_memories'::regclass"
-TRIES = 24  # vacuums, 5 s apart
+MAX_VACUUMS = 24  # 5 s apart
 COPY = """
     COPY {table} (user_id, {parent}, role, content, created_at, embedding)
     FROM STDIN (FORMAT BINARY)
 """
 
 
-class World:
+class DataGenerator:
     """A random source of vectors and texts."""
 
     def __init__(self, seed: int = 1) -> None:
-        self.luck = np.random.default_rng(seed)
-        self._topics = self.luck.standard_normal((TOPICS, HIDDEN), dtype=np.float32)
-        self._out = self.luck.standard_normal((HIDDEN, DIMENSIONS), dtype=np.float32)
+        self.rng = np.random.default_rng(seed)
+        self._topics = self.rng.standard_normal((TOPICS, LATENT), dtype=np.float32)
+        self._out = self.rng.standard_normal((LATENT, DIMENSIONS), dtype=np.float32)
         self._words = np.array(
             STOP_WORDS + [f"w{n:x}ord" for n in range(VOCABULARY - len(STOP_WORDS))]
         )
@@ -69,12 +69,12 @@ class World:
 
     def vectors(self, count: int) -> NDArray[np.float32]:
         """Unit vectors, shape (count, 1536)."""
-        hidden = self._topics[self.luck.integers(TOPICS, size=count)]
-        return self.near(hidden @ self._out)
+        latent = self._topics[self.rng.integers(TOPICS, size=count)]
+        return self.near(latent @ self._out)
 
     def near(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit vectors similar to the given ones, like a question and its message."""
-        noise = self.luck.standard_normal((len(vectors), HIDDEN), dtype=np.float32) @ self._out
+        noise = self.rng.standard_normal((len(vectors), LATENT), dtype=np.float32) @ self._out
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         length /= np.linalg.norm(noise, axis=1, keepdims=True)
         similar: NDArray[np.float32] = vectors + NOISE * noise * length
@@ -82,14 +82,14 @@ class World:
         return similar
 
     def texts(self, count: int, *, min_words: int = 5, max_words: int = 40) -> list[str]:
-        lengths = self.luck.integers(min_words, max_words + 1, size=count)
-        drawn = iter(self.luck.choice(self._words, size=int(lengths.sum()), p=self._zipf))
+        lengths = self.rng.integers(min_words, max_words + 1, size=count)
+        drawn = iter(self.rng.choice(self._words, size=int(lengths.sum()), p=self._zipf))
         return [" ".join(next(drawn) for _ in range(length)) for length in lengths]
 
 
 @dataclass(frozen=True)
-class People:
-    """All messages, row by row. Vectors are read from the disk when they are used."""
+class Messages:
+    """All messages, one in each row. Vectors are read from the disk when they are used."""
 
     folder: Path
     vectors: NDArray[np.float32]
@@ -103,8 +103,13 @@ class People:
 
 
 def write(
-    folder: Path, rows: int, world: World, *, sizes: tuple[int, ...] = SIZES, within: int = 0
-) -> People:
+    folder: Path,
+    rows: int,
+    generator: DataGenerator,
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    within: int = 0,
+) -> Messages:
     """Write ``rows`` random rows into the folder.
 
     The rows of the measured users are among the first ``within`` (0: anywhere).
@@ -116,40 +121,40 @@ def write(
     texts: list[str] = []
     for start in range(0, len(users), CHUNK):
         part = vectors[start : start + CHUNK]
-        part[:] = world.vectors(len(part))
-        texts += world.texts(len(part))
+        part[:] = generator.vectors(len(part))
+        texts += generator.texts(len(part))
     vectors.flush()
     np.save(folder / "users.npy", users)
     (folder / "texts.txt").write_text("\n".join(texts))
-    return People(folder, vectors, users, texts)
+    return Messages(folder, vectors, users, texts)
 
 
 def owners(rows: int, sizes: tuple[int, ...], within: int) -> NDArray[np.int64]:
     """The user of each row, shuffled: users 1, 2, … have ``sizes`` messages, others OTHERS."""
     measured = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
     others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(measured), 0))]
-    luck = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     first = np.array(measured + others[: within - len(measured)])
     later = np.array(others[within - len(measured) :])
-    luck.shuffle(first)
-    luck.shuffle(later)
+    rng.shuffle(first)
+    rng.shuffle(later)
     return np.concatenate([first, later]).astype(np.int64)
 
 
 def reference(row: int) -> int:
     """The packed message id of this row after ``fill`` into empty tables."""
-    turn, place = divmod(row, CHUNK)
-    return (turn // len(TABLES) * CHUNK + place + 1) * 2 + turn % len(TABLES)
+    chunk, place = divmod(row, CHUNK)
+    return (chunk // len(TABLES) * CHUNK + place + 1) * 2 + chunk % len(TABLES)
 
 
-def sign_up(database: psycopg.Connection[Any], people: People) -> None:
+def sign_up(database: psycopg.Connection[Any], messages: Messages) -> None:
     """Create users, each with a chat and a passage; the embedding model is named ``model``."""
-    psycopg.ClientCursor(database).execute(ACCOUNTS, {"n": int(people.users.max())})
+    psycopg.ClientCursor(database).execute(ACCOUNTS, {"n": int(messages.users.max())})
     register_vector(database)
     database.commit()
 
 
-def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None:
+def fill(database: psycopg.Connection[Any], messages: Messages, rows: range) -> None:
     """Insert rows with embeddings into both tables in turn, after ``sign_up``."""
     for start in range(rows.start, rows.stop, CHUNK):
         table, parent = TABLES[start // CHUNK % len(TABLES)]
@@ -158,7 +163,7 @@ def fill(database: psycopg.Connection[Any], people: People, rows: range) -> None
             database.cursor().copy(COPY.format(table=table, parent=parent)) as copy,
         ):
             copy.set_types(["int4", "int8", "text", "text", "timestamptz", "vector"])
-            for row in _messages(people, range(start, min(start + CHUNK, rows.stop))):
+            for row in _copied_rows(messages, range(start, min(start + CHUNK, rows.stop))):
                 copy.write_row(row)
     database.commit()
     database.autocommit = True
@@ -171,24 +176,24 @@ def settle(database: psycopg.Connection[Any]) -> None:
     A vacuum does not mark pages that another process, such as autovacuum's analyze, may still need.
     Recall's index-only scan works only on marked pages.
     """
-    for _ in range(TRIES):
+    for _ in range(MAX_VACUUMS):
         database.execute("VACUUM ANALYZE")
         pages, visible = database.execute(VISIBLE).fetchone() or (0, 0)
         if visible > 0.9 * pages:
             return
         time.sleep(5)
-    raise RuntimeError(f"{visible} of {pages} pages are visible to all after {TRIES} vacuums")
+    raise RuntimeError(f"{visible} of {pages} pages are visible to all after {MAX_VACUUMS} vacuums")
 
 
-def _messages(people: People, rows: range) -> Iterator[tuple[Any, ...]]:
+def _copied_rows(messages: Messages, rows: range) -> Iterator[tuple[Any, ...]]:
     start = datetime(2024, 1, 1, tzinfo=UTC)
     for row in rows:
-        user, role = int(people.users[row]), "user" if row % 2 else "assistant"
+        user, role = int(messages.users[row]), "user" if row % 2 else "assistant"
         yield (
             user,
             user,
             role,
-            people.texts[row],
+            messages.texts[row],
             start + timedelta(minutes=row),
-            people.vectors[row],
+            messages.vectors[row],
         )
