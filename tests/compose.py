@@ -1,4 +1,4 @@
-"""Does by hand what `docker compose up` does with deploy/compose.yaml, without containers."""
+"""Does without containers what `docker compose up` does with deploy/compose.yaml."""
 
 import os
 import subprocess

@@ -23,7 +23,7 @@ QUESTION = "Where did we move the piano?"
 
 @pytest.fixture
 def client(alice: User, api: Api, remembering: FakeOpenAI) -> APIClient:
-    """Alice's; the model's usual answer repeats nothing that a question would recall."""
+    """Alice's client. The model's default answer shares no word with the questions."""
     remembering.chat.default = Answer("Quite so.")
     runtime.reset()
     return api(alice)
@@ -37,9 +37,8 @@ def system_of(remembering: FakeOpenAI) -> str:
 def test_a_memory_comes_with_the_other_half_of_its_turn(
     client: APIClient, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        ChatService, "RAG_CONTEXT_LIMIT", 1
-    )  # which the companion does not count towards
+    # A companion does not count towards the limit.
+    monkeypatch.setattr(ChatService, "RAG_CONTEXT_LIMIT", 1)
     remembering.chat.script(Answer("Very well, noted."))
     turn = say(client, new_chat(client), FACT)
     reply = say(client, new_chat(client), QUESTION)
@@ -129,7 +128,7 @@ def test_the_minimum_similarity_of_other_models_is_measured_from_their_vectors(
     client: APIClient, alice: User, bob: User, api: Api
 ) -> None:
     assert min_similarity.min_similarity("text-embedding-3-small") == -1
-    luck = random.Random(4)
+    rng = random.Random(4)
     words = [
         "apple",
         "river",
@@ -145,7 +144,7 @@ def test_the_minimum_similarity_of_other_models_is_measured_from_their_vectors(
     for person in (api(alice), api(bob)):
         address = new_chat(person)
         for _ in range(12):
-            say(person, address, " ".join(luck.sample(words, 4)))
+            say(person, address, " ".join(rng.sample(words, 4)))
     wait_until_embedded()
     min_similarity.measure()
     runtime.reset()

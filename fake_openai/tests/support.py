@@ -11,7 +11,7 @@ from openai import OpenAI
 from fake_openai import FakeOpenAI
 
 TIMEOUT_S = 30.0  # much more than needed, for a busy machine
-SILENCE_S = 0.5
+SILENCE_S = 0.5  # so long without a byte means that no more come
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def streamed_text(client: OpenAI, text: str = "Hello") -> str:
 def chat_request(
     fake: FakeOpenAI, text: str = "Hello", *, stream: bool = True
 ) -> Iterator[socket.socket]:
-    """A socket after a chat completion was requested on it."""
+    """A socket on which a chat completion was requested; its answer is not read yet."""
     body = {
         "model": "gpt-4o-mini",
         "messages": [{"role": "user", "content": text}],
@@ -49,7 +49,7 @@ def chat_request(
 def sent_request(
     fake: FakeOpenAI, path: str, body: bytes, method: str = "POST"
 ) -> Iterator[socket.socket]:
-    """A socket after a request was sent on it."""
+    """A socket on which this request was sent; its answer is not read yet."""
     with socket.create_connection(("127.0.0.1", fake.port), TIMEOUT_S) as sock:
         sock.sendall(
             f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -59,9 +59,10 @@ def sent_request(
 
 
 def read_answer(sock: socket.socket, *, first_byte_s: float = TIMEOUT_S) -> tuple[bytes, str]:
-    """All bytes, and why reading ended: "end" of the body, "fin", "rst", or "silence".
+    """All bytes of the answer, and why reading ended.
 
-    Silence is half a second after a byte, or ``first_byte_s`` before the first.
+    "end": the body is complete. "fin", "rst": the server closed or reset the connection. "silence":
+    no byte came for ``first_byte_s``, or for SILENCE_S after another byte.
     """
     sock.settimeout(first_byte_s)
     received = b""

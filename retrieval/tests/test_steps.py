@@ -18,7 +18,7 @@ NUMBER: contextvars.ContextVar[int] = contextvars.ContextVar("NUMBER", default=0
 
 
 class Gate:
-    """Steps that begin and stay until they are let go."""
+    """Adds steps that begin, and do not end until ``may_end`` is set."""
 
     def __init__(self, pool: StepPool) -> None:
         self.pool = pool
@@ -39,7 +39,7 @@ class Gate:
         assert len(self.begun) >= count
 
 
-def test_no_more_steps_run_at_once_than_there_are_threads() -> None:
+def test_a_pool_runs_at_most_as_many_steps_as_it_has_threads() -> None:
     pool = StepPool(3)
     gate = Gate(pool)
     for number in range(8):
@@ -55,22 +55,20 @@ def test_no_more_steps_run_at_once_than_there_are_threads() -> None:
 def test_a_step_that_waits_gives_its_place_to_another() -> None:
     pool = StepPool(1)
     gate = Gate(pool)
-    answered = threading.Event()
+    wait_may_end = threading.Event()
 
     def wait() -> None:
         with pool.waiting():
-            answered.wait(PATIENCE_S)
-        gate.begun.append(100)
+            wait_may_end.wait(PATIENCE_S)
 
     for _ in range(5):
         pool.add(wait)
     gate.add(0)
     gate.wait_for(1)
     assert gate.begun == [0]
-    answered.set()
+    wait_may_end.set()
     gate.may_end.set()
     assert pool.join(PATIENCE_S)
-    gate.wait_for(6)
 
 
 def test_the_thread_that_became_idle_last_runs_the_next_step() -> None:
@@ -123,13 +121,13 @@ def test_a_step_sees_its_callers_context_and_changes_only_a_copy() -> None:
         assert NUMBER.get() == 6
 
 
-def test_a_step_whose_caller_left_before_it_began_does_not_run() -> None:
+def test_a_step_that_is_cancelled_before_it_begins_does_not_run() -> None:
     may_end = threading.Event()
-    all_threads = [steps.submit(may_end.wait, PATIENCE_S) for _ in range(steps.MAX_THREADS)]
-    ran: list[int] = []
-    left = steps.submit(ran.append, 1)
-    assert left.cancel()
+    busy = [steps.submit(may_end.wait, PATIENCE_S) for _ in range(steps.MAX_THREADS)]
+    results: list[int] = []
+    queued = steps.submit(results.append, 1)
+    assert queued.cancel()
     may_end.set()
-    assert all(future.result(PATIENCE_S) for future in all_threads)
+    assert all(future.result(PATIENCE_S) for future in busy)
     assert steps.join(PATIENCE_S)
-    assert ran == []
+    assert results == []

@@ -15,8 +15,8 @@ from tests.support import Server
 from verse.tests.test_startup import AWAY, copy_project
 
 
-class Place:
-    """A copy of the project, and a link to the database server that can be missing."""
+class ProjectCopy:
+    """A copy of the project that reaches the database server by a link, missing at first."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = copy_project(folder / "verse")
@@ -33,13 +33,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """A place without a database."""
-    return Place(tmp_path)
+def project(tmp_path: Path) -> ProjectCopy:
+    """A copy of the project that does not reach the database yet."""
+    return ProjectCopy(tmp_path)
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Iterator[Server]:
+def server_without_database(tmp_path: Path) -> Iterator[Server]:
     """A server without a reachable database."""
     server = Server({"DATABASE_URL": AWAY}, root=copy_project(tmp_path / "verse"))
     yield server
@@ -62,19 +62,19 @@ def ready(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.mark.usefixtures("transactional_db")
 def test_a_server_starts_without_database_and_is_ready_when_it_appears(
-    ready: dict[str, str], place: Place
+    ready: dict[str, str], project: ProjectCopy
 ) -> None:
-    server = place.start(connection.settings_dict["NAME"])
+    server = project.start(connection.settings_dict["NAME"])
     try:
-        away = (503, {"status": "failing", "failing": {"database": "cannot be reached"}})
+        not_ready = (503, {"status": "failing", "failing": {"database": "cannot be reached"}})
         assert get(server, "/healthz") == (200, {"status": "ok"})
-        assert get(server, "/readyz") == away
+        assert get(server, "/readyz") == not_ready
         assert "WARNING: The database cannot be reached yet: " in server.log
         assert "INFO: Not ready: database\n" in server.log
-        place.connect_database()
+        project.connect_database()
         assert get(server, "/readyz") == (200, ready)
-        place.link.unlink()
-        assert get(server, "/readyz") == away
+        project.link.unlink()
+        assert get(server, "/readyz") == not_ready
         assert get(server, "/healthz") == (200, {"status": "ok"})
         assert "canary" not in server.log
     finally:
@@ -82,10 +82,12 @@ def test_a_server_starts_without_database_and_is_ready_when_it_appears(
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_a_draining_server_is_healthy_but_not_ready(ready: dict[str, str], place: Place) -> None:
-    place.connect_database()
-    server = place.start(connection.settings_dict["NAME"])
-    draining = place.tree / ".verse/draining"
+def test_a_draining_server_is_healthy_but_not_ready(
+    ready: dict[str, str], project: ProjectCopy
+) -> None:
+    project.connect_database()
+    server = project.start(connection.settings_dict["NAME"])
+    draining = project.tree / ".verse/draining"
     draining.parent.mkdir(exist_ok=True)
     try:
         draining.touch()
@@ -102,11 +104,11 @@ def test_a_draining_server_is_healthy_but_not_ready(ready: dict[str, str], place
 
 @pytest.mark.usefixtures("transactional_db")
 def test_missing_tables_mean_not_ready_but_a_pending_migration_does_not(
-    ready: dict[str, str], place: Place
+    ready: dict[str, str], project: ProjectCopy
 ) -> None:
-    place.connect_database()
-    without_tables = place.start("postgres")
-    with_tables = place.start(connection.settings_dict["NAME"])
+    project.connect_database()
+    without_tables = project.start("postgres")
+    with_tables = project.start(connection.settings_dict["NAME"])
     try:
         failing = {"migrations": "run manage.py migrate"}
         assert get(without_tables, "/readyz") == (503, {"status": "failing", "failing": failing})
@@ -123,14 +125,14 @@ def test_missing_tables_mean_not_ready_but_a_pending_migration_does_not(
         with_tables.end()
 
 
-def test_probes_answer_within_a_second_without_a_database(away: Server) -> None:
-    with away.client() as client:
+def test_probes_answer_within_a_second_without_a_database(server_without_database: Server) -> None:
+    with server_without_database.client() as client:
         for path in ("/readyz", "/healthz") * 3:
             assert client.get(path).elapsed.total_seconds() < 1, path
 
 
-def test_probes_answer_unknown_hosts_and_head_requests(away: Server) -> None:
-    with away.client(Host="10.0.0.7:8000") as client:
+def test_probes_answer_unknown_hosts_and_head_requests(server_without_database: Server) -> None:
+    with server_without_database.client(Host="10.0.0.7:8000") as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.head("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
