@@ -87,7 +87,7 @@ MODEL_DETAILS = {
 
 
 class MessageDeleted(ApiError):
-    """Only as an event: the message was deleted while its answer was streamed."""
+    """The message was deleted while its answer was streamed. Sent only as an event."""
 
     default_detail = "The message was deleted."
 

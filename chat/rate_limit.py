@@ -1,6 +1,7 @@
 """Sliding-window rate limits, counted in PostgreSQL so that they hold for all processes.
 
-Of posted messages in chat/answers/turns.py, of login attempts in chat/auth/login_rate_limit.py.
+chat/answers/turns.py counts posted messages, chat/auth/login_rate_limit.py login attempts, and
+chat/answers/followers.py stores its marks as hits.
 """
 
 import math

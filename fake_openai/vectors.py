@@ -17,7 +17,7 @@ STOP_WORDS = frozenset(
     ).split()
 )
 STOP_WEIGHT = 0.2  # chosen by hand: one shared noun outweighs several of these
-# Of 1,536: two words share 0.04 positions on average, so they are nearly orthogonal.
+# Of 1,536 positions: two words share 0.04 positions on average, so they are nearly orthogonal.
 POSITIONS_PER_WORD = 8
 NO_WORDS = "\0no words"  # stands for a text without words
 

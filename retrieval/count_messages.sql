@@ -13,8 +13,8 @@ vectors AS (
         count(*) FILTER (WHERE model = (SELECT id FROM current_model)) AS of_current_model
     FROM message_memories WHERE model IS NOT NULL AND (id & 1) = {kind_bit}
 ),
--- By conversation, because the planner takes them for half of all. A message has the user of its
--- conversation: a foreign key requires it.
+-- Counted for each conversation: in one join, the planner would expect half of all messages. A
+-- message has the user of its conversation: a foreign key requires it.
 switched_off AS (
     SELECT coalesce(sum(of_conversation.total), 0)::bigint AS total,
         coalesce(sum(of_conversation.of_current_model), 0)::bigint AS of_current_model

@@ -35,7 +35,7 @@ class MessageTable:
 
     @property
     def names(self) -> dict[str, sql.Composable]:
-        """For ``sql.SQL.format``: the fields; {message_ref} is the packed number of row ``m``."""
+        """The fields, for ``sql.SQL.format``; {message_ref} is the packed id of row ``m``."""
         return {
             "table": sql.Identifier(self.table),
             "conversation": sql.Identifier(self.conversation),

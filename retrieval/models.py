@@ -105,7 +105,7 @@ class MessageMemory(MemoryModel):
     chars = models.SmallIntegerField()
     is_question = models.BooleanField(null=True)
     bits = BitField(length=DIMENSIONS, null=True)  # the signs of its embedding's numbers
-    # Where the embedding came from; null without an embedding, or where that is not known.
+    # The model that computed the embedding; null without an embedding, or if it is not known.
     model = models.ForeignKey(
         EmbeddingModel,
         models.DO_NOTHING,
@@ -114,7 +114,7 @@ class MessageMemory(MemoryModel):
         db_constraint=False,
         related_name="+",
     )
-    # By which configuration its words were stemmed; null: by an earlier rule.
+    # The configuration that stemmed its words; null: an earlier rule did.
     search_config = models.ForeignKey(
         SearchConfig, models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
     )

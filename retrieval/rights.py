@@ -41,7 +41,7 @@ MEMORY_RIGHTS = {
     "log_counts": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
-# By name: each is there once.
+# Their names alone identify them: none has a second signature.
 MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (
     "message_terms",
     "content_term",
@@ -55,7 +55,7 @@ MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (
 
 
 def server_rights() -> dict[str, tuple[Privilege, ...]]:
-    """By table: memory's own and the message tables."""
+    """The rights on memory's tables and on the message tables, by table."""
     return MEMORY_RIGHTS | dict.fromkeys((table.table for table in message_tables()), WRITE)
 
 

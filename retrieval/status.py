@@ -102,7 +102,7 @@ def count_statement(table: MessageTable) -> sql.Composed:
 
 
 def percent(part: int, whole: int) -> float:
-    """To two decimals; 100 for nothing at all, but never 100 while a message is missing."""
+    """With two decimals; 100 if ``whole`` is 0, but never 100 while a message is missing."""
     if part == whole:
         return 100.0
     return min(round(100 * part / whole, 2), 99.99)

@@ -24,7 +24,7 @@ class OneStepHandler(ASGIHandler):
     """
 
     def load_middleware(self, is_async: bool = False) -> None:
-        """As for a WSGI server: no middleware needs the event loop."""
+        """Load it as for a WSGI server: no middleware needs the event loop."""
         super().load_middleware(is_async=False)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

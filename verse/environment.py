@@ -20,14 +20,14 @@ from psycopg.conninfo import conninfo_to_dict
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
-# With EMBEDDINGS=local; retrieval/embeddings/bundled_models.py has them.
+# Values of EMBEDDING_MODEL with EMBEDDINGS=local: retrieval/embeddings/bundled_models.py.
 BUNDLED_MODELS = ("minilm+use", "all-MiniLM-L6-v2", E5 := "multilingual-e5-small")
 SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
 BOOLEANS = ("true", "1", "yes", "on", "false", "0", "no", "off")
 # A value that may be a credential is not shown: the usual beginning of an API key, the user part
 # of a URL, a parameter with such a name.
 SECRET_LOOK = re.compile(r"sk-|[^/]@|(pass(word)?|key|token|secret)=", re.IGNORECASE)
-# Of Django's database settings: libpq's parameters of the same meaning.
+# Django's database settings, and libpq's parameters with the same meaning.
 LIBPQ_PARAMETERS = {
     "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"
 }  # fmt: skip

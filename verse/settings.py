@@ -9,7 +9,7 @@ from verse.env_file import read_env_file
 from verse.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Of this release. /readyz, rag_status and the servers' database sessions tell it.
+# This release: shown by /readyz, by rag_status, and in the names of the servers' database sessions.
 VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 HOME = BASE_DIR / ".verse"  # everything that Verse stores outside the database
 

@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.utils.urls import replace_query_param
 
 MAX_ID = 2**63 - 1  # bigint
-# Of a cursor: time, id, direction. DRF's names, so that a server with its cursors reads these too.
+# A cursor's fields: time, id, direction. Their names are DRF's, which also reads the first.
 FIELDS = ("p", "i", "r")
 
 

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 from tests.databases import Database
 
-# As a careful program makes them.
+# The tables of a careful program.
 PLAIN = """
     CREATE TABLE passages (
         id bigserial PRIMARY KEY,
@@ -33,7 +33,7 @@ PLAIN = """
         role varchar(9) NOT NULL, content text NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now());
 """
-# As a program makes them that relies on the database for little: few keys, nearly all nullable,
+# The tables of a program that relies on the database for little: few keys, nearly all nullable,
 # text for all strings, ids from everywhere, a tag and a status of its own.
 LOOSE = """
     CREATE TABLE passages (
@@ -100,7 +100,7 @@ class Done:
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Of the output of --check --json."""
+        """The lines that --check --json prints."""
         return list(json.loads(self.out)["differences"])
 
 

@@ -28,7 +28,7 @@ def walk(client: APIClient, address: str, direction: str = "next") -> list[dict[
 
 
 def ids(pages: list[dict[str, Any]]) -> list[int]:
-    """Of all rows, in the pages' order."""
+    """The ids of all rows, in the pages' order."""
     return [row["id"] for page in pages for row in page["results"]]
 
 

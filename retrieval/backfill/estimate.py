@@ -54,7 +54,7 @@ class Estimate:
 
     @property
     def cost_usd(self) -> float:
-        """At the configured model's price."""
+        """US dollars, at the configured model's price."""
         return cost.cost_usd(self.tokens)
 
 
@@ -103,7 +103,7 @@ def _for_all_tables(statement: sql.SQL) -> sql.Composed:
 
 
 def _count_tokens(text: str) -> int:
-    """By the configured model's tokenizer, of as much of the text as a call takes."""
+    """The tokens of what a call takes of the text, by the configured model's tokenizer."""
     if settings.EMBEDDINGS == "local":
         return bundled_models.count_tokens(text)
     return truncate(text).tokens

@@ -2,7 +2,7 @@
 -- the last id that was looked at and the number of rows written. Locks the messages FOR SHARE until
 -- the end of the transaction: else a row could be left of a message that is deleted meanwhile.
 
--- As in the triggers the index's pending list is kept short: the user's next message would have to
+-- Keeps the index's pending list short, as the triggers do: the user's next message would have to
 -- empty a long one.
 WITH short AS MATERIALIZED (
     SELECT pg_catalog.set_config('gin_pending_list_limit', '64kB', true)

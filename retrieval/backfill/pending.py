@@ -20,7 +20,7 @@ FAILED = sql.SQL("({} AND p.embedding_error IS NOT NULL)").format(HAS_NO_VECTOR)
 # Written or edited in the last minute: if a server is embedding it, then now. A minute and not some
 # seconds, because an answer is embedded when it is finished, and is as old as its question.
 YOUNG = sql.SQL("(greatest(m.created_at, m.edited_at) > now() - interval '1 minute')")
-# From the index message_memories_pending, by id: 1 ms among 1,000,000 rows, however few are
+# Reads the index message_memories_pending by id: 1 ms among 1,000,000 rows, however few are
 # pending. The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an
 # equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
 # Locks: none.

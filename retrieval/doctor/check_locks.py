@@ -28,14 +28,16 @@ LOCKS = """
     ORDER BY 3 DESC
 """
 TABLE, INDEX = "r", "i"  # pg_class.relkind
-# Of a lock. A change with a short lock_timeout (retrieval/schema/locks.py) gives up after 0.3 s.
-MIN_AGE_S = 0.5
+# A change with a short lock_timeout (retrieval/schema/locks.py) gives up after 0.3 s.
+MIN_LOCK_AGE_S = 0.5
 TERMINATE = sql.SQL("SELECT pg_terminate_backend({})")
 
 
 def _locks(mode: str, relkind: str, problem: str) -> Finding:
     locks = [
-        lock for lock in rows(LOCKS, [mode, relkind, recalled_tables()]) if lock[2] >= MIN_AGE_S
+        lock
+        for lock in rows(LOCKS, [mode, relkind, recalled_tables()])
+        if lock[2] >= MIN_LOCK_AGE_S
     ]
     if not locks:
         return passed("no session does so now")

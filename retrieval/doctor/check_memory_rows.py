@@ -17,7 +17,7 @@ MISPLACED = sql.SQL("""
     p.id = {message_ref} AND (p.user_id, p.conversation, p.by_user)
         IS DISTINCT FROM (m.user_id, m.{conversation} * 2 + {kind_bit}, m.role = 'user')
 """)
-# As after the column was dropped and added again: message_memories says that they are embedded.
+# message_memories says that they are embedded, for example after the column was dropped and added.
 WITHOUT_VECTOR = sql.SQL("""
     p.id = {message_ref} AND p.model IS NOT NULL AND m.embedding IS NULL
 """)

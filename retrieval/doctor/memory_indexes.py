@@ -21,7 +21,7 @@ EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%
 
 
 def fixes_of_memory_indexes() -> list[str]:
-    """What builds the indexes of memory's own tables that are missing or invalid."""
+    """The statements that build the missing or invalid indexes of memory's own tables."""
     creates = memory_indexes()
     existing = {name for (name,) in rows(EXISTING, [list(creates)])}
     invalid = invalid_indexes(recalled_tables())
@@ -35,7 +35,7 @@ def fixes_of_memory_indexes() -> list[str]:
 
 
 def memory_indexes() -> dict[str, str]:
-    """By name, what builds each index without blocking writes."""
+    """The statement that builds each index without blocking writes, by name."""
     return {index.name: create(index) for index in shared("INDEX")}
 
 

@@ -40,7 +40,7 @@ class Call:
 
     @property
     def tokens(self) -> list[int]:
-        """Of each text. The bundled model's cost nothing and are not counted."""
+        """The number of tokens of each text; 0 for the bundled models, which cost nothing."""
         return [n for batch in self.batches for n in batch.tokens] or [0] * len(self.texts)
 
 

@@ -93,7 +93,7 @@ def _vector(embedding: Any) -> Vector:
 
 
 def _numbers(embedding: Any) -> "np.ndarray[Any, Any]":
-    """From base64, as requested and ten times faster, or from a list, as some servers send."""
+    """The numbers: from base64, which is requested and ten times faster, or from a list."""
     try:
         if isinstance(embedding, str):
             return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")

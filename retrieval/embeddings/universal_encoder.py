@@ -14,8 +14,8 @@ from retrieval.vectors import Vector
 # Its tokenizer is written in Python, and the encoder reads words in groups of five: what a text is
 # about is in its beginning. docs/decisions/0015-bundled-models.md
 MAX_CHARS = 1_200
-# Of numpy, limited by threadpoolctl: a second one waits actively for the first, which on a
-# busy machine costs ten times the CPU.
+# numpy's threads, limited by threadpoolctl: a second one waits actively for the first, which costs
+# ten times the CPU on a busy machine.
 THREADS = 1
 
 

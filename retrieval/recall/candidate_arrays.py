@@ -12,7 +12,7 @@ Integers = NDArray[np.int64]
 # A term in a larger share of the user's messages, and in more than MIN_FREQUENT of them, says
 # little: it finds no seeds and does not spread.
 MAX_TERM_SHARE, MIN_FREQUENT = 0.15, 30
-# Of a number in ``traits``, as recall_traits_1 packs it.
+# How recall_traits_1 packs the parts of a number in ``traits``.
 DISTANCE_FACTOR, CHARS_FACTOR = 8192, 16
 BY_USER, IS_QUESTION, SHOWN, FOLLOWS = 8, 4, 2, 1
 NONE = np.empty(0, np.int64)

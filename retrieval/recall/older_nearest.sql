@@ -13,7 +13,7 @@ by_bits AS MATERIALIZED (
         AND {is_shown}
     ORDER BY p.bits OPERATOR({vector}.<~>) (SELECT bits FROM question) LIMIT %(max_bit_candidates)s
 ),
--- Of those the nearest by the vectors themselves.
+-- The nearest of those messages, by the vectors themselves.
 by_meaning AS (
     SELECT p.id FROM by_bits p {embeddings} ORDER BY {distance} LIMIT %(meaning_seeds)s
 )

@@ -51,7 +51,7 @@ FILTERS = {
 
 
 def find_candidates(question: str, scope: Scope, *, embedding: Vector | None, model: str) -> Rows:
-    """As ``candidates.find_candidates``, but the similarities are exact. Raises NoMemory."""
+    """Like ``candidates.find_candidates``, but with exact similarities. Raises NoMemory."""
     filters = {name: getattr(scope, name) for name in FILTERS} | {"hidden": scope.hidden or None}
     filters = {name: value for name, value in filters.items() if value is not None}
     statement = _statement(tuple(filters), by_meaning=embedding is not None)

@@ -38,8 +38,9 @@ BY_USER, BY_USER_ALONE = 0.2, 0.1
 QUESTION, QUESTION_ALONE = -0.15, -0.1  # a question is seldom what a question looks for
 AFTER_QUESTION = 0.1  # what follows a question often is
 WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
-# Of a place whose score is an estimate, all within so many standard deviations are compared
-# exactly; so many more than are wanted, and so many at most unless more are wanted.
+# A score by an estimated similarity may be wrong by so many standard deviations. All messages that
+# may then be among the wanted ones are compared exactly: SPARE more than are wanted, and MAX_EXACT
+# at most unless more are wanted.
 DEVIATIONS = 3
 SPARE, MAX_EXACT = 3, 60
 # The order looks at more than meaning, so the nearest message can come late. Of a long list the
@@ -146,7 +147,10 @@ def rank(rows: Rows) -> Ranking:
 
 
 def _mean_and_weight(similarity: Floats, error: float) -> tuple[float, float]:
-    """The mean of the similarities, and MEANING by their standard deviation, without ``error``."""
+    """The mean of the similarities, and MEANING divided by their standard deviation.
+
+    The deviation is without ``error``, that of the estimates.
+    """
     if len(similarity) < MIN_SPREAD_ROWS:
         return (float(similarity.mean()) if len(similarity) else 0.0), 1.0
     variance = float(similarity.var())

@@ -16,7 +16,7 @@ M_RANGE = (2, 100)
 EF_CONSTRUCTION_RANGE = (4, 1000)
 # On disk a vector of 1,536 numbers fills one page; measured in docs/benchmarks.md.
 PAGE_BYTES = 8192
-# In memory during the build: the vector and its bookkeeping, then the links.
+# Memory of an element during the build: the vector with its bookkeeping, and the links.
 GRAPH_BYTES = 6_400
 GRAPH_BYTES_PER_M = 60
 # Locks: none.
@@ -39,7 +39,7 @@ class HnswOptions:
 
     @property
     def reloptions(self) -> list[str]:
-        """As pg_class.reloptions holds them."""
+        """The options in the form of pg_class.reloptions."""
         return [f"m={self.m}", f"ef_construction={self.ef_construction}"]
 
 

@@ -97,6 +97,6 @@ def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:
 
 
 def _lacks_shared_memory(error: BaseException | None) -> bool:
-    """By the function of PostgreSQL that failed: the message would be in the server's language."""
+    """Decides by the function of PostgreSQL that failed: its message may be in any language."""
     function = error.diag.source_function if isinstance(error, psycopg.Error) else None
     return (function or "").startswith("dsm_impl")

@@ -16,9 +16,9 @@ CREATE OR REPLACE FUNCTION recall_shows_1(
         AND (kind_bit IS NULL OR id & 1 = kind_bit)
 $$;
 
--- Of a message in one number: distance * 8192 + characters * 16 + 8 (by the user) + 4 (a question)
--- + 2 (shown) + 1 (follows). The distance is that of its signs to the question's three planes
--- (retrieval/recall/question_planes.py); -1 without a vector by this model.
+-- A message's traits, packed into one number: distance * 8192 + characters * 16 + 8 (by the user)
+-- + 4 (a question) + 2 (shown) + 1 (follows). The distance is that of its signs to the question's
+-- three planes (retrieval/recall/question_planes.py); -1 without a vector by this model.
 CREATE OR REPLACE FUNCTION recall_traits_1(
     chars smallint, is_question boolean, by_user boolean, bits bit, model smallint, shown boolean,
     follows boolean, plane_4 bit, plane_2 bit, plane_1 bit, current_model smallint

@@ -63,7 +63,7 @@ MAY_NOT_CREATE = (
     "the database {database}: {create}; then run enable_vector again"
 )
 MAY_CREATE = MISSING + " as {user}; it runs {create} in the database {database}"
-# With its schema: the search_path of the role that runs it may lead elsewhere, or nowhere.
+# Names the schema: the search_path of the role that runs it may lead elsewhere, or nowhere.
 CREATE = sql.SQL("CREATE EXTENSION IF NOT EXISTS vector SCHEMA {schema}")
 NOT_USABLE = (
     "the extension is in the schema {schema}, which {user} may not use. Let {owner} or a superuser "

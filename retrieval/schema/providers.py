@@ -11,8 +11,8 @@ class Provider:
     creator: str
 
 
-# By the setting that tells the service. The vendors' pages, with the date on which they were read:
-# docs/howto/enable-the-extension.md.
+# Each service is known by a setting that its servers have. docs/howto/enable-the-extension.md links
+# to the vendors' pages, with the date on which they were read.
 PROVIDERS = {
     "rds.extensions": Provider(
         "on Amazon RDS choose an engine version that has it", "a member of rds_superuser"

@@ -35,7 +35,7 @@ class Done:
 
     @property
     def lines(self) -> list[str]:
-        """Of standard output."""
+        """The lines of standard output."""
         return self.out.splitlines()
 
 

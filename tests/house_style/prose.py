@@ -24,20 +24,20 @@ RULES_THEMSELVES = ("tests/house_style/", "tests/test_house_style.py")
 
 
 def vague_words_of_python(file: str, source: str) -> Iterator[Place]:
-    """In comments, and in texts of some words: docstrings, help, errors, log lines."""
+    """Looks at comments, and at texts of some words: docstrings, help, errors, log lines."""
     if not file.startswith(RULES_THEMSELVES):
         for line, text in texts_of_python(source):
             yield from _vague_words(file, text, line)
 
 
 def vague_words_of_sql(file: str, source: str) -> Iterator[Place]:
-    """In comments."""
+    """Looks at comments."""
     for number, line in enumerate(source.splitlines(), 1):
         yield from _vague_words(file, line.partition("--")[2], number)
 
 
 def vague_words_of_markdown(file: str, source: str) -> Iterator[Place]:
-    """In the text, without fenced blocks and inline code."""
+    """Looks at the text, without fenced blocks and inline code."""
     text = FENCED_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), source)
     yield from _vague_words(file, re.sub(r"`[^`\n]*`", "", text), 1)
 
