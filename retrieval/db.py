@@ -39,15 +39,15 @@ FIND_VECTOR_TYPE = """
     JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
 """
-# One of them: a migration creates them together, and grant_roles grants them together. They name
-# the extension's schema, so they cannot be used once the extension has moved to another.
+# The last of them that a migration creates; grant_roles grants them together. They name the
+# extension's schema, so they cannot be used once the extension has moved to another.
 FIND_FUNCTION = """
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_class c ON c.relnamespace = p.pronamespace
         JOIN pg_catalog.pg_extension e ON e.extname = 'vector'
         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-        WHERE p.proname = 'recall_messages_1'
+        WHERE p.proname = 'recall_messages_2'
             AND c.oid = pg_catalog.to_regclass('message_memories')
             AND pg_catalog.strpos(p.prosrc, pg_catalog.quote_ident(n.nspname) || '.<=>') > 0
             AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))
@@ -93,7 +93,7 @@ def _find_vector_type() -> VectorType:
 
 
 def has_recall_functions() -> bool:
-    """Whether recall's functions are there (chat 0008_recall) and this role may call them.
+    """Whether recall's functions are there (chat 0010_recall_messages) and this role may call them.
 
     No query once they are; before, at most one every 20 s.
     """
@@ -176,7 +176,13 @@ def _execute(
     _register_vectors(session)
     with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
         cursor.execute(statement, params, binary=binary)
-        return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+        has_rows = cursor.rownumber is not None
+        return cursor.fetchall() if has_rows else [(cursor.rowcount,)]
+
+
+def array_of(values: NDArray[Any]) -> str:
+    """An array of numbers as PostgreSQL reads it: {1, 2}. psycopg takes ten times as long."""
+    return f"{{{str(values.tolist())[1:-1]}}}"
 
 
 class _IntegerArrayLoader(Loader):

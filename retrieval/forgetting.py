@@ -6,8 +6,8 @@ Every answer stores the ids of what its prompt held (``reply_to``, ``context``).
 2. The user's next recall follows the stored ids forward, once, and marks every answer that was
    given the message, or was given a marked answer (``propagate_taint``).
 3. Every recall leaves out the answers that are marked, or were given a message that is missing, was
-   edited later, or is marked: the SQL function ``is_tainted_1`` in retrieval/schema/
-   current_recall.sql. Schemas before chat 0008_recall do not have it; for them it is
+   edited later, or is marked: the SQL function ``tainted_by_1`` in retrieval/schema/
+   current_recall.sql. Schemas before 0010_recall_messages do not have it; for them it is
    ``tainted_on_older_schema``, called by chat/memory/older_schema.py.
 
 The ids are followed forward, once per edit or deletion. Following them backward at each recall
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def tainted_on_older_schema(user_id: int, refs: list[int]) -> set[int]:
-    """Which of the user's answers must not be recalled: the rule of ``is_tainted_1``.
+    """Which of the user's answers must not be recalled: the rule of ``tainted_by_1``.
 
     One statement; four after an edit or a deletion. Raises NoMemory.
     """

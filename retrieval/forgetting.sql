@@ -41,7 +41,7 @@ EXISTS (SELECT FROM forgotten_messages f WHERE f.tainted AND f.id = {ref}
 
 -- name: tainted_on_older_schema
 -- Which of these refs are tainted: marked, or given something that is missing, edited later or
--- marked, as the function is_tainted_1 in schema/current_recall.sql decides. And whether the user
+-- marked, as the function tainted_by_1 in schema/current_recall.sql decides. And whether the user
 -- has an edit or a deletion that is not propagated yet. Locks nothing.
 SELECT ARRAY(
     SELECT ref FROM unnest(%(refs)s::bigint[]) ref CROSS JOIN LATERAL ({message}) m

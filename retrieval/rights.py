@@ -51,6 +51,9 @@ MEMORY_FUNCTIONS: tuple[LiteralString, ...] = (
     "recall_candidates_1",
     "is_tainted_1",
     "recall_messages_1",
+    "recall_message_1",
+    "tainted_by_1",
+    "recall_messages_2",
 )
 
 

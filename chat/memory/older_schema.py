@@ -1,4 +1,4 @@
-"""Fetches memories on schemas before chat 0008_recall: retrieval/recall/older_schema.py."""
+"""Fetches memories on schemas before 0010_recall_messages: retrieval/recall/older_schema.py."""
 
 from chat.memory.recalled import Memory, messages_by_ref
 from chat.models import Role

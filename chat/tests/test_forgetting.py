@@ -79,12 +79,15 @@ def tainted_texts(*answers: Message) -> list[str]:
 
 
 def is_tainted(ref: int) -> bool:
-    """What the function of the current schema says of the answer with this packed id."""
+    """What recall's functions say of the answer with this packed id: of this version and before."""
     answer = MODELS[ref & 1]._default_manager.get(pk=ref >> 1)
     written_at = answer.edited_at or answer.created_at
-    statement = "SELECT is_tainted_1(%s, %s, %s, %s, %s)"
     context = None if answer.context is None else Jsonb(answer.context)
-    return bool(sql(statement, ref, answer.role, answer.reply_to, context, written_at)[0][0])
+    given = (answer.reply_to, context, written_at)
+    reasons = sql("SELECT tainted_by_1(%s, %s, %s, %s)", ref, *given)
+    before = sql("SELECT is_tainted_1(%s, %s, %s, %s, %s)", ref, answer.role, *given)
+    assert before == [(bool(reasons),)]
+    return bool(reasons)
 
 
 def sql(statement: str, *params: Any) -> list[tuple[Any, ...]]:

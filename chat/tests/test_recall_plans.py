@@ -103,7 +103,7 @@ def test_fetching_reads_few_messages_of_many(among_others: User) -> None:
     question = Question(QUESTION, Scope(among_others.pk), VECTOR, "a model")
     ranking = rank_messages(question)
     for _ in ("before the statistics know", "after"):
-        reads = reads_of(lambda: fetch(question, ranking, limit=10))
+        reads = reads_of(lambda: fetch(question, ranking, limit=10, companions=False))
         assert reads.whole_tables == 0
         # Of all that are equally good the similarity, of the best the text and the companion.
         assert 10 < reads.of(*MESSAGES, "message_memories") <= 3 * MAX_EXACT + 2 * 10

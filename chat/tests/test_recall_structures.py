@@ -218,7 +218,7 @@ def test_confused_conversations_show_nobody_another_users_messages(alice: User, 
             pk * 2
             for pk in StandaloneChatMessage.objects.filter(user=user).values_list("pk", flat=True)
         }
-        ranked = recall("Goats and bees?", Scope(user.pk), embedding=None)
+        ranked = recall("Goats and bees?", Scope(user.pk), embedding=None, companions=True)
         assert {each.ref for each in ranked} == own
         assert {each.companion for each in ranked} == {None}
 

@@ -49,7 +49,7 @@ def guess_language(text: str) -> str:
     """
     words = WORD.findall(plain(text[:LANGUAGE_SAMPLE_CHARS]))
     counts = {
-        name: sum(word in of_language for word in words)
+        name: sum(map(of_language.__contains__, words))
         for name, of_language in function_words().items()
     }
     best, second = sorted(counts, key=lambda name: counts[name], reverse=True)[:2]

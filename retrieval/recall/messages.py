@@ -1,12 +1,12 @@
 """Recall: the messages of a user that are related to a question, best first.
 
 Two statements: ``candidates`` finds rows, ``ranking`` orders them by arithmetic, and the function
-``recall_messages_1`` returns the best by their exact similarities, without tainted messages.
+``recall_messages_2`` returns the best by their exact similarities, without tainted messages.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,13 @@ from retrieval.recall.ranking import MAX_EXACT, Ranking, count_nearest, rank
 from retrieval.vectors import Vector
 
 MESSAGES = """
-    SELECT * FROM recall_messages_1(%(user)s, %(refs)s::bigint[], %(bases)s::float8[],
-        %(needs_similarity)s::boolean[], %(companions)s::bigint[], %(embedding)b::real[],
-        %(model)s, %(mean_similarity)s, %(similarity_weight)s, %(min_similarity)s, %(limit)s)
+    SELECT * FROM recall_messages_2(%(user)s, %(refs)s::bigint[], %(bases)s::float8[],
+        %(min_similarities)s::float8[], %(companions)s::bigint[], %(embedding)b::real[],
+        %(model)s, %(mean_similarity)s, %(similarity_weight)s, %(limit)s)
 """
 
 
-@dataclass(frozen=True)
-class Companion:
+class Companion(NamedTuple):
     """The other message of a turn."""
 
     ref: int
@@ -37,8 +36,7 @@ class Companion:
     edited_at: datetime | None
 
 
-@dataclass(frozen=True)
-class Recalled:
+class Recalled(NamedTuple):
     """A message and its score (higher is better, no fixed scale).
 
     ``similarity``: the cosine to the question, None without an embedding; ``conversation``: its id
@@ -58,7 +56,7 @@ class Recalled:
 
 
 MAX_FETCHES = 4  # of 60 messages each, or as many as are wanted
-COMPANION_AT = len(fields(Recalled)) - 1  # in a row of MESSAGES
+COMPANION_AT = len(Recalled._fields) - 1  # in a row of MESSAGES
 
 
 @dataclass(frozen=True)
@@ -83,14 +81,16 @@ def recall(
     model: str = "",
     limit: int = 50,
     min_similarity: float = -1.0,
+    companions: bool = False,
     read_only: bool = False,
 ) -> list[Recalled]:
-    """The best ``limit`` messages with their companions. Two statements. Raises NoMemory.
+    """The best ``limit`` messages. Two statements. Raises NoMemory.
 
     ``min_similarity`` is required of messages that share no word with the question.
     """
     question = Question(text, scope, embedding, model, read_only)
-    return fetch(question, rank_messages(question).related(min_similarity), limit=limit)
+    ranking = rank_messages(question).related(min_similarity)
+    return fetch(question, ranking, limit=limit, companions=companions)
 
 
 def rank_messages(question: Question) -> Ranking:
@@ -101,9 +101,7 @@ def rank_messages(question: Question) -> Ranking:
     return rank(find(text, question.scope, embedding=embedding, model=model))
 
 
-def fetch(
-    question: Question, ranking: Ranking, *, limit: int, companions: bool = True
-) -> list[Recalled]:
+def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool) -> list[Recalled]:
     """The best ``limit`` of the ranked messages that may be recalled.
 
     One statement; up to MAX_FETCHES if so many are tainted or not similar enough that others take
@@ -111,12 +109,12 @@ def fetch(
     """
     messages: list[Recalled] = []
     waiting = ranking
-    for _ in range(MAX_FETCHES):
-        if not len(waiting) or len(messages) >= limit:
-            break
+    for _ in range(MAX_FETCHES if len(ranking) else 0):
         contenders = waiting.contenders(limit - len(messages))
         params = _parameters(question, waiting[contenders], limit=limit, companions=companions)
         messages += [_recalled(*row) for row in _execute(question, params)]
+        if len(messages) >= limit or contenders.all():
+            break
         waiting = waiting[~contenders]
     return _best(messages, limit)
 
@@ -136,15 +134,14 @@ def _parameters(
 ) -> dict[str, Any]:
     return {
         "user": question.scope.user_id,
-        "refs": ranking.refs.tolist(),
-        "bases": ranking.bases.tolist(),
-        "needs_similarity": ranking.needs_similarity.tolist(),
-        "companions": ranking.companions.tolist() if companions else [0] * len(ranking),
+        "refs": db.array_of(ranking.refs),
+        "bases": db.array_of(ranking.bases),
+        "min_similarities": db.array_of(ranking.min_similarities),
+        "companions": db.array_of(ranking.companions if companions else ranking.companions * 0),
         "embedding": question.embedding,
         "model": question.model,
         "mean_similarity": ranking.mean_similarity,
         "similarity_weight": ranking.similarity_weight,
-        "min_similarity": ranking.min_similarity,
         # The nearest need not be among the best by score.
         "limit": len(ranking) if count_nearest(limit) else limit,
     }
@@ -152,13 +149,13 @@ def _parameters(
 
 def _execute(question: Question, params: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated."""
-    rows = db.execute(MESSAGES, params)
+    rows = db.execute(MESSAGES, params, binary=True)
     if not rows or rows[0][0] is not None:
         return rows
     if question.read_only:
         return []
     propagate_taint(question.scope.user_id)
-    return db.execute(MESSAGES, params)
+    return db.execute(MESSAGES, params, binary=True)
 
 
 def _recalled(*row: Any) -> Recalled:

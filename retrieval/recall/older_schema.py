@@ -1,4 +1,4 @@
-"""Finds what a recall ranks on schemas before chat 0008_recall, which have no functions for it.
+"""Finds what a recall ranks on schemas before chat 0010_recall_messages, without its functions.
 
 While a rollout runs: a new server may serve the chat before its migration. One statement
 (older_candidates.sql) returns at most 490 narrow rows: up to 70 seeds, with three messages before

@@ -87,9 +87,10 @@ class Ranking:
         )
 
     @property
-    def needs_similarity(self) -> Bools:
-        """Which of them are related by meaning alone."""
-        return ~self.shares_words & ~np.isnan(self.similarity)
+    def min_similarities(self) -> Floats:
+        """That of each message: of those that share a word -1, any; NaN without a similarity."""
+        required = np.where(self.shares_words, -1.0, self.min_similarity)
+        return np.where(np.isnan(self.similarity), np.nan, required)
 
     def related(self, min_similarity: float) -> "Ranking":
         """Without messages that share no word and are surely less similar than that."""
