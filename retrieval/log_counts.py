@@ -79,7 +79,7 @@ COUNTER = CountErrors()
 
 
 def kind_of(record: logging.LogRecord) -> str:
-    """The record's text with … for values; of another package, whose text may quote, its name."""
+    """The text of the log call with … for values; the logger's name for another package's line."""
     if record.name.partition(".")[0] not in OWN_LOGGERS or not isinstance(record.msg, str):
         return record.name
     return PLACEHOLDER.sub("…", record.msg)

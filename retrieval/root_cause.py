@@ -1,4 +1,4 @@
-"""What a failed call failed of."""
+"""Why a call failed: the first cause of its error."""
 
 
 def root_cause_name(error: BaseException) -> str:

@@ -72,7 +72,7 @@ class Adoption:
     def record(self) -> None:
         """Record the migration as applied, unless it is. Raises NotAdoptable: something differs.
 
-        Sequences do not count: a program that gives ids by itself is ahead of them again.
+        Sequences do not count: a program that assigns ids itself is soon ahead of them again.
         """
         for difference in compare(self.connection, self.wanted, self._read()):
             if difference.stage is not Stage.SEQUENCE:

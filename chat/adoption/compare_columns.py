@@ -124,7 +124,7 @@ def _type_problem(column: Column, existing: Column) -> str | None:
 
 
 def _max_chars(type_name: str) -> float:
-    """The most characters of text or varchar, infinity without a limit; 0 for other types."""
+    """How long a text in a column of this type may be: infinity without a limit, 0 if no text."""
     match = VARCHAR.fullmatch(type_name)
     if match is None:
         return math.inf if type_name == "text" else 0

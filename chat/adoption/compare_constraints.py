@@ -29,7 +29,7 @@ FREE = re.compile(
 def compare_constraints(
     wanted: Mapping[str, Table], existing: Mapping[str, Table], table: Table
 ) -> Iterator[Difference]:
-    """The differences of all CHECK constraints and foreign keys. Their names are free."""
+    """The differences of all CHECK constraints and foreign keys, whatever their names are."""
     for constraint in wanted[table.name].constraints.values():
         same = [other for other in table.constraints.values() if is_same(constraint, other)]
         if not any(other.is_valid for other in same):

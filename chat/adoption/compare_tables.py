@@ -24,7 +24,7 @@ def compare(
 ) -> Iterator[Difference]:
     """The differences, by table. Three queries for each table that has a sequence.
 
-    Only that some tables belong to another role, if they do: their rows may not be read.
+    If some tables belong to another role, yields only that: their rows may not be read.
     """
     if not all(table.may_alter for table in existing.values()):
         yield from _of_another_role(connection, existing)

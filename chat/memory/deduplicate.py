@@ -10,7 +10,7 @@ SAME_SHARE = 0.9  # two texts that share so much of all their words read as the 
 
 
 def deduplicate(memories: Iterable[Memory], question: str, *, limit: int) -> list[Memory]:
-    """The first ``limit`` memories that say something new, the first of near-identical ones.
+    """The first ``limit`` memories that say something new: only the first of near-identical ones.
 
     Memories whose companion repeats the question come last: if a user asks again, the earlier
     question and its answer must not replace the fact that is asked for. A companion that is also

@@ -137,7 +137,7 @@ class TableBackfill:
                     break
 
     def _start(self, rows: list[Row]) -> Batch:
-        """As many of the rows as one call and the budget allow; none if not even the first fits."""
+        """A batch of as many rows as one call and the budget allow; empty if none fits."""
         # rag_model may have switched: then no more calls are made.
         current_model.check_model(self.model, again=True)
         batch = Batch([], self._known_answers([row.text for row in rows]))
@@ -153,7 +153,7 @@ class TableBackfill:
         return batch
 
     def _known_answers(self, texts: list[Text]) -> dict[Text, Answer]:
-        """What the table, or the batch that is not stored yet, has for these texts."""
+        """The vectors of these texts that the table, or the batch not stored yet, has already."""
         known: dict[Text, Answer] = {**storage.known_of(texts, model=self.model)}
         if self._answered:
             answers = self._answered.answers

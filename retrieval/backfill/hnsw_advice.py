@@ -28,12 +28,12 @@ class Times:
 
     @property
     def drop_and_create_s(self) -> float:
-        """Without the index, and to build it at the end for all rows."""
+        """To store them without the index, and then to build it for all rows."""
         return self.pending * STORE_S + (self.pending + self.stored) * BUILD_S
 
 
 def advice(table: MessageTable, pending: int) -> str | None:
-    """A line if to drop the table's HNSW index and to create it again would save time.
+    """One line, if it saves time to drop the table's HNSW index and to create it again.
 
     Four queries at most, none for MIN_ROWS or less.
     """

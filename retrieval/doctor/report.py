@@ -68,7 +68,7 @@ def skipped(detail: str, fix: str, *more_fix: str) -> Finding:
 
 
 def all_of(*findings: Finding) -> Finding:
-    """One finding of several: the worst status; if one is not PASS, what these say and fix."""
+    """Several findings as one: the worst status, and the details and fixes of what is not PASS."""
     worst = max(findings, key=lambda finding: SEVERITY.index(finding.status))
     problems = [finding for finding in findings if finding.status is not Status.PASS]
     details = "; ".join(finding.detail for finding in problems or findings)

@@ -92,7 +92,7 @@ def get_embedding(text: str) -> Vector:
 def get_embeddings_batch(texts: Sequence[str]) -> list[Vector]:
     """A vector for each text, in order: one API call for up to 2,048 texts and 290,000 tokens.
 
-    Of a text, 8,191 tokens count (256 or fewer for a bundled model). Each call has
+    The first 8,191 tokens of a text count (256 or fewer for a bundled model). Each call has
     EMBEDDING_TIMEOUT seconds, retries included. Raises EmbeddingError; then no vectors are returned
     at all.
     """

@@ -1,6 +1,6 @@
 """What embedding calls cost: counted in the process, added to the day's rows every few seconds.
 
-By model and outcome in embedding_usage, and by model and user in user_embedding_usage.
+The table embedding_usage has them by model and outcome, user_embedding_usage by model and user.
 """
 
 import threading

@@ -106,7 +106,7 @@ def discard_output(stream: TextIO) -> None:
 def summarise_db_error(error: Error) -> str:
     """The first line of the database's own message, without the statement.
 
-    Of a failed connection also the setting that holds the address; never its value.
+    If the connection failed, also the name of the setting with the address; never its value.
     """
     cause = error.__cause__ or error
     state = sqlstate(error)

@@ -53,7 +53,7 @@ def find_candidates(
 ) -> Rows:
     """The rows to rank for the question, whose vector by ``model`` is ``embedding``.
 
-    None: words alone decide. One statement. Raises NoMemory.
+    Without one, words alone decide. One statement. Raises NoMemory.
     """
     planes = None if embedding is None else quantise(embedding)
     params = parameters(question, scope, planes=planes, model=model)

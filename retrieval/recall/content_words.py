@@ -71,26 +71,26 @@ def _english_months(question: str, language: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Without case and accents, as message_terms (current.sql) stores words."""
+    """The text without case and accents, as message_terms (current.sql) stores words."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f")
 
 
 @cache
 def function_words() -> Mapping[str, frozenset[str]]:
-    """By language: the stop words of PostgreSQL's text search."""
+    """The stop words of PostgreSQL's text search, by language."""
     return {name: frozenset(words.split()) for name, (words, _) in _lists().items()}
 
 
 @cache
 def asking_words() -> Mapping[str, frozenset[str]]:
-    """By language: words with which people ask and remember, such as "remind"."""
+    """Words with which people ask and remember, such as "remind", by language."""
     return {name: frozenset(words.split()) for name, (_, words) in _lists().items()}
 
 
 @cache
 def _lists() -> Mapping[str, tuple[str, str]]:
-    """By language: the two lists of the file, function words and asking words."""
+    """The two lists of the file, function words and asking words, by language."""
     _, *parts = re.split(r"^\[(\w+)\]$", LISTS.read_text(), flags=re.MULTILINE)
     texts = (text.partition("asking:") for text in parts[1::2])
     both = ((function, asking) for function, _, asking in texts)

@@ -61,9 +61,9 @@ COMPANION_AT = len(Recalled._fields) - 1  # in a row of MESSAGES
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, of whom; ``embedding``: of ``extract_question(text)``, by ``model``.
+    """A question to a user's messages. ``embedding``: of ``extract_question(text)``, by ``model``.
 
-    ``read_only``: of a user whose edits and deletions are not propagated nothing is returned.
+    ``read_only``: if the user has edits or deletions that are not propagated, nothing is returned.
     """
 
     text: str

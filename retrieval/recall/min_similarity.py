@@ -76,7 +76,7 @@ def measure(*, seconds: float = MEASURE_AGAIN_S) -> None:
 
 
 def _of_sample(model: int) -> float | None:
-    """The QUANTILE of the similarities of pairs of different users; of all pairs if few are."""
+    """The QUANTILE of the similarities of pairs of different users; of all pairs, if few are so."""
     rows = db.execute(_sample_statement(), {"model": model, "rows": SAMPLE_MESSAGES})
     if len(rows) < MIN_SAMPLE_MESSAGES:
         return None

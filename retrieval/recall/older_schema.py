@@ -1,6 +1,6 @@
 """Finds what a recall ranks on schemas before chat 0010_recall_messages, without its functions.
 
-While a rollout runs: a new server may serve the chat before its migration. One statement
+A new server may serve the chat before its migration, for the time of a rollout. One statement
 (older_candidates.sql) returns at most 490 narrow rows: up to 70 seeds, with three messages before
 and three after each. It is planned at each call and reads some hundred vectors.
 """

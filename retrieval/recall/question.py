@@ -9,7 +9,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?。？！؟])\s+|(?<=[。？！])|\n+")
 
 
 def extract_question(text: str) -> str:
-    """The text itself; of one over LONG_CHARS the last sentences that have MIN_CHARS together.
+    """The text, or the last sentences of a long one (LONG_CHARS) that have MIN_CHARS together.
 
     Measured in docs/decisions/0010-hybrid-recall.md, "Long questions".
     """

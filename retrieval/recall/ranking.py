@@ -50,7 +50,7 @@ NEAREST, NEAREST_EXACT, BEST = 8, 24, 40
 
 @dataclass(frozen=True)
 class Ranking:
-    """Related messages as arrays, best first; of equals the user's own, then the higher ref.
+    """Related messages as arrays, best first; equally good: the user's own, then the higher ref.
 
     ``scores`` are higher for better messages and have no fixed scale. A score is its ``bases`` and
     ``similarity_weight`` times what the similarity is above ``mean_similarity``. ``shares_words``:

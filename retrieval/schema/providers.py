@@ -36,6 +36,6 @@ PROVIDERS = {
 
 
 def provider_of(setting: str | None, *, server: str) -> Provider:
-    """The service that has this setting; without one a server of one's own, by major version."""
+    """The service known by this setting; if None, a server of one's own of this major version."""
     own = Provider(f"the package postgresql-{server}-pgvector on Debian and Ubuntu", "a superuser")
     return PROVIDERS.get(setting or "", own)
