@@ -6,8 +6,9 @@ Every answer stores the ids of what its prompt held (``reply_to``, ``context``).
 2. The user's next recall follows the stored ids forward, once, and marks every answer that was
    given the message, or was given a marked answer (``propagate_taint``).
 3. Every recall leaves out the answers that are marked, or were given a message that is missing, was
-   edited later, or is marked: the SQL function ``is_tainted_1``. Schemas before chat 0008_recall do
-   not have it; for them it is ``tainted_on_older_schema``, called by chat/memory/older_schema.py.
+   edited later, or is marked: the SQL function ``tainted_by_1``. Schemas before chat
+   0010_recall_messages do not have it; for them it is ``tainted_on_older_schema``, called by
+   chat/memory/older_schema.py.
 
 The ids are followed forward, once per edit or deletion. Following them backward at each recall
 would read a user's whole history: 1.7 s at 20,000 messages. docs/decisions/0013-forgetting.md
