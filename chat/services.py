@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
 from chat.memory.state import memory_state
 from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, Status
+from retrieval import connection_share
 from retrieval.db_errors import error_name
 from retrieval.recall.candidates import Scope
 
@@ -54,11 +56,13 @@ class ChatService:
 
         Raises InProgress, KeyReused, TooManyStreams, Throttled.
         """
-        return self._reply(turns.start(self.conversation, content, key=key))
+        with self._share():
+            return self._reply(turns.start(self.conversation, content, key=key))
 
     def regenerate(self, answer: Message, *, key: str | None = None) -> Reply:
         """Generate the last answer again. Raises NotLast and what ``reply_to`` raises."""
-        return self._reply(turns.restart(self.conversation, answer, key=key))
+        with self._share():
+            return self._reply(turns.restart(self.conversation, answer, key=key))
 
     def live_answer(self, answer: Message) -> LiveAnswer | None:
         """The answer if this process generates it, else None. No query."""
@@ -104,7 +108,7 @@ class ChatService:
 
     def edit(self, message: Message, content: str) -> Message:
         """Change the user's message and embed it again. Raises InProgress while it is answered."""
-        with transaction.atomic():
+        with self._share(), transaction.atomic():
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
             message.save(update_fields=["content", "edited_at"])
@@ -113,13 +117,13 @@ class ChatService:
 
     def delete(self, message: Message) -> None:
         """Raises InProgress while the message is generated or answered."""
-        with transaction.atomic():
+        with self._share(), transaction.atomic():
             self._refuse_while_streaming(message)
             message.delete()
 
     def delete_conversation(self) -> None:
         """Delete the conversation and its messages; a running answer ends."""
-        with transaction.atomic():
+        with self._share(), transaction.atomic():
             turns.lock_user(self.conversation.user_id)  # so that no turn starts meanwhile
             self.conversation.delete()
 
@@ -133,6 +137,10 @@ class ChatService:
         prompt. Never fails: an error is one line in the log, and fewer memories.
         """
         return recall_for_answer(question, history=history, limit=self.RAG_CONTEXT_LIMIT)
+
+    def _share(self) -> AbstractContextManager[None]:
+        """Around what locks the user's row: those that wait hold few connections."""
+        return connection_share.hold(self.conversation.user_id)
 
     def _reply(self, turn: Turn) -> Reply:
         if turn.running_id is None:

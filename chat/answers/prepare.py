@@ -15,7 +15,7 @@ from chat.memory import answer_recall
 from chat.memory.answer_recall import Recalled, RecallRequest
 from chat.memory.recalled import Memory
 from chat.models import Message
-from retrieval import steps
+from retrieval import connection_share, steps
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
 Recall = Callable[[Message, list[Message]], list[Memory]]
@@ -56,7 +56,7 @@ class Preparation:
         """
         check_configured()
         if self._reading is None:
-            await steps.run(self.read)
+            await connection_share.run(self.turn.conversation.user_id, self.read)
         reading = cast("Reading", self._reading)
         build = partial(_build, self.turn, reading.history)
         recall = self._recall

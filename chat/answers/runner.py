@@ -29,7 +29,7 @@ from chat.errors import DatabaseUnavailable
 from chat.memory import embed
 from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
-from retrieval import event_loop, steps
+from retrieval import connection_share, event_loop
 from retrieval.db_errors import error_name
 from retrieval.root_cause import root_cause_name
 
@@ -111,9 +111,10 @@ class Runner:
         If all fail, listeners get DatabaseUnavailable, and a process's heartbeat ends the answer
         later as abandoned.
         """
+        user_id = live.turn.conversation.user_id
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
-                return await steps.run(self._save_once, live, ending)
+                return await connection_share.run(user_id, self._save_once, live, ending)
             except Error as error:
                 logger.error("An answer could not be saved: %s", error_name(error))
                 if pause_s is not None:

@@ -22,7 +22,7 @@ from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import Memory
 from chat.models import Message
-from retrieval import event_loop, steps
+from retrieval import connection_share, event_loop, steps
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.recall.candidates import Scope
@@ -84,7 +84,9 @@ def recall_for_answer(message: Message, *, history: Sequence[Message], limit: in
     async def recall() -> list[Memory]:
         try:
             async with asyncio.timeout(settings.RAG_TIMEOUT_S):
-                request = await steps.run(read, message, history=history, limit=limit)
+                request = await connection_share.run(
+                    message.user_id, read, message, history=history, limit=limit
+                )
         except TimeoutError:
             _log_timeout()
             return []
@@ -102,7 +104,7 @@ async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T])
     All within RAG_TIMEOUT: without a vector by then words alone decide, without a recall there are
     no memories. Raises what ``then`` raises.
     """
-    loop = asyncio.get_running_loop()
+    loop, user_id = asyncio.get_running_loop(), request.message.user_id
     deadline = loop.time() + settings.RAG_TIMEOUT_S
     vectors = await _vectors_until(deadline, request.pending)
     first: Future[T | None] = Future()
@@ -117,7 +119,7 @@ async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T])
         if request.pending and vectors:
             embed.store(request.pending, vectors)
 
-    stored = steps.submit(step)
+    stored = connection_share.submit(user_id, step)
     recalling = asyncio.wrap_future(first)
     try:
         async with asyncio.timeout_at(max(deadline, loop.time() + MIN_RECALL_S)):
@@ -125,7 +127,7 @@ async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T])
     except TimeoutError:
         if claim.acquire(blocking=False):
             _log_timeout()
-            return Recalled(await steps.run(then, []), stored, deadline)
+            return Recalled(await connection_share.run(user_id, then, []), stored, deadline)
     return Recalled(cast("T", await recalling), stored, deadline)
 
 

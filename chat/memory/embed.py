@@ -18,7 +18,7 @@ from django.db import Error
 
 from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.models import Message, Role, Status
-from retrieval import current_model, event_loop, steps, storage
+from retrieval import connection_share, current_model, event_loop, storage
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
@@ -120,7 +120,7 @@ async def store_when_ready(
     """Make the call, or wait for the one that runs, and store its vector."""
     known = await (vectors or vectors_of(pending))
     if known is not None:
-        await steps.run(store, pending, known)
+        await connection_share.run(pending.message.user_id, store, pending, known)
 
 
 def embed_in_background(message: Message) -> Future[None]:
@@ -129,7 +129,7 @@ def embed_in_background(message: Message) -> Future[None]:
 
 
 async def _embed(message: Message) -> None:
-    pending = await steps.run(look_up, message)
+    pending = await connection_share.run(message.user_id, look_up, message)
     if pending:
         await store_when_ready(pending)
 

@@ -1,0 +1,90 @@
+"""However many messages one user posts at once, others find a connection."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from pytest_django import Settings
+
+from chat.auth.api_tokens import create_token
+from chat.models import StandaloneChat
+from chat.services import ChatService
+from fake_openai import Answer, FakeOpenAI
+from retrieval import connection_share
+from retrieval.queries import value
+from tests.support import PATIENCE_S, Server, database_url
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+POOL = 6
+POSTS = 12
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'verse %' AND state <> 'idle'
+        AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+def operator() -> Iterator[psycopg.Connection[Any]]:
+    """Another session, in which a test locks rows."""
+    with psycopg.connect(database_url(connection)) as session:
+        yield session
+
+
+def count_waiting(expected: int) -> int:
+    """How many of the server's sessions wait for a lock, once they are as many as expected."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        count = int(value(WAITING))
+        if count >= expected or time.monotonic() > until:
+            return count
+        time.sleep(0.02)
+
+
+def test_a_users_turns_hold_at_most_half_of_the_connections(
+    alice: User,
+    bob: User,
+    server: Callable[..., Server],
+    operator: psycopg.Connection[Any],
+) -> None:
+    running = server(DATABASE_POOL_SIZE=str(POOL), STREAMS_PER_USER="100", THROTTLE_MESSAGES="off")
+    chats = [StandaloneChat.objects.create(user=alice).pk for _ in range(POSTS)]
+    other = StandaloneChat.objects.create(user=bob).pk
+    client, bobs = running.client(create_token(alice)[1]), running.client(create_token(bob)[1])
+    assert client.get("/api/chats/").status_code == bobs.get("/api/chats/").status_code == 200
+    # As a slow turn does: all others of the user wait for this row.
+    operator.execute("SELECT FROM auth_user WHERE id = %s FOR UPDATE", [alice.pk])
+    with ThreadPoolExecutor(POSTS) as pool:
+        posts = [
+            pool.submit(client.post, f"/api/chats/{chat}/messages/", json={"content": "Hello"})
+            for chat in chats
+        ]
+        assert count_waiting(POOL // 2) == POOL // 2
+        time.sleep(0.2)  # for those that should not come
+        assert count_waiting(POOL // 2) == POOL // 2
+        answer = bobs.post(f"/api/chats/{other}/messages/", json={"content": "Hello"})
+        assert answer.status_code == 201, answer.text
+        operator.rollback()
+        assert [post.result().status_code for post in posts] == [201] * POSTS
+    assert "ERROR" not in running.log
+
+
+def test_answers_are_saved_within_the_share_of_their_user(
+    alice: User, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    settings.DATABASE_POOL_SIZE = 2  # half is one
+    fake_openai.chat.default = Answer("Hello.", first_token_s=1.0)
+    reply = ChatService(StandaloneChat.objects.create(user=alice)).reply_to("Hello")
+    live = reply.live
+    assert live is not None
+    fake_openai.wait_for(lambda: fake_openai.chat.requests)  # the prompt's own step has ended
+    with connection_share.hold(alice.pk):
+        fake_openai.wait_for(lambda: live.text)
+        time.sleep(0.1)
+        assert not live.saved.done()
+    assert live.saved.result(PATIENCE_S) is not None
