@@ -24,6 +24,7 @@ from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
 from retrieval import event_loop, runtime
 from retrieval.models import SearchConfig
+from tests.browser import chromium
 from tests.databases import Database, drop_templates
 from tests.support import Server, database_url
 
@@ -57,6 +58,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
     """The scheduler for ``--numprocesses``."""
     return GroupScheduling(config, log)
+
+
+def pytest_report_header() -> str | None:
+    """Says so if the browser tests are left out."""
+    return chromium.MISSING if chromium.is_left_out() else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,7 +43,6 @@ ApiToken._meta.verbose_name, ApiToken._meta.verbose_name_plural = "API token", "
 MemorySwitch._meta.verbose_name_plural = "memory switches"
 
 admin.site.site_header = admin.site.site_title = "Verse"
-admin.site.site_url = "/api/docs/"
 
 
 class VerseUserAdmin(CascadingAdmin, DjangoUserAdmin):

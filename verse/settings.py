@@ -118,12 +118,14 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "chat",
+    "chat.pages",
     "retrieval",
     "verse",
 ]
 MIDDLEWARE = [
     # All synchronous: they run with the view in one step, verse/asgi_handler.py.
     "django.middleware.security.SecurityMiddleware",
+    "verse.content_security.ContentSecurityPolicy",
     "verse.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -146,6 +148,8 @@ TEMPLATES = [
         },
     }
 ]
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/accounts/login/"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

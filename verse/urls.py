@@ -1,18 +1,19 @@
-"""URLs: the admin, the API, its OpenAPI schema and docs."""
+"""URLs: the pages, the admin, the API, its OpenAPI schema and docs."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 admin.autodiscover()
 urlpatterns = [
+    path("", include("chat.pages.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("chat.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
 ]
 
 

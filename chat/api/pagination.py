@@ -19,6 +19,7 @@ from rest_framework.utils.urls import replace_query_param
 MAX_ID = 2**63 - 1  # bigint
 # A cursor's fields: time, id, direction. Their names are DRF's, which also reads the first.
 FIELDS = ("p", "i", "r")
+NEWEST = "newest"  # the parameter of a list of messages
 
 
 class Border(NamedTuple):
@@ -60,7 +61,7 @@ class Pages(CursorPagination):
         self.url = request.build_absolute_uri()
         size = cast("int", self.get_page_size(request))
         border = self._border(request)
-        is_backward = border is not None and border.is_end
+        is_backward = self._is_from_end(request) if border is None else border.is_end
         rows = list(
             self._ordered(queryset, border, ascending=self.is_newest_first == is_backward)[
                 : size + 1
@@ -68,9 +69,11 @@ class Pages(CursorPagination):
         )
         page = rows[:size][::-1] if is_backward else rows[:size]
         has_more = len(rows) > size
-        if is_backward or has_more:
+        has_border = border is not None
+        has_next, has_previous = (has_border, has_more) if is_backward else (has_more, has_border)
+        if has_next:
             self.next_border = self._beside(page, border, is_end=False)
-        if border is not None and (has_more or not is_backward):
+        if has_previous:
             self.previous_border = self._beside(page, border, is_end=True)
         return page
 
@@ -86,6 +89,10 @@ class Pages(CursorPagination):
             return None if cursor is None else Border.parse(cursor)
         except ValueError:
             raise NotFound(self.invalid_cursor_message) from None
+
+    def _is_from_end(self, request: Request) -> bool:
+        """Whether the first page that is asked for is the last of the list."""
+        return False
 
     def _ordered(
         self, queryset: QuerySet[Any], border: Border | None, *, ascending: bool
@@ -114,6 +121,19 @@ class Pages(CursorPagination):
 
 
 class MessagePages(Pages):
-    """Oldest first."""
+    """Oldest first. ``?newest=1`` begins with the last page; ``previous`` leads back from it."""
 
     is_newest_first = False
+
+    def _is_from_end(self, request: Request) -> bool:
+        return request.query_params.get(NEWEST) == "1"
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        newest = {
+            "name": NEWEST,
+            "required": False,
+            "in": "query",
+            "description": "1: the last page instead of the first.",
+            "schema": {"type": "integer", "enum": [1]},
+        }
+        return [*super().get_schema_operation_parameters(view), newest]

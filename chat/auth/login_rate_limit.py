@@ -3,6 +3,7 @@
 import hashlib
 
 from django.contrib.auth import authenticate
+from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
@@ -28,7 +29,7 @@ def create_token_for_password(
     return create_token(user, name=name)
 
 
-def check_login_rate(request: Request, username: str) -> None:
+def check_login_rate(request: HttpRequest | Request, username: str) -> None:
     """Count one attempt. Raises Throttled: then even the right password is refused."""
     account = hashlib.sha256(username.lower().encode()).hexdigest()
     for name, limit in (

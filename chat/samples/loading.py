@@ -30,6 +30,12 @@ def load(user: Any) -> int:
     return imported.messages
 
 
+def has_samples(user: Any) -> bool:
+    """Whether the user has sample conversations. One query."""
+    names = _read("passages.json")
+    return bool(Passage.objects.of(user).filter(source__in=list(names)).exists())
+
+
 def questions() -> list[Question]:
     return [Question(**fields) for fields in _read("questions.json")]
 

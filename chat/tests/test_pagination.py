@@ -102,6 +102,16 @@ def test_rows_added_and_deleted_meanwhile_move_no_others(alice: User, api: Api) 
     assert ids([client.get(empty["previous"]).json()])[-1] == fourth.pk
 
 
+def test_messages_from_the_newest_page_lead_back_to_the_first(alice: User, api: Api) -> None:
+    client = api(alice)
+    chat = messages_of_one_time(alice, 5)
+    forward = ids(walk(client, f"/api/chats/{chat.pk}/messages/?page_size=2"))
+    newest = client.get(f"/api/chats/{chat.pk}/messages/?page_size=2&newest=1").json()
+    assert (ids([newest]), newest["next"]) == (forward[-2:], None)
+    backward = walk(client, f"/api/chats/{chat.pk}/messages/?page_size=2&newest=1", "previous")
+    assert ids(backward[::-1]) == forward
+
+
 def encoded(fields: str) -> str:
     return b64encode(fields.encode()).decode()
 

@@ -23,7 +23,7 @@ from verse.secret_file import load_or_create_secret
 MAX_WORKERS = 2  # each loads the model into its memory
 BATCH_SIZE = 16  # messages for each step of the progress bar; two runs of the bundled model
 EXAMPLES = r"""
-To see what it remembers, ask in a second terminal:
+To see what it remembers, open {url} and click a question, or ask in a second terminal:
 
   TOKEN=$(.venv/bin/python manage.py create_token demo)
   api() {{ curl -s "{url}/api/$1" -H "Authorization: Token $TOKEN" \
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         contents = (json.dumps({"content": sample.question}) for sample in questions())
         commands = "\n".join(f"  api chats/$CHAT/messages/ '{content}'" for content in contents)
         self.stdout.write(EXAMPLES.format(url=url, questions=commands))
-        self.stdout.write(f"Serving {url} (the API: /api/docs/); Ctrl-C stops it")
+        self.stdout.write(f"Serving {url} (sign in as demo; the API: /api/docs/); Ctrl-C stops it")
 
     def refuse_taken_port(self) -> None:
         """Raises CommandError if another process listens on the port."""

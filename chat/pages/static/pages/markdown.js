@@ -1,0 +1,73 @@
+// Shows an answer's Markdown. What the model writes is never trusted: raw HTML is shown as text,
+// images become links, and what is left goes through a sanitizer.
+
+import { button, copy, h } from "./dom.js";
+import highlighter from "./vendor/highlight.js";
+import { Marked } from "./vendor/marked.js";
+import purify from "./vendor/purify.js";
+
+const escaped = (text) => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    html: ({ text }) => escaped(text),
+    image: ({ href, text }) => `<a href="${escaped(href)}">Image: ${escaped(text || href)}</a>`,
+    // The page's own headings are of the levels 1 and 2.
+    heading({ tokens, depth }) {
+      const level = Math.min(depth + 2, 6);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+    },
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+  },
+});
+
+const ALLOWED = {
+  ALLOWED_TAGS: ["p", "br", "hr", "strong", "em", "del", "code", "pre", "blockquote", "a", "ul",
+    "ol", "li", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"],
+  ALLOWED_ATTR: ["href", "class", "align", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+/** Shows `text` in `element`. Blocks that have not changed since the last call stay as they are. */
+export function showMarkdown(element, text) {
+  const tokens = marked.lexer(text);
+  const blocks = tokens.filter((token) => token.type !== "space");
+  const shown = element.blocks ?? [];
+  blocks.forEach((token, place) => {
+    if (shown[place]?.raw === token.raw) return;
+    const block = render(token, tokens.links);
+    if (shown[place]) shown[place].element.replaceWith(block);
+    else element.append(block);
+    shown[place] = { raw: token.raw, element: block };
+  });
+  for (const extra of shown.splice(blocks.length)) extra.element.remove();
+  element.blocks = shown;
+}
+
+function render(token, links) {
+  const html = marked.parser(Object.assign([token], { links }));
+  const block = h("div", { className: "block" }, purify.sanitize(html, ALLOWED));
+  for (const link of block.querySelectorAll("a")) {
+    link.target = "_blank";
+    link.rel = "noopener noreferrer nofollow";
+  }
+  for (const code of block.querySelectorAll("pre > code")) decorate(code);
+  for (const table of block.querySelectorAll("table")) {
+    const frame = h("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Table" });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  return block;
+}
+
+function decorate(code) {
+  const language = /language-([\w+#-]+)/.exec(code.className)?.[1];
+  if (language && highlighter.getLanguage(language)) highlighter.highlightElement(code);
+  code.parentElement.tabIndex = 0;
+  code.parentElement.before(
+    h("div", { className: "code-head" }, language ?? "", button("Copy", () => copy(code.textContent)))
+  );
+}

@@ -1,0 +1,52 @@
+"""The pages themselves hold no data: their scripts read and write by the API."""
+
+from typing import Any, cast
+
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.contrib.auth.views import LoginView
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.views.generic import TemplateView
+
+from chat.auth.login_rate_limit import check_login_rate
+from chat.errors import Throttled
+from chat.samples.loading import has_samples, questions
+
+
+class ChatPage(LoginRequiredMixin, TemplateView):
+    """The list of conversations, and the one that is open."""
+
+    template_name = "pages/chat.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """With questions to try, for a user who has the sample conversations. One query."""
+        context = super().get_context_data(**kwargs)
+        samples = questions() if has_samples(self.request.user) else []
+        return context | {"questions": [sample.question for sample in samples]}
+
+
+class MemoryPage(LoginRequiredMixin, TemplateView):
+    """What Verse can recall about the user."""
+
+    template_name = "pages/memory.html"
+
+
+class LoginForm(AuthenticationForm):
+    """Django's own, with the limit on attempts that ``/api/auth/token/`` has."""
+
+    def clean(self) -> dict[str, Any]:
+        """Raises ValidationError for a wrong password, and for too many attempts."""
+        try:
+            check_login_rate(cast("HttpRequest", self.request), self.data.get("username", ""))
+        except Throttled as error:
+            raise ValidationError(str(error.detail)) from error
+        return super().clean()
+
+
+class LoginPage(LoginView):
+    """Signs in with a session; who is signed in already goes on to the chat."""
+
+    template_name = "pages/login.html"
+    authentication_form = LoginForm
+    redirect_authenticated_user = True
