@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from numpy.typing import NDArray
 
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval import current_model
+from retrieval import current_model, runtime
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import recall
 
@@ -29,6 +29,7 @@ def vectors(alice: User) -> NDArray[np.float32]:
     questions = hidden[:QUESTIONS] + NOISE * luck.standard_normal((QUESTIONS, HIDDEN))
     numbers = unit_vectors(np.vstack([hidden, questions]) @ luck.standard_normal((HIDDEN, 1536)))
     chat = StandaloneChat.objects.create(user=alice)
+    runtime.reset()
     current_model.check_model(MODEL)
     StandaloneChatMessage.objects.bulk_create(
         StandaloneChatMessage(

@@ -17,6 +17,7 @@ from retrieval.recall.candidates import Scope
 from retrieval.recall.content_words import content_words
 from retrieval.recall.question import extract_question
 from retrieval.recall.ranking import MAX_EXACT, Ranking, count_nearest, rank
+from retrieval.recall.small_talk import is_small_talk
 from retrieval.vectors import Vector
 
 MESSAGES = """
@@ -94,11 +95,13 @@ def recall(
 
 
 def rank_messages(question: Question) -> Ranking:
-    """All related messages. One statement. Raises NoMemory."""
+    """All related messages, none for small talk. One statement. Raises NoMemory."""
     find = candidates.find_candidates if db.has_recall_functions() else older_schema.find_candidates
     text = content_words(extract_question(question.text))
     embedding, model = question.embedding, question.model
-    return rank(find(text, question.scope, embedding=embedding, model=model))
+    rows = find(text, question.scope, embedding=embedding, model=model)
+    ranking = rank(rows)
+    return ranking[:0] if is_small_talk(text, rows, model=model) else ranking
 
 
 def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool) -> list[Recalled]:
