@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
 from django.utils import timezone
 
 from chat.answers import turns
-from chat.db import with_connection
 from chat.models import (
     ApiToken,
     ChatMessage,
@@ -26,7 +24,7 @@ from chat.models import (
     StandaloneChat,
     StandaloneChatMessage,
 )
-from retrieval import forgetting, storage
+from retrieval import forgetting, steps, storage
 from retrieval.db import NoMemory
 from retrieval.embeddings import usage
 from retrieval.models import UserEmbeddingUsage
@@ -65,7 +63,7 @@ async def export(user: User) -> AsyncIterator[bytes]:
     yield _line("auth_user", {name: getattr(user, name) for name in USER_FIELDS})
     for model in EXPORTED:
         last_pk = 0
-        while page := await sync_to_async(with_connection)(_page, model, user.pk, last_pk):
+        while page := await steps.run(_page, model, user.pk, last_pk):
             last_pk = page[-1]["pk"]
             yield b"".join(_lines(model, page))
 

@@ -192,4 +192,6 @@ def parse_line(line: str) -> tuple[str, bool]:
 
 def storable(text: str) -> str:
     """The text as PostgreSQL can store it: NUL and lone surrogates become U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(REPLACED)

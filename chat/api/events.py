@@ -3,31 +3,30 @@
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
 from typing import Any
-
-from asgiref.sync import sync_to_async
 
 from chat.answers.followers import MARK_EVERY_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.api.serializers import MessageSerializer
-from chat.db import with_connection
 from chat.errors import MODEL_DETAILS, ApiError, MessageDeleted
 from chat.models import Message
 from chat.services import ChatService
+from retrieval import steps
 
 # How often the row of another process's answer is read; its process writes it as often as
 # heartbeat.FOLLOWED_TICK_S.
 POLL_S = 0.1
+ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each event
 KEEPALIVE = b": still here\n\n"  # a comment: clients ignore it, proxies see traffic
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """One event in wire format."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"event: {name}\ndata: {ENCODER.encode(data)}\n\n".encode()
 
 
 async def with_context_event(
@@ -41,12 +40,15 @@ async def with_context_event(
 
 async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
     """The text so far as one ``delta``, the rest as it is generated, then the end."""
-    loop = asyncio.get_running_loop()
+    loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
     texts: asyncio.Queue[str | None] = asyncio.Queue()
 
     def listener(text: str | None) -> None:
-        with suppress(RuntimeError):  # the server's loop is closed
-            loop.call_soon_threadsafe(texts.put_nowait, text)
+        if threading.get_ident() == loop_thread:
+            texts.put_nowait(text)  # without the system call that wakes a loop
+        else:
+            with suppress(RuntimeError):  # the server's loop is closed
+                loop.call_soon_threadsafe(texts.put_nowait, text)
 
     live.listen(listener)
     try:
@@ -64,13 +66,12 @@ async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
 async def stored_events(service: ChatService, message_id: int) -> AsyncIterator[bytes]:
     """The same events by polling the answer's rows; works for every process and every state."""
     sent, silent_s, marked_at = 0, 0.0, -math.inf
-    current_text = sync_to_async(partial(with_connection, service.current_text, message_id))
     while True:
         now = time.monotonic()
         if mark := now - marked_at >= MARK_EVERY_S:
             marked_at = now
         try:
-            text, ended = await current_text(mark_followed=mark)
+            text, ended = await steps.run(service.current_text, message_id, mark_followed=mark)
         except MessageDeleted as error:
             yield error_event(error)
             return

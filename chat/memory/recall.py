@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 
-from chat.db import release_connection
 from chat.memory import older_schema
 from chat.memory.memory_settings import memory_settings_of
 from chat.memory.recalled import Memory, fetch_memories
@@ -55,7 +54,7 @@ def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
     memory_settings = memory_settings_of(scope.user_id)
     if not memory_settings.enabled:
         return SearchResult(OFF)
-    release_connection()
+    steps.release_connection()
     scope = replace(scope, hidden=memory_settings.hidden)
     return find_memories(text, scope, _embed_query(text, scope.user_id), limit=limit)
 
@@ -89,7 +88,7 @@ def _embed_query(text: str, user_id: int) -> Vector | None:
         return None
     try:
         current_model.check_model(model)
-        release_connection()
+        steps.release_connection()
         vectors = embedding_service.submit([extract_question(text)], users=[user_id], model=model)
         with steps.waiting():
             return vectors.result(timeout=settings.RAG_TIMEOUT_S)[0]

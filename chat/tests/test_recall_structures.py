@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 from psycopg import sql
 
-from chat.db import with_connection
 from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
-from retrieval import current_model, db, runtime, storage
+from retrieval import current_model, db, runtime, steps, storage
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import recall
@@ -226,5 +224,5 @@ def test_confused_conversations_show_nobody_another_users_messages(alice: User, 
 def test_first_lookups_at_the_same_moment_all_find_memory(alice: User) -> None:
     for _ in range(20):
         runtime.reset()
-        with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(lambda _: with_connection(db.vector_type), range(8)))
+        lookups = [steps.submit(db.vector_type) for _ in range(8)]
+        assert all(lookup.result() for lookup in lookups)
