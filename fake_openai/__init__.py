@@ -19,6 +19,17 @@ from fake_openai.chat import CONTROLS, Answer, Big, Controls, Echo
 from fake_openai.embeddings import Lie, LieKind, Vectors
 from fake_openai.record import RecordedRequest
 from fake_openai.server import FakeOpenAI
+from fake_openai.servers import (
+    NanFor,
+    NoDimensions,
+    NoSystem,
+    Raw,
+    Redirect,
+    StrictRoles,
+    Unsupported,
+    Window,
+    WithoutIndex,
+)
 
 __all__ = [
     "CONTROLS",
@@ -39,9 +50,18 @@ __all__ = [
     "Html",
     "Lie",
     "LieKind",
+    "NanFor",
+    "NoDimensions",
+    "NoSystem",
+    "Raw",
     "RecordedRequest",
+    "Redirect",
     "Refuse",
     "RefuseByContent",
+    "StrictRoles",
     "Trickle",
+    "Unsupported",
     "Vectors",
+    "Window",
+    "WithoutIndex",
 ]

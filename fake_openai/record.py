@@ -52,9 +52,16 @@ class RecordedRequest:
 
     @property
     def last_user_text(self) -> str:
-        """The content of the last message with the role user, or ""."""
+        """The content of the last message with the role user, or "".
+
+        Without the text between two equal lines ``===== …`` at its beginning, which no person has
+        said.
+        """
         contents = [_content(item) for item in self.messages if item.get("role") == "user"]
-        return contents[-1] if contents else ""
+        content = contents[-1] if contents else ""
+        fence, _, rest = content.partition("\n")
+        is_fenced = fence.startswith("===== ") and f"\n{fence}\n" in rest
+        return rest.partition(f"\n{fence}\n")[2].lstrip("\n") if is_fenced else content
 
     @property
     def texts(self) -> list[str]:

@@ -183,8 +183,7 @@ class TableBackfill:
             yield self._report
 
     def _wait_for(self, batch: Batch) -> None:
-        answers = self.service.answers(batch.bought, batch.call)
-        for text, answer in zip(batch.bought, answers, strict=True):
+        for text, answer in self.service.answers(batch.bought, batch.call):
             # Later batches may have an equal text, which they have not bought again.
             for waiting in (batch, *self._running):
                 waiting.answers[text] = answer

@@ -1,29 +1,41 @@
-"""Embed many texts: wait while the service is away, halve a batch that it refuses."""
+"""Embed many texts: wait while the service is away, find the texts that it fails on.
 
+A call that fails may have failed because of one of its texts, or because the service is away. One
+harmless text tells which: only if that is embedded, the texts are asked for again, and then halved
+until the bad ones are alone. So a service that fails on everything is asked at most six times.
+"""
+
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import count
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from retrieval.embeddings import embedding_service, usage
 from retrieval.embeddings.errors import (
-    CircuitOpen,
     EmbeddingError,
     InputRefused,
     InvalidResponse,
+    RateLimited,
     ServiceUnavailable,
 )
 from retrieval.vectors import Vector
 
-TRIES = 6  # in a row without an answer; then the run ends
-FIRST_PAUSE_S = 1.0  # doubled with each try, unless the service names a longer time
+# While the service is away. After them the run ends: 15 s after the first failure, or at most 30 s
+# if each call takes EMBEDDING_TIMEOUT. docs/promises.md, "Commands"
+PAUSES_S = (3.0, 12.0)
+MAX_AWAY_S = 20.0
+# While the service limits the rate, or names a time: tries in a row, and the first pause, which is
+# doubled with each try.
+TRIES = 6
+FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 600.0  # if the service asks for a longer pause, the run ends
 PROBE_TOKENS = 1
-PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this is refused too, the reason is not the texts
-MAX_INVALID_RESPONSES = 2  # to the same texts; then the texts are the likely reason: halve them
-Refusal = InputRefused | InvalidResponse
+PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this fails too, the reason is not the texts
+Refusal = InputRefused | ServiceUnavailable
 Answer = Vector | Refusal
 Text: TypeAlias = tuple[int | None, str]  # (user id, content)
+T = TypeVar("T", bound=Text)
 
 
 def check_key() -> None:
@@ -32,24 +44,17 @@ def check_key() -> None:
     One call. A service that is away, and one that refuses the text, is no reason not to begin.
     """
     try:
-        embedding_service.submit([PROBE_TEXT]).result()
-    except (ServiceUnavailable, CircuitOpen, InputRefused):
+        start_call([(None, PROBE_TEXT)]).result()
+    except (ServiceUnavailable, InputRefused):
         pass
     finally:
         usage.flush()
 
 
-def start_call(texts: Sequence[Text]) -> Future[list[Vector]] | None:
-    """Start a call; None while the circuit breaker is open: ``answers`` then waits and calls."""
-    try:
-        return _submit(texts)
-    except CircuitOpen:
-        return None
-
-
-def _submit(texts: Sequence[Text]) -> Future[list[Vector]]:
+def start_call(texts: Sequence[Text]) -> Future[list[Vector]]:
+    """Start one call, which is not repeated."""
     users, contents = zip(*texts, strict=True) if texts else ((), ())
-    return embedding_service.submit(contents, users=users)
+    return embedding_service.submit(contents, users=users, retries=False)
 
 
 class RetryingService:
@@ -62,58 +67,102 @@ class RetryingService:
     def __init__(self, wait: Callable[[float], None], notify: Callable[[str], object]) -> None:
         self._wait = wait
         self._notify = notify
-        self._accepts_texts = False
+        self._works = False  # it has embedded something since this batch was asked for
 
-    def answers(self, texts: Sequence[Text], call: Future[list[Vector]] | None) -> Iterator[Answer]:
-        """A vector or a refusal for each text, in order; ``call`` already runs for all of them.
+    def answers(
+        self, texts: Sequence[T], call: Future[list[Vector]] | None
+    ) -> Iterator[tuple[T, Answer]]:
+        """Each text with its vector or a refusal; ``call`` already runs for all of them.
 
-        Refused texts are found by halving: 2 log2(n) calls for one of n texts. Raises
-        EmbeddingError if the service refuses everything or fails TRIES times in a row; answers
-        before that were yielded, so the caller can store them.
+        Bad texts are found by halving: 2 log2(n) calls for one of n texts. Raises EmbeddingError if
+        the service fails on everything; answers before that were yielded, so the caller can store
+        them.
         """
-        self._accepts_texts = False
-        yield from self._halve(texts, call)
+        self._works = False
+        yield from self._ask_and_halve(texts, call, asks=2)
 
-    def _halve(
-        self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
-    ) -> Iterator[Answer]:
-        answer = self._ask(texts, call)
+    def _ask_and_halve(
+        self, texts: Sequence[T], call: Future[list[Vector]] | None = None, *, asks: int = 1
+    ) -> Iterator[tuple[T, Answer]]:
+        """``asks``: how often a call may fail although the service works, before it is halved."""
+        answer = self._ask(texts, call, asks=2 if len(texts) == 1 else asks)
         if not isinstance(answer, Refusal):
-            self._accepts_texts = True
-            yield from answer
+            yield from zip(texts, answer, strict=True)
+        elif isinstance(answer, InvalidResponse) and answer.usable:
+            yield from ((texts[place], vector) for place, vector in answer.usable.items())
+            rest = [text for place, text in enumerate(texts) if place not in answer.usable]
+            yield from self._ask_and_halve(rest)
         elif len(texts) == 1:
-            self._check_service_works(answer)
-            yield answer
+            yield texts[0], answer
         else:
             half = len(texts) // 2
-            yield from self._halve(texts[:half])
-            yield from self._halve(texts[half:])
+            yield from self._ask_and_halve(texts[:half])
+            yield from self._ask_and_halve(texts[half:])
 
     def _ask(
-        self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
+        self, texts: Sequence[Text], call: Future[list[Vector]] | None, *, asks: int
     ) -> list[Vector] | Refusal:
-        """One call, repeated while the service is away or its answer is unusable."""
-        invalid_responses = 0
+        """The vectors, or why the service fails on these texts while it works for others."""
+        failures = 0
+        while True:
+            try:
+                return self._call(texts, call)
+            except InputRefused as refusal:
+                if not self._works:
+                    self._wait_until_it_works()
+                return refusal
+            except ServiceUnavailable as failure:
+                if isinstance(failure, RateLimited) or failure.retry_after_s is not None:
+                    raise
+                if isinstance(failure, InvalidResponse) and failure.usable:
+                    self._works = True
+                    return failure
+                failures += 1
+                if asks == 1 or (not self._wait_until_it_works() and failures >= asks):
+                    return failure
+            call = None
+
+    def _call(
+        self, texts: Sequence[Text], call: Future[list[Vector]] | None = None
+    ) -> list[Vector]:
+        """One call, repeated while the service limits the rate or names a time to wait."""
         for tries in count(1):
             try:
-                return (call or _submit(texts)).result()
-            except InputRefused as refusal:
-                return refusal
-            except (ServiceUnavailable, CircuitOpen) as failure:
-                if isinstance(failure, InvalidResponse):
-                    invalid_responses += 1
-                    if invalid_responses == MAX_INVALID_RESPONSES:
-                        return failure
+                vectors = (call or start_call(texts)).result()
+                self._works = True
+                return vectors
+            except ServiceUnavailable as failure:
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))
-                if tries == TRIES or pause_s > MAX_PAUSE_S:
+                is_asked = isinstance(failure, RateLimited) or failure.retry_after_s is not None
+                if not is_asked or tries == TRIES or pause_s > MAX_PAUSE_S:
                     raise
-                self._notify(f"{failure}; trying again in {pause_s:.0f} s")
+                self._pause(failure, pause_s)
             call = None
-            self._wait(pause_s)
         raise AssertionError  # count() does not end
 
-    def _check_service_works(self, refusal: Refusal) -> None:
-        """Raises EmbeddingError if the service refuses any text: a setting is wrong, no row is."""
-        if not self._accepts_texts and isinstance(self._ask([(None, PROBE_TEXT)]), Refusal):
-            raise EmbeddingError(f"it takes no text at all with these settings; {refusal}")
-        self._accepts_texts = True
+    def _wait_until_it_works(self) -> bool:
+        """Ask for the harmless text until it is embedded; whether the service was away.
+
+        Raises EmbeddingError if it refuses that too (a setting is wrong), or stays away.
+        """
+        began = time.monotonic()
+        for tries, pause_s in enumerate((*PAUSES_S, None)):
+            asked_at = time.monotonic()
+            try:
+                self._call([(None, PROBE_TEXT)])
+            except InputRefused as refusal:
+                reason = f"it takes no text at all with these settings; {refusal}"
+                raise EmbeddingError(reason) from None
+            except ServiceUnavailable as failure:
+                now = time.monotonic()
+                next_end_s = now - began + (pause_s or 0) + now - asked_at
+                if pause_s is None or next_end_s > MAX_AWAY_S:
+                    raise
+                self._pause(failure, pause_s)
+            else:
+                return tries > 0
+        raise AssertionError  # the last try returns or raises
+
+    def _pause(self, failure: ServiceUnavailable, pause_s: float) -> None:
+        self._notify(f"{failure}; trying again in {pause_s:.0f} s")
+        self._wait(pause_s)

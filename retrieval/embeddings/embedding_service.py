@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,12 +31,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Call:
-    """Texts that are ready to be embedded: their batches (OpenAI), and for whom each is bought."""
+    """Texts that are ready to be embedded: their batches (OpenAI), and for whom each is bought.
+
+    ``retries``: as for ``submit``.
+    """
 
     texts: list[str]
     model: str
     users: list[int | None]
     batches: list[TextBatch]
+    retries: bool = True
 
     @property
     def tokens(self) -> list[int]:
@@ -104,11 +108,13 @@ def submit(
     *,
     users: Sequence[int | None] | None = None,
     model: str | None = None,
+    retries: bool = True,
 ) -> Future[list[Vector]]:
     """Like ``get_embeddings_batch``, in the background. The result raises EmbeddingError.
 
     ``users``: for whom each text is bought, so that usage is counted by user; None: not known.
-    ``model``: ``model_name()`` if the caller has it already.
+    ``model``: ``model_name()`` if the caller has it already. ``retries``: False for a caller that
+    tries again itself; then the circuit breaker does not stop the call, nor count it.
     The future cannot be cancelled: the call goes on if its caller stops waiting. A failure is
     logged once, also without a caller. Raises CircuitOpen and EmbeddingsNotConfigured at once.
     """
@@ -117,8 +123,8 @@ def submit(
     if not texts:
         result.set_result([])
         return result
-    call = prepare(texts, users=users, model=model)
-    breaker = _allow()
+    call = replace(prepare(texts, users=users, model=model), retries=retries)
+    breaker = _allow() if retries else None
 
     async def complete() -> None:
         try:
@@ -222,7 +228,8 @@ async def _vectors(call: Call, process: _Process) -> list[Vector]:
         return await asyncio.wrap_future(work)
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
-    return await embed_batches(_clients(), [batch.texts for batch in call.batches])
+    batches = [batch.texts for batch in call.batches]
+    return await embed_batches(_clients(), batches, retries=call.retries)
 
 
 def _record(call: Call, breaker: CircuitBreaker | None, error: Exception | None) -> None:

@@ -1,5 +1,7 @@
 """Why texts could not be embedded."""
 
+from retrieval.vectors import Vector
+
 
 class EmbeddingError(Exception):
     """No vectors. The message is safe to log: it contains no key and no text of a user.
@@ -21,8 +23,16 @@ class ServiceUnavailable(EmbeddingError):
 class InvalidResponse(ServiceUnavailable):
     """The service answered without a valid vector for each text.
 
-    If this happens again with the same texts, one of them may be the cause.
+    ``usable`` has the valid ones, by the place of their text, if only some are invalid.
     """
+
+    def __init__(self, reason: str, *, usable: dict[int, Vector] | None = None) -> None:
+        super().__init__(reason)
+        self.usable = usable or {}
+
+
+class RateLimited(ServiceUnavailable):
+    """429: too many calls or tokens at the moment."""
 
 
 class KeyRefused(EmbeddingError):

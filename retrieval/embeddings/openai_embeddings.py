@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import httpx2
 from django.conf import settings
@@ -15,11 +14,13 @@ from retrieval.embeddings.errors import (
     InvalidResponse,
     KeyRefused,
     QuotaExceeded,
+    RateLimited,
     ServiceUnavailable,
 )
-from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
+from retrieval.embeddings.response import PartlyUsable, parse_retry_after_s, parse_vectors
 from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
 from retrieval.root_cause import root_cause_name
+from retrieval.service_errors import ServiceError, parse_service_error
 from retrieval.vectors import DIMENSIONS, Vector
 
 # The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many
@@ -31,25 +32,39 @@ MAX_PAUSE_S = 2.0
 RETRIED_STATUSES = {408, 409, 429, *range(500, 600)}
 KEY_REFUSED_STATUSES = {401, 403}
 INPUT_REFUSED_STATUSES = {400, 413, 422}
-CODE = re.compile(r"[a-z_]{1,40}")  # such as invalid_api_key; nothing that could be a key
+# Some models have one size of vectors, and some servers one encoding. A service that refuses such a
+# parameter is asked without it, until the process ends.
+OPTIONAL_PARAMETERS = {"dimensions": DIMENSIONS, "encoding_format": "base64"}
+_refused_parameters: dict[tuple[str, str], set[str]] = {}  # (base URL, model); on the event loop
 
 
-async def embed_batches(clients: OpenAIClients, batches: Iterable[list[str]]) -> list[Vector]:
+async def embed_batches(
+    clients: OpenAIClients, batches: Sequence[list[str]], *, retries: bool = True
+) -> list[Vector]:
     """The vectors of all texts, in order: one API call a batch, one after the other.
 
     Each call has EMBEDDING_TIMEOUT seconds, retries included; then its connection is closed. The
     first EmbeddingError ends the work.
     """
     vectors: list[Vector] = []
-    for texts in batches:
-        vectors += await _embed_in_time(clients, texts)
+    try:
+        for texts in batches:
+            vectors += await _embed_in_time(clients, texts, retries=retries)
+    except InvalidResponse as error:
+        if len(batches) > 1:
+            error.usable = {}  # they would be places in one of the batches
+        raise
     return vectors
 
 
-async def _embed_in_time(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
+async def _embed_in_time(
+    clients: OpenAIClients, texts: list[str], *, retries: bool
+) -> list[Vector]:
     failures: list[ServiceUnavailable] = []
     try:
         async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
+            if not retries:
+                return await _call(clients, texts)
             return await _retry(clients, texts, failures, deadline_s=deadline.when() or 0.0)
     except TimeoutError:
         before = f"; before: {failures[-1]}" if failures else ""
@@ -81,37 +96,49 @@ async def _retry(
 
 
 async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
-    body = {
-        "model": settings.EMBEDDING_MODEL,
-        "input": texts,
-        "dimensions": DIMENSIONS,
-        "encoding_format": "base64",
-    }
+    """One call; a second one if the service refuses an optional parameter."""
+    service = settings.OPENAI_BASE_URL, settings.EMBEDDING_MODEL
+    refused = set(_refused_parameters.get(service, ()))
+    while True:
+        response = await _post(clients, texts, without=refused)
+        if response.is_success:
+            break
+        error = parse_service_error(
+            response.status_code, response.content, key=settings.OPENAI_API_KEY
+        )
+        named = {name for name in OPTIONAL_PARAMETERS.keys() - refused if error.names(name)}
+        if not named:
+            raise _refusal(response, error)
+        refused |= named
+    if refused:
+        _refused_parameters[service] = refused
+    try:
+        return parse_vectors(response.content, count=len(texts))
+    except ValueError as unusable:
+        usable = unusable.usable if isinstance(unusable, PartlyUsable) else {}
+        reason = f"the service's answer was not usable: {unusable}"
+        raise InvalidResponse(reason, usable=usable) from unusable
+
+
+async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) -> httpx2.Response:
+    parameters = {k: v for k, v in OPTIONAL_PARAMETERS.items() if k not in without}
+    body = {"model": settings.EMBEDDING_MODEL, "input": texts} | parameters
     try:
         client = clients.get(settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY)
-        response = await client.send("/embeddings", body)
+        return await client.send("/embeddings", body)
     except APIStatusError as error:
-        response = error.response
+        return error.response
     except CONNECTION_ERRORS as error:
         raise ServiceUnavailable(
             f"the service cannot be reached ({root_cause_name(error)})"
         ) from error
-    if not response.is_success:
-        raise _refusal(response)
-    try:
-        return parse_vectors(response.content, count=len(texts))
-    except ValueError as error:
-        raise InvalidResponse(f"the service's answer was not usable: {error}") from error
 
 
-def _refusal(response: httpx2.Response) -> EmbeddingError:
+def _refusal(response: httpx2.Response, error: ServiceError) -> EmbeddingError:
     """The error for a refusal, without the service's message: it can quote the key or a text."""
-    status, reason = response.status_code, f"status {response.status_code}"
-    error = parse_error(response.content)
-    if CODE.fullmatch(error.code):
-        reason += f" ({error.code})"
+    status, reason = error.status, error.reason
     retry_after_s = parse_retry_after_s(response.headers)
-    if status == 429 and "insufficient_quota" in error:
+    if status == 429 and "insufficient_quota" in (error.code, error.kind):
         return QuotaExceeded(
             f"the account's quota is used up: {reason}", retry_after_s=retry_after_s
         )
@@ -120,5 +147,6 @@ def _refusal(response: httpx2.Response) -> EmbeddingError:
     if status in INPUT_REFUSED_STATUSES:
         return InputRefused(f"the service refused the text: {reason}")
     if status in RETRIED_STATUSES:
-        return ServiceUnavailable(f"the service failed: {reason}", retry_after_s=retry_after_s)
+        failed = RateLimited if status == 429 else ServiceUnavailable
+        return failed(f"the service failed: {reason}", retry_after_s=retry_after_s)
     return EmbeddingError(f"the service refused: {reason}")

@@ -1,4 +1,4 @@
-"""Parses the responses of an embeddings service: every vector checked and in its place, or none."""
+"""Parses the responses of an embeddings service: every vector checked and in its place."""
 
 import base64
 import json
@@ -6,32 +6,37 @@ import math
 import time
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from retrieval.vectors import DIMENSIONS, Vector
 
 
-class ServiceError(NamedTuple):
-    """``code`` and ``type`` of an error response; "" for what is missing."""
+class PartlyUsable(ValueError):
+    """Some vectors are not valid; ``usable`` has the others, by the place of their text."""
 
-    code: str
-    kind: str
+    def __init__(self, reason: str, usable: dict[int, Vector]) -> None:
+        super().__init__(reason)
+        self.usable = usable
 
 
 def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
     """The ``count`` vectors of a response, in the order of the texts, whatever order they came in.
 
-    Raises ValueError unless there is a valid vector for each text. Its message quotes nothing.
+    Vectors without any ``index`` are taken in order. Raises PartlyUsable, or ValueError if it is
+    not clear which is whose. Its message quotes nothing.
     """
-    items = _items(body)
-    if len(items) != count:
-        raise ValueError(f"{len(items)} vectors for {count} texts")
-    by_index = {_index(item): item for item in items}
-    if set(by_index) != set(range(count)):
-        raise ValueError("its indexes are not those of the texts")
-    return [_vector(by_index[index].get("embedding")) for index in range(count)]
+    vectors: dict[int, Vector] = {}
+    unusable: ValueError | None = None
+    for index, item in _by_index(_items(body), count=count).items():
+        try:
+            vectors[index] = _vector(item.get("embedding"))
+        except ValueError as error:
+            unusable = error
+    if unusable:
+        raise PartlyUsable(str(unusable), vectors)
+    return [vectors[index] for index in range(count)]
 
 
 def parse_retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -47,15 +52,6 @@ def parse_retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def parse_error(body: bytes) -> ServiceError:
-    """The error in the response of a service that refuses."""
-    try:
-        error = json.loads(body)["error"]
-        return ServiceError(str(error.get("code") or ""), str(error.get("type") or ""))
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return ServiceError("", "")  # a page of HTML, or an error in another form
-
-
 def _positive(seconds: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
@@ -69,6 +65,17 @@ def _items(body: bytes) -> list[dict[str, Any]]:
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("it holds no list of vectors")
     return items
+
+
+def _by_index(items: list[dict[str, Any]], *, count: int) -> dict[int, dict[str, Any]]:
+    if len(items) != count:
+        raise ValueError(f"{len(items)} vectors for {count} texts")
+    if not any("index" in item for item in items):  # Gemini's endpoint
+        return dict(enumerate(items))
+    by_index = {_index(item): item for item in items}
+    if set(by_index) != set(range(count)):
+        raise ValueError("its indexes are not those of the texts")
+    return by_index
 
 
 def _index(item: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.embeddings.response import parse_error, parse_retry_after_s, parse_vectors
+from retrieval.embeddings.response import PartlyUsable, parse_retry_after_s, parse_vectors
 
 GOOD = [0.0] * 1535 + [1.0]
 
@@ -99,20 +99,15 @@ def test_retry_after_is_parsed_in_all_its_forms() -> None:
     assert parse_retry_after_s({}) is None
 
 
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b'{"error": {"code": "invalid_api_key", "type": "auth"}}', ("invalid_api_key", "auth")),
-        (b'{"error": {"code": null}}', ("", "")),
-        (b'{"error": "no"}', ("", "")),
-        (b'{"error": null}', ("", "")),
-        (b"[]", ("", "")),
-        (b"<html>", ("", "")),
-        (b"[" * 100_000, ("", "")),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_the_code_of_a_refusal_is_parsed_if_there_is_any(
-    body: bytes, error: tuple[str, str]
-) -> None:
-    assert parse_error(body) == error
+def test_vectors_without_any_index_are_taken_in_order() -> None:
+    other = [1.0] * 1536
+    body = json.dumps({"data": [{"embedding": GOOD}, {"embedding": other}]}).encode()
+    assert np.array_equal(parse_vectors(body, count=2), [GOOD, other])
+    with pytest.raises(ValueError, match=r"^2 vectors for 3 texts$"):
+        parse_vectors(body, count=3)
+
+
+def test_the_usable_vectors_of_an_answer_come_with_the_error() -> None:
+    with pytest.raises(PartlyUsable) as raised:
+        parse_vectors(answer(GOOD, [0.0] * 1536, GOOD), count=3)
+    assert sorted(raised.value.usable) == [0, 2]

@@ -6,6 +6,7 @@ import traceback
 from itertools import pairwise
 from typing import get_args
 
+import numpy as np
 import pytest
 from pytest_django import Settings
 
@@ -22,11 +23,13 @@ from fake_openai import (
     Html,
     Lie,
     LieKind,
+    NoDimensions,
     Refuse,
     Trickle,
     Vectors,
+    WithoutIndex,
 )
-from retrieval.embeddings import embedding_service, errors
+from retrieval.embeddings import embedding_service, errors, openai_embeddings
 from retrieval.tests.embedding_support import KEY, expected
 
 pytestmark = pytest.mark.usefixtures("fake")
@@ -133,7 +136,7 @@ def test_retry_after_past_the_deadline_fails_at_once_and_is_reported(
     began = time.monotonic()
     error = failure()
     assert time.monotonic() - began < 1
-    assert (type(error), error.retry_after_s) == (errors.ServiceUnavailable, 6.0)
+    assert (type(error), error.retry_after_s) == (errors.RateLimited, 6.0)
     assert len(fake.requests) == 1
 
 
@@ -187,3 +190,22 @@ def test_neither_key_nor_text_appears_in_a_log_or_traceback(
     assert KEY[:8] not in printed
     assert KEY[-4:] not in printed
     assert TEXT not in printed
+
+
+def test_a_refused_parameter_is_left_out_and_remembered(fake: FakeOpenAI) -> None:
+    openai_embeddings._refused_parameters.clear()
+    fake.embeddings.default = NoDimensions()
+    for text in (TEXT, TEXT):
+        assert embedding_service.get_embedding(text) == pytest.approx(expected(TEXT))
+    assert ["dimensions" in request.fields for request in fake.requests] == [True, False, False]
+    openai_embeddings._refused_parameters.clear()
+
+
+def test_vectors_without_index_are_taken_in_order(fake: FakeOpenAI, settings: Settings) -> None:
+    fake.embeddings.default = WithoutIndex()
+    vectors = embedding_service.get_embeddings_batch(["one", "two"])
+    assert np.array_equal(vectors, [expected("one"), expected("two")])
+    settings.EMBEDDING_TIMEOUT_S = 0.5
+    fake.embeddings.default = WithoutIndex(missing=1)
+    with pytest.raises(errors.EmbeddingError):
+        embedding_service.get_embeddings_batch(["one", "two"])
