@@ -133,8 +133,8 @@ class ChatService:
         """The user's own earlier messages for the answer, best first; RAG_CONTEXT_LIMIT at most.
 
         A subclass may override it: docs/promises.md, "Tables". Never the question itself, nor the
-        messages of ``history``: the latest CHAT_HISTORY_LIMIT, though not all may fit into the
-        prompt. Never fails: an error is one line in the log, and fewer memories.
+        messages of ``history``, which the prompt holds. Never fails: an error is one line in
+        the log, and fewer memories.
         """
         return recall_for_answer(question, history=history, limit=self.RAG_CONTEXT_LIMIT)
 

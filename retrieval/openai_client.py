@@ -11,6 +11,7 @@ import httpx2
 from aiohttp import ClientError
 from openai import (
     APIConnectionError,
+    APIStatusError,
     AsyncOpenAI,
     DefaultAioHttpClient,
     Omit,
@@ -20,6 +21,7 @@ from openai import (
 
 from retrieval import event_loop
 
+MAX_REDIRECTS = 3
 KEEPALIVE_S = 5.0  # httpx2's default for an idle connection
 UNLIMITED = 0  # connections; None would be 100
 # Proxies of the environment are for other machines, whatever NO_PROXY says.
@@ -58,11 +60,24 @@ class OpenAIClient(AsyncOpenAI):
     ) -> httpx2.Response:
         """POST the body. With ``stream``, the response's body is not read yet: close it.
 
-        Raises openai.APIStatusError for a status that is not 2xx, else one of CONNECTION_ERRORS.
+        Follows redirects on the same host and port. Raises openai.APIStatusError for a status that
+        is not 2xx, else one of CONNECTION_ERRORS.
         """
+        url = self._url + path  # complete: joining it with base_url takes 30 µs
+        for _ in range(MAX_REDIRECTS):
+            try:
+                return await self._send_once(url, body, stream=stream)
+            except APIStatusError as error:
+                redirect = followed_redirect(error.response)
+                if redirect is None:
+                    raise
+                url = redirect
+        return await self._send_once(url, body, stream=stream)
+
+    async def _send_once(self, url: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
         try:
             return await self.post(
-                self._url + path,  # complete: joining it with base_url takes 30 µs
+                url,
                 cast_to=httpx2.Response,
                 body=body,
                 options=self._request_options,
@@ -72,6 +87,21 @@ class OpenAIClient(AsyncOpenAI):
             # httpx2's error, as for a stream that breaks off while it is read
             cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
         raise cause
+
+
+def followed_redirect(response: httpx2.Response) -> str | None:
+    """Where the response redirects to; None if to another host or port, which must not get the key
+    and the prompt.
+    """
+    if not response.has_redirect_location:
+        return None
+    source = response.request.url
+    try:
+        target = source.join(response.headers["location"])
+    except httpx2.InvalidURL:
+        return None
+    is_same = (target.scheme, target.netloc) == (source.scheme, source.netloc)
+    return str(target) if is_same else None
 
 
 class OpenAIClients:

@@ -19,6 +19,14 @@ def count_tokens(text: str) -> int:
     return len(encode(text))
 
 
+def is_tokenizer_of(chat_model: str) -> bool:
+    """Whether the chat model splits text exactly as this tokenizer does."""
+    try:
+        return tiktoken.encoding_name_for_model(chat_model) == ENCODING.removesuffix("_offline")
+    except KeyError:
+        return False
+
+
 def encode(text: str) -> list[int]:
     """The text's tokens; special tokens in it are text like any other."""
     return encoding().encode(text, disallowed_special=())
@@ -29,6 +37,8 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
 
     '' if not even the mark fits.
     """
+    if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:
+        return text  # a token has at least one byte
     tokens = encode(text)
     if len(tokens) <= max_tokens:
         return text
@@ -41,6 +51,12 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
             return cut
         half -= excess
     return ""
+
+
+def cut_end(text: str, *, max_tokens: int) -> str:
+    """The text itself if it fits, else its beginning and "…"."""
+    tokens = encode(text)
+    return text if len(tokens) <= max_tokens else _decode(tokens[: max_tokens - 1]) + "…"
 
 
 def _decode(tokens: list[int]) -> str:

@@ -66,7 +66,7 @@ def test_no_user_is_shown_another_users_words(
     prompts = [set(CANARY.findall(request.prompt_text)) for request in openai_server.chat.requests]
     assert len(prompts) == TURNS * len(NAMES)
     assert all(len(names) == 1 for names in prompts)
-    assert sum("a memory" in request.prompt_text for request in openai_server.chat.requests) > len(
-        NAMES
-    )
+    assert sum(
+        "===== memories" in request.prompt_text for request in openai_server.chat.requests
+    ) > len(NAMES)
     assert "ERROR" not in running.log

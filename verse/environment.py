@@ -4,6 +4,7 @@ django-environ casts leniently ("maybe" is false, "$20" is 20), so each form is 
 refusal is one line: docs/promises.md, "Settings".
 """
 
+import json
 import math
 import platform
 import re
@@ -89,6 +90,16 @@ class Environment:
         if not all(re.fullmatch(r"https?://[^/\s]+", origin) for origin in origins):
             self.refuse(name, "origins with their scheme, such as https://chat.example.com")
         return origins
+
+    def json_object(self, name: str) -> dict[str, Any]:
+        """A JSON object; {} if unset."""
+        try:
+            value = json.loads(self.text(name, "{}"))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            self.refuse(name, 'a JSON object such as {"temperature": 0.2}')
+        return value
 
     def choice(self, name: str, default: str, allowed: Collection[str]) -> str:
         """One of ``allowed``, in lower case."""

@@ -86,7 +86,8 @@ if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
     env.refuse(
         "LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}"
     )
-CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 20, minimum=0, maximum=1000)
+LLM_EXTRA_BODY = env.json_object("LLM_EXTRA_BODY")
+CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 40, minimum=0, maximum=1000)
 THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, maximum=10_000)
 

@@ -16,6 +16,12 @@ from chat.models import Message
 
 # Proxies close a connection that is silent for too long, many after 60 s.
 SSE_KEEPALIVE_S = 15.0
+
+
+class Reasoning(str):
+    """What a model thinks before it answers: a listener gets it, but it is never stored."""
+
+
 Listener = Callable[[str | None], None]
 
 
@@ -38,6 +44,8 @@ class LiveAnswer:
         self.ending: Ending | None = None  # set before the task is cancelled, or when it ends
         self.task: asyncio.Task[None] | None = None
         self._parts: list[str] = []
+        # The reasoning until a client listens from the start; then None.
+        self._unheard: list[Reasoning] | None = []
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
 
@@ -53,13 +61,26 @@ class LiveAnswer:
             for listener in self._listeners:
                 listener(text)
 
-    def listen(self, listener: Listener) -> None:
+    def add_reasoning(self, text: str) -> None:
+        """Pass a piece of reasoning to the listeners. It is no part of the text."""
+        with self._lock:
+            if self._unheard is not None:
+                self._unheard.append(Reasoning(text))
+            for listener in self._listeners:
+                listener(Reasoning(text))
+
+    def listen(self, listener: Listener, *, from_start: bool = False) -> None:
         """Call ``listener`` with the text so far, then with each piece, then with None.
 
-        The first call is made by this thread. The event loop's thread passes the pieces; None may
-        come from any thread.
+        ``from_start``: with the reasoning so far too, for the client that asked. The first calls
+        are made by this thread. The event loop's thread passes the pieces; None may come from any
+        thread.
         """
         with self._lock:
+            if from_start:
+                unheard, self._unheard = self._unheard or [], None
+                for reasoning in unheard:
+                    listener(reasoning)
             if self._parts:
                 listener(self.text)
             if self.saved.done():

@@ -1,17 +1,28 @@
 """Asks the language model: any OpenAI-compatible server, or the bundled model in this process."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from chat.answers import local_llm
+from chat.answers.completion_parser import CompletionParser
+from chat.answers.errors import (
+    CompletionError,
+    CompletionTimeout,
+    LLMNotConfigured,
+    ModelRefused,
+    PromptTooLong,
+)
+from chat.answers.reasoning import Piece
+from chat.answers.server_ways import Part, remember_ways, ways_of
 from retrieval import steps
+from retrieval.service_errors import parse_service_error
 
 if TYPE_CHECKING:
     import httpx2
@@ -19,30 +30,25 @@ if TYPE_CHECKING:
     from retrieval.openai_client import OpenAIClients
 
 MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api/messages.md
-MAX_LINE_BYTES = 16_000_000  # bounds the memory of an endless line
-END_TIMEOUT_S = 0.1  # for the end of the body after "[DONE]", usually in the same packet
+END_TIMEOUT_S = 0.1  # for the end of the body after the answer, usually in the same packet
+REFUSAL_TIMEOUT_S = 1.0  # for the body of a refusal, which may never end
+MAX_REFUSAL_BYTES = 64_000
 KEEPALIVE_S = (
     4.0  # of an idle connection; uvicorn, and many model servers with it, closes after 5 s
 )
-REPLACED = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text type cannot store NUL
+CUT_REASONS = {"length", "content_filter"}  # the server ended the answer early, but properly
 
 
-class CompletionError(Exception):
-    """The model gave no complete answer. ``code`` and the message are shown to the user."""
+@dataclass
+class Listener:
+    """What to call with each piece of an answer, and of the reasoning before it.
 
-    code = "llm_error"
+    ``before_text`` is awaited once the model has accepted the request.
+    """
 
-
-class CompletionTimeout(CompletionError):
-    """No token within LLM_TIMEOUT seconds of the request or of the token before."""
-
-    code = "llm_timeout"
-
-
-class LLMNotConfigured(CompletionError):
-    """No language model is configured; no call was made."""
-
-    code = "llm_not_configured"
+    on_text: Callable[[str], None]
+    on_reasoning: Callable[[str], None] = lambda _: None
+    before_text: Callable[[], Awaitable[None]] | None = None
 
 
 def check_configured() -> None:
@@ -53,27 +59,23 @@ def check_configured() -> None:
         )
 
 
-async def complete(
-    messages: list[dict[str, str]],
-    on_text: Callable[[str], None],
-    *,
-    before_text: Callable[[], Awaitable[None]] | None = None,
-) -> None:
-    """Make one streaming call; ``on_text`` gets each piece of the answer. Nothing is retried.
+async def complete(messages: list[Part], listener: Listener) -> str | None:
+    """Ask for an answer, streamed to the listener. Returns one of CUT_REASONS, or None.
 
-    ``before_text`` is awaited once the model has accepted the request, before the first piece.
+    A request is repeated only if the server refuses its form (chat/answers/server_ways.py).
 
-    Raises CompletionTimeout, or CompletionError if the model refuses, stops early or sends an
-    invalid stream. Cancelling the call closes the connection, and so ends the model's work.
+    Raises PromptTooLong, CompletionTimeout, or CompletionError if the model refuses, breaks off,
+    sends an invalid stream or no word. Cancelling the call closes the connection, and so ends the
+    model's work.
     """
     from retrieval.openai_client import CONNECTION_ERRORS
 
     try:
         async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
             async with aclosing(await _request(messages)) as response:
-                if before_text:
-                    await before_text()
-                await _read_answer(response, on_text, deadline)
+                if listener.before_text:
+                    await listener.before_text()
+                return await _Reader(listener, deadline).read(response)
     except TimeoutError as error:
         raise CompletionTimeout(
             f"The language model was silent for {settings.LLM_TIMEOUT_S:g} s."
@@ -84,19 +86,27 @@ async def complete(
         ) from error
 
 
-async def _request(messages: list[dict[str, str]]) -> "httpx2.Response":
-    """Send the request; the response's body is not read yet."""
-    body = {
-        "model": settings.LLM_MODEL,
-        "messages": messages,
-        "max_tokens": settings.LLM_MAX_TOKENS,
-        "stream": True,
-    }
+async def _request(messages: list[Part]) -> "httpx2.Response":
+    """Send the request in the server's way; the response's body is not read yet."""
     base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
     if settings.LLM == "local":
         _, base_url, key = await steps.run(local_llm.serve)
-    client = _clients().get(base_url, key)
-    return await client.send("/chat/completions", body, stream=True)
+    client, ways = _clients().get(base_url, key), ways_of(base_url)
+    while True:
+        try:
+            response = await client.send(
+                "/chat/completions", ways.request_body(messages), stream=True
+            )
+        except PromptTooLong:
+            raise
+        except ModelRefused as refusal:
+            other_ways = ways.after(refusal.error)
+            if other_ways is None:
+                raise
+            ways = other_ways
+        else:
+            remember_ways(base_url, ways)
+            return response
 
 
 @cache
@@ -112,55 +122,78 @@ def _clients() -> "OpenAIClients":
 
 async def _check_status(response: "httpx2.Response") -> None:
     """Refuse before OpenAI's client reads the body of a refusal, which may never end."""
-    if not response.is_success:
-        raise CompletionError(f"The language model refused: status {response.status_code}.")
+    from retrieval.openai_client import CONNECTION_ERRORS, followed_redirect
+
+    if response.is_success or followed_redirect(response):
+        return
+    body = bytearray()
+    with suppress(TimeoutError, *CONNECTION_ERRORS):
+        async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_REFUSAL_BYTES:
+                    break
+    key = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+    error = parse_service_error(response.status_code, bytes(body[:MAX_REFUSAL_BYTES]), key=key)
+    raise PromptTooLong(error) if error.is_too_long else ModelRefused(error)
 
 
-async def _read_answer(
-    response: "httpx2.Response", on_text: Callable[[str], None], deadline: asyncio.Timeout
-) -> None:
-    clock = asyncio.get_running_loop().time
-    chars, complete = 0, False
-    lines = lines_of(response)
-    async for line in lines:
-        text, ends = parse_line(line)
-        complete = complete or ends
-        if text:
-            deadline.reschedule(clock() + settings.LLM_TIMEOUT_S)
-            chars += len(text)
-            on_text(text)
-        if line == "data: [DONE]" or chars > MAX_ANSWER_CHARS:
-            break
-    if not complete or chars > MAX_ANSWER_CHARS:
-        raise CompletionError("The language model broke off its answer.")
-    await _read_to_end(lines)
+class _Reader:
+    """Reads one answer. Each piece moves the deadline by LLM_TIMEOUT."""
 
+    def __init__(self, listener: Listener, deadline: asyncio.Timeout) -> None:
+        self._listener = listener
+        self._deadline = deadline
+        self._parser = CompletionParser(key=settings.LLM_API_KEY)
+        self._chars = 0
+        self._has_word = False
 
-async def _read_to_end(lines: AsyncIterator[str]) -> None:
-    """Read the rest of the body: only then is the connection used again for the next turn."""
-    from retrieval.openai_client import CONNECTION_ERRORS
+    async def read(self, response: "httpx2.Response") -> str | None:
+        chunks = response.aiter_bytes()
+        await self._read_until_complete(chunks)
+        if self._parser.is_complete:
+            await self._read_to_end(chunks)
+        for piece in self._parser.end():
+            self._deliver(piece)
+        reason = self._parser.finish_reason
+        if not self._parser.is_complete or self._chars > MAX_ANSWER_CHARS:
+            raise CompletionError("The language model broke off its answer.")
+        if not self._has_word:
+            ending = f" ({reason})" if reason in CUT_REASONS else ""
+            raise CompletionError(f"The language model ended without a word of answer{ending}.")
+        return reason if reason in CUT_REASONS else None
 
-    with suppress(TimeoutError, *CONNECTION_ERRORS, ValueError):
-        async with asyncio.timeout(END_TIMEOUT_S):
-            async for _ in lines:
-                pass
+    async def _read_until_complete(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            for piece in self._parser.feed(chunk):
+                self._deliver(piece)
+            if self._parser.is_complete or self._chars > MAX_ANSWER_CHARS:
+                return
 
+    async def _read_to_end(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the rest of the body: only then is the connection used again for the next turn."""
+        from retrieval.openai_client import CONNECTION_ERRORS
 
-async def lines_of(response: "httpx2.Response") -> AsyncIterator[str]:
-    """The body's lines without their ends, split as the standard of event streams says.
+        with suppress(TimeoutError, *CONNECTION_ERRORS, CompletionError, ValueError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._drain(chunks)
 
-    httpx2's own iterator would also split at U+2028 and others, inside a JSON text. Raises
-    ValueError for a line of more than MAX_LINE_BYTES.
-    """
-    rest = b""
-    async for chunk in response.aiter_bytes():
-        lines = (rest + chunk).splitlines(keepends=True)
-        rest = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
-        for line in lines:
-            yield line.decode(errors="replace").rstrip("\r\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise ValueError("the line does not end")
-    yield rest.decode(errors="replace")
+    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            for piece in self._parser.feed(chunk):
+                self._deliver(piece)
+
+    def _deliver(self, piece: Piece) -> None:
+        if not piece.text and not piece.reasoning:
+            return
+        now = asyncio.get_running_loop().time()
+        self._deadline.reschedule(now + settings.LLM_TIMEOUT_S)
+        self._chars += len(piece.text) + len(piece.reasoning)
+        if piece.reasoning:
+            self._listener.on_reasoning(piece.reasoning)
+        if piece.text:
+            self._has_word = self._has_word or not piece.text.isspace()
+            self._listener.on_text(piece.text)
 
 
 def llm_address() -> str:
@@ -168,30 +201,3 @@ def llm_address() -> str:
     if settings.LLM == "local":
         return "the bundled model"
     return urlsplit(settings.LLM_BASE_URL).netloc.rpartition("@")[2]
-
-
-def parse_line(line: str) -> tuple[str, bool]:
-    """The text that a line of the event stream adds, and whether it says the answer is complete.
-
-    Raises CompletionError for an error event, ValueError for an invalid event.
-    """
-    name, _, data = line.partition(":")
-    if name != "data":
-        return "", False  # comments, event names, empty lines
-    data = data.strip()
-    if data == "[DONE]":
-        return "", True
-    event = json.loads(data)
-    if not isinstance(event, dict) or event.get("error"):
-        raise CompletionError("The language model broke off its answer with an error.")
-    # A last event without choices may hold the usage.
-    choice: dict[str, Any] = next(iter(event.get("choices") or []), {})
-    text = (choice.get("delta") or {}).get("content") or ""
-    return storable(text), bool(choice.get("finish_reason"))
-
-
-def storable(text: str) -> str:
-    """The text as PostgreSQL can store it: NUL and lone surrogates become U+FFFD."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(REPLACED)

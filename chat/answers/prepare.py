@@ -2,20 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 from django.conf import settings
 
 from chat.answers import turns
+from chat.answers.history import read_history
 from chat.answers.llm import check_configured
-from chat.answers.prompt import Prompt, build_prompt
+from chat.answers.prompt import Draft, Prompt, draft_prompt
 from chat.answers.turns import Turn
 from chat.memory import answer_recall
 from chat.memory.answer_recall import Recalled, RecallRequest
 from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval import connection_share, steps
+from retrieval.token_count import is_tokenizer_of
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
 Recall = Callable[[Message, list[Message]], list[Memory]]
@@ -23,9 +24,9 @@ Recall = Callable[[Message, list[Message]], list[Memory]]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a turn reads before anything is asked: history, newest first, and memory's part."""
+    """What a turn reads before anything is asked. The draft is the prompt without memories."""
 
-    history: list[Message]
+    draft: Draft
     request: RecallRequest
 
 
@@ -42,14 +43,21 @@ class Preparation:
         self._reading: Reading | None = None
 
     def read(self) -> None:
-        """The first step, of up to five queries. ``prompt`` makes it if it was not made."""
-        history = turns.history_before(self.turn)
+        """The first step, of up to six queries. ``prompt`` makes it if it was not made."""
+        history = read_history(self.turn, limit=settings.CHAT_HISTORY_LIMIT)
         limit = 0 if self._recall else self._memory_limit
-        request = answer_recall.read(self.turn.question, history=history, limit=limit)
-        self._reading = Reading(history, request)
+        request = answer_recall.read(self.turn.question, limit=limit)
+        draft = draft_prompt(
+            self.turn.conversation,
+            self.turn.question,
+            history,
+            budget_tokens=prompt_budget(),
+            memory_tokens=settings.RAG_CONTEXT_TOKENS if request.limit or self._recall else 0,
+        )
+        self._reading = Reading(draft, request.without(draft.prompt.history))
 
     async def prompt(self) -> Recalled[Prompt]:
-        """Instructions, passage, memories, history, the user's message.
+        """Instructions, passage, history, memories, the user's message.
 
         Stores in the answer the ids of what its prompt holds. Raises LLMNotConfigured if no
         language model is set.
@@ -58,22 +66,24 @@ class Preparation:
         if self._reading is None:
             await connection_share.run(self.turn.conversation.user_id, self.read)
         reading = cast("Reading", self._reading)
-        build = partial(_build, self.turn, reading.history)
+
+        def build(memories: list[Memory]) -> Prompt:
+            prompt = reading.draft.with_memories(memories)
+            turns.save_context(self.turn.answer, prompt.stored_context())
+            return prompt
+
         recall = self._recall
         if recall is None:
             return await answer_recall.recall_then(reading.request, build)
-        question = self.turn.question
-        return Recalled(await steps.run(lambda: build(recall(question, reading.history))))
+        question, history = self.turn.question, reading.draft.prompt.history
+        return Recalled(await steps.run(lambda: build(recall(question, history))))
 
 
-def _build(turn: Turn, history: list[Message], memories: list[Memory]) -> Prompt:
-    prompt = build_prompt(
-        turn.conversation,
-        turn.question,
-        history,
-        memories,
-        budget_tokens=settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS,
-        memory_tokens=settings.RAG_CONTEXT_TOKENS,
-    )
-    turns.save_context(turn.answer, prompt.stored_context())
-    return prompt
+def prompt_budget() -> int:
+    """Tokens of a prompt, by our tokenizer. A margin of a quarter for models with another one.
+
+    The bundled model's window is twice as large as LLM_CONTEXT_TOKENS says.
+    """
+    budget = settings.LLM_CONTEXT_TOKENS - settings.LLM_MAX_TOKENS
+    is_exact = settings.LLM == "local" or is_tokenizer_of(settings.LLM_MODEL)
+    return int(budget if is_exact else budget * 4 // 5)

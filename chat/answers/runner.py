@@ -19,11 +19,13 @@ from functools import cache
 from django.db import Error
 
 from chat.answers import turns
+from chat.answers.errors import CompletionError, LLMNotConfigured
 from chat.answers.heartbeat import Heartbeat
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.llm import CompletionError, complete, llm_address
+from chat.answers.llm import llm_address
 from chat.answers.periodic import run_periodic_tasks
 from chat.answers.prepare import Preparation
+from chat.answers.shorten import complete_shortened
 from chat.answers.turns import Ending
 from chat.errors import DatabaseUnavailable
 from chat.memory import embed
@@ -95,7 +97,9 @@ class Runner:
             live.truncated = prompt.truncated
             live.memories = prompt.memories
             live.may_stream.set_result(True)
-            await complete(prompt.parts, live.add, before_text=prepared.wait_until_stored)
+            finish_reason = await complete_shortened(
+                live, prompt, before_text=prepared.wait_until_stored
+            )
         except CompletionError as error:
             return _failed(live, error)
         except asyncio.CancelledError:
@@ -103,7 +107,7 @@ class Runner:
         except Exception:
             logger.exception("An answer failed")
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
-        return Ending(Status.COMPLETE)
+        return Ending(Status.COMPLETE, finish_reason=finish_reason)
 
     async def _save(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """Save and publish the answer, with retries; returns what is needed to embed it.
@@ -124,6 +128,8 @@ class Runner:
 
     def _save_once(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """A step: save, publish, and look up what is needed to embed the answer."""
+        if ending.finish_reason:
+            turns.save_finish_reason(live.turn.answer, ending.finish_reason)
         saved = turns.finish(
             live.turn.answer,
             live.text,
@@ -142,12 +148,13 @@ class Runner:
 
 
 def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
-    """Interrupted if the model said anything, else failed."""
-    if error.__cause__ is not None:
-        logger.warning("No answer from %s: %s", llm_address(), root_cause_name(error.__cause__))
+    """Interrupted if the model said a word, else failed. One line in the log."""
+    if not isinstance(error, LLMNotConfigured):
+        cause = f" ({root_cause_name(error.__cause__)})" if error.__cause__ else ""
+        logger.warning("No answer from %s: %s%s", llm_address(), error, cause)
     if not live.may_stream.done():
         live.may_stream.set_result(False)
-    status = Status.INTERRUPTED if live.text else Status.FAILED
+    status = Status.INTERRUPTED if live.text.strip() else Status.FAILED
     return Ending(status, error.code, str(error))
 
 

@@ -15,6 +15,9 @@ MESSAGE_ROWS: dict[type[Message], ModelRow[Message]] = {
     model: ModelRow(model, alias="m", without={"embedding", "context"})
     for model in (ChatMessage, StandaloneChatMessage)
 }
+QUESTION_ROWS: dict[type[Message], ModelRow[Message]] = {
+    model: ModelRow(model, alias="q", without={"embedding", "context"}) for model in MESSAGE_ROWS
+}
 
 
 def _for_both_tables(statement: sql.SQL) -> Statements:
@@ -22,6 +25,7 @@ def _for_both_tables(statement: sql.SQL) -> Statements:
     return {
         model: statement.format(
             columns=row.columns,
+            question_columns=QUESTION_ROWS[model].columns,
             messages=sql.Identifier(model._meta.db_table),
             conversations=sql.Identifier(model.conversation.field.related_model._meta.db_table),
             conversation_id=sql.Identifier(model.conversation.field.column),
@@ -84,13 +88,30 @@ ADD_TURN = _for_both_tables(
 SAVE_CONTEXT = _for_both_tables(
     sql.SQL("UPDATE {messages} SET context = %(context)s::jsonb WHERE id = %(answer)s")
 )
+# The newest answers before a question, each with its own question, and of the newest its context.
+# An answer without reply_to belongs to the user's message before it.
 # Reads backwards in the index on conversation, time and id. Locks: nothing.
 HISTORY = _for_both_tables(
     sql.SQL("""
-    SELECT {columns} FROM {messages} m
-    WHERE {conversation_id} = %(conversation)s AND (created_at, id) < (%(asked_at)s, %(question)s)
-        AND status IN ('complete', 'interrupted') AND content <> ''
-    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+    SELECT {question_columns}, {columns},
+        CASE row_number() OVER (ORDER BY m.created_at DESC, m.id DESC) WHEN 1 THEN m.context END
+    FROM (
+        SELECT id, coalesce(reply_to, (
+            SELECT u.id FROM {messages} u
+            WHERE u.{conversation_id} = %(conversation)s AND u.role = 'user'
+                AND (u.created_at, u.id) < (a.created_at, a.id)
+            ORDER BY u.created_at DESC, u.id DESC LIMIT 1
+        )) AS question_id
+        FROM {messages} a
+        WHERE {conversation_id} = %(conversation)s AND role = 'assistant'
+            AND (created_at, id) < (%(asked_at)s, %(question)s)
+            AND status IN ('complete', 'interrupted') AND content <> ''
+        ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+    ) answered
+    JOIN {messages} m USING (id)
+    LEFT JOIN {messages} q ON q.id = question_id
+        AND q.{conversation_id} = %(conversation)s AND q.role = 'user' AND q.content <> ''
+    ORDER BY m.created_at DESC, m.id DESC
 """)
 )
 

@@ -19,9 +19,7 @@ from chat.answers import idempotency
 from chat.answers.turn_statements import (
     ADD_TURN,
     FINISH,
-    HISTORY,
     LOCK_USER,
-    MESSAGE_ROWS,
     SAVE_CONTEXT,
     TOUCH,
     execute,
@@ -53,6 +51,7 @@ class Ending:
     status: Status
     error: str | None = None
     detail: str = ""
+    finish_reason: str | None = None  # why the model's server cut a complete answer
 
 
 def start(conversation: Conversation, content: str, *, key: str | None) -> Turn:
@@ -122,23 +121,9 @@ def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
         queries.execute(SAVE_CONTEXT[type(answer)], params)
 
 
-def history_before(turn: Turn) -> list[Message]:
-    """The latest CHAT_HISTORY_LIMIT messages before the question, newest first. One query.
-
-    Without their ``context``: it is loaded when it is read.
-    """
-    model = type(turn.question)
-    params = {
-        "conversation": turn.conversation.pk,
-        "asked_at": turn.question.created_at,
-        "question": turn.question.pk,
-        "limit": settings.CHAT_HISTORY_LIMIT,
-    }
-    row = MESSAGE_ROWS[model]
-    history = [row.instance(values) for values in queries.rows(HISTORY[model], params)]
-    for message in history:
-        message.conversation = turn.conversation
-    return history
+def save_finish_reason(answer: Message, reason: str) -> None:
+    """Store why the model's server cut the answer, before it is complete."""
+    save_context(answer, [*(answer.context or []), {"finish_reason": reason}])
 
 
 def running_answer_of(conversation: Conversation) -> RunningAnswer | None:

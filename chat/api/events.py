@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from chat.answers.followers import MARK_EVERY_S
-from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
+from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer, Reasoning
 from chat.api.serializers import MessageSerializer
 from chat.errors import MODEL_DETAILS, ApiError, MessageDeleted
 from chat.models import Message
@@ -38,8 +38,11 @@ async def with_context_event(
         yield chunk
 
 
-async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
-    """The text so far as one ``delta``, the rest as it is generated, then the end."""
+async def live_events(live: LiveAnswer, *, from_start: bool = False) -> AsyncIterator[bytes]:
+    """The text so far as one ``delta``, the rest as it is generated, then the end.
+
+    ``from_start``: with all of the model's reasoning, else with what comes from now on.
+    """
     loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
     texts: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -50,15 +53,17 @@ async def live_events(live: LiveAnswer) -> AsyncIterator[bytes]:
             with suppress(RuntimeError):  # the server's loop is closed
                 loop.call_soon_threadsafe(texts.put_nowait, text)
 
-    live.listen(listener)
+    live.listen(listener, from_start=from_start)
     try:
         while (text := await texts.get()) is not None:
-            yield event("delta", {"text": text}) if text else KEEPALIVE
+            name = "reasoning" if isinstance(text, Reasoning) else "delta"
+            yield event(name, {"text": text}) if text else KEEPALIVE
     finally:
         live.unlisten(listener)
     try:
         message = live.saved.result(timeout=0)
-        yield final_event(message) if message else error_event(MessageDeleted())
+        detail = live.ending.detail if live.ending else ""
+        yield final_event(message, detail) if message else error_event(MessageDeleted())
     except ApiError as error:
         yield error_event(error)
 
@@ -95,10 +100,10 @@ async def finished_events(answer: Message) -> AsyncIterator[bytes]:
     yield final_event(answer)
 
 
-def final_event(answer: Message) -> bytes:
-    """``done`` with the answer, or ``error``."""
+def final_event(answer: Message, detail: str = "") -> bytes:
+    """``done`` with the answer, or ``error``; its detail is stored nowhere."""
     if answer.error:
-        detail = MODEL_DETAILS.get(answer.error, "The answer is not complete.")
+        detail = detail or MODEL_DETAILS.get(answer.error, "The answer is not complete.")
         return event("error", {"code": answer.error, "detail": detail})
     truncated = {"truncated": True} if answer.truncated else {}
     return event("done", {"assistant_message": MessageSerializer(answer).data} | truncated)

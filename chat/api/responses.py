@@ -62,7 +62,7 @@ def as_events(reply: Reply) -> StreamingHttpResponse:
     if reply.live is None:
         memories, answer = memories_of(reply.turn.answer), events.finished_events(reply.turn.answer)
     else:
-        memories, answer = reply.live.memories, events.live_events(reply.live)
+        memories, answer = reply.live.memories, events.live_events(reply.live, from_start=True)
     context = {
         "user_message": MessageSerializer(reply.turn.question).data,
         "context": [memory.as_json() for memory in memories],

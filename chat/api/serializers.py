@@ -140,6 +140,8 @@ class MessageSerializer(serializers.Serializer[Message]):
     status = serializers.ChoiceField(Status.choices, read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     context = serializers.SerializerMethodField()  # type: ignore[assignment] # a promised name
+    # Present only in an answer that the model's server cut.
+    finish_reason = serializers.ChoiceField(["length", "content_filter"], required=False)
 
     @extend_schema_field(MemorySerializer(many=True))
     def get_context(self, message: Message) -> list[dict[str, Any]]:
@@ -155,7 +157,7 @@ class MessageSerializer(serializers.Serializer[Message]):
             "status": instance.status,
             "created_at": json_time(instance.created_at),
             "context": self.get_context(instance),
-        }
+        } | ({"finish_reason": reason} if (reason := instance.finish_reason) else {})
 
 
 class TurnSerializer(serializers.Serializer[Any]):

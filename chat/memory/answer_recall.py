@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from django.conf import settings
@@ -43,6 +43,12 @@ class RecallRequest:
     scope: Scope
     pending: PendingEmbedding | None
 
+    def without(self, history: Sequence[Message]) -> "RecallRequest":
+        """The same request; nothing of ``history`` is recalled."""
+        refs = [message.memory_table.pack_ref(message.pk) for message in history]
+        scope = replace(self.scope, excluded=[*self.scope.excluded, *refs])
+        return replace(self, scope=scope)
+
 
 @dataclass(frozen=True)
 class Recalled(Generic[T]):
@@ -59,7 +65,7 @@ class Recalled(Generic[T]):
             await asyncio.wait([asyncio.wrap_future(self.stored)], timeout=remaining_s)
 
 
-def read(message: Message, *, history: Sequence[Message], limit: int) -> RecallRequest:
+def read(message: Message, *, limit: int) -> RecallRequest:
     """What is needed to recall for the message. A step of up to four queries. Never fails."""
     allowed = MemorySettings(enabled=False, hidden=[])
     recalls = False
@@ -69,7 +75,7 @@ def read(message: Message, *, history: Sequence[Message], limit: int) -> RecallR
     except Error as error:
         logger.error("Error retrieving relevant context: %s", error_name(error))
     pending = embed.look_up(message, memory_settings=allowed)
-    excluded = [m.memory_table.pack_ref(m.pk) for m in (message, *history)]
+    excluded = [message.memory_table.pack_ref(message.pk)]
     scope = Scope(message.user_id, excluded=excluded, hidden=allowed.hidden)
     return RecallRequest(message, limit if recalls else 0, scope, pending)
 
@@ -84,13 +90,11 @@ def recall_for_answer(message: Message, *, history: Sequence[Message], limit: in
     async def recall() -> list[Memory]:
         try:
             async with asyncio.timeout(settings.RAG_TIMEOUT_S):
-                request = await connection_share.run(
-                    message.user_id, read, message, history=history, limit=limit
-                )
+                request = await connection_share.run(message.user_id, read, message, limit=limit)
         except TimeoutError:
             _log_timeout()
             return []
-        recalled = await recall_then(request, list)
+        recalled = await recall_then(request.without(history), list)
         await recalled.wait_until_stored()
         return recalled.result
 

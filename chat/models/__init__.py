@@ -19,6 +19,7 @@ from chat.models.messages import (
     Role,
     StandaloneChatMessage,
     Status,
+    context_entries,
 )
 from chat.models.turn_state import IdempotencyKey, RunningAnswer
 from chat.models.user_state import ApiToken, MemorySwitch, RateWindow
@@ -41,4 +42,5 @@ __all__ = [
     "StandaloneChat",
     "StandaloneChatMessage",
     "Status",
+    "context_entries",
 ]

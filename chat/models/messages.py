@@ -47,6 +47,8 @@ class Message(Embedded):
     An answer has the id of the message that it answers (``reply_to``) and of those that its prompt
     held (``context``: ``[{"kind", "id", "score", "with": [id]}, {"history": [id]}]``). Neither is a
     foreign key: an id without a row says that the message was deleted and the answer is tainted.
+    The history's entry may hold ``window``: the tokens of a prompt that the model's server accepted
+    and of one that it refused. An entry ``{"finish_reason"}`` says why it cut the answer.
     """
 
     conversation: models.ForeignKey[Any, Any]
@@ -81,6 +83,18 @@ class Message(Embedded):
 
     def __str__(self) -> str:
         return f"{self.role} {self.pk}"
+
+    @property
+    def finish_reason(self) -> str | None:
+        """``length`` or ``content_filter`` if the model's server cut the answer."""
+        reasons = (entry.get("finish_reason") for entry in context_entries(self.context))
+        return next(filter(None, reasons), None)
+
+
+def context_entries(context: Any) -> list[dict[str, Any]]:
+    """The entries of Message.context, without what other programs may have written there."""
+    entries = context if isinstance(context, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _message_constraints(table: str) -> list[models.BaseConstraint]:

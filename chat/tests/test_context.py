@@ -29,9 +29,9 @@ def client(alice: User, api: Api, remembering: FakeOpenAI) -> APIClient:
     return api(alice)
 
 
-def system_of(remembering: FakeOpenAI) -> str:
-    """The system message of the last request to the model."""
-    return str(remembering.chat.requests[-1].messages[0]["content"])
+def asked_of(remembering: FakeOpenAI) -> str:
+    """The last message of the last request to the model."""
+    return str(remembering.chat.requests[-1].messages[-1]["content"])
 
 
 def test_a_memory_comes_with_the_other_half_of_its_turn(
@@ -45,9 +45,9 @@ def test_a_memory_comes_with_the_other_half_of_its_turn(
     (memory,) = reply["context"]
     assert memory["content"] == FACT
     assert memory["with"] == [turn["assistant_message"]["id"]]
-    system = system_of(remembering)
-    assert system.index(FACT) < system.index("Very well, noted.")
-    assert system.count("Very well, noted.") == 1
+    last = asked_of(remembering)
+    assert last.index(FACT) < last.index("Very well, noted.")
+    assert last.count("Very well, noted.") == 1
     read = client.get(
         f"/api/chats/{chat_of(reply)}/messages/{reply['assistant_message']['id']}/"
     ).json()

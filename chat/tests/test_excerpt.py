@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chat.answers.excerpt import excerpt
-from chat.answers.prompt import fit_memories
+from chat.answers.fences import fence_memories
 from chat.memory.recalled import Memory
 from chat.models import StandaloneChat, StandaloneChatMessage
 from retrieval.token_count import count_tokens
@@ -43,7 +43,7 @@ def test_a_long_answer_does_not_push_short_facts_out() -> None:
         memory(f"Fact {number}: the gate code is {number * 11}", number) for number in range(1, 5)
     ]
     memories = [memory(LIST, 9, "assistant"), *facts]
-    text, used = fit_memories(memories, "gate code", budget_tokens=700)
+    text, used = fence_memories(memories, "gate code", budget_tokens=700)
     assert [item.message.pk for item in used] == [item.message.pk for item in memories]
     assert all(fact.message.content in text for fact in facts)
     assert count_tokens(text) <= 700
@@ -51,4 +51,4 @@ def test_a_long_answer_does_not_push_short_facts_out() -> None:
 
 
 def test_too_small_a_budget_gives_no_memory() -> None:
-    assert fit_memories([memory("Fact", 1)], "gate code", budget_tokens=80) == ("", [])
+    assert fence_memories([memory("Fact", 1)], "gate code", budget_tokens=50) == ("", [])

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from pytest_django import Settings
 from rest_framework import serializers
 
-from chat.answers import turns
+from chat.answers.history import read_history
 from chat.answers.turns import Turn
 from chat.api.serializers import (
     ChatSerializer,
@@ -40,8 +39,9 @@ def say(chat: StandaloneChat, content: str, **fields: Any) -> StandaloneChatMess
 
 
 def by_fields(serializer: Any) -> Any:
-    """What DRF makes of a serializer by its declared fields."""
-    return serializers.Serializer.to_representation(serializer, serializer.instance)
+    """What DRF makes of a serializer by its declared fields; ``finish_reason`` is mostly absent."""
+    values = serializers.Serializer.to_representation(serializer, serializer.instance)
+    return {k: v for k, v in values.items() if k != "finish_reason" or v is not None}
 
 
 def test_each_serializer_renders_its_declared_fields(alice: User, chat: StandaloneChat) -> None:
@@ -49,12 +49,14 @@ def test_each_serializer_renders_its_declared_fields(alice: User, chat: Standalo
     message = say(chat, "I planted three pears.")
     answer = say(chat, "Good.", role=Role.ASSISTANT, reply_to=message.pk)
     answer.memories = [Memory(message, 0.123456)]
+    cut = say(chat, "Goo", role=Role.ASSISTANT, context=[{"finish_reason": "length"}])
     for serializer in (
         ChatSerializer(chat),
         PassageSerializer(passage),
         TokenSerializer(create_token(alice, name="laptop")[0]),
         MessageSerializer(message),
         MessageSerializer(answer),
+        MessageSerializer(cut),
     ):
         assert serializer.data == by_fields(serializer)
 
@@ -77,12 +79,10 @@ def test_a_conversation_is_found_as_the_orm_finds_it(bob: User, chat: Standalone
     assert find_conversation(StandaloneChat, 10**30, user_id=chat.user_id) is None
 
 
-def test_a_turn_reads_no_more_history_than_its_limit(
-    chat: StandaloneChat, settings: Settings
-) -> None:
-    settings.CHAT_HISTORY_LIMIT = 3
+def test_a_turn_reads_no_more_history_than_its_limit(chat: StandaloneChat) -> None:
     for number in range(8):
-        say(chat, f"message {number}")
+        say(chat, f"question {number}")
+        say(chat, f"answer {number}", role=Role.ASSISTANT)
     say(chat, "not an answer", role=Role.ASSISTANT, status="failed")
     turn = Turn(chat, say(chat, "Now?"), say(chat, "", role=Role.ASSISTANT, status="streaming"))
     fetched = []
@@ -93,7 +93,14 @@ def test_a_turn_reads_no_more_history_than_its_limit(
         return result
 
     with connection.execute_wrapper(count):
-        history = turns.history_before(turn)
-    assert [message.content for message in history] == ["message 7", "message 6", "message 5"]
+        history = read_history(turn, limit=5)
+    messages = [message for past in history.turns for message in past.messages]
+    assert [message.content for message in messages] == [
+        "question 6",
+        "answer 6",
+        "question 7",
+        "answer 7",
+    ]
+    assert history.has_more
     assert fetched == [3]
-    assert all(message.conversation is chat for message in history)
+    assert all(message.conversation is chat for message in messages)

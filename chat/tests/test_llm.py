@@ -9,6 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.answers import llm
+from chat.answers.errors import CompletionError
 from fake_openai import Answer, FakeOpenAI
 from retrieval import event_loop
 from retrieval.root_cause import root_cause_name
@@ -20,7 +21,7 @@ REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000\r\n\r\
 def ask() -> str:
     """The model's answer to MESSAGES."""
     pieces: list[str] = []
-    event_loop.start(llm.complete(MESSAGES, pieces.append)).result()
+    event_loop.start(llm.complete(MESSAGES, llm.Listener(pieces.append))).result()
     return "".join(pieces)
 
 
@@ -61,13 +62,13 @@ def test_a_refusal_is_reported_before_its_body_ends(
 ) -> None:
     settings.LLM, settings.LLM_BASE_URL, settings.LLM_TIMEOUT_S = "openai", endless_refusal, 30
     began = time.monotonic()
-    with pytest.raises(llm.CompletionError, match="refused: status 500"):
+    with pytest.raises(CompletionError, match="refused: status 500"):
         ask()
     assert time.monotonic() - began < 10
 
 
 def test_an_unreachable_model_is_an_error_with_its_cause(settings: Settings) -> None:
     settings.LLM, settings.LLM_BASE_URL = "openai", "http://127.0.0.1:1/v1"
-    with pytest.raises(llm.CompletionError, match="could not be reached") as raised:
+    with pytest.raises(CompletionError, match="could not be reached") as raised:
         ask()
     assert root_cause_name(raised.value) == "ConnectionRefusedError"

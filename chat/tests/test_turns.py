@@ -93,6 +93,8 @@ def test_an_answer_is_saved_as_the_model_sent_it(
         (RefuseByContent(), 502, "llm_error", ""),
         (Drop(reset=True), 502, "llm_error", ""),
         (Html(status=200), 502, "llm_error", ""),
+        (Empty(), 502, "llm_error", ""),
+        (Answer(" \n "), 502, "llm_error", None),
         (Garbled(), 502, "llm_error", None),
         (Hang(), 504, "llm_timeout", ""),
         (Trickle("Slowly", every_s=0.2), 504, "llm_timeout", ""),
@@ -121,7 +123,7 @@ def test_a_failed_answer_has_a_status_and_its_key_retries(
     assert (failed.status_code, failed.data["code"]) == (status, code)
     assert failed.data["user_message"]["content"] == "Hello"
     answer = StandaloneChatMessage.objects.get(role="assistant")
-    assert answer.status == (Status.INTERRUPTED if answer.content else Status.FAILED)
+    assert answer.status == (Status.INTERRUPTED if answer.content.strip() else Status.FAILED)
     assert text is None or answer.content == text
     fake_openai.chat.default = Answer("At last.")
     assert post(client, chat, key="k").status_code == 201
@@ -144,9 +146,7 @@ def test_odd_answers_are_stored_safely(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:
     client = api(alice)
-    fake_openai.chat.script(Empty(), Controls(), Big(1_000_000))
-    empty = post(client, chat)
-    assert (empty.status_code, empty.data["assistant_message"]["content"]) == (201, "")
+    fake_openai.chat.script(Controls(), Big(1_000_000))
     controls = post(client, chat).data["assistant_message"]["content"]
     assert "\x00" in CONTROLS
     assert "\x00" not in controls
@@ -238,7 +238,7 @@ def test_malformed_bodies_are_refused(alice: User, chat: StandaloneChat, api: Ap
     assert saved_messages() == []
 
 
-def test_the_prompt_holds_the_history_without_failed_answers(
+def test_the_history_is_whole_turns_without_failed_answers(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
     client = api(alice)
@@ -246,10 +246,11 @@ def test_the_prompt_holds_the_history_without_failed_answers(
     for content in ("First", "Second", "Third"):
         post(client, chat, content)
     sent = [part["content"] for part in fake_openai.chat.requests[2].messages]
-    assert sent[1:] == ["First", "One.", "Second", "Third"]
-    settings.CHAT_HISTORY_LIMIT = 1
+    assert sent[1:] == ["First", "One.", "Third"]
+    settings.CHAT_HISTORY_LIMIT = 2
     post(client, chat, "Fourth")
     assert [part["content"] for part in fake_openai.chat.requests[3].messages][1:] == [
+        "Third",
         "Three.",
         "Fourth",
     ]
@@ -486,7 +487,7 @@ def test_a_subclass_of_the_service_chooses_the_memories_of_its_turns(
 
     service = Fixed(StandaloneChat.objects.create(user=alice))
     assert [memory.message for memory in memories_given(service, "And the weather?")] == [fact]
-    assert fact.content in str(remembering.chat.requests[-1].messages[0]["content"])
+    assert fact.content in str(remembering.chat.requests[-1].messages[-1]["content"])
 
 
 def memories_given(service: ChatService, content: str) -> list[Memory]:

@@ -1,0 +1,128 @@
+"""Parses the answer of a chat completions server: OpenAI's chunks, or one JSON object."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from chat.answers.errors import CompletionError
+from chat.answers.event_stream import BYTE_ORDER_MARK, EventStreamParser
+from chat.answers.reasoning import Piece, ReasoningSplitter
+from retrieval.service_errors import shown_code
+
+MAX_EVENT_BYTES = 16_000_000  # bounds the memory of an endless event or object
+REPLACED = {0: "\N{REPLACEMENT CHARACTER}"}  # PostgreSQL's text type cannot store NUL
+HIGH_SURROGATES = range(0xD800, 0xDC00)  # the first halves of characters beyond U+FFFF
+
+
+class CompletionParser:
+    """Gives the pieces of an answer as its bytes come.
+
+    ``is_complete``: the server has ended the answer, by ``[DONE]``, a ``finish_reason`` or one JSON
+    object. ``finish_reason`` is None if it gave none.
+    """
+
+    def __init__(self, *, key: str = "") -> None:
+        self.is_complete = False
+        self.finish_reason: str | None = None
+        self._key = key  # never repeated, even if the server does
+        self._start = b""  # bytes before it is known whether this is one JSON object
+        self._events: EventStreamParser | None = None
+        self._object: list[bytes] | None = None
+        self._object_bytes = 0
+        self._splitter = ReasoningSplitter()
+        self._half_character = ""
+
+    def feed(self, chunk: bytes) -> Iterator[Piece]:
+        """Raises CompletionError for the server's error, ValueError for an invalid answer."""
+        if self._events is None and self._object is None:
+            chunk, self._start = self._start + chunk, b""
+            body = chunk.removeprefix(BYTE_ORDER_MARK).lstrip()
+            if not body:
+                self._start = chunk
+            elif body.startswith(b"{"):  # no line of an event stream begins so
+                self._object, chunk = [], body
+            else:
+                self._events = EventStreamParser(max_event_bytes=MAX_EVENT_BYTES)
+        if self._events is not None:
+            for data in self._events.feed(chunk):
+                yield self._parse_event(data)
+        elif self._object is not None:
+            self._add_to_object(chunk)
+
+    def end(self) -> Iterator[Piece]:
+        """The rest, at the end of the body. Raises as ``feed``."""
+        if self._object is not None:
+            body, self._object = b"".join(self._object), None
+            yield self._parse_event(body.decode(errors="replace"))
+            self.is_complete = True
+        if self._half_character:
+            yield self._splitter.feed(storable(self._half_character))
+        yield self._splitter.end()
+
+    def _add_to_object(self, chunk: bytes) -> None:
+        self._object_bytes += len(chunk)
+        if self._object_bytes > MAX_EVENT_BYTES or self._object is None:
+            raise ValueError("the object does not end")
+        self._object.append(chunk)
+
+    def _parse_event(self, data: str) -> Piece:
+        if data.strip() == "[DONE]":
+            self.is_complete = True
+            return Piece()
+        event = json.loads(data)
+        if not isinstance(event, dict):
+            raise ValueError("the event is no object")
+        if event.get("error") or event.get("object") == "error":
+            raise self._error_in(event)
+        # A last event without choices may hold the usage.
+        choices = event.get("choices")
+        choice = _as_object(choices[0] if isinstance(choices, list) and choices else None)
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason:
+            self.finish_reason, self.is_complete = reason, True
+        return self._piece_of(_as_object(choice.get("delta") or choice.get("message")))
+
+    def _error_in(self, event: dict[str, Any]) -> CompletionError:
+        error = event.get("error")
+        code = shown_code((error if isinstance(error, dict) else event).get("code"), key=self._key)
+        named = f" ({code})" if code else ""
+        return CompletionError(f"The language model broke off its answer with an error{named}.")
+
+    def _piece_of(self, message: dict[str, Any]) -> Piece:
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        parts = parts_of(message.get("content"))
+        text = parts.text + parts_of(message.get("refusal")).text
+        thought = storable(parts_of(reasoning).text + parts.reasoning)
+        if not text:
+            return Piece("", thought)
+        if self._half_character or ord(text[-1]) in HIGH_SURROGATES:
+            text, self._half_character = self._half_character + text, ""
+            if ord(text[-1]) in HIGH_SURROGATES:
+                text, self._half_character = text[:-1], text[-1]
+        piece = self._splitter.feed(storable(text))
+        return Piece(piece.text, thought + piece.reasoning)
+
+
+def parts_of(content: Any) -> Piece:
+    """The text of a content: a string, or a list of parts, some of which may be reasoning."""
+    if isinstance(content, str):
+        return Piece(content)
+    if not isinstance(content, list):
+        return Piece()
+    text, reasoning = "", ""
+    for part in content:
+        fields = {"text": part} if isinstance(part, str) else _as_object(part)
+        text += parts_of(fields.get("text")).text
+        reasoning += parts_of(fields.get("thinking")).text
+    return Piece(text, reasoning)
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL can store it: NUL and lone surrogates become U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").translate(REPLACED)
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

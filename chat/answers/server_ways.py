@@ -1,0 +1,64 @@
+"""What a model's server was found to accept, remembered until the process ends.
+
+Servers with OpenAI's protocol differ: some refuse the role ``system``, some refuse ``max_tokens``
+and want ``max_completion_tokens``. A request that is refused for that is asked again in another
+way, and the way that works is used from then on.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.conf import settings
+
+from retrieval.service_errors import ServiceError
+
+Part = dict[str, str]  # {"role", "content"}
+
+
+@dataclass(frozen=True)
+class ServerWays:
+    """How one server is asked."""
+
+    has_system_role: bool = True
+    length_parameter: str = "max_tokens"
+    has_stream_options: bool = True
+
+    def request_body(self, messages: list[Part]) -> dict[str, Any]:
+        """The body of a request, with LLM_EXTRA_BODY, which cannot replace messages and stream."""
+        extra = dict(settings.LLM_EXTRA_BODY)
+        if not self.has_stream_options:
+            extra.pop("stream_options", None)
+        if not extra.keys() & {"max_tokens", "max_completion_tokens"}:
+            extra["max_tokens"] = settings.LLM_MAX_TOKENS
+        if "max_tokens" in extra:
+            extra[self.length_parameter] = extra.pop("max_tokens")
+        sent = messages if self.has_system_role else without_system(messages)
+        return {"model": settings.LLM_MODEL} | extra | {"messages": sent, "stream": True}
+
+    def after(self, refusal: ServiceError) -> "ServerWays | None":
+        """Another way for a server that refuses this one; None if the refusal names none."""
+        if self.length_parameter == "max_tokens" and refusal.names("max_tokens"):
+            return replace(self, length_parameter="max_completion_tokens")
+        if self.has_stream_options and refusal.names("stream_options"):
+            return replace(self, has_stream_options=False)
+        if self.has_system_role and refusal.names("system"):
+            return replace(self, has_system_role=False)
+        return None
+
+
+def without_system(messages: list[Part]) -> list[Part]:
+    """The same prompt, the instructions at the head of the first ``user`` message."""
+    system, first, *rest = messages
+    return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
+
+
+_ways: dict[tuple[str, str], ServerWays] = {}  # (base URL, model) → ways; only on the event loop
+
+
+def ways_of(base_url: str) -> ServerWays:
+    """The ways of the server for the configured model."""
+    return _ways.get((base_url, settings.LLM_MODEL), ServerWays())
+
+
+def remember_ways(base_url: str, ways: ServerWays) -> None:
+    _ways[base_url, settings.LLM_MODEL] = ways
