@@ -1,9 +1,9 @@
-"""How much faster a backfill is than a loop of single UPDATEs: for ``benchmarks.targets``.
+"""Measures how much faster a backfill is than single UPDATEs, for ``benchmarks.targets``.
 
-Both embed as many messages, from reading them to the last commit, in turns in the database of each
-checkout, without HNSW indexes. The loop reads a hundred messages, asks the service once for their
-vectors, and stores each as text by an UPDATE of its own. The backfill's time is that of its command
-without the start of the process, measured by a run without pending messages.
+Both embed the same number of messages, from reading them to the last commit. They take turns in the
+database of each checkout, without HNSW indexes. The loop reads a hundred messages, asks the service
+once for their vectors, and stores each as text by an UPDATE of its own. The backfill's time is that
+of its command without the start of the process, measured by a run without pending messages.
 """
 
 import statistics

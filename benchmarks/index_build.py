@@ -65,12 +65,12 @@ def main() -> None:
 
 def vectors_of(count: int) -> NDArray[np.float32]:
     """Unit vectors, shape (count, 1536)."""
-    luck = np.random.default_rng(1)
-    directions = luck.standard_normal((DIRECTIONS, 1536), dtype=np.float32)
-    centres = luck.standard_normal((CENTRES, DIRECTIONS), dtype=np.float32)
-    spread = luck.standard_normal((count, DIRECTIONS), dtype=np.float32)
-    vectors = (centres[luck.integers(CENTRES, size=count)] + 0.7 * spread) @ directions
-    vectors += luck.standard_normal((count, 1536), dtype=np.float32)
+    rng = np.random.default_rng(1)
+    directions = rng.standard_normal((DIRECTIONS, 1536), dtype=np.float32)
+    centres = rng.standard_normal((CENTRES, DIRECTIONS), dtype=np.float32)
+    spread = rng.standard_normal((count, DIRECTIONS), dtype=np.float32)
+    vectors = (centres[rng.integers(CENTRES, size=count)] + 0.7 * spread) @ directions
+    vectors += rng.standard_normal((count, 1536), dtype=np.float32)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 

@@ -1,7 +1,7 @@
-"""Requests without a turn, one after the other on one connection: for ``benchmarks.targets``.
+"""Measures requests without a turn, one after the other, for ``benchmarks.targets``.
 
-One worker, a user with 200 embedded messages, and a fake of the embedding service. Their
-processor time is what every request costs: HTTP, Django, DRF, the token, the statements, JSON.
+One connection, one worker, a user with 200 embedded messages, and a fake of the embedding service.
+The processor time is what every request costs: HTTP, Django, DRF, the token, the statements, JSON.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""A hundred users who each receive a stream of 50 tokens: for ``benchmarks.targets``.
+"""Measures a hundred users who each receive a stream of 50 tokens, for ``benchmarks.targets``.
 
 Two workers, without memory. The bare endpoint is an ASGI application on the same server that only
-streams. The fake model, in its own process, sends its first token at once and
-then 25 a second; times to the first token start when the request is sent. Client, model, servers
-and PostgreSQL share this machine's processors.
+streams. The fake model, in its own process, sends its first token at once and then 25 a second.
+Times to the first token start when the request is sent. Client, model, servers and PostgreSQL share
+this machine's processors.
 """
 
 import asyncio

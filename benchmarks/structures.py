@@ -97,14 +97,14 @@ def main() -> None:
 
 def report(database: psycopg.Connection[Any], table: str, options: argparse.Namespace) -> None:
     """Print a line of the table."""
-    luck = random.Random(1)
+    rng = random.Random(1)
     numbers = np.random.default_rng(1)
     owners = [1] * 700 + [2] * (options.rows // 5)
-    owners += [3 + luck.randrange(options.users) for _ in range(options.rows - len(owners))]
-    luck.shuffle(owners)
+    owners += [3 + rng.randrange(options.users) for _ in range(options.rows - len(owners))]
+    rng.shuffle(owners)
     insert = timed(database, INSERT.format(table=table), [
-        (owner, owner * 100 + luck.randrange(20), luck.choice(["user", "assistant"]),
-         " ".join(luck.choices(WORDS, k=luck.randrange(5, 40))), number)
+        (owner, owner * 100 + rng.randrange(20), rng.choice(["user", "assistant"]),
+         " ".join(rng.choices(WORDS, k=rng.randrange(5, 40))), number)
         for number, owner in enumerate(owners)
     ])  # fmt: skip
     embed = timed(database, EMBED.format(table=table), [

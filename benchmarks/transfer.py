@@ -70,11 +70,11 @@ def lines(
     rows: int, users: int, *, start: datetime = START, words: list[str] = WORDS
 ) -> Iterator[bytes]:
     """The lines of a file, always the same. Another start gives other conversations."""
-    luck = random.Random(1)
+    rng = random.Random(1)
     for number in range(rows):
         conversation, place = divmod(number, CONVERSATION_MESSAGES)
         role = "assistant" if place % 2 else "user"
-        content = " ".join(luck.choices(words, k=luck.randrange(5, 60)))
+        content = " ".join(rng.choices(words, k=rng.randrange(5, 60)))
         at = start + timedelta(hours=conversation, seconds=place)
         name = f"c{start.year} {conversation}"
         yield Line("chat", f"user{conversation % users}", name, role, content, at).as_bytes()
@@ -82,11 +82,11 @@ def lines(
 
 def natural_words() -> list[str]:
     """The words of the sample conversations; one word in twelve is rare, like names."""
-    luck = random.Random(1)
+    rng = random.Random(1)
     samples = (FOLDER / "conversations.jsonl").read_text().splitlines()
     words = [word for line in samples for word in json.loads(line)["content"].split()]
     return words * 5 + [
-        "".join(luck.choices(string.ascii_lowercase, k=6)) for _ in range(len(words) * 5 // 11)
+        "".join(rng.choices(string.ascii_lowercase, k=6)) for _ in range(len(words) * 5 // 11)
     ]
 
 

@@ -1,7 +1,7 @@
-"""A turn as JSON, and a worker's memory after many: for ``benchmarks.targets``.
+"""Measures a turn as JSON, and a worker's memory after many, for ``benchmarks.targets``.
 
 One worker, a user with 200 embedded messages, and fakes of the model and of the embedding service.
-A turn's own time is without the fakes': from the arrival of a request to the end of its answer.
+A turn's own time excludes the fakes' time, from the arrival of a request to the end of its answer.
 """
 
 import time

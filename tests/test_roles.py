@@ -175,7 +175,7 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
 
 
 def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
-    """As the owner, who sees what DATABASE_URL's role may do."""
+    """Run the doctor as the owner, who sees what DATABASE_URL's role may do."""
     urls = {
         "DATABASE_URL": database.url_of(database.web),
         "DATABASE_DIRECT_URL": database.url_of(database.owner),
@@ -370,7 +370,7 @@ def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None
 def test_the_backfill_works_before_rights_on_a_new_table_are_granted(
     database: Roles, fake: FakeOpenAI
 ) -> None:
-    """As between migrate and grant_roles: what each user cost is not counted until then."""
+    """The state between migrate and grant_roles: what each user cost is not counted until then."""
     database.run(ALICE.replace("alice", "dora"))
     database.run(
         "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at) "

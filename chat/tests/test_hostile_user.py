@@ -66,13 +66,13 @@ def alice_among_others(alice: User) -> User:
         "The bread is there.",
         EACH,
     )
-    chat, luck = StandaloneChat.objects.create(user=alice), np.random.default_rng(2)
+    chat, rng = StandaloneChat.objects.create(user=alice), np.random.default_rng(2)
     for number in range(40):
-        content = " ".join(luck.choice(WORDS, 4))
+        content = " ".join(rng.choice(WORDS, 4))
         message = StandaloneChatMessage.objects.create(
             user=alice, conversation=chat, role="user", content=content
         )
-        near = VECTOR + luck.standard_normal(1536, dtype=np.float32) * np.float32(1 + number / 10)
+        near = VECTOR + rng.standard_normal(1536, dtype=np.float32) * np.float32(1 + number / 10)
         assert storage.store(SOURCE, message.pk, content, near, model=MODEL)
     storage.vacuum(message_tables())
     return alice

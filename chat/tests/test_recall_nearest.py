@@ -1,4 +1,4 @@
-"""Recall orders by more than meaning; of a long list the nearest by meaning are part even so."""
+"""Recall orders by more than meaning; a long list has the nearest by meaning nevertheless."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from retrieval.recall.messages import recall
 
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
 MESSAGES, QUESTIONS, MODEL = 400, 12, "a model"
-TOPICS, HIDDEN, NOISE = 40, 64, 0.55  # as near to each other as texts, as in benchmarks/people.py
+# As near to each other as texts: benchmarks/generated_messages.py.
+TOPICS, LATENT, NOISE = 40, 64, 0.55
 
 
 def unit_vectors(rows: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -22,12 +23,12 @@ def unit_vectors(rows: NDArray[np.float64]) -> NDArray[np.float32]:
 
 @pytest.fixture
 def vectors(alice: User) -> NDArray[np.float32]:
-    """Of Alice's messages in one conversation, by their ids; the last are of questions."""
-    luck = np.random.default_rng(1)
-    topics = luck.standard_normal((TOPICS, HIDDEN))[luck.integers(TOPICS, size=MESSAGES)]
-    hidden = topics + NOISE * luck.standard_normal((MESSAGES, HIDDEN))
-    questions = hidden[:QUESTIONS] + NOISE * luck.standard_normal((QUESTIONS, HIDDEN))
-    numbers = unit_vectors(np.vstack([hidden, questions]) @ luck.standard_normal((HIDDEN, 1536)))
+    """The vectors of Alice's messages, all in one conversation and by id; then of questions."""
+    rng = np.random.default_rng(1)
+    topics = rng.standard_normal((TOPICS, LATENT))[rng.integers(TOPICS, size=MESSAGES)]
+    latent = topics + NOISE * rng.standard_normal((MESSAGES, LATENT))
+    questions = latent[:QUESTIONS] + NOISE * rng.standard_normal((QUESTIONS, LATENT))
+    numbers = unit_vectors(np.vstack([latent, questions]) @ rng.standard_normal((LATENT, 1536)))
     chat = StandaloneChat.objects.create(user=alice)
     runtime.reset()
     current_model.check_model(MODEL)
@@ -36,7 +37,7 @@ def vectors(alice: User) -> NDArray[np.float32]:
             user=alice,
             conversation=chat,
             role="assistant" if number % 2 else "user",
-            content=f"The {luck.choice(['bread', 'river', 'piano', 'attic'])} of day {number}.",
+            content=f"The {rng.choice(['bread', 'river', 'piano', 'attic'])} of day {number}.",
             embedding=vector,
         )
         for number, vector in enumerate(numbers[:MESSAGES])

@@ -105,6 +105,6 @@ def test_fetching_reads_few_messages_of_many(among_others: User) -> None:
     for _ in ("before the statistics know", "after"):
         reads = reads_of(lambda: fetch(question, ranking, limit=10, companions=False))
         assert reads.whole_tables == 0
-        # Of all that are equally good the similarity, of the best the text and the companion.
+        # Reads the similarity of all that are equally good; text and companion of the best only.
         assert 10 < reads.of(*MESSAGES, "message_memories") <= 3 * MAX_EXACT + 2 * 10
         storage.vacuum(message_tables())

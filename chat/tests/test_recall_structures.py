@@ -114,7 +114,7 @@ class Traffic:
             )
 
     def add_by_sql(self) -> None:
-        """As old code does, which knows nothing of memory."""
+        """Do what old code does, which knows nothing of memory."""
         chat = StandaloneChat.objects.order_by("?").first()
         if chat:
             with connection.cursor() as cursor:

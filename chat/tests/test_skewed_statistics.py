@@ -175,7 +175,7 @@ def drawn(seed: int) -> list[str]:
 
 @contextmanager
 def believed(skew: list[str], plans: str = "custom") -> Iterator[None]:
-    """With these statistics, by which everything is planned again, ``generic`` or ``custom``."""
+    """Plan everything again with these statistics, with plans ``generic`` or ``custom``."""
     with transaction.atomic():
         change = f"SET LOCAL plan_cache_mode = force_{plans}_plan"
         for statement in (*skew, change, "DISCARD PLANS"):

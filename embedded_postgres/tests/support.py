@@ -73,26 +73,26 @@ class User:
         self.process.communicate()
 
 
-class Place:
-    """A home folder, the users started on it, and the server's processes there."""
+class Home:
+    """A home folder of an embedded server, the users started on it, and the server's processes."""
 
     def __init__(self, top: Path) -> None:
-        self.home = top / "a b" / "ü" / ".verse"
+        self.folder = top / "a b" / "ü" / ".verse"
         self.users: list[User] = []
 
     def user(self, version: int = 16, **more: Any) -> User:
-        """Start a process that uses this place's server."""
-        self.users.append(User(self.home, version, **more))
+        """Start a process that uses this home's server."""
+        self.users.append(User(self.folder, version, **more))
         return self.users[-1]
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a management command with this place's server."""
-        command = [sys.executable, "-c", USER_PROGRAM, str(self.home), "16", *arguments]
+        """Run a management command with this home's server."""
+        command = [sys.executable, "-c", USER_PROGRAM, str(self.folder), "16", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment())
 
     def paths(self, version: int = 16) -> Paths:
         """The server's files."""
-        return Paths(self.home.resolve(), version)
+        return Paths(self.folder.resolve(), version)
 
     def postgres(self) -> int:
         """The process number of PostgreSQL, 0 without one."""
@@ -100,7 +100,7 @@ class Place:
 
     def unfinished(self) -> set[Path]:
         """The databases whose creation runs or was killed."""
-        return set(self.home.glob("*.new-*"))
+        return set(self.folder.glob("*.new-*"))
 
     def is_creating(self, earlier: set[Path]) -> bool:
         """Whether a database is being created that is not one of the earlier ones."""
@@ -124,7 +124,7 @@ class Place:
             cwd = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 - the folder may be deleted
         except OSError:
             return False
-        return word in command and str(self.home) in command + cwd
+        return word in command and str(self.folder) in command + cwd
 
     def stop(self) -> None:
         """Stop the server with SIGTERM, and wait."""

@@ -43,8 +43,9 @@ WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Setting
 # at most unless more are wanted.
 DEVIATIONS = 3
 SPARE, MAX_EXACT = 3, 60
-# The order looks at more than meaning, so the nearest message can come late. Of a long list the
-# NEAREST by meaning alone are part, after the BEST: found among NEAREST_EXACT by their estimates.
+# The order looks at more than meaning, so the nearest message can come late. A long list also has
+# the NEAREST by meaning alone, after the BEST. They are chosen from NEAREST_EXACT, the nearest by
+# their estimates, which are compared exactly.
 NEAREST, NEAREST_EXACT, BEST = 8, 24, 40
 
 

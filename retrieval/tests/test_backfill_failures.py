@@ -62,7 +62,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def delete_memories() -> None:
-    """As if the messages were older than memory's triggers."""
+    """Leave the messages as if they were older than memory's triggers."""
     query("DELETE FROM message_memories")
 
 
@@ -399,7 +399,7 @@ def test_wrong_usage_exits_2(wrong: list[str]) -> None:
 def test_old_schemas_must_be_migrated_then_earlier_messages_are_embedded(
     database: Database, remembering: FakeOpenAI
 ) -> None:
-    """With the extension in a schema that is on no search_path."""
+    """Here the extension is in a schema that is on no search_path."""
 
     def run_there(**environment: str) -> Done:
         return run_process(remembering.base_url, url=database.url, **environment)

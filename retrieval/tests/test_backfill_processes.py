@@ -56,14 +56,14 @@ def test_killed_at_any_moment_it_never_pays_twice(
     add_messages(alice, contents[: rows // 2])
     add_messages(alice, contents[rows // 2 :], table=PASSAGE)
     query("DELETE FROM message_memories WHERE id % 3 = 0")  # some came before the triggers
-    luck = random.Random(seed := time.time_ns())
+    rng = random.Random(seed := time.time_ns())
     committed: set[str] = set()
     # Calls before a kill, so few that something is left for the last one.
     max_calls = rows // batch // kills // 2
     for kill in range(kills):
         remembering.embeddings.default = Vectors(delay_s=0.1)
         process = start(remembering.base_url, "--batch-size", str(batch), "--workers", "2")
-        kill_at(process, luck.randint(1, max_calls), luck.uniform(0, 0.15), remembering)
+        kill_at(process, rng.randint(1, max_calls), rng.uniform(0, 0.15), remembering)
         paid_again = committed & sent_since_reset(remembering)
         assert not paid_again, f"kill {kill} of seed {seed}: {sorted(paid_again)[:5]}"
         committed = embedded_texts() | embedded_texts(PASSAGE)
