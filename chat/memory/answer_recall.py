@@ -16,7 +16,6 @@ from django.conf import settings
 from django.db import Error
 
 from chat.memory import embed
-from chat.memory.deduplicate import deduplicate
 from chat.memory.embed import PendingEmbedding, Vectors
 from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.memory.recall import can_recall, find_memories
@@ -31,7 +30,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 MIN_RECALL_S = 1.0  # for recall by words, if waiting for the embedding used up RAG_TIMEOUT
-SPARE_MEMORIES = 10  # memories fetched beyond the limit, as some are duplicates
 
 
 @dataclass(frozen=True)
@@ -165,13 +163,10 @@ def _recall(request: RecallRequest, vectors: Vectors | None) -> list[Memory]:
     text, limit = request.message.content, request.limit
     vector = vectors[request.pending.question] if request.pending and vectors else None
     try:
-        result = find_memories(
-            text, request.scope, vector, limit=limit + SPARE_MEMORIES, companions=True
-        )
+        return find_memories(text, request.scope, vector, limit=limit, for_answer=True).memories
     except Error as error:
         logger.error("Error retrieving relevant context: %s", error_name(error))
         return []
-    return deduplicate(result.memories, text, limit=limit)
 
 
 def _resolve(future: Future[T], function: Callable[[], T]) -> None:

@@ -1,39 +1,42 @@
-"""Leaves out memories that repeat each other, or the question."""
+"""Leaves out recalled messages that repeat each other, or the question."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
-from chat.memory.recalled import Memory
+from retrieval.recall.messages import Recalled
 
 SAME_SHARE = 0.9  # two texts that share so much of all their words read as the same
 
 
-def deduplicate(memories: Iterable[Memory], question: str, *, limit: int) -> list[Memory]:
-    """The first ``limit`` memories that say something new: only the first of near-identical ones.
+def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> list[Recalled]:
+    """The first ``limit`` messages that say something new, the first of near-identical ones.
 
-    Memories whose companion repeats the question come last: if a user asks again, the earlier
+    Messages whose companion repeats the question come last: if a user asks again, the earlier
     question and its answer must not replace the fact that is asked for. A companion that is also
-    a memory is dropped.
+    among the messages is dropped.
     """
     question_words = _words(question)
-    unique: list[tuple[Memory, set[str]]] = []
-    for memory in memories:
-        words = _words(memory.message.content)
+    unique: list[tuple[Recalled, set[str]]] = []
+    for message in messages:
+        words = _words(message.content)
         earlier = (question_words, *(other for _, other in unique))
         if not any(_same(words, other) for other in earlier):
-            unique.append((memory, words))
-    ranked = sorted((memory for memory, _ in unique), key=lambda m: _answers(m, question_words))
+            unique.append((message, words))
+    ranked = sorted((message for message, _ in unique), key=lambda m: _answers(m, question_words))
     chosen = ranked[:limit]
-    messages = [memory.message for memory in chosen]
+    refs = {message.ref for message in chosen}
     return [
-        replace(memory, companion=None) if memory.companion in messages else memory
-        for memory in chosen
+        message._replace(companion=None)
+        if message.companion and message.companion.ref in refs
+        else message
+        for message in chosen
     ]
 
 
-def _answers(memory: Memory, question_words: set[str]) -> bool:
-    return memory.companion is not None and _same(_words(memory.companion.content), question_words)
+def _answers(message: Recalled, question_words: set[str]) -> bool:
+    return message.companion is not None and _same(
+        _words(message.companion.content), question_words
+    )
 
 
 def _words(text: str) -> set[str]:
@@ -41,4 +44,6 @@ def _words(text: str) -> set[str]:
 
 
 def _same(words: set[str], other: set[str]) -> bool:
+    if min(len(words), len(other)) < SAME_SHARE * max(len(words), len(other)):
+        return False  # without a look at the words
     return len(words & other) >= SAME_SHARE * len(words | other)

@@ -10,19 +10,21 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 
 from chat.memory import older_schema
+from chat.memory.deduplicate import deduplicate
 from chat.memory.memory_settings import memory_settings_of
-from chat.memory.recalled import Memory, fetch_memories
+from chat.memory.recalled import Memory, as_memory
 from retrieval import current_model, steps, storage
 from retrieval.db import NoMemory, has_recall_functions, vector_type
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingError
-from retrieval.recall import min_similarity
+from retrieval.recall import messages, min_similarity
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import Question, rank_messages
 from retrieval.recall.question import extract_question
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
+SPARE_MESSAGES = 10  # recalled for an answer beyond the limit, as some are duplicates
 MODES = OFF, LEXICAL, HYBRID = ("off", "lexical", "hybrid")
 
 
@@ -60,24 +62,28 @@ def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
 
 
 def find_memories(
-    text: str, scope: Scope, embedding: Vector | None, *, limit: int, companions: bool = False
+    text: str, scope: Scope, embedding: Vector | None, *, limit: int, for_answer: bool = False
 ) -> SearchResult:
     """Recall within the scope, without tainted messages. Two queries, more if many are tainted.
 
-    ``companions``: add the other message of each one's turn.
+    ``for_answer``: with the other message of each one's turn, and without repetitions.
     """
     question = Question(text, scope, embedding, embedding_service.model_name() or "")
     try:
         ranking = rank_messages(question)
         related = ranking.related(min_similarity.min_similarity(question.model))
-        fetch = fetch_memories if has_recall_functions() else older_schema.fetch_memories
-        memories = fetch(question, related, limit=limit, companions=companions)
+        fetch = messages.fetch if has_recall_functions() else older_schema.fetch
+        spare = SPARE_MESSAGES if for_answer else 0
+        recalled = fetch(question, related, limit=limit + spare, companions=for_answer)
         by_meaning = ranking.by_meaning
         if embedding is not None and not by_meaning:
             # The scope's filters may have excluded every message that has a vector.
             by_meaning = storage.has_vectors(scope.user_id, model=question.model)
     except NoMemory:
         return SearchResult(OFF)
+    if for_answer:
+        recalled = deduplicate(recalled, text, limit=limit)
+    memories = [as_memory(message, user_id=scope.user_id) for message in recalled]
     return SearchResult(HYBRID if by_meaning else LEXICAL, memories)
 
 

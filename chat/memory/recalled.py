@@ -19,8 +19,7 @@ from chat.models import (
 )
 from retrieval.forgetting import was_edited_since
 from retrieval.message_tables import unpack_ref
-from retrieval.recall.messages import Companion, Question, Recalled, fetch
-from retrieval.recall.ranking import Ranking
+from retrieval.recall.messages import Companion, Recalled
 
 Row = TypeVar("Row", bound=Model)
 MODELS = {model.memory_table.kind_bit: model for model in KINDS.values()}
@@ -69,24 +68,20 @@ class Memory:
         return {"with": [self.companion.pk]} if self.companion else {}
 
 
-def fetch_memories(
-    question: Question, ranking: Ranking, *, limit: int, companions: bool
-) -> list[Memory]:
-    """The first ``limit`` ranked messages that may be recalled; the queries of ``fetch``.
-
-    ``companions``: with the other message of each one's turn.
-    """
-    messages = fetch(question, ranking, limit=limit, companions=companions)
-    return [_memory(question.scope.user_id, message) for message in messages]
-
-
-def _memory(user_id: int, recalled: Recalled) -> Memory:
+def as_memory(recalled: Recalled, *, user_id: int) -> Memory:
+    """The recalled message of this user."""
     kind_bit, _ = unpack_ref(recalled.ref)
     conversation = _conversation(kind_bit, user_id, recalled)
     message, companion = _message(conversation, recalled), None
     if recalled.companion:
         companion = _message(conversation, recalled.companion)
     return Memory(message, recalled.score, companion)
+
+
+def title_of(conversation: Conversation) -> str:
+    """Its title or reference as stored, "" for a chat without one."""
+    _, title = CONVERSATIONS[KINDS[conversation.kind].memory_table.kind_bit]
+    return str(getattr(conversation, title))
 
 
 def _conversation(kind_bit: int, user_id: int, recalled: Recalled) -> Conversation:
