@@ -17,10 +17,12 @@ from retrieval.vectors import Vector
 
 # The text is part of the condition: an edit that came meanwhile wins. So is the model;
 # current_model.switch sees to it that it stays the same until the triggers have run.
-# Locks the row.
+# The transaction does not wait for the disk: if the database server crashes within a second, the
+# message is pending again. Locks the row.
 STORE = sql.SQL("""
     UPDATE {table} SET embedding = %(embedding)b WHERE id = %(id)s AND content = %(content)s
         AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
+        AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 """)
 STORE_BATCH = read_statement(Path(__file__).with_name("store_batch.sql"))
 KNOWN = read_statement(Path(__file__).with_name("known_embeddings.sql"))

@@ -84,9 +84,13 @@ ADD_TURN = _for_both_tables(
     FROM touched LEFT JOIN answer ON true LEFT JOIN running ON true
 """)
 )
-# Locks: the message's row.
+# Both in one transaction, which does not wait for the disk: what commits later and waits, as FINISH
+# does, makes it durable too. Locks: the message's row.
 SAVE_CONTEXT = _for_both_tables(
-    sql.SQL("UPDATE {messages} SET context = %(context)s::jsonb WHERE id = %(answer)s")
+    sql.SQL("""
+    SET LOCAL synchronous_commit = off;
+    UPDATE {messages} SET context = %(context)s::jsonb WHERE id = %(answer)s
+""")
 )
 # The newest answers before a question, each with its own question, and of the newest its context.
 # An answer without reply_to belongs to the user's message before it.
