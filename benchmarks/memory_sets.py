@@ -28,6 +28,8 @@ class Said:
 class Asked:
     """A question. Each of ``evidence`` is a set of refs, of which one is enough.
 
+    ``asked_at``: None for a question that does not depend on it.
+
     ``stale``: refs of what was true before.
     """
 
@@ -35,6 +37,7 @@ class Asked:
     category: str
     evidence: list[set[str]]
     stale: list[str] = field(default_factory=list)
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -102,5 +105,7 @@ def _file_person(conversation: dict[str, Any]) -> Person:
         same = row.get("alternatives", {})
         evidence = [{ref, *same.get(ref, [])} for ref in row["evidence"]]
         category = str(row["category"])
-        questions.append(Asked(row["question"], category, evidence, row.get("stale", [])))
+        asked_at = datetime.fromisoformat(row["asked_at"]) if row.get("asked_at") else None
+        stale = row.get("stale", [])
+        questions.append(Asked(row["question"], category, evidence, stale, asked_at))
     return Person(conversation["conversation"], messages, questions)

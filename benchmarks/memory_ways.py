@@ -38,13 +38,15 @@ class SearchablePerson:
 
     def __post_init__(self) -> None:
         self.refs = [message.ref for message in self.person.messages]
+        self._asked_at = {question.text: question.asked_at for question in self.person.questions}
         self._words = [words_of(message.content) for message in self.person.messages]
         self._frequency = Counter(word for words in self._words for word in words)
         self._mean_length = sum(map(Counter.total, self._words)) / len(self._words)
 
     def verse_recall(self, question: str) -> list[str]:
         """Verse's recall, as ``GET /api/memory/search/`` uses it, with the settings in force."""
-        memories = search(question, Scope(self.user.pk), limit=LIMIT).memories
+        scope = Scope(self.user.pk, asked_at=self._asked_at[question])
+        memories = search(question, scope, limit=LIMIT).memories
         return self._refs([(memory.message.content, memory) for memory in memories])
 
     def words_alone(self, question: str) -> list[str]:

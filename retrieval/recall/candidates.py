@@ -36,7 +36,8 @@ class Scope:
     """What a recall may return: one user's messages, without hidden ones and those in the prompt.
 
     ``excluded`` and ``hidden`` hold refs (``MessageTable.pack_ref``) of messages and of
-    conversations; ``kind_bit`` is that of the only table to recall from.
+    conversations; ``kind_bit`` is that of the only table to recall from. ``asked_at``: when the
+    question is asked, in UTC, for "yesterday" in it; None: now.
     """
 
     user_id: int
@@ -46,6 +47,7 @@ class Scope:
     until: datetime | None = None
     by_user: bool | None = None
     kind_bit: int | None = None
+    asked_at: datetime | None = None
 
 
 def find_candidates(

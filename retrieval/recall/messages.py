@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+from django.utils import timezone
 
 from retrieval import db
 from retrieval.forgetting import propagate_taint
@@ -17,6 +18,7 @@ from retrieval.recall.candidates import Scope
 from retrieval.recall.content_words import content_words
 from retrieval.recall.question import extract_question
 from retrieval.recall.ranking import MAX_EXACT, Ranking, count_nearest, rank
+from retrieval.recall.relative_dates import words_of_dates
 from retrieval.recall.small_talk import is_small_talk
 from retrieval.vectors import Vector
 
@@ -97,7 +99,8 @@ def recall(
 def rank_messages(question: Question) -> Ranking:
     """All related messages, none for small talk. One statement. Raises NoMemory."""
     find = candidates.find_candidates if db.has_recall_functions() else older_schema.find_candidates
-    text = content_words(extract_question(question.text))
+    sentence, asked_at = extract_question(question.text), question.scope.asked_at or timezone.now()
+    text = f"{content_words(sentence)} {words_of_dates(sentence, asked_at.date())}"
     embedding, model = question.embedding, question.model
     rows = find(text, question.scope, embedding=embedding, model=model)
     ranking = rank(rows)
