@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
+from chat.auth.usernames import normalize
 from chat.bounded_admin import BoundedAdmin, BoundedPaginator, CascadingAdmin, with_id
 from chat.errors import InProgress
 from chat.models import (
@@ -60,7 +61,7 @@ class VerseUserAdmin(CascadingAdmin, DjangoUserAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if search_term:
-            queryset = queryset.filter(with_id(search_term) | Q(username__startswith=search_term))
+            queryset = queryset.filter(with_id(search_term) | Q(username__startswith=normalize(search_term)))
         return queryset, False
 
 

@@ -14,6 +14,8 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from chat.auth.usernames import normalize
+
 if TYPE_CHECKING:  # Django's own classes take no type at run time
     ModelAdmin = admin.ModelAdmin[Any]
     AnyPaginator = Paginator[Any]
@@ -40,7 +42,7 @@ def with_id(term: str) -> Q:
 
 def user_ids_starting_with(term: str) -> list[int]:
     """Ids of the first MAX_USERS usernames that start with ``term``. One query, by an index."""
-    users = User.objects.filter(username__startswith=term).order_by("username")
+    users = User.objects.filter(username__startswith=normalize(term)).order_by("username")
     return list(users.values_list("pk", flat=True)[:MAX_USERS])
 
 

@@ -20,6 +20,7 @@ from chat.api.serializers import (
     SearchResultSerializer,
     SearchSerializer,
 )
+from chat.auth.usernames import normalize
 from chat.services import MemoryService
 
 
@@ -70,7 +71,7 @@ class MemoryView(APIView):
         """
         body = EraseSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        if body.validated_data["confirm"] != request.user.get_username():
+        if normalize(body.validated_data["confirm"]) != normalize(request.user.get_username()):
             detail = "Your own username is needed here, exactly; nothing was erased."
             raise ValidationError({"confirm": [detail]})
         return Response(service_of(request).erase())

@@ -8,6 +8,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from chat.auth.api_tokens import create_token
+from chat.auth.usernames import normalize
 from chat.errors import Throttled
 from chat.models import ApiToken
 from chat.rate_limit import count_hit
@@ -23,7 +24,7 @@ def create_token_for_password(
 ) -> tuple[ApiToken, str]:
     """A new token of the user. Raises Throttled; ValidationError if the password is wrong."""
     check_login_rate(request, username)
-    user = authenticate(request, username=username, password=password)
+    user = authenticate(request, username=normalize(username), password=password)
     if user is None:
         raise ValidationError("The username or the password is wrong.")
     return create_token(user, name=name)
@@ -31,7 +32,7 @@ def create_token_for_password(
 
 def check_login_rate(request: HttpRequest | Request, username: str) -> None:
     """Count one attempt. Raises Throttled: then even the right password is refused."""
-    account = hashlib.sha256(username.lower().encode()).hexdigest()
+    account = hashlib.sha256(normalize(username).lower().encode()).hexdigest()
     for name, limit in (
         (f"login account {account}", ATTEMPTS_PER_ACCOUNT),
         (f"login address {request.META.get('REMOTE_ADDR', '')}", ATTEMPTS_PER_ADDRESS),

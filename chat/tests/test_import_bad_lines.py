@@ -20,6 +20,17 @@ BAD = [
     *(("content must be text", line(content=content)) for content in (..., None, 1, ["x"])),
     *(("content is blank", line(content=content)) for content in ("", " \n\u00a0")),
     ("content is longer than 32,000 characters", line(content="x" * 32_001)),
+    ("content is blank", line(role="assistant", content="")),
+    *(
+        ("status must be complete, or for an answer interrupted or failed", line(**fields))
+        for fields in ({"status": "failed"}, {"role": "assistant", "status": "streaming"})
+    ),
+    ("title must be text", line(title=1)),
+    ("title is longer than 200 characters", line(title="x" * 201)),
+    ("reference holds NUL", line(kind="passage", reference="\0")),
+    ("text must be text", line(kind="passage", text=[])),
+    ("memory must be true or false", line(memory="no")),
+    ("conversation_created_at has no offset from UTC", line(conversation_created_at="2024-05-03")),
     ("content holds NUL", line(content="a\0b")),
     ("content holds a lone surrogate", line(content="\ud83d")),
     *(("user must be text", line(user=user)) for user in (..., 7)),
@@ -44,9 +55,9 @@ BAD = [
     ),
     ("not a JSON object", b"[1]\n"),
     ("not UTF-8", line()[:-3] + b"\xff\xfe}\n"),
-    ("longer than 1,000,000 bytes", line(extra="x" * MAX_FILE_LINE_BYTES)),
+    ("longer than 16,000,000 bytes", line(extra="x" * MAX_FILE_LINE_BYTES)),
     # Too long to be an empty line.
-    ("longer than 1,000,000 bytes", b" " * (MAX_FILE_LINE_BYTES + 1)),
+    ("longer than 16,000,000 bytes", b" " * (MAX_FILE_LINE_BYTES + 1)),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Exports conversations as lines, in an order that an import and a second export keep."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +9,8 @@ from django.contrib.auth import get_user_model
 from django.db.models.functions import Collate
 from psycopg import sql
 
-from chat.models import KINDS, Message
-from chat.transfer.json_lines import Line
+from chat.models import KINDS, Message, Passage, StandaloneChat, Status
+from chat.transfer.json_lines import Details, Line
 from retrieval.queries import rows
 
 PAGE = 2_000  # rows a query; of messages at most 64 MB of text, typically 1 MB
@@ -17,8 +18,8 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 # A conversation without a name is called by its kind and id; if that name is taken, `chat 17 (2)`,
 # and so on. Locks nothing.
 CONVERSATIONS = sql.SQL("""
-    SELECT id, name FROM (
-        SELECT c.id, coalesce(nullif(c.source, ''), (
+    SELECT id, name, title, body, memory, created_at FROM (
+        SELECT c.id, {details}, c.memory, c.created_at, coalesce(nullif(c.source, ''), (
             WITH RECURSIVE tried (name, times) AS (
                 SELECT {kind} || ' ' || c.id, 1
                 UNION ALL
@@ -33,19 +34,35 @@ CONVERSATIONS = sql.SQL("""
     ) named
     WHERE name > %(after)s ORDER BY name LIMIT %(page)s
 """)
+DETAILS = {
+    StandaloneChat.kind: sql.SQL("c.title, NULL::text AS body"),
+    Passage.kind: sql.SQL("c.reference AS title, c.text AS body"),
+}
+
+
+@dataclass(frozen=True)
+class ExportedConversation:
+    """A conversation's name in the export, and what its first line says about it."""
+
+    pk: int
+    name: str
+    details: Details
 
 
 def export_lines(user: Any | None) -> Iterator[bytes]:
-    """The messages of one user, or of all, as lines; without failed and unfinished answers.
+    """The messages of one user, or of all, as lines; without answers that are being written.
 
     Ordered by user, kind, conversation, created_at, id; names by their code points. One query for
     each page of 2,000 rows, no transaction: what is written meanwhile may or may not be exported.
     """
     for owner_id, username in _users() if user is None else [(user.pk, user.get_username())]:
         for kind, model in KINDS.items():
-            for conversation_id, name in _conversations(owner_id, kind, model):
-                for role, content, created_at in _messages(model, conversation_id):
-                    yield Line(kind, username, name, role, content, created_at).as_bytes()
+            for conversation in _conversations(owner_id, kind, model):
+                name, details = conversation.name, conversation.details
+                for message in _messages(model, conversation.pk):
+                    line = Line(kind, username, name, *message, details)
+                    yield line.without_defaults().as_bytes()
+                    details = Details()
 
 
 def _users() -> Iterator[tuple[int, str]]:
@@ -58,23 +75,32 @@ def _users() -> Iterator[tuple[int, str]]:
         after = page[-1][1]
 
 
-def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[tuple[int, str]]:
-    query = CONVERSATIONS.format(kind=sql.Literal(kind), **model.memory_table.names)
+def _conversations(user_id: int, kind: str, model: type[Message]) -> Iterator[ExportedConversation]:
+    names = {"kind": sql.Literal(kind), "details": DETAILS[kind]} | model.memory_table.names
+    query = CONVERSATIONS.format(**names)
     after = ""
     while page := rows(query, {"user": user_id, "after": after, "page": PAGE}):
-        yield from page
+        for pk, name, title, text, memory, created_at in page:
+            yield ExportedConversation(pk, name, Details(title, text, memory, created_at))
         if len(page) < PAGE:
             return
         after = page[-1][1]
 
 
-def _messages(model: type[Message], conversation_id: int) -> Iterator[tuple[str, str, datetime]]:
-    messages = model.objects.filter(conversation_id=conversation_id).finished().in_order()
+def _messages(
+    model: type[Message], conversation_id: int
+) -> Iterator[tuple[str, str, datetime, str]]:
+    messages = (
+        model.objects.filter(conversation_id=conversation_id)
+        .exclude(status=Status.STREAMING)
+        .exclude(status=Status.COMPLETE, content="")
+        .in_order()
+    )
     at, pk = BEGINNING, 0
     while True:
         rest = messages.filter(created_at__gte=at).exclude(created_at=at, pk__lte=pk)
-        page = list(rest.values_list("role", "content", "created_at", "pk")[:PAGE])
-        yield from (row[:3] for row in page)
+        page = list(rest.values_list("role", "content", "created_at", "status", "pk")[:PAGE])
+        yield from (row[:4] for row in page)
         if len(page) < PAGE:
             return
-        at, pk = page[-1][2:]
+        at, pk = page[-1][2], page[-1][4]

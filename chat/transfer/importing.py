@@ -22,10 +22,13 @@ MAX_REASONS = 5  # of bad lines that are skipped: enough to see what is wrong wi
 USERS_PAGE = 1_000  # created by one statement
 
 SQL = read_statements(Path(__file__).with_name("importing.sql"))
-# Columns of a conversation that get its name, and how much of it.
+# Columns of a conversation that get its name, if the file says nothing else.
 NAME_COLUMNS = {
-    "chat": (sql.SQL("title"), sql.SQL("left(name, 200)")),
-    "passage": (sql.SQL("reference, text"), sql.SQL("left(name, 200), left(name, 200)")),
+    "chat": (sql.SQL("title"), sql.SQL("coalesce(title, left(name, 200))")),
+    "passage": (
+        sql.SQL("reference, text"),
+        sql.SQL("coalesce(title, left(name, 200)), coalesce(body, title, left(name, 200))"),
+    ),
 }
 
 
@@ -95,7 +98,8 @@ def _rows(
     for number, raw in enumerate(lines, 1):
         try:
             if raw.strip() or len(raw) > MAX_FILE_LINE_BYTES:
-                yield number, *parse(raw)
+                *message, details = parse(raw)
+                yield number, *message, *details
         except BadLineError as error:
             _skip(result, f"line {number}: {error}", skip_bad=skip_bad)
             result.skipped += 1
@@ -113,6 +117,7 @@ def _skip(result: Imported, reason: str, *, skip_bad: bool) -> None:
 def _find_users(cursor: Any, result: Imported, *, create_users: bool, skip_bad: bool) -> None:
     users = sql.Identifier(get_user_model()._meta.db_table)
     cursor.execute(SQL["create_users"].format(users=users))
+    cursor.execute(SQL["find_unnormalized_users"].format(users=users))
     if create_users:
         _create_users(cursor)
         cursor.execute(SQL["find_users"].format(users=users))
@@ -140,6 +145,7 @@ def _unknown_names(cursor: Any, after: str) -> list[str]:
 
 def _add_conversations(cursor: Any, result: Imported) -> None:
     cursor.execute(SQL["create_conversations"])
+    _execute_for_each_kind(cursor, "find_exported_conversations")
     _execute_for_each_kind(cursor, "insert_conversations")
     _execute_for_each_kind(cursor, "find_conversations")
     cursor.execute(SQL["analyze_conversations"])

@@ -8,7 +8,7 @@ SET LOCAL idle_in_transaction_session_timeout = 0
 -- name: create_lines
 CREATE TEMPORARY TABLE import_lines (
     line bigint, kind text, username text, conversation text, role text, content text,
-    created_at timestamptz
+    created_at timestamptz, status text, title text, body text, memory boolean, begun_at timestamptz
 ) ON COMMIT DROP
 
 -- name: copy_lines
@@ -20,6 +20,12 @@ ANALYZE import_lines;
 CREATE TEMPORARY TABLE import_users ON COMMIT DROP AS
     SELECT l.username, min(l.line) AS line, count(*) AS lines, u.id
     FROM import_lines l LEFT JOIN {users} u ON u.username = l.username GROUP BY l.username, u.id
+
+-- name: find_unnormalized_users
+-- Users whose name is not in the normal form (NFKC), as some programs create them. Locks nothing.
+UPDATE import_users i SET id = u.id FROM {users} u
+WHERE i.id IS NULL AND octet_length(u.username) > length(u.username)
+    AND normalize(u.username, NFKC) = i.username
 
 -- name: unknown_users
 SELECT line, username, (sum(lines) OVER ())::bigint
@@ -36,22 +42,35 @@ UPDATE import_users i SET id = u.id FROM {users} u WHERE u.username = i.username
 -- The conversations that the file names, without ids yet. Locks nothing.
 CREATE TEMPORARY TABLE import_conversations ON COMMIT DROP AS
     SELECT l.kind, u.id AS user_id, l.username, l.conversation AS name,
-        min(l.created_at) AS first, max(l.created_at) AS last, count(*) AS lines, NULL::bigint AS id
+        min(l.created_at) AS first, max(l.created_at) AS last, count(*) AS lines,
+        NULL::bigint AS id, max(l.title) AS title, max(l.body) AS body, bool_and(l.memory) AS memory,
+        min(l.begun_at) AS begun_at
     FROM import_lines l JOIN import_users u ON u.username = l.username WHERE u.id IS NOT NULL
     GROUP BY l.kind, u.id, l.username, l.conversation
 
+-- name: find_exported_conversations
+-- Those that an export of this database named by their ids: chat/transfer/exporting.py. Another
+-- conversation that has the same id, in another database, was not made in the same microsecond.
+UPDATE import_conversations c SET id = p.id FROM {conversations} p
+WHERE c.kind = {kind} AND p.user_id = c.user_id AND p.source IS NULL
+    AND p.created_at = coalesce(c.begun_at, c.first)
+    AND p.id = substring(c.name FROM '^' || {kind} || ' (\d{{1,18}})( \(\d+\))?$')::bigint
+    AND NOT EXISTS (
+        SELECT FROM {conversations} s WHERE s.user_id = c.user_id AND s.source = c.name)
+
 -- name: insert_conversations
 -- Locks the rows of their users against deletion.
-INSERT INTO {conversations} (user_id, source, created_at, updated_at, {name_columns})
-SELECT user_id, name, first, last, {names}
-FROM import_conversations WHERE kind = {kind} ORDER BY first, name
+INSERT INTO {conversations} (user_id, source, created_at, updated_at, memory, {name_columns})
+SELECT user_id, name, coalesce(begun_at, first), greatest(begun_at, last), coalesce(memory, true),
+    {names}
+FROM import_conversations WHERE kind = {kind} AND id IS NULL ORDER BY first, name
 ON CONFLICT (user_id, source) DO NOTHING
 
 -- name: find_conversations
 -- One that is deleted meanwhile gets no id: NOT NULL then refuses its messages, and the import
 -- fails as a whole.
 UPDATE import_conversations c SET id = p.id FROM {conversations} p
-WHERE c.kind = {kind} AND p.user_id = c.user_id AND p.source = c.name
+WHERE c.kind = {kind} AND c.id IS NULL AND p.user_id = c.user_id AND p.source = c.name
 
 -- name: analyze_conversations
 ANALYZE import_conversations
@@ -66,17 +85,18 @@ FROM import_conversations
 -- lines stay cheap. Memory's triggers are deferred: retrieval/schema/bulk_insert_memories.py, which
 -- importing.py calls. Locks the rows of their users and conversations against deletion.
 WITH added AS (
-    INSERT INTO {table} (user_id, {conversation}, role, content, created_at)
-    SELECT user_id, conversation_id, role, content, created_at FROM (
+    INSERT INTO {table} (user_id, {conversation}, role, content, created_at, status)
+    SELECT user_id, conversation_id, role, content, created_at, status FROM (
         SELECT *, row_number() OVER equal AS place,
             count(*) FILTER (WHERE line = 0) OVER equal AS stored
         FROM (
-            SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at
+            SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at,
+                l.status
             FROM import_lines l JOIN import_conversations c
                 ON (c.kind, c.username, c.name) = (l.kind, l.username, l.conversation)
             WHERE l.kind = {kind}
             UNION ALL
-            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at
+            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at, m.status
             FROM import_conversations c JOIN {table} m ON m.{conversation} = c.id
             WHERE c.kind = {kind} AND m.created_at BETWEEN c.first AND c.last
         ) both_sides
@@ -96,9 +116,11 @@ SET CONSTRAINTS ALL IMMEDIATE
 -- name: touch_conversations
 -- Locks the conversations that it changes (FOR NO KEY UPDATE).
 UPDATE {conversations} p
-SET created_at = least(p.created_at, c.first), updated_at = greatest(p.updated_at, c.last)
+SET created_at = least(p.created_at, coalesce(c.begun_at, c.first)),
+    updated_at = greatest(p.updated_at, c.last)
 FROM import_conversations c
-WHERE c.kind = {kind} AND p.id = c.id AND (p.created_at > c.first OR p.updated_at < c.last)
+WHERE c.kind = {kind} AND p.id = c.id
+    AND (p.created_at > coalesce(c.begun_at, c.first) OR p.updated_at < c.last)
 
 -- name: mark_import
 -- When the messages from this id on came: their own times may be years old, and rag_doctor fails if

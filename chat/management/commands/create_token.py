@@ -10,10 +10,10 @@ Locks: none but the new row.
 from argparse import ArgumentParser
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError
 
 from chat.auth.api_tokens import create_token
+from chat.auth.usernames import find_user
 from retrieval.management.operator_command import OperatorCommand
 
 
@@ -27,7 +27,7 @@ class Command(OperatorCommand):
     def run(self, **options: Any) -> None:
         """Raises CommandError: there is no such user, or the name is too long."""
         username, name = options["user"], options["name"]
-        user = get_user_model()._default_manager.filter(username=username).first()
+        user = find_user(username)
         if user is None:
             raise CommandError(
                 f"No user is called {username!r};"

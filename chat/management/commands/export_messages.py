@@ -13,10 +13,10 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError
 from django.db import Error
 
+from chat.auth.usernames import find_user
 from chat.transfer.exporting import export_lines
 from retrieval.db_errors import describe_db_error
 from retrieval.management.operator_command import OperatorCommand
@@ -47,7 +47,7 @@ class Command(OperatorCommand):
 
 def get_user(name: str) -> Any:
     """Raises CommandError if there is no such user."""
-    user = get_user_model()._default_manager.filter(username=name).first()
+    user = find_user(name)
     if user is None:
         raise CommandError(f"No user is called {name!r}")
     return user
