@@ -61,7 +61,8 @@ class VerseUserAdmin(CascadingAdmin, DjangoUserAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if search_term:
-            queryset = queryset.filter(with_id(search_term) | Q(username__startswith=normalize(search_term)))
+            has_name = Q(username__startswith=normalize(search_term))
+            queryset = queryset.filter(with_id(search_term) | has_name)
         return queryset, False
 
 
