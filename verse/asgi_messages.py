@@ -1,18 +1,22 @@
 """Types of the ASGI protocol, and answers that need no Django request."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 Message = Mapping[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-async def send_json(scope: Scope, send: Send, body: bytes, *, status: int = 200) -> None:
+async def send_json(
+    scope: Scope, send: Send, body: bytes, *, status: int = 200, headers: Headers = ()
+) -> None:
     """Send a whole response; for HEAD without the body, but with its length."""
     headers = [
+        *headers,
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]

@@ -48,4 +48,12 @@ async def _drain(message: Message, receive: Receive) -> None:
 async def _refuse(scope: Scope, send: Send) -> None:
     detail = f"A request holds at most {settings.MAX_BODY_BYTES:,} bytes."
     body = json.dumps({"detail": detail, "code": "too_large"}).encode()
-    await send_json(scope, send, body, status=413)
+    await send_json(scope, send, body, status=413, headers=_allow_origin(scope))
+
+
+def _allow_origin(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """As CorsMiddleware does it, which this response does not reach."""
+    origin = dict(scope["headers"]).get(b"origin", b"")
+    if origin.decode("latin-1") not in settings.CORS_ALLOWED_ORIGINS:
+        return []
+    return [(b"access-control-allow-origin", origin), (b"vary", b"origin")]

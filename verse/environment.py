@@ -18,6 +18,7 @@ import environ
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from verse.database_parameters import find_refused_parameter
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
@@ -32,6 +33,9 @@ SECRET_LOOK = re.compile(r"sk-|[^/]@|(pass(word)?|key|token|secret)=", re.IGNORE
 LIBPQ_PARAMETERS = {
     "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"
 }  # fmt: skip
+DATABASE_URL = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
+BASE_URL = "a URL such as https://api.openai.com/v1"
+ENDPOINTS = ("/chat/completions", "/embeddings")  # of OpenAI's API
 SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}  # libpq's
 
 
@@ -155,7 +159,7 @@ class Environment:
         return Rate(int(match[1]), SECONDS[match[2]])
 
     def url(self, name: str, default: str = "") -> str:
-        """An http or https URL without its last slash."""
+        """An http or https URL, to which names of endpoints are added, without its last slash."""
         value = self.text(name)
         try:
             parts = urlsplit(value)
@@ -163,7 +167,9 @@ class Environment:
         except ValueError:  # an invalid port
             usable = False
         if value and (not usable or re.search(r"\s", value)):
-            self.refuse(name, "a URL such as https://api.openai.com/v1")
+            self.refuse(name, BASE_URL)
+        if re.search(r"[?#]", value) or value.rstrip("/").endswith(ENDPOINTS):
+            self.refuse(name, f"{BASE_URL}, without a query and without {ENDPOINTS[0]} at its end")
         return value.rstrip("/") or default
 
     def database(self, name: str) -> dict[str, Any] | None:
@@ -185,7 +191,7 @@ class Environment:
             options = conninfo_to_dict(url)
         except (ValueError, psycopg.Error):
             self._refuse_database(name)
-        if not options.get("dbname") or not _is_usable(options):
+        if not options.get("dbname") or not _is_usable(options) or find_refused_parameter(url):
             self._refuse_database(name)
         self.secrets.add(str(options.get("password") or ""))
         # libpq is right where the two differ: hosts in the query, "+" in names, lists of ports.
@@ -229,9 +235,8 @@ class Environment:
         return [part.strip() for part in parts if part.strip()]
 
     def _refuse_database(self, name: str) -> NoReturn:
-        self.refuse(
-            name, "a PostgreSQL URL such as postgresql://user:password@host:5432/name", show=False
-        )
+        allowed = find_refused_parameter(self.text(name)) or DATABASE_URL
+        self.refuse(name, allowed, show=False)
 
 
 def _is_usable(options: Mapping[str, Any]) -> bool:

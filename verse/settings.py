@@ -5,6 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from corsheaders.defaults import default_headers
+
 from verse.env_file import read_env_file
 from verse.environment import Environment
 
@@ -28,6 +30,12 @@ DATABASE_SETTING = "DATABASE_URL" if _direct is _server else "DATABASE_DIRECT_UR
 DEBUG = env.boolean("DEBUG", default=False)
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
+# Origins whose pages may call the API with a token; never with a session, so without credentials.
+CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/(api|v1)/"
+_OWN_HEADERS = ("idempotency-key", "x-verse-chat", "x-verse-client-chat", "x-verse-memory")
+CORS_ALLOW_HEADERS = (*default_headers, *_OWN_HEADERS)
+CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", *_OWN_HEADERS)
 # Browsers do not send secure cookies over plain http, so they need a site with https.
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
@@ -125,6 +133,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     # All synchronous: they run with the view in one step, verse/asgi_handler.py.
+    *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "django.middleware.security.SecurityMiddleware",
     "verse.content_security.ContentSecurityPolicy",
     "verse.middleware.SessionMiddleware",

@@ -43,7 +43,8 @@ UPDATE import_users i SET id = u.id FROM {users} u WHERE u.username = i.username
 CREATE TEMPORARY TABLE import_conversations ON COMMIT DROP AS
     SELECT l.kind, u.id AS user_id, l.username, l.conversation AS name,
         min(l.created_at) AS first, max(l.created_at) AS last, count(*) AS lines,
-        NULL::bigint AS id, max(l.title) AS title, max(l.body) AS body, bool_and(l.memory) AS memory,
+        NULL::bigint AS id, max(l.title) AS title, max(l.body) AS body,
+        bool_and(l.memory) AS memory,
         min(l.begun_at) AS begun_at
     FROM import_lines l JOIN import_users u ON u.username = l.username WHERE u.id IS NOT NULL
     GROUP BY l.kind, u.id, l.username, l.conversation

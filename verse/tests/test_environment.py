@@ -14,6 +14,11 @@ from verse.secret_file import load_or_create_secret
 
 CANARY = "canary-8b1f"  # a secret that looks like none
 ADDRESS = "a URL such as https://api.openai.com/v1"
+BASE = (
+    "a URL such as https://api.openai.com/v1, without a query"
+    " and without /chat/completions at its end"
+)
+UNKNOWN, VALUE = "only parameters that libpq knows, not {}", "another value of its parameter {}"
 DATABASE = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
 SECONDS = "seconds, above 0, at most 86400"
 KEY = "printable ASCII characters without spaces"
@@ -124,6 +129,12 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("url", {}, "https://", ADDRESS),
     ("url", {}, "https://host:99999/v1", ADDRESS),
     ("url", {}, "http://[::1", ADDRESS),
+    ("url", {}, "https://host/v1?api-version=2024-10-21", BASE),
+    ("url", {}, "https://host/v1?", BASE),
+    ("url", {}, "https://host/v1#models", BASE),
+    ("url", {}, "https://host/v1/chat/completions", BASE),
+    ("url", {}, "https://host/v1/chat/completions/", BASE),
+    ("url", {}, "https://host/v1/embeddings", BASE),
     ("choice", {"default": "a", "allowed": ("a",)}, "two\nlines", "a"),
 ]
 
@@ -137,8 +148,25 @@ HIDDEN = [
     ("database", f"postgresql://verse:{CANARY}@host/", DATABASE),
     ("database", f"postgresql://verse:{CANARY}@host:port/verse", DATABASE),
     ("database", f"postgresql://verse:{CANARY}@host:65536/verse", DATABASE),
-    ("database", f"postgresql://verse:{CANARY}@host/verse?sslmode=maybe", DATABASE),
-    ("database", f"postgresql://verse:{CANARY}@host/verse?sslmod=require", DATABASE),
+    ("database", f"postgresql://verse:{CANARY}@host/verse?sslmode=maybe", VALUE.format("sslmode")),
+    (
+        "database",
+        f"postgresql://verse:{CANARY}@host/verse?sslmod=require",
+        UNKNOWN.format("sslmod"),
+    ),
+    *(
+        ("database", f"postgresql://verse@host/verse?{name}={CANARY}", VALUE.format(name))
+        for name in (
+            "connect_timeout",
+            "keepalives_idle",
+            "target_session_attrs",
+            "gssencmode",
+            "channel_binding",
+            "ssl_min_protocol_version",
+            "load_balance_hosts",
+        )
+    ),
+    ("url", f"https://host/v1?key={CANARY}", BASE),
     ("url", f"ftp://verse:{CANARY}@host/v1", ADDRESS),
     ("url", f"host/v1?api_key={CANARY}", ADDRESS),
     ("similarity", f"sk-{CANARY}", "a cosine similarity from -1 to 1"),
