@@ -23,7 +23,7 @@ from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
 from chat.memory.state import memory_state
 from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, Status
-from retrieval import connection_share
+from retrieval import audit, connection_share
 from retrieval.db_errors import error_name
 from retrieval.recall.candidates import Scope
 
@@ -211,6 +211,7 @@ class MemoryService:
     def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
         """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
         if enabled is not None:
+            audit.record(self.user, f"memory {'on' if enabled else 'off'}", whose=self.user)
             MemorySwitch.objects.update_or_create(
                 user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}
             )
@@ -218,8 +219,10 @@ class MemoryService:
 
     def erase(self) -> dict[str, Any]:
         """Delete the user's conversations and everything that belongs to them; the receipt."""
+        audit.record(self.user, "erase", whose=self.user)
         return personal_data.erase(self.user.pk)
 
     def export(self) -> AsyncIterator[bytes]:
         """Everything stored about the user, as JSON Lines."""
+        audit.record(self.user, "export", whose=self.user)
         return personal_data.export(self.user)

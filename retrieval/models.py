@@ -194,6 +194,23 @@ class LogCount(MemoryModel):
         db_table = "log_counts"
 
 
+class AuditLine(MemoryModel):
+    """Who saw or changed what that is another's: retrieval/audit.py. No role can change a line."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField(db_default=Now())
+    who = models.TextField()
+    what = models.TextField()
+    whose = models.TextField(default="")  # '': nobody's, or everybody's
+
+    class Meta(MemoryModel.Meta):
+        db_table = "audit_log"
+        verbose_name_plural = "audit log"
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.what}"
+
+
 class RecallMeasurement(MemoryModel):
     """A run of ``measure_recall``."""
 

@@ -39,6 +39,7 @@ MEMORY_RIGHTS = {
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": WRITE,
     "log_counts": WRITE,
+    "audit_log": (SELECT, INSERT),
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 # Their names alone identify them: none has a second signature.

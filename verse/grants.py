@@ -42,6 +42,7 @@ BACKFILL = {
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": (SELECT, INSERT, UPDATE),
     "log_counts": READ,
+    "audit_log": (SELECT, INSERT),
     "search_configs": READ,
     "recall_measurements": (SELECT, INSERT),
     "standalone_chats": (Privilege("SELECT", ("id", "memory")),),

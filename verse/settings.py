@@ -40,6 +40,7 @@ CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", *_OWN_HEADERS)
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
 )
+AUDIT_DAYS = env.integer("AUDIT_DAYS", 365, minimum=1)
 PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=256)
 SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
@@ -116,6 +117,7 @@ RAG_MIN_SIMILARITY = env.similarity("RAG_MIN_SIMILARITY")
 
 # --- Django -----------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "chat.pages",  # before the admin, of which it changes the first page
     # Simple: only verse/urls.py loads the admin's pages, so a command starts 0.6 s sooner.
     "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
@@ -123,11 +125,11 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "chat",
-    "chat.pages",
     "retrieval",
     "verse",
 ]

@@ -7,9 +7,12 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from chat.memory_overview import memory_overview
+
 admin.autodiscover()
 urlpatterns = [
     path("", include("chat.pages.urls")),
+    path("admin/memory/", admin.site.admin_view(memory_overview), name="memory-overview"),
     path("admin/", admin.site.urls),
     path("api/", include("chat.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

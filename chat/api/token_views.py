@@ -13,6 +13,7 @@ from chat.api.pagination import Pages
 from chat.api.serializers import CredentialsSerializer, NewTokenSerializer, TokenSerializer
 from chat.auth.login_rate_limit import create_token_for_password
 from chat.models import ApiToken
+from retrieval import audit
 
 
 class TokenView(APIView):
@@ -50,6 +51,10 @@ class TokenRevokeView(generics.DestroyAPIView[ApiToken]):
     """Revoke one of the user's own tokens."""
 
     serializer_class = TokenSerializer
+
+    def perform_destroy(self, instance: ApiToken) -> None:
+        audit.record(instance.user, "token revoked", whose=instance.user)
+        instance.delete()
 
     def get_queryset(self) -> QuerySet[ApiToken]:
         return ApiToken.objects.of(self.request.user)

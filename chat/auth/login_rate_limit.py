@@ -12,6 +12,7 @@ from chat.auth.usernames import normalize
 from chat.errors import Throttled
 from chat.models import ApiToken
 from chat.rate_limit import count_hit
+from retrieval import audit
 
 # Enough for typing errors; at ten a minute, guessing even a weak password takes years.
 ATTEMPTS_PER_ACCOUNT = 10
@@ -27,6 +28,7 @@ def create_token_for_password(
     user = authenticate(request, username=normalize(username), password=password)
     if user is None:
         raise ValidationError("The username or the password is wrong.")
+    audit.record(user, "token made", whose=user)
     return create_token(user, name=name)
 
 

@@ -76,6 +76,7 @@ class StandaloneChat(Conversation):
 
     class Meta:
         db_table = "standalone_chats"
+        permissions = [("view_content", "Can see what others have written; each view is logged")]
         constraints = [
             models.UniqueConstraint(fields=["id", "user"], name="standalone_chats_id_user"),
             models.UniqueConstraint(fields=["user", "source"], name="standalone_chats_user_source"),

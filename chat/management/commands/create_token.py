@@ -24,6 +24,9 @@ class Command(OperatorCommand):
         parser.add_argument("user", metavar="USER", help="the user's name")
         parser.add_argument("--name", default="", help="what the token is for, such as 'my laptop'")
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "create_token"
+
     def run(self, **options: Any) -> None:
         """Raises CommandError: there is no such user, or the name is too long."""
         username, name = options["user"], options["name"]

@@ -30,6 +30,9 @@ class Command(OperatorCommand):
             "--user", metavar="NAME", help="only this user's messages instead of all users'"
         )
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "export_messages"
+
     def run(self, **options: Any) -> None:
         """Raises CommandError: the user does not exist, or the export is incomplete."""
         name = options["user"]

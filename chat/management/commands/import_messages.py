@@ -42,6 +42,9 @@ class Command(OperatorCommand):
             "--skip-bad", action="store_true", help="leave out bad lines, and say how many"
         )
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "import_messages"
+
     def run(self, **options: Any) -> None:
         """Raises CommandError: nothing was imported, and why."""
         name = options["file"]

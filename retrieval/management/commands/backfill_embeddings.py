@@ -63,6 +63,9 @@ class Command(OperatorCommand):
         add("--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end")
         add("--dry-run", action="store_true", help="show what is pending; change nothing")
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "" if options["dry_run"] else "backfill_embeddings"
+
     def run(self, **options: Any) -> None:
         run = Backfill(
             tables=[table for table in message_tables() if options["table"] in (None, table.table)],

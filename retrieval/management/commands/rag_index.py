@@ -57,6 +57,9 @@ class Command(OperatorCommand):
         add("--ef-construction", type=ef, default=64, help=ef_help)
         add_table_argument(parser)
 
+    def act(self, options: dict[str, Any]) -> str:
+        return f"rag_index {options['action']}"
+
     def run(self, **options: Any) -> None:
         """One index after the other."""
         action, hnsw = options["action"], HnswOptions(options["m"], options["ef_construction"])

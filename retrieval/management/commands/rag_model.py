@@ -66,6 +66,9 @@ class Command(OperatorCommand):
         add("--yes", action="store_true", help="do not ask")
         add("--max-cost", type=us_dollars, help="US dollars; no switch if the estimate is higher")
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "rag_model use" if options["action"] else ""
+
     def run(self, **options: Any) -> None:
         if options["action"]:
             self._use(options)

@@ -33,6 +33,9 @@ class Command(OperatorCommand):
             help="a text search configuration of PostgreSQL's",
         )
 
+    def act(self, options: dict[str, Any]) -> str:
+        return "rag_text use" if options["action"] else ""
+
     def run(self, **options: Any) -> None:
         """Raises CommandError: wrong usage (exit code 2), or an unknown configuration."""
         if options["action"] and not options["config"]:

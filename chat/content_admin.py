@@ -1,0 +1,216 @@
+"""The admin of conversations and messages: who wrote when, and what only with a permission.
+
+Contents, titles, references and passages' texts need the permission ``chat.view_content``, and each
+view of them is a line in the audit log. The admin deletes through the same service as the API, and
+changes nothing for which the API has rules.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from chat import inspection
+from chat.bounded_admin import BoundedAdmin, CascadingAdmin
+from chat.errors import InProgress
+from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
+from chat.services import ChatService
+
+if TYPE_CHECKING:  # Django's own class takes no type at run time
+    Form = ModelForm[Any]
+else:
+    Form = ModelForm
+
+
+class ConversationAdmin(CascadingAdmin, BoundedAdmin):
+    """A conversation keeps its user. The admin's log stores no title: it would outlive its chat."""
+
+    allowed = ("add", "change", "delete")
+    readonly_fields: ClassVar[Any] = ("source", "created_at", "updated_at")
+    contents: ClassVar[tuple[str, ...]]  # fields that hold what the user has written
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return self._without_contents(request, self.list_display)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self.fields if obj is None else self._without_contents(request, self.fields)
+
+    def _without_contents(self, request: HttpRequest, names: Any) -> list[str]:
+        if inspection.may_see_contents(request):
+            return list(names)
+        return [name for name in names if name not in self.contents]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        inspection.record_list(request, str(self.opts.verbose_name_plural))
+        return response
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        obj = self.get_object(request, object_id)
+        if obj is not None:
+            inspection.record_page(request, f"{self.opts.verbose_name} {obj.pk}", whose=obj.user)
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """Without its title for who may not see contents; it is never saved as a whole."""
+        obj = super().get_object(request, object_id, from_field)
+        if obj is not None and not inspection.may_see_contents(request):
+            hide_title(obj)
+        return obj
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        # The user of an existing conversation is the user of its messages; a passage's text is
+        # what they talk about.
+        return self.readonly_fields if obj is None else ("user", "text", *self.readonly_fields)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Form, change: bool) -> None:
+        """Saves only changed fields. Raises DatabaseError if the row was deleted meanwhile."""
+        obj.updated_at = timezone.now()
+        obj.save(update_fields=[*form.changed_data, "updated_at"] if change else None)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        ChatService(obj).delete_conversation()
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return super().log_addition(request, without_title(obj), message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        return super().log_change(request, without_title(obj), message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        untitled: Any = [without_title(conversation) for conversation in queryset]
+        return super().log_deletions(request, untitled)
+
+
+def without_title(conversation: Any) -> Any:
+    """A copy for the admin's log, with its id instead of its title."""
+    return hide_title(type(conversation)(pk=conversation.pk))
+
+
+def hide_title(conversation: Any) -> Any:
+    """Put the id in the place of the title; the conversation itself."""
+    if isinstance(conversation, Passage):
+        conversation.reference = f"Passage {conversation.pk}"
+    else:
+        conversation.title = ""
+    return conversation
+
+
+@admin.register(Passage)
+class PassageAdmin(ConversationAdmin):
+    list_display = ("id", "reference", "user", "memory", "created_at", "updated_at")
+    list_display_links = ("id", "reference")
+    fields = ("user", "reference", "text", "memory", "source", "created_at", "updated_at")
+    contents = ("reference", "text", "source")
+    cascade = (ChatMessage,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("text")
+
+
+@admin.register(StandaloneChat)
+class StandaloneChatAdmin(ConversationAdmin):
+    list_display = ("id", "title", "user", "memory", "created_at", "updated_at")
+    list_display_links = ("id", "title")
+    fields = ("user", "title", "memory", "source", "created_at", "updated_at")
+    contents = ("title", "source")
+    cascade = (StandaloneChatMessage,)
+
+
+@admin.register(ChatMessage, StandaloneChatMessage)
+class MessageAdmin(BoundedAdmin):
+    """Messages and the state of their embeddings. They can be deleted, by the API's rules."""
+
+    allowed = ("delete",)
+    list_display = ("id", "user", "conversation_id", "role", "status", "state", "created_at")
+    fields = (
+        *("id", "user", "conversation_id", "role", "status", "error", "chars", "state"),
+        *("stored_vector", "created_at", "edited_at", "reply_to", "truncated"),
+    )
+    fields_with_contents = ("conversation", "content", "memories_used")
+    readonly_fields = fields_with_contents
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        extra = ("excerpt",) if inspection.may_see_contents(request) else ()
+        return (*self.list_display, *extra)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        extra = self.fields_with_contents if inspection.may_see_contents(request) else ()
+        return (*self.fields, *extra)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # An answer may be a megabyte long, and a list has a hundred.
+        rows = super().get_queryset(request).defer("content", "context")
+        with_states: QuerySet[Any] = inspection.with_excerpts(inspection.with_states(rows))
+        return with_states
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        inspection.record_list(request, str(self.opts.verbose_name_plural))
+        return response
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        message = self.get_object(request, object_id)
+        if message is not None:
+            what = f"{self.opts.verbose_name} {message.pk}"
+            inspection.record_page(request, what, whose=message.user)
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    @admin.display(description="characters")
+    def chars(self, message: Any) -> int:
+        return len(message.content)
+
+    @admin.display(description="embedding")
+    def state(self, message: Any) -> str:
+        state = inspection.state_of(message)
+        return f"{state}, {message.model_name}" if message.model_name else state
+
+    @admin.display(description="stored vector")
+    def stored_vector(self, message: Any) -> str:
+        details = inspection.embedding_of(message)
+        if details is None:
+            return "none"
+        return f"{details.dimensions} dimensions, norm {details.norm:.4f}, {details.model}"
+
+    @admin.display(description="begins with")
+    def excerpt(self, message: Any) -> str:
+        return " ".join(message.excerpt.split())
+
+    @admin.display(description="memories used")
+    def memories_used(self, message: Any) -> str:
+        """Links to the messages that the answer was given."""
+        links = format_html_join(
+            "",
+            '<li><a href="{}">{}</a></li>',
+            (
+                (reverse(f"admin:chat_{used._meta.model_name}_change", args=[used.pk]), used)
+                for used in inspection.context_of(message)
+            ),
+        )
+        return format_html("<ul>{}</ul>", links) if links else "none"
+
+    def delete_model(self, request: HttpRequest, obj: Message) -> None:
+        ChatService(obj.conversation).delete(obj)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """While an answer is running: shows why it cannot be deleted, and logs nothing."""
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except InProgress as error:
+            messages.error(request, str(error.detail))
+            return HttpResponseRedirect(
+                reverse(f"admin:chat_{self.opts.model_name}_change", args=[object_id])
+            )

@@ -1,0 +1,93 @@
+"""The audit log: each act has its line without contents, and no role changes or deletes one."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from chat.models import ApiToken, StandaloneChat
+from retrieval import audit
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+Api = Callable[[User], APIClient]
+CHANGES = {
+    "UPDATE": "UPDATE audit_log SET who = 'nobody'",
+    "DELETE": "DELETE FROM audit_log",
+    "TRUNCATE": "TRUNCATE audit_log",
+}
+
+
+def acts() -> list[tuple[str, str, str]]:
+    """Who, what, whose of each line."""
+    return [(line.who, line.what, line.whose) for line in audit.lines()]
+
+
+def run(*arguments: str, **options: Any) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_even_the_owner_cannot_change_a_line(change: str) -> None:
+    audit.record("alice", "export")
+    with (
+        pytest.raises(DatabaseError, match=f"keeps every line: {change}"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(CHANGES[change])
+    assert acts() == [("alice", "export", "")]
+
+
+def test_each_act_of_a_user_has_its_line(alice: User, api: Api) -> None:
+    client = api(alice)
+    password = {"username": "alice", "password": "alice's password", "name": "laptop"}
+    token = client.post("/api/auth/token/", password, format="json").json()["id"]
+    client.delete(f"/api/auth/tokens/{token}/")
+    client.patch("/api/memory/", {"enabled": False}, format="json")
+    chat = StandaloneChat.objects.create(user=alice, title="a canary")
+    chat.messages.create(user=alice, role="user", content="a canary")
+    client.get("/api/memory/export/")
+    client.delete("/api/memory/", {"confirm": "alice"}, format="json")
+    assert acts() == [
+        ("alice", what, "alice")
+        for what in ("token made", "token revoked", "memory off", "export", "erase")
+    ]
+    alice.delete()
+    assert len(acts()) == 5
+
+
+def test_commands_that_change_or_give_out_something_have_a_line(alice: User) -> None:
+    run("create_token", "alice")
+    run("export_messages", "--user", "alice")
+    run("rag_status")
+    run("backfill_embeddings", "--dry-run")
+    who = {who for who, _, _ in acts()}
+    assert [line[1:] for line in acts()] == [
+        ("create_token", "alice"),
+        ("export_messages", "alice"),
+    ]
+    assert all(name.startswith("command:") for name in who)
+    assert ApiToken.objects.count() == 1
+
+
+def test_the_command_prints_and_purges(settings: Settings) -> None:
+    audit.record("alice", "export", whose="bob")
+    (line,) = json.loads(run("audit", "--json"))
+    assert line.keys() == {"when", "who", "what", "whose"}
+    assert run("audit").rstrip().endswith("alice  export  bob")
+    assert run("audit", "--purge") == "0 lines deleted\n"
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("UPDATE audit_log SET at = at - interval '400 days'")
+        cursor.execute("SET session_replication_role = origin")
+    assert run("audit", "--purge") == "1 lines deleted\n"
+    assert acts() == []
