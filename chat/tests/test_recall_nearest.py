@@ -21,14 +21,20 @@ def unit_vectors(rows: NDArray[np.float64]) -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
-@pytest.fixture
-def vectors(alice: User) -> NDArray[np.float32]:
-    """The vectors of Alice's messages, all in one conversation and by id; then of questions."""
+@pytest.fixture(params=[1536, 384])
+def vectors(alice: User, request: pytest.FixtureRequest) -> NDArray[np.float32]:
+    """The vectors of Alice's messages, all in one conversation and by id; then of questions.
+
+    A model of fewer numbers than 1,536 is padded with zeros.
+    """
     rng = np.random.default_rng(1)
     topics = rng.standard_normal((TOPICS, LATENT))[rng.integers(TOPICS, size=MESSAGES)]
     latent = topics + NOISE * rng.standard_normal((MESSAGES, LATENT))
     questions = latent[:QUESTIONS] + NOISE * rng.standard_normal((QUESTIONS, LATENT))
-    numbers = unit_vectors(np.vstack([latent, questions]) @ rng.standard_normal((LATENT, 1536)))
+    numbers = np.zeros((MESSAGES + QUESTIONS, 1536), np.float32)
+    numbers[:, : request.param] = unit_vectors(
+        np.vstack([latent, questions]) @ rng.standard_normal((LATENT, request.param))
+    )
     chat = StandaloneChat.objects.create(user=alice)
     runtime.reset()
     current_model.check_model(MODEL)
