@@ -113,7 +113,7 @@ def file_with_bad_end(name: str) -> str:
 
 
 def test_a_line_without_an_end_is_not_read_into_memory(alice: User) -> None:
-    pieces = list(read(io.BytesIO(b"x" * 10_000_000 + b"\n" + line())))
+    pieces = list(read(io.BytesIO(b"x" * 20_000_000 + b"\n" + line())))
     assert [len(piece) for piece in pieces] == [MAX_FILE_LINE_BYTES + 1, len(line())]
     assert [len(piece) for piece in read(io.BytesIO(b"y" * (2 * MAX_FILE_LINE_BYTES + 2)))] == [
         MAX_FILE_LINE_BYTES + 1
