@@ -199,9 +199,16 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "TAGS": [
+        {"name": "auth", "description": "API tokens."},
+        {"name": "chats", "description": "Conversations about anything."},
+        {"name": "passages", "description": "Conversations about a text."},
+        {"name": "memory", "description": "What Verse can recall about you."},
+    ],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "chat.api.openapi_schema.document_errors",
+        "chat.api.openapi_examples.add_examples",
     ],
 }
 LOGGING = {
