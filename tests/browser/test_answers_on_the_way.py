@@ -41,6 +41,7 @@ def test_after_a_reload_no_word_is_lost_or_doubled(page: Page, openai_server: Fa
     assert shown(page).split() == WORDS
 
 
+@pytest.mark.soak
 def test_stop_ends_an_answer_and_escape_does_not(page: Page, openai_server: FakeOpenAI) -> None:
     openai_server.chat.default = SLOW
     send(page, "Count")
@@ -100,6 +101,7 @@ def test_refused_texts_stay_in_the_box(
     expect(box(page)).to_have_value("Signed out elsewhere")
 
 
+@pytest.mark.soak
 def test_without_a_connection_the_text_is_kept_and_sent_once(
     page: Page, openai_server: FakeOpenAI
 ) -> None:

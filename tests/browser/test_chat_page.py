@@ -90,6 +90,7 @@ def tab_to(page: Page, name: str | re.Pattern[str], *, back: bool = False) -> No
     raise AssertionError(f"Tab does not reach {name}")
 
 
+@pytest.mark.soak
 def test_conversations_are_renamed_searched_and_deleted(
     page: Page, openai_server: FakeOpenAI, alice: User
 ) -> None:
@@ -113,6 +114,7 @@ def test_conversations_are_renamed_searched_and_deleted(
     assert not StandaloneChat.objects.exists()
 
 
+@pytest.mark.soak
 def test_the_last_question_is_edited_and_asked_again(page: Page, openai_server: FakeOpenAI) -> None:
     ask(page, "What is two and too?")
     page.locator(".message.user").get_by_role("button", name="Edit").click()
@@ -123,6 +125,7 @@ def test_the_last_question_is_edited_and_asked_again(page: Page, openai_server: 
     assert "two and two?" in last_prompt(openai_server)
 
 
+@pytest.mark.soak
 def test_a_passage_stands_beside_its_chat(page: Page, openai_server: FakeOpenAI) -> None:
     page.get_by_role("button", name="New passage").click()
     page.get_by_label("Reference").fill("Ruth 1")
@@ -135,6 +138,7 @@ def test_a_passage_stands_beside_its_chat(page: Page, openai_server: FakeOpenAI)
     expect(page.get_by_text("Whither thou goest")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_switches_turn_memory_off(page: Page, openai_server: FakeOpenAI) -> None:
     ask(page, FACT)
     page.get_by_label("Memory here").uncheck()
