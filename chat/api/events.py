@@ -38,6 +38,20 @@ async def with_context_event(
         yield chunk
 
 
+async def take_all(texts: "asyncio.Queue[str | None]") -> list[str | None]:
+    """The next text, and all that wait behind it: a busy server sends them as one piece."""
+    waiting = [await texts.get()]
+    while not texts.empty():
+        waiting.append(texts.get_nowait())
+    return waiting
+
+
+def text_event(text: str) -> bytes:
+    """The event of a piece of the answer; a comment for an empty one."""
+    name = "reasoning" if isinstance(text, Reasoning) else "delta"
+    return event(name, {"text": text}) if text else KEEPALIVE
+
+
 async def live_events(live: LiveAnswer, *, from_start: bool = False) -> AsyncIterator[bytes]:
     """The text so far as one ``delta``, the rest as it is generated, then the end.
 
@@ -55,9 +69,10 @@ async def live_events(live: LiveAnswer, *, from_start: bool = False) -> AsyncIte
 
     live.listen(listener, from_start=from_start)
     try:
-        while (text := await texts.get()) is not None:
-            name = "reasoning" if isinstance(text, Reasoning) else "delta"
-            yield event(name, {"text": text}) if text else KEEPALIVE
+        while (waiting := await take_all(texts)) != [None]:
+            yield b"".join(text_event(text) for text in waiting if text is not None)
+            if waiting[-1] is None:
+                break
     finally:
         live.unlisten(listener)
     try:
