@@ -97,10 +97,15 @@ def recall(
 
 
 def rank_messages(question: Question) -> Ranking:
-    """All related messages, none for small talk. One statement. Raises NoMemory."""
+    """All related messages, none for small talk. Raises NoMemory.
+
+    One statement, and one for each date that the question names as "yesterday" or "last week".
+    """
     find = candidates.find_candidates if db.has_recall_functions() else older_schema.find_candidates
-    sentence, asked_at = extract_question(question.text), question.scope.asked_at or timezone.now()
-    text = f"{content_words(sentence)} {words_of_dates(sentence, asked_at.date())}"
+    sentence, user_id = extract_question(question.text), question.scope.user_id
+    asked_at = question.scope.asked_at or timezone.now()
+    dates = words_of_dates(sentence, user_id=user_id, asked_at=asked_at)
+    text = f"{content_words(sentence)} {dates}"
     embedding, model = question.embedding, question.model
     rows = find(text, question.scope, embedding=embedding, model=model)
     ranking = rank(rows)

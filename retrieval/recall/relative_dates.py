@@ -5,12 +5,15 @@ and the year when it was written. Measured in docs/decisions/0017-recall-order.m
 """
 
 import re
-from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
 
+from retrieval import db
+from retrieval.models import MessageMemory
 from retrieval.recall.content_words import guess_language, plain
 from retrieval.recall.search_config import months_of
 
+DAY = timedelta(days=1)
 NUMBERS = (
     ("one", "einem", "un", "一"),
     ("two", "zwei", "dos", "deux", "两", "二"),
@@ -40,33 +43,58 @@ LAST_MONTH = re.compile(
 )
 
 
-def words_of_dates(question: str, today: date) -> str:
-    """What the question names: "28 november 2026", of a week or month "november 2026"."""
+class Period(NamedTuple):
+    """Days that a question names, and the words that find messages of them."""
+
+    first: date
+    last: date
+    words: str
+
+
+def words_of_dates(question: str, *, user_id: int, asked_at: datetime) -> str:
+    """What the question names and the user wrote at: "28 november 2026", "november 2026".
+
+    No query for a question without such dates, else one for each. Raises NoMemory.
+    """
+    named = periods(question, asked_at.date())
+    return " ".join(period.words for period in named if _has_messages(user_id, period))
+
+
+def _has_messages(user_id: int, period: Period) -> bool:
+    first, last = (datetime.combine(day, time(), UTC) for day in (period.first, period.last))
+    with db.require_memory():
+        messages = MessageMemory.objects.filter(user_id=user_id)
+        return messages.filter(created_at__gte=first, created_at__lt=last + DAY).exists()
+
+
+def periods(question: str, today: date) -> list[Period]:
+    """Days, last week as its month, and last month."""
     text, is_french = plain(question), guess_language(question) == "french"
-    words = [_words(day, has_day) for day, has_day in _days(text, is_french, today)]
-    return " ".join(words)
-
-
-def _days(text: str, is_french: bool, today: date) -> Iterator[tuple[date, bool]]:
-    """Days, and whether only that day is meant or its month."""
+    named = []
     if YESTERDAY.search(text) or (is_french and HIER.search(text)):
-        yield today - timedelta(days=1), True
+        named.append(_day(today - DAY))
     if DAY_BEFORE.search(text):
-        yield today - timedelta(days=2), True
-    for match in DAYS_AGO.finditer(text):
-        yield today - timedelta(days=_number(match[match.lastindex or 0])), True
+        named.append(_day(today - 2 * DAY))
+    numbers = (_number(match[match.lastindex or 0]) for match in DAYS_AGO.finditer(text))
+    named.extend(_day(today - number * DAY) for number in numbers)
     if LAST_WEEK.search(text):
-        yield today - timedelta(days=7), False
+        week_ago = today - 7 * DAY
+        named.append(Period(week_ago - 7 * DAY, today - DAY, _month(week_ago)))
     if LAST_MONTH.search(text):
-        yield today.replace(day=1) - timedelta(days=1), False
+        end = today.replace(day=1) - DAY
+        named.append(Period(end.replace(day=1), end, _month(end)))
+    return named
+
+
+def _day(day: date) -> Period:
+    return Period(day, day, f"{day.day} {_month(day)}")
+
+
+def _month(day: date) -> str:
+    return f"{months_of('english')[day.month - 1]} {day.year}"
 
 
 def _number(word: str) -> int:
     if word.isdigit():
         return int(word)
     return next(n for n, words in enumerate(NUMBERS, 1) if word in words)
-
-
-def _words(day: date, has_day: bool) -> str:
-    month = f"{months_of('english')[day.month - 1]} {day.year}"
-    return f"{day.day} {month}" if has_day else month

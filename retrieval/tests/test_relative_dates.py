@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from chat.models import StandaloneChat, StandaloneChatMessage
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import recall
-from retrieval.recall.relative_dates import words_of_dates
+from retrieval.recall.relative_dates import periods
 
 TODAY = date(2026, 3, 2)
 DATES = {
@@ -38,29 +38,43 @@ NO_DATES = ["Wer wohnt hier in der Straße?", "What is on Monday?", "hier", "las
 
 @pytest.mark.parametrize("question", DATES)
 def test_a_date_is_named_by_the_day_of_the_question(question: str) -> None:
-    assert words_of_dates(question, TODAY) == DATES[question]
+    assert [period.words for period in periods(question, TODAY)] == [DATES[question]]
 
 
 @pytest.mark.parametrize("question", NO_DATES)
 def test_other_questions_name_no_date(question: str) -> None:
-    assert words_of_dates(question, TODAY) == ""
+    assert periods(question, TODAY) == []
+
+
+def remember_pulses(user: User, *days: int) -> None:
+    """The same message on days of May."""
+    chat = StandaloneChat.objects.create(user=user)
+    StandaloneChatMessage.objects.bulk_create(
+        StandaloneChatMessage(
+            user=user,
+            conversation=chat,
+            role="user",
+            content="I have measured my pulse.",
+            created_at=datetime(2026, 5, day, 9, tzinfo=UTC),
+        )
+        for day in days
+    )
 
 
 @pytest.mark.django_db
 @pytest.mark.newest_schema
 @pytest.mark.parametrize("day", [10, 20])
 def test_recall_prefers_messages_of_the_named_day(day: int, alice: User) -> None:
-    chat = StandaloneChat.objects.create(user=alice)
-    StandaloneChatMessage.objects.bulk_create(
-        StandaloneChatMessage(
-            user=alice,
-            conversation=chat,
-            role="user",
-            content="I have measured my pulse.",
-            created_at=datetime(2026, 5, written, 9, tzinfo=UTC),
-        )
-        for written in (5, 10, 15, 20)
-    )
+    remember_pulses(alice, 5, 10, 15, 20)
     scope = Scope(alice.pk, asked_at=datetime(2026, 5, day + 1, 12, tzinfo=UTC))
     best, *_ = recall("What was my pulse yesterday?", scope, embedding=None)
     assert best.created_at.day == day
+
+
+@pytest.mark.django_db
+@pytest.mark.newest_schema
+def test_a_day_without_messages_changes_nothing(alice: User) -> None:
+    remember_pulses(alice, 5, 20)  # but none on 5 June
+    scope = Scope(alice.pk, asked_at=datetime(2026, 6, 6, 12, tzinfo=UTC))
+    best, *_ = recall("What was my pulse yesterday?", scope, embedding=None)
+    assert best.created_at.day == 20
