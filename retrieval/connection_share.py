@@ -1,4 +1,4 @@
-"""Limits how many of the process's database connections one user's work holds at a time: half.
+"""Limits how many of a process's connections one user's work holds at a time: a fifth, or one.
 
 One user's turns wait for each other, since each locks the user's row. Without a limit those that
 wait would hold every connection of the pool, and all other users would wait too.
@@ -19,6 +19,9 @@ from django.conf import settings
 
 from retrieval import steps
 
+# Half would leave connections for others, but steps share the processor too: with two of a user's
+# twelve huge messages under way, and not five, another user's turn takes half the time.
+PARTS = 5
 P = ParamSpec("P")
 T = TypeVar("T")
 # Begins the work; False if its caller was cancelled.
@@ -37,7 +40,7 @@ class Shares:
         """Call ``start``, which must not raise: now, or once ``end`` makes room for it."""
         with self._lock:
             holding = self._holding.get(user_id, 0)
-            if holding >= max(settings.DATABASE_POOL_SIZE // 2, 1):
+            if holding >= max(settings.DATABASE_POOL_SIZE // PARTS, 1):
                 self._waiting.setdefault(user_id, deque()).append(start)
                 return
             self._holding[user_id] = holding + 1

@@ -17,7 +17,7 @@ ALICE, BOB = 1, 2
 @pytest.fixture
 def shares(settings: Settings) -> Shares:
     """Two connections for each user."""
-    settings.DATABASE_POOL_SIZE = 5
+    settings.DATABASE_POOL_SIZE = 10
     return Shares()
 
 
@@ -32,7 +32,7 @@ def work(begun: list[int], number: int, *, wanted: bool = True) -> Callable[[], 
     return start
 
 
-def test_work_over_half_of_the_pool_waits_in_order(shares: Shares) -> None:
+def test_work_over_the_share_waits_in_order(shares: Shares) -> None:
     begun: list[int] = []
     for number in range(5):
         shares.begin(ALICE, work(begun, number))
