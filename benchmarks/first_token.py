@@ -55,7 +55,10 @@ def main() -> None:
     print("|---|" + "---|" * (len(SHOWN) + 1))
     for name, figure in figures.items():
         shares = ", ".join(f"{share:.0%}" for share in figure["reused"])
-        times = " | ".join(f"{figure['first_token_ms'][str(turn)]:.0f} ms" for turn in SHOWN)
+        times = " | ".join(
+            f"{figure['first_token_ms'][turn] / 1000:.1f} s, {figure['tokens_read'][turn]} tokens"
+            for turn in map(str, SHOWN)
+        )
         print(f"| {name} | {times} | {shares} |")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -86,6 +89,7 @@ def replay(prompts: list[list[Message]]) -> dict[str, Any]:
     local_llm._serve.cache_clear()  # noqa: SLF001 - a new server has read nothing
     server = local_llm.serve()
     times: dict[str, float] = {}
+    read: dict[str, int] = {}
     reused: list[float] = []
     headers = {"Authorization": f"Bearer {server.key}"}
     with httpx2.Client(headers=headers, timeout=120, trust_env=False) as client:
@@ -97,7 +101,8 @@ def replay(prompts: list[list[Message]]) -> dict[str, Any]:
             timings = answer["timings"]
             share = timings["cache_n"] / (timings["cache_n"] + timings["prompt_n"])
             reused += [share] * (turn in SHOWN)
-    return {"first_token_ms": times, "reused": reused}
+            read[str(turn)] = timings["prompt_n"]
+    return {"first_token_ms": times, "tokens_read": read, "reused": reused}
 
 
 if __name__ == "__main__":

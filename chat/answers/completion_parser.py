@@ -66,7 +66,7 @@ class CompletionParser:
         self._object.append(chunk)
 
     def _parse_event(self, data: str) -> Piece:
-        if data.strip() == "[DONE]":
+        if data.startswith("[DONE]"):
             self.is_complete = True
             return Piece()
         event = json.loads(data)
@@ -76,11 +76,14 @@ class CompletionParser:
             raise self._error_in(event)
         # A last event without choices may hold the usage.
         choices = event.get("choices")
-        choice = _as_object(choices[0] if isinstance(choices, list) and choices else None)
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return Piece()
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason:
+        if reason and isinstance(reason, str):
             self.finish_reason, self.is_complete = reason, True
-        return self._piece_of(_as_object(choice.get("delta") or choice.get("message")))
+        message = choice.get("delta") or choice.get("message")
+        return self._piece_of(message) if isinstance(message, dict) else Piece()
 
     def _error_in(self, event: dict[str, Any]) -> CompletionError:
         error = event.get("error")
@@ -89,9 +92,18 @@ class CompletionParser:
         return CompletionError(f"The language model broke off its answer with an error{named}.")
 
     def _piece_of(self, message: dict[str, Any]) -> Piece:
+        content, refusal = message.get("content"), message.get("refusal")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
-        parts = parts_of(message.get("content"))
-        text = parts.text + parts_of(message.get("refusal")).text
+        if (
+            type(content) is str
+            and content.isascii()
+            and "\0" not in content
+            and self._splitter.is_over
+            and not (reasoning or refusal or self._half_character)
+        ):
+            return Piece(content)  # nearly every piece: half the work
+        parts = parts_of(content)
+        text = parts.text + parts_of(refusal).text
         thought = storable(parts_of(reasoning).text + parts.reasoning)
         if not text:
             return Piece("", thought)

@@ -26,36 +26,43 @@ class EventStreamParser:
 
     def feed(self, chunk: bytes) -> list[str]:
         """The data of the events that end in this chunk. Raises ValueError for an endless event."""
+        if self._is_whole_event(chunk):
+            return [chunk[6:-2].decode(errors="replace")]
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")  # of a CRLF that was cut in two
         self._after_cr = chunk.endswith(b"\r")
         self._event_bytes += len(chunk)
         events = []
-        # Of bytes, splitlines splits at CR, LF and CRLF only.
-        for line in chunk.splitlines(keepends=True):
-            self._line.append(line)
-            if line.endswith((b"\n", b"\r")):
-                event = self._end_line()
-                if event is not None:
-                    events.append(event)
+        for part in chunk.splitlines(keepends=True):  # of bytes: at CR, LF and CRLF only
+            if not part.endswith((b"\n", b"\r")):
+                self._line.append(part)
+            elif line := self._line_of(part).rstrip(b"\r\n"):
+                name, _, value = line.partition(b":")
+                if name == b"data":
+                    self._data.append(value.removeprefix(b" "))
+            else:
+                if self._data:
+                    events.append(b"\n".join(self._data).decode(errors="replace"))
+                self._data, self._event_bytes = [], 0
         if self._event_bytes > self._max_event_bytes:
             raise ValueError("the event does not end")
         return events
 
-    def _end_line(self) -> str | None:
-        """The event that this line ends, if it is an empty one."""
-        line = (self._line[0] if len(self._line) == 1 else b"".join(self._line)).rstrip(b"\r\n")
-        self._line = []
+    def _is_whole_event(self, chunk: bytes) -> bool:
+        """Whether the chunk is one event of one line, as many servers send: half the work."""
+        return (
+            chunk.endswith(b"\n\n")
+            and chunk.startswith(b"data: ")
+            and not (self._line or self._data or self._after_cr or self._is_first_line)
+            and chunk.find(b"\n") == len(chunk) - 2
+            and b"\r" not in chunk
+        )
+
+    def _line_of(self, end: bytes) -> bytes:
+        """The line that ends with this part."""
+        if self._line:
+            end, self._line = b"".join([*self._line, end]), []
         if self._is_first_line:
             self._is_first_line = False
-            line = line.removeprefix(BYTE_ORDER_MARK)
-        if line:
-            self._add_field(line)
-            return None
-        data, self._data, self._event_bytes = self._data, [], 0
-        return b"\n".join(data).decode(errors="replace") if data else None
-
-    def _add_field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
+            return end.removeprefix(BYTE_ORDER_MARK)
+        return end

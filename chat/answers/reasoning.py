@@ -23,6 +23,11 @@ class ReasoningSplitter:
         self._held = ""  # may be a part of a tag, or is space before the answer
         self._step: Callable[[str], Piece] = self._before
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all that follows is the answer."""
+        return self._step is Piece
+
     def feed(self, text: str) -> Piece:
         return self._step(text)
 
