@@ -47,6 +47,7 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
 	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
+	$(BIN)/python -m benchmarks.first_token --json benchmarks/results/first_token.json
 
 bench-memory: install ## how well memory finds what was said, and other ways; MEMORY_DATA=FILE adds a data set
 	$(BIN)/python -m benchmarks.memory $(ARGS)

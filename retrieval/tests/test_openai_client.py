@@ -90,9 +90,31 @@ def http_proxy() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
-def test_a_redirect_is_not_followed(fake: FakeOpenAI, clients: OpenAIClients) -> None:
-    fake.embeddings.script(Refuse(307, headers={"Location": f"{fake.base_url}/embeddings"}))
+@pytest.mark.parametrize("location", ["/v1/embeddings", "embeddings?again"])
+def test_a_redirect_on_the_same_server_is_followed(
+    location: str, fake: FakeOpenAI, clients: OpenAIClients
+) -> None:
+    fake.embeddings.script(*[Refuse(307, headers={"Location": location})] * 2)
+    event_loop.start(send(clients, fake.base_url)).result()
+    assert len(fake.requests) == 3
+    assert len({request.raw for request in fake.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:1/v1", "https://127.0.0.1/v1", "//localhost/v1", "http://["]
+)
+def test_a_redirect_to_another_server_is_not_followed(
+    location: str, fake: FakeOpenAI, clients: OpenAIClients
+) -> None:
+    fake.embeddings.default = Refuse(307, headers={"Location": location})
     with pytest.raises(openai.APIStatusError) as raised:
         event_loop.start(send(clients, fake.base_url)).result()
     assert raised.value.status_code == 307
     assert len(fake.requests) == 1
+
+
+def test_redirects_in_a_circle_end(fake: FakeOpenAI, clients: OpenAIClients) -> None:
+    fake.embeddings.default = Refuse(307, headers={"Location": "/v1/embeddings"})
+    with pytest.raises(openai.APIStatusError):
+        event_loop.start(send(clients, fake.base_url)).result()
+    assert len(fake.requests) == 4
