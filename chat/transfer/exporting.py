@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -58,11 +59,13 @@ def export_lines(user: Any | None) -> Iterator[bytes]:
     for owner_id, username in _users() if user is None else [(user.pk, user.get_username())]:
         for kind, model in KINDS.items():
             for conversation in _conversations(owner_id, kind, model):
-                name, details = conversation.name, conversation.details
-                for message in _messages(model, conversation.pk):
-                    line = Line(kind, username, name, *message, details)
-                    yield line.without_defaults().as_bytes()
-                    details = Details()
+                messages = _messages(model, conversation.pk)
+                name = conversation.name
+                for message in islice(messages, 1):
+                    first = Line(kind, username, name, *message, conversation.details)
+                    yield first.without_defaults().as_bytes()
+                for message in messages:
+                    yield Line(kind, username, name, *message).as_bytes()
 
 
 def _users() -> Iterator[tuple[int, str]]:
