@@ -136,7 +136,10 @@ class OpenAIClients:
         return client
 
     def _new_http(self) -> httpx2.AsyncClient:
-        """httpx2 on connections of aiohttp, whose parser is compiled. Follows no redirects."""
+        """httpx2 on connections of aiohttp, whose parser is compiled.
+
+        It follows no redirects: OpenAIClient does.
+        """
         return DefaultAioHttpClient(
             timeout=None,
             follow_redirects=False,
