@@ -45,6 +45,8 @@ BAD_SETTINGS = [
     ("LLM", "claude", "openai or local"),
     ("LLM_BASE_URL", "localhost:8080/v1", "a URL such as https://"),
     ("LLM_TIMEOUT", "-1", "seconds, above 0"),
+    ("LLM_EXTRA_BODY", "temperature=0.2", "a JSON object such as"),
+    ("LLM_EXTRA_BODY", "[1]", "a JSON object such as"),
     ("LLM_CONTEXT_TOKENS", "8k", "a whole number from 512"),
     ("LLM_MAX_TOKENS", "5000", "at most half of LLM_CONTEXT_TOKENS, here 4096"),
     ("THROTTLE_MESSAGES", "60", "off, or a rate such as 60/min"),
