@@ -121,7 +121,7 @@ def test_a_signal_ends_the_wait_for_an_unavailable_service(
     try:
         process = start(remembering.base_url, EMBEDDING_TIMEOUT="0.2")
         assert process.stdout
-        assert "trying again in 1 s" in process.stdout.readline()
+        assert "trying again in 3 s" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert wait_for_end(process).code == 143
     finally:
