@@ -16,13 +16,13 @@ def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> l
     among the messages is dropped.
     """
     question_words = _words(question)
-    unique: list[tuple[Recalled, set[str]]] = []
+    seen, unique = [question_words], []
     for message in messages:
         words = _words(message.content)
-        earlier = (question_words, *(other for _, other in unique))
-        if not any(_same(words, other) for other in earlier):
-            unique.append((message, words))
-    ranked = sorted((message for message, _ in unique), key=lambda m: _answers(m, question_words))
+        if not any(_same(words, other) for other in seen):
+            unique.append(message)
+            seen.append(words)
+    ranked = sorted(unique, key=lambda message: _answers(message, question_words))
     chosen = ranked[:limit]
     refs = {message.ref for message in chosen}
     return [
