@@ -23,6 +23,8 @@ WORD_SEEDS, WORD_SEEDS_ALONE = 40, 70
 MEANING_SEEDS = 40
 EITHER_SIDE = 3  # neighbours before and after a seed
 MAX_TERM_MESSAGES = 1500  # messages of a term that are looked at for seeds
+# If words alone decide, and each is too frequent for seeds: the latest messages with most of them.
+ALL_TERMS = {"max_term_messages": 10_000, "max_term_share": 1.0}
 CANDIDATES = """
     SELECT * FROM recall_candidates_1(%(user)s, %(question)s, %(planes)b, %(model)s,
         %(excluded)s::bigint[], %(hidden)s::bigint[], %(since)s, %(until)s, %(by_user)s,
@@ -55,11 +57,15 @@ def find_candidates(
 ) -> Rows:
     """The rows to rank for the question, whose vector by ``model`` is ``embedding``.
 
-    Without one, words alone decide. One statement. Raises NoMemory.
+    Without one, words alone decide. One statement, two if all words are very frequent. Raises
+    NoMemory.
     """
     planes = None if embedding is None else quantise(embedding)
     params = parameters(question, scope, planes=planes, model=model)
     ((total, *arrays, frequencies),) = db.execute(CANDIDATES, params, binary=True)
+    if total > MAX_ROWS and planes is None and arrays[0] is None:
+        params |= ALL_TERMS
+        ((total, *arrays, frequencies),) = db.execute(CANDIDATES, params, binary=True)
     candidates = Candidates(*(NONE if array is None else array for array in arrays))
     return candidates.rows(total, planes, frequencies)
 
