@@ -12,7 +12,7 @@ from retrieval.recall.candidates import MAX_ROWS
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
 
 
-def test_a_search_by_a_very_frequent_word_gives_as_many_as_asked_for(
+def test_searches_by_a_very_frequent_word_give_all_asked_for(
     alice: User, api: Api, settings: Settings
 ) -> None:
     settings.EMBEDDINGS = "none"
