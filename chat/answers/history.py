@@ -9,12 +9,16 @@ to half of that limit; then many turns pass until the next cut. docs/decisions/0
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chat.answers.turn_statements import HISTORY, MESSAGE_ROWS
 from chat.answers.turns import Turn
 from chat.models import Message, context_entries
 from retrieval import queries
+
+# The instructions and some words. Of the smallest LLM_CONTEXT_TOKENS, half is for the answer, and a
+# fifth of the rest is the margin.
+MIN_BUDGET_TOKENS = 204
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Window(NamedTuple):
 
     accepted_tokens: int
     refused_tokens: int
+
+    @property
+    def largest_tokens(self) -> int:
+        """The largest prompt that may be accepted. A server that refuses less is not believed."""
+        return max(self.refused_tokens - 1, MIN_BUDGET_TOKENS)
 
     @property
     def usual_tokens(self) -> int:
@@ -156,6 +165,12 @@ def _last_prompt(context: str | None) -> tuple[list[int], Window | None]:
     """What an answer's context says of its prompt: ids of the history, what the window showed."""
     for entry in context_entries(json.loads(context or "[]")):
         if isinstance(entry.get("history"), list):
-            window = entry.get("window")
-            return entry["history"], Window(*window) if window else None
+            return entry["history"], _window_of(entry.get("window"))
     return [], None
+
+
+def _window_of(stored: Any) -> Window | None:
+    match stored:
+        case [int(accepted), int(refused)]:
+            return Window(accepted, refused)
+    return None

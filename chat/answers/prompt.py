@@ -67,12 +67,11 @@ class Prompt:
     @property
     def parts(self) -> list[Part]:
         """The messages of the request."""
-        last = f"{self.fenced_memories}\n\n{self.content}".lstrip("\n")
-        content = last if self.fenced_memories else self.content
+        fenced = f"{self.fenced_memories}\n\n" if self.fenced_memories else ""
         return [
             {"role": "system", "content": self.system},
             *(part for turn in self.turns for part in _parts_of(turn, self.message_tokens)),
-            {"role": "user", "content": content},
+            {"role": "user", "content": fenced + self.content},
         ]
 
     @property
@@ -152,7 +151,7 @@ def draft_prompt(
     """
     usual_tokens = budget_tokens
     if history.window:
-        budget_tokens = min(budget_tokens, history.window.refused_tokens - 1)
+        budget_tokens = min(budget_tokens, history.window.largest_tokens)
         usual_tokens = min(budget_tokens, history.window.usual_tokens)
     system = _system(conversation, budget_tokens=budget_tokens)
     message_tokens = min(budget_tokens // MESSAGE_SHARE, budget_tokens - _cost(system))
@@ -171,9 +170,7 @@ def draft_prompt(
         turns = last if cost(last[0]) <= budget_tokens - fixed_tokens else []
     left -= sum(map(cost, turns)) + SEAM_TOKENS
     is_cut = content != question.content
-    prompt = Prompt(
-        system, turns, content, message_tokens, is_cut, memories=[], window=history.window
-    )
+    prompt = Prompt(system, turns, content, message_tokens, is_cut, [], window=history.window)
     return Draft(prompt, max(min(memory_tokens, left), 0))
 
 

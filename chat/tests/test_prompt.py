@@ -134,6 +134,14 @@ def test_what_the_server_accepted_is_the_next_limit() -> None:
     assert prompt.shorter() is not None
 
 
+@pytest.mark.parametrize("refused", [0, 20, 90])
+def test_a_refused_prompt_of_a_few_words_never_empties_the_next(refused: int) -> None:
+    history = history_of("some words", "more words", window=Window(0, refused))
+    prompt = draft(history, budget=2000, question="What shall I cook today?").prompt
+    assert prompt.content == "What shall I cook today?"
+    assert prompt.turns
+
+
 @pytest.mark.parametrize(
     "text", ["word " * 5000, "好" * 9000, "😀" * 5000, "a" * 32_000, "<|endoftext|>" * 999]
 )
