@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import NamedTuple
 
 import django
@@ -98,16 +98,17 @@ def report(data: DataSet, people: list[SearchablePerson]) -> None:
     names = [person.name for person in data.people]
     questions = (question for person in data.people for question in person.questions)
     categories = sorted({question.category for question in questions})
-    print(f"| R@5 / R@10 | all | {' | '.join([*names, *categories])} | latest fact in 5 |")
-    print("|---" * (len(names) + len(categories) + 3) + "|")
+    head = ["R@5 / R@10", "all", "spread over people", *names, *categories, "latest fact in 5"]
+    print(f"| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
     for way in people[0].ways():
         results = [
             score(person.person.name, question, person.ways()[way](question.text))
             for person in people
             for question in person.person.questions
         ]
-        cells = [shares(results)]
-        cells += [shares(row for row in results if row.person == name) for name in names]
+        of_people = [[row for row in results if row.person == name] for name in names]
+        cells = [shares(results), spread(of_people), *map(shares, of_people)]
         cells += [shares(row for row in results if row.category == kind) for kind in categories]
         latest = [row.latest_at_5 for row in results if row.latest_at_5 is not None]
         print(f"| {way} | {' | '.join(cells)} | {percent(latest)} |", flush=True)
@@ -137,6 +138,13 @@ def shares(results: Iterable[Result]) -> str:
     """The cell of these results: R@5 / R@10."""
     rows = list(results)
     return f"{percent([row.at_5 for row in rows])} / {percent([row.at_10 for row in rows])}"
+
+
+def spread(of_people: list[list[Result]]) -> str:
+    """The standard deviations of the people's R@5 and R@10, in points."""
+    at_5 = [mean(row.at_5 for row in rows) for rows in of_people]
+    at_10 = [mean(row.at_10 for row in rows) for rows in of_people]
+    return f"± {100 * stdev(at_5):.0f} / {100 * stdev(at_10):.0f}"
 
 
 def percent(values: list[float] | list[bool]) -> str:

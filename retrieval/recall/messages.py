@@ -19,7 +19,6 @@ from retrieval.recall.content_words import content_words
 from retrieval.recall.question import extract_question
 from retrieval.recall.ranking import MAX_EXACT, Ranking, count_nearest, rank
 from retrieval.recall.relative_dates import words_of_dates
-from retrieval.recall.small_talk import is_small_talk
 from retrieval.vectors import Vector
 
 MESSAGES = """
@@ -97,7 +96,7 @@ def recall(
 
 
 def rank_messages(question: Question) -> Ranking:
-    """All related messages, none for small talk. Raises NoMemory.
+    """All related messages. Raises NoMemory.
 
     One statement, and one for each date that the question names as "yesterday" or "last week".
     """
@@ -107,9 +106,7 @@ def rank_messages(question: Question) -> Ranking:
     dates = words_of_dates(sentence, user_id=user_id, asked_at=asked_at)
     text = f"{content_words(sentence)} {dates}"
     embedding, model = question.embedding, question.model
-    rows = find(text, question.scope, embedding=embedding, model=model)
-    ranking = rank(rows)
-    return ranking[:0] if is_small_talk(text, rows, model=model) else ranking
+    return rank(find(text, question.scope, embedding=embedding, model=model))
 
 
 def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool) -> list[Recalled]:
