@@ -130,6 +130,7 @@ def test_events_give_the_whole_text_once_from_any_process_at_any_moment(
             assert events[-1][1]["assistant_message"]["content"] == TEXT
 
 
+@pytest.mark.soak
 def test_text_is_written_more_often_only_while_another_process_follows(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:

@@ -159,6 +159,7 @@ def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> 
     once_more.process.wait(PATIENCE_S)
 
 
+@pytest.mark.soak
 def test_a_killed_command_leaves_no_server(folder: Path) -> None:
     command = [str(folder / ".venv/bin/python"), "manage.py", "shell", "--no-imports", "-c", SHELL]
     with subprocess.Popen(
@@ -172,6 +173,7 @@ def test_a_killed_command_leaves_no_server(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the test above ran without root")
+@pytest.mark.soak
 def test_the_demo_runs_without_root(folder: Path) -> None:
     packages = {"PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
     account = (f"--reuid={OTHER_UID}", f"--regid={OTHER_UID}", "--clear-groups")

@@ -62,6 +62,7 @@ def wait_until_answering(fake: FakeOpenAI) -> None:
     fake.wait_for(lambda: len(fake.chat.requests) == STREAMS, timeout_s=PATIENCE_S)
 
 
+@pytest.mark.soak
 def test_a_reload_by_sighup_fails_no_request_and_no_answer(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:

@@ -69,7 +69,7 @@ def holding(
 
 
 @pytest.mark.parametrize(
-    ("write_s", "snapshot_s"), [(1.5, 8.0), pytest.param(3.0, 30.0, marks=pytest.mark.soak)]
+    ("write_s", "snapshot_s"), [(1.5, 5.0), pytest.param(3.0, 30.0, marks=pytest.mark.soak)]
 )
 def test_adoption_waits_for_others_and_delays_no_write(
     write_s: float, snapshot_s: float, old: OldDatabase

@@ -229,6 +229,7 @@ def test_data_of_another_version_is_refused_in_one_line(home: Home) -> None:
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.soak
 def test_a_server_that_cannot_start_is_an_error_with_its_log(home: Home) -> None:
     home.user().query("SELECT 1")
     home.stop()

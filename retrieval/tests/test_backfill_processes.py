@@ -131,7 +131,7 @@ def test_a_signal_ends_the_wait_for_an_unavailable_service(
 
 def test_a_second_run_at_the_same_time_is_refused(alice: User, remembering: FakeOpenAI) -> None:
     add_messages(alice, texts(10))
-    remembering.embeddings.default = Vectors(delay_s=6)
+    remembering.embeddings.default = Vectors(delay_s=3)
     first = start(remembering.base_url)
     remembering.wait_for(lambda: remembering.embeddings.requests, timeout_s=PATIENCE_S)
     second = run()
@@ -200,6 +200,7 @@ class Writer:
         connection.close()
 
 
+@pytest.mark.soak
 def test_texts_that_a_server_is_embedding_are_not_bought_again(
     alice: User, remembering: FakeOpenAI
 ) -> None:
@@ -271,6 +272,7 @@ def read_to_end(terminal: int) -> str:
         shown += part
 
 
+@pytest.mark.soak
 def test_edits_and_erasures_neither_fail_nor_wait_during_a_run(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:

@@ -128,15 +128,17 @@ def test_retry_after_is_obeyed(fake: FakeOpenAI) -> None:
     assert third - second >= 0.6
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(429, errors.RateLimited), (503, errors.ServiceUnavailable)]
+)
 def test_retry_after_past_the_deadline_fails_at_once_and_is_reported(
-    fake: FakeOpenAI, status: int
+    fake: FakeOpenAI, status: int, kind: type[errors.EmbeddingError]
 ) -> None:
     fake.embeddings.default = Refuse(status, headers={"Retry-After": "6"})
     began = time.monotonic()
     error = failure()
     assert time.monotonic() - began < 1
-    assert (type(error), error.retry_after_s) == (errors.RateLimited, 6.0)
+    assert (type(error), error.retry_after_s) == (kind, 6.0)
     assert len(fake.requests) == 1
 
 

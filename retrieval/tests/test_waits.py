@@ -80,6 +80,7 @@ def test_migrate_outlasts_timeouts_and_says_whom_it_waits_for(impatient: Databas
     assert vector_indexes(impatient) == HNSW
 
 
+@pytest.mark.soak
 def test_rag_index_outlasts_timeouts_and_says_whom_it_waits_for(impatient: Database) -> None:
     impatient.migrate("chat")
     with old_snapshot(impatient) as session:
