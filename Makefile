@@ -26,7 +26,7 @@ serve: install ## the production server with your own settings (.env is read)
 	@exec $(BIN)/gunicorn verse.asgi:application
 
 test: install ## every test, on a real PostgreSQL 16
-	$(BIN)/python -m pytest --numprocesses 2 --durations 10 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --durations 10 $(ARGS)
 
 soak: install ## the slow checks: slow tests, the oldest schema, PostgreSQL 18, the rehearsal
 	$(BIN)/python -m pytest -m soak --numprocesses 2 --durations 10 $(ARGS)
