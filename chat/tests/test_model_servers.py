@@ -421,7 +421,7 @@ FAILURES: list[Behaviour] = [
 def test_no_conversation_becomes_unanswerable_and_no_answer_is_lost(
     seed: int, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
-    settings.LLM_TIMEOUT_S = 0.2
+    settings.LLM_TIMEOUT_S = 0.5
     choose = random.Random(seed)
     window = choose.choice([1800, 3000, 8192])
     answer = Echo(tokens=choose.choice([20, 150]))

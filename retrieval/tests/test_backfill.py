@@ -123,7 +123,7 @@ def test_a_text_without_a_usable_vector_is_set_aside(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 1
-    add_messages(alice, ["ODD", *texts(2)])
+    add_messages(alice, [*texts(2), "ODD"])  # the fake lies about the last vector
     remembering.embeddings.when("ODD", Lie("wrong_size"))
     assert run().code == 1
     assert embedded_texts() == set(texts(2))
