@@ -42,6 +42,9 @@ GROUPS = {
     "retrieval/tests/test_doctor_": "doctor",
     "tests/test_demo": "models",
     "tests/test_samples": "models",
+    # The roles of these two belong to the whole server, and have the same names.
+    "tests/test_compose_roles": "roles",
+    "tests/test_image": "roles",
 }
 
 
