@@ -15,6 +15,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 
 from chat import content_admin  # noqa: F401 # registers conversations and messages
+from chat.auth.api_tokens import revoke_token
 from chat.auth.usernames import normalize
 from chat.bounded_admin import BoundedAdmin, BoundedPaginator, CascadingAdmin, with_id
 from chat.models import (
@@ -68,6 +69,9 @@ class ApiTokenAdmin(BoundedAdmin):
     allowed = ("delete",)
     list_display = ("id", "name", "user", "created_at", "last_used_at")
     fields = ("user", "name", "created_at", "last_used_at")
+
+    def delete_model(self, request: HttpRequest, obj: ApiToken) -> None:
+        revoke_token(obj, by=cast("User", request.user))
 
 
 @admin.register(RunningAnswer)

@@ -5,9 +5,10 @@ view of them is a line in the audit log. The admin deletes through the same serv
 changes nothing for which the API has rules.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -27,12 +28,10 @@ else:
     Form = ModelForm
 
 
-class ConversationAdmin(CascadingAdmin, BoundedAdmin):
-    """A conversation keeps its user. The admin's log stores no title: it would outlive its chat."""
+class ContentsAdmin(BoundedAdmin):
+    """Pages with contents: shown with the permission only, and each view is logged."""
 
-    allowed = ("add", "change", "delete")
-    readonly_fields: ClassVar[Any] = ("source", "created_at", "updated_at")
-    contents: ClassVar[tuple[str, ...]]  # fields that hold what the user has written
+    contents: ClassVar[tuple[str, ...]]  # columns and fields that hold what the user has written
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return self._without_contents(request, self.list_display)
@@ -50,13 +49,21 @@ class ConversationAdmin(CascadingAdmin, BoundedAdmin):
         inspection.record_list(request, str(self.opts.verbose_name_plural))
         return response
 
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        obj = self.get_object(request, object_id)
-        if obj is not None:
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """The row of a page that shows, changes or deletes it; None if there is no such row."""
+        obj = super().get_object(request, object_id, from_field)
+        if obj is not None and self.has_view_permission(request, obj):
             inspection.record_page(request, f"{self.opts.verbose_name} {obj.pk}", whose=obj.user)
-        return super().change_view(request, object_id, form_url, extra_context)
+        return obj
+
+
+class ConversationAdmin(CascadingAdmin, ContentsAdmin):
+    """A conversation keeps its user. The admin's log stores no title: it would outlive its chat."""
+
+    allowed = ("add", "change", "delete")
+    readonly_fields: ClassVar[Any] = ("source", "created_at", "updated_at")
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -74,6 +81,8 @@ class ConversationAdmin(CascadingAdmin, BoundedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Form, change: bool) -> None:
         """Saves only changed fields. Raises DatabaseError if the row was deleted meanwhile."""
+        if "memory" in form.changed_data and change:
+            ChatService(obj).record_switch(obj.memory, by=cast("User", request.user))
         obj.updated_at = timezone.now()
         obj.save(update_fields=[*form.changed_data, "updated_at"] if change else None)
 
@@ -127,45 +136,26 @@ class StandaloneChatAdmin(ConversationAdmin):
 
 
 @admin.register(ChatMessage, StandaloneChatMessage)
-class MessageAdmin(BoundedAdmin):
+class MessageAdmin(ContentsAdmin):
     """Messages and the state of their embeddings. They can be deleted, by the API's rules."""
 
     allowed = ("delete",)
-    list_display = ("id", "user", "conversation_id", "role", "status", "state", "created_at")
+    contents = ("excerpt", "conversation", "content", "memories_used")
+    list_display = (
+        *("id", "user", "conversation_id", "role", "status", "state", "created_at"),
+        "excerpt",
+    )
     fields = (
         *("id", "user", "conversation_id", "role", "status", "error", "chars", "state"),
         *("stored_vector", "created_at", "edited_at", "reply_to", "truncated"),
+        *("conversation", "content", "memories_used"),
     )
-    fields_with_contents = ("conversation", "content", "memories_used")
-    readonly_fields = fields_with_contents
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        extra = ("excerpt",) if inspection.may_see_contents(request) else ()
-        return (*self.list_display, *extra)
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        extra = self.fields_with_contents if inspection.may_see_contents(request) else ()
-        return (*self.fields, *extra)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # An answer may be a megabyte long, and a list has a hundred.
         rows = super().get_queryset(request).defer("content", "context")
         with_states: QuerySet[Any] = inspection.with_excerpts(inspection.with_states(rows))
         return with_states
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        response = super().changelist_view(request, extra_context)
-        inspection.record_list(request, str(self.opts.verbose_name_plural))
-        return response
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        message = self.get_object(request, object_id)
-        if message is not None:
-            what = f"{self.opts.verbose_name} {message.pk}"
-            inspection.record_page(request, what, whose=message.user)
-        return super().change_view(request, object_id, form_url, extra_context)
 
     @admin.display(description="characters")
     def chars(self, message: Any) -> int:

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from psycopg import sql
 
 from chat.memory.recalled import attach_memories
-from chat.models import MemorySwitch, Message
+from chat.models import MemorySwitch, Message, Status
 from retrieval import audit, db
 from retrieval.models import EmbeddingModel, MessageMemory
 
@@ -65,11 +65,9 @@ def with_states(messages: Any) -> Any:
 
 
 def state_of(message: Any) -> str:
-    """EMBEDDED, PENDING, FAILED, OFF, or '' for a message that has no text to embed."""
-    if message.is_off:
+    """EMBEDDED, PENDING, FAILED or OFF, which an answer without text is too."""
+    if message.is_off or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
         return OFF
-    if message.status not in ("complete", "interrupted"):
-        return ""
     if message.is_current:
         return EMBEDDED
     return FAILED if message.refusal else PENDING

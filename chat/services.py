@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import Error, transaction
 from django.utils import timezone
+from rest_framework.exceptions import NotFound
 
 from chat import errors, personal_data
 from chat.answers import followers, runner, stop, turns
@@ -121,6 +122,28 @@ class ChatService:
             self._refuse_while_streaming(message)
             message.delete()
 
+    def change(self, changes: dict[str, Any]) -> None:
+        """Set fields of the conversation. Raises NotFound if it was deleted meanwhile.
+
+        A switch of its memory is in the audit log.
+        """
+        conversation = self.conversation
+        with transaction.atomic():
+            enabled = changes.get("memory", conversation.memory)
+            if enabled != conversation.memory:
+                self.record_switch(enabled, by=conversation.user)
+            rows = type(conversation).objects.filter(pk=conversation.pk)
+            if changes and not rows.update(**changes):
+                raise NotFound
+        for name, value in changes.items():
+            setattr(conversation, name, value)
+
+    def record_switch(self, enabled: bool, *, by: User) -> None:
+        """Write into the audit log who turns the conversation's memory on or off."""
+        conversation = self.conversation
+        what = f"memory of {conversation.kind} {conversation.pk} {_on_or_off(enabled)}"
+        audit.record(by, what, whose=conversation.user)
+
     def delete_conversation(self) -> None:
         """Delete the conversation and its messages; a running answer ends."""
         with self._share(), transaction.atomic():
@@ -172,6 +195,10 @@ class ChatService:
             raise errors.InProgress
 
 
+def _on_or_off(enabled: bool) -> str:
+    return "on" if enabled else "off"
+
+
 OWN_RECALL = ChatService._get_relevant_context  # noqa: SLF001 - to see whether it is replaced
 
 
@@ -211,16 +238,18 @@ class MemoryService:
     def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
         """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
         if enabled is not None:
-            audit.record(self.user, f"memory {'on' if enabled else 'off'}", whose=self.user)
-            MemorySwitch.objects.update_or_create(
-                user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}
-            )
+            with transaction.atomic():
+                audit.record(self.user, f"memory {_on_or_off(enabled)}", whose=self.user)
+                MemorySwitch.objects.update_or_create(
+                    user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}
+                )
         return self.state()
 
     def erase(self) -> dict[str, Any]:
         """Delete the user's conversations and everything that belongs to them; the receipt."""
-        audit.record(self.user, "erase", whose=self.user)
-        return personal_data.erase(self.user.pk)
+        with transaction.atomic():
+            audit.record(self.user, "erase", whose=self.user)
+            return personal_data.erase(self.user.pk)
 
     def export(self) -> AsyncIterator[bytes]:
         """Everything stored about the user, as JSON Lines."""

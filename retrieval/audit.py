@@ -33,7 +33,7 @@ def _name(user: AbstractBaseUser | str) -> str:
     return user if isinstance(user, str) else user.get_username()
 
 
-def record_command(what: str, *, whose: str = "") -> None:
+def record_command(what: str, *, whose: AbstractBaseUser | str = "") -> None:
     """A line of the operator who runs a command, by the name of their account on this machine."""
     record(f"command:{getpass.getuser()}", what, whose=whose)
 

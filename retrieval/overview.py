@@ -1,7 +1,7 @@
 """Memory's state for a page that must be quick whatever the tables' sizes: no whole table is read.
 
-Counts stop at MAX_COUNTED; the number of messages is the planner's estimate. ``retrieval.status``
-counts exactly.
+Counts stop at MAX_COUNTED rows of an index; the number of messages is the planner's estimate.
+``retrieval.status`` counts exactly.
 """
 
 from dataclasses import dataclass
@@ -14,37 +14,57 @@ from django.utils import timezone
 from psycopg import sql
 
 from retrieval import current_model, db, status
+from retrieval.backfill import pending
 from retrieval.embeddings import embedding_service, usage
 from retrieval.message_tables import MessageTable
 from retrieval.models import EmbeddingUsage, RecallMeasurement, message_tables
 
-MAX_COUNTED = 10_000  # counted in milliseconds by the indexes of pending and failed rows
+MAX_COUNTED = 10_000
 MEASUREMENTS = 90  # a quarter of a year of daily runs
-# The planner's estimate, -1 before the first ANALYZE; what is pending or set aside, by their
-# indexes; when the pending one with the lowest id was written. Locks: none.
-COUNTS = sql.SQL("""
-    SELECT (SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class
-            WHERE oid = pg_catalog.to_regclass({name})),
-        (SELECT count(*) FROM (SELECT FROM message_memories
-            WHERE model IS NULL AND (id & 1) = {kind_bit} AND embedding_error IS NULL
-            LIMIT %(limit)s) p),
-        (SELECT count(*) FROM (SELECT FROM message_memories
-            WHERE embedding_error IS NOT NULL AND (id & 1) = {kind_bit} LIMIT %(limit)s) f),
-        (SELECT created_at FROM message_memories
-            WHERE model IS NULL AND (id & 1) = {kind_bit} AND embedding_error IS NULL
-            ORDER BY model, id & 1, id LIMIT 1)
+# The planner's estimate, -1 before the first ANALYZE. Locks: none.
+ESTIMATE = """
+    SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class
+    WHERE oid = pg_catalog.to_regclass(%(name)s)
+"""
+# So many rows by an index, how many of their messages are not switched off, and when the first of
+# these was written. Locks: none.
+COUNT = sql.SQL("""
+    WITH candidates AS MATERIALIZED (
+        SELECT p.id FROM message_memories p
+        WHERE {condition} AND (p.id & 1) = {kind_bit} LIMIT %(limit)s
+    )
+    SELECT (SELECT count(*) FROM candidates), count(*), min(m.created_at)
+    FROM candidates p JOIN {table} m ON m.id = p.id >> 1 WHERE {remembered}
 """)
+IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
+IS_SET_ASIDE = sql.SQL("p.embedding_error IS NOT NULL")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """``count`` messages; ``has_more``: so many rows were looked at, and there are others.
+
+    ``oldest`` is the time of the first of them, None without any.
+    """
+
+    count: int = 0
+    has_more: bool = False
+    oldest: datetime | None = None
+
+    def __add__(self, other: "Counted") -> "Counted":
+        times = [counted.oldest for counted in (self, other) if counted.oldest]
+        has_more = self.has_more or other.has_more
+        return Counted(self.count + other.count, has_more, min(times, default=None))
 
 
 @dataclass(frozen=True)
 class TableOverview:
-    """``pending`` and ``failed`` are at most MAX_COUNTED + 1: more than MAX_COUNTED."""
+    """A message table: about how many messages, how many pending, how many set aside."""
 
     name: str
     about: int
-    pending: int
-    failed: int
-    oldest_pending: datetime | None
+    pending: Counted
+    failed: Counted
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Overview:
 
 
 def collect() -> Overview:
-    """Nine statements. Raises NoMemory."""
+    """Some fifteen statements. Raises NoMemory."""
     today = timezone.now().date()
     latest = RecallMeasurement.objects.order_by("-measured_at")[:MEASUREMENTS]
     return Overview(
@@ -78,9 +98,21 @@ def collect() -> Overview:
 
 
 def _table(table: MessageTable) -> TableOverview:
-    statement = COUNTS.format(name=sql.Literal(table.table), **table.names)
-    ((about, pending, failed, oldest),) = db.execute(statement, {"limit": MAX_COUNTED + 1})
-    return TableOverview(table.table, about, pending, failed, oldest)
+    ((about,),) = db.execute(ESTIMATE, {"name": table.table})
+    waiting = [
+        _count(table, IS_PENDING.format(model=pending.condition_of(table, model)), model)
+        for model in pending.models_of_pending()
+    ]
+    return TableOverview(
+        table.table, about, sum(waiting, start=Counted()), _count(table, IS_SET_ASIDE, None)
+    )
+
+
+def _count(table: MessageTable, condition: sql.Composable, model: int | None) -> Counted:
+    statement = pending.for_table(COUNT, table, condition=condition)
+    params = {"limit": MAX_COUNTED, "model": model, "after": 0}
+    ((rows, count, oldest),) = db.execute(statement, params)
+    return Counted(count, rows == MAX_COUNTED, oldest)
 
 
 def _cost_since(day: date) -> float:

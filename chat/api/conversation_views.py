@@ -61,6 +61,9 @@ class ConversationView(ConversationMixin, generics.RetrieveUpdateDestroyAPIView[
     lookup_url_kwarg = "conversation_id"
     http_method_names = ("get", "patch", "delete", "head", "options")
 
+    def perform_update(self, serializer: Any) -> None:
+        ChatService(serializer.instance).change(serializer.validated_data)
+
     def perform_destroy(self, instance: Any) -> None:
         ChatService(instance).delete_conversation()
 

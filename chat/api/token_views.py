@@ -11,9 +11,9 @@ from rest_framework.views import APIView
 from chat.api.openapi_schema import ERROR
 from chat.api.pagination import Pages
 from chat.api.serializers import CredentialsSerializer, NewTokenSerializer, TokenSerializer
+from chat.auth.api_tokens import revoke_token
 from chat.auth.login_rate_limit import create_token_for_password
 from chat.models import ApiToken
-from retrieval import audit
 
 
 class TokenView(APIView):
@@ -53,8 +53,7 @@ class TokenRevokeView(generics.DestroyAPIView[ApiToken]):
     serializer_class = TokenSerializer
 
     def perform_destroy(self, instance: ApiToken) -> None:
-        audit.record(instance.user, "token revoked", whose=instance.user)
-        instance.delete()
+        revoke_token(instance, by=instance.user)
 
     def get_queryset(self) -> QuerySet[ApiToken]:
         return ApiToken.objects.of(self.request.user)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -17,6 +17,7 @@ from rest_framework.request import Request
 
 from chat.model_rows import ModelRow
 from chat.models import ApiToken
+from retrieval import audit
 
 KEY_BYTES = 32  # 256 bits cannot be guessed, so a plain SHA-256 is enough to store them
 LAST_USED_STEP = timedelta(minutes=1)  # at most one write per minute and token
@@ -48,6 +49,13 @@ def create_token(user: User, *, name: str = "") -> tuple[ApiToken, str]:
     """A new token and its key. The key is not stored and cannot be shown again."""
     key = secrets.token_urlsafe(KEY_BYTES)
     return ApiToken.objects.create(user=user, name=name, digest=digest_of(key)), key
+
+
+def revoke_token(token: ApiToken, *, by: User) -> None:
+    """Delete the token, at once; a line in the audit log says who did."""
+    with transaction.atomic():
+        audit.record(by, "token revoked", whose=token.user)
+        token.delete()
 
 
 def key_of(request: HttpRequest | Request) -> str | None:

@@ -3,6 +3,7 @@
 import hashlib
 
 from django.contrib.auth import authenticate
+from django.db import transaction
 from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -28,8 +29,9 @@ def create_token_for_password(
     user = authenticate(request, username=normalize(username), password=password)
     if user is None:
         raise ValidationError("The username or the password is wrong.")
-    audit.record(user, "token made", whose=user)
-    return create_token(user, name=name)
+    with transaction.atomic():
+        audit.record(user, "token made", whose=user)
+        return create_token(user, name=name)
 
 
 def check_login_rate(request: HttpRequest | Request, username: str) -> None:

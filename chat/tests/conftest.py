@@ -6,11 +6,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.test import Client
 from pytest_django import DjangoDbBlocker
 
 from chat.models import StandaloneChat
+from chat.tests.admin_support import client_of
 from chat.tests.old_programs import USERS, OldDatabase
 from tests.databases import Database
 from tests.support import database_url
@@ -66,3 +68,17 @@ def old(
         database = OldDatabase(f"old_{worker_id}", users_database)
         yield database
         database.drop()
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    """Signed in as a superuser."""
+    return client_of(User.objects.create(username="operator", is_staff=True, is_superuser=True))
+
+
+@pytest.fixture
+def blind_operator(db: None) -> Client:
+    """Signed in with every permission but the one to see contents."""
+    user = User.objects.create(username="blind", is_staff=True)
+    user.user_permissions.set(Permission.objects.exclude(codename="view_content"))
+    return client_of(user)

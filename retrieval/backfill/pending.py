@@ -128,8 +128,12 @@ def next_rows(
 
 def next_rows_statement(table: MessageTable, model: int | None) -> sql.Composed:
     """The statement of ``next_rows``; a test checks its plan."""
-    condition = HAS_NO_MODEL if model is None else HAS_OLD_MODEL.format(**table.names)
-    return for_table(NEXT_ROWS, table, model=condition)
+    return for_table(NEXT_ROWS, table, model=condition_of(table, model))
+
+
+def condition_of(table: MessageTable, model: int | None) -> sql.Composable:
+    """SQL: whether row ``p`` has no model, or the old one %(model)s, after %(after)s."""
+    return HAS_NO_MODEL if model is None else HAS_OLD_MODEL.format(**table.names)
 
 
 def set_aside(table: MessageTable, row: Row, reason: str) -> bool:

@@ -12,7 +12,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, DjangoHelpFormatter
 from django.db import Error
 
-from retrieval import audit
 from retrieval.db import NoMemory
 from retrieval.db_errors import sqlstate
 from retrieval.embeddings.errors import EmbeddingError
@@ -61,8 +60,6 @@ class OperatorCommand(BaseCommand):
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
         try:
-            if act := self.act(options):
-                audit.record_command(act, whose=options.get("user") or "")
             self.run(**options)
         except BrokenPipeError:  # the reader, such as head, has ended
             for stream in (sys.stdout, sys.stderr):
@@ -74,10 +71,6 @@ class OperatorCommand(BaseCommand):
             raise CommandError(str(error)) from error
         except Error as error:
             raise CommandError(summarise_db_error(error)) from error
-
-    def act(self, options: dict[str, Any]) -> str:
-        """What the audit log says of this run; '' for a run that changes and gives out nothing."""
-        return ""
 
     def run(self, **options: Any) -> None:
         raise NotImplementedError

@@ -54,15 +54,20 @@ def test_each_act_of_a_user_has_its_line(alice: User, api: Api) -> None:
     client.delete(f"/api/auth/tokens/{token}/")
     client.patch("/api/memory/", {"enabled": False}, format="json")
     chat = StandaloneChat.objects.create(user=alice, title="a canary")
+    client.patch(f"/api/chats/{chat.pk}/", {"memory": False}, format="json")
+    client.patch(f"/api/chats/{chat.pk}/", {"memory": False, "title": "again"}, format="json")
     chat.messages.create(user=alice, role="user", content="a canary")
     client.get("/api/memory/export/")
     client.delete("/api/memory/", {"confirm": "alice"}, format="json")
     assert acts() == [
         ("alice", what, "alice")
-        for what in ("token made", "token revoked", "memory off", "export", "erase")
+        for what in (
+            *("token made", "token revoked", "memory off", f"memory of chat {chat.pk} off"),
+            *("export", "erase"),
+        )
     ]
     alice.delete()
-    assert len(acts()) == 5
+    assert len(acts()) == 6
 
 
 def test_commands_that_change_or_give_out_something_have_a_line(alice: User) -> None:

@@ -11,9 +11,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from chat.auth.api_tokens import create_token
 from chat.auth.usernames import find_user
+from retrieval import audit
 from retrieval.management.operator_command import OperatorCommand
 
 
@@ -23,9 +25,6 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("user", metavar="USER", help="the user's name")
         parser.add_argument("--name", default="", help="what the token is for, such as 'my laptop'")
-
-    def act(self, options: dict[str, Any]) -> str:
-        return "create_token"
 
     def run(self, **options: Any) -> None:
         """Raises CommandError: there is no such user, or the name is too long."""
@@ -38,4 +37,7 @@ class Command(OperatorCommand):
             )
         if len(name) > 100:
             raise CommandError("--name has at most 100 characters")
-        self.stdout.write(create_token(user, name=name)[1])
+        with transaction.atomic():
+            audit.record_command("create_token", whose=username)
+            _, key = create_token(user, name=name)
+        self.stdout.write(key)

@@ -18,6 +18,7 @@ from django.db import Error
 
 from chat.auth.usernames import find_user
 from chat.transfer.exporting import export_lines
+from retrieval import audit
 from retrieval.db_errors import describe_db_error
 from retrieval.management.operator_command import OperatorCommand
 
@@ -30,14 +31,13 @@ class Command(OperatorCommand):
             "--user", metavar="NAME", help="only this user's messages instead of all users'"
         )
 
-    def act(self, options: dict[str, Any]) -> str:
-        return "export_messages"
-
     def run(self, **options: Any) -> None:
         """Raises CommandError: the user does not exist, or the export is incomplete."""
         name = options["user"]
         try:
-            write_lines(export_lines(None if name is None else get_user(name)))
+            user = None if name is None else get_user(name)
+            audit.record_command("export_messages", whose=user or "")
+            write_lines(export_lines(user))
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -26,6 +26,7 @@ from django.db import Error
 
 from chat.transfer.importing import Imported, ImportRefusedError, import_lines
 from chat.transfer.json_lines import read
+from retrieval import audit
 from retrieval.db_errors import describe_db_error
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
@@ -42,9 +43,6 @@ class Command(OperatorCommand):
             "--skip-bad", action="store_true", help="leave out bad lines, and say how many"
         )
 
-    def act(self, options: dict[str, Any]) -> str:
-        return "import_messages"
-
     def run(self, **options: Any) -> None:
         """Raises CommandError: nothing was imported, and why."""
         name = options["file"]
@@ -55,6 +53,7 @@ class Command(OperatorCommand):
                 ),
                 nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file,
             ):
+                audit.record_command("import_messages")
                 imported = self._import(file, options)
         except BrokenPipeError:
             raise

@@ -24,7 +24,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval import current_model, storage
+from retrieval import audit, current_model, storage
 from retrieval.backfill import Backfill, pending
 from retrieval.backfill.limits import EMBEDDINGS_OFF, OUTPUT_CLOSED, Cancelled, Limits
 from retrieval.backfill.pending import Counts
@@ -63,9 +63,6 @@ class Command(OperatorCommand):
         add("--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end")
         add("--dry-run", action="store_true", help="show what is pending; change nothing")
 
-    def act(self, options: dict[str, Any]) -> str:
-        return "" if options["dry_run"] else "backfill_embeddings"
-
     def run(self, **options: Any) -> None:
         run = Backfill(
             tables=[table for table in message_tables() if options["table"] in (None, table.table)],
@@ -86,6 +83,7 @@ class Command(OperatorCommand):
                 raise CommandError(
                     "another backfill_embeddings is running: let it finish, or stop it first"
                 )
+            audit.record_command("backfill_embeddings")
             self._work(run, options)
             self._report(run, "signal" if signals else run.limits.stopped_by, options)
 

@@ -30,6 +30,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connection
 
+from retrieval import audit
 from retrieval.management.arguments import add_table_argument, whole_number_in
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
@@ -57,9 +58,6 @@ class Command(OperatorCommand):
         add("--ef-construction", type=ef, default=64, help=ef_help)
         add_table_argument(parser)
 
-    def act(self, options: dict[str, Any]) -> str:
-        return f"rag_index {options['action']}"
-
     def run(self, **options: Any) -> None:
         """One index after the other."""
         action, hnsw = options["action"], HnswOptions(options["m"], options["ef_construction"])
@@ -78,6 +76,7 @@ class Command(OperatorCommand):
         ):
             if not acquired:
                 raise CommandError(BUSY)
+            audit.record_command(f"rag_index {action}")
             reports = [
                 work(index, action, hnsw, progress)
                 for index in index_state.read_states(options["table"])

@@ -22,7 +22,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from retrieval import current_model
+from retrieval import audit, current_model
 from retrieval.backfill import pending
 from retrieval.embeddings import bundled_models, cost, embedding_service, usage
 from retrieval.management.arguments import us_dollars
@@ -65,9 +65,6 @@ class Command(OperatorCommand):
         add("action", nargs="?", choices=["use"], help="use: switch to the configured model")
         add("--yes", action="store_true", help="do not ask")
         add("--max-cost", type=us_dollars, help="US dollars; no switch if the estimate is higher")
-
-    def act(self, options: dict[str, Any]) -> str:
-        return "rag_model use" if options["action"] else ""
 
     def run(self, **options: Any) -> None:
         if options["action"]:
@@ -113,6 +110,7 @@ class Command(OperatorCommand):
         self._confirm(switch, options)
         embedding_service.submit([PROBE_TEXT], model=model).result()
         usage.flush()
+        audit.record_command("rag_model use")
         current_model.switch(model)
         retried = sum(pending.retry_failed(table) for table in message_tables())
         self.report(

@@ -19,6 +19,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from retrieval import audit
 from retrieval.management.operator_command import OperatorCommand
 from retrieval.recall import search_config
 
@@ -33,9 +34,6 @@ class Command(OperatorCommand):
             help="a text search configuration of PostgreSQL's",
         )
 
-    def act(self, options: dict[str, Any]) -> str:
-        return "rag_text use" if options["action"] else ""
-
     def run(self, **options: Any) -> None:
         """Raises CommandError: wrong usage (exit code 2), or an unknown configuration."""
         if options["action"] and not options["config"]:
@@ -45,6 +43,7 @@ class Command(OperatorCommand):
                 search_config.switch(options["config"])
             except search_config.UnknownConfig as error:
                 raise CommandError(str(error)) from error
+            audit.record_command("rag_text use")
         counted = search_config.count_by_config()
         counts = f"{counted.current:,} messages indexed, {counted.other:,} by another configuration"
         hint = ["Run backfill_embeddings: it indexes their words again, at no cost"]

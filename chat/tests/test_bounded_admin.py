@@ -1,0 +1,63 @@
+"""Pages of the admin cost the same for a few rows and for many."""
+
+import re
+
+import pytest
+from django.test import Client
+
+from chat import bounded_admin
+from chat.tests.admin_support import (
+    TABLES,
+    add_of_each,
+    address,
+    queries_of,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_page_makes_as_many_queries_for_sixty_rows_as_for_one(operator: Client) -> None:
+    first = add_of_each(0)
+    pages = [
+        address(table, page)
+        for table in (*TABLES, "user")
+        for page in ("", "?q=user", f"{first[table]}/change/")
+    ]
+    pages += [address(table, f"{first[table]}/delete/") for table in (*TABLES[:5], "user")]
+    _ = [operator.get(page) for page in pages]  # Django remembers its content types from here on
+    for_one = {page: len(queries_of(operator, page)) for page in pages}
+    for number in range(1, 60):
+        add_of_each(number)
+    for table in (*TABLES, "user"):
+        assert operator.get(address(table)).content.count(b"/change/") >= 60, (
+            "not all rows are on the page"
+        )
+    for_sixty = {page: len(queries_of(operator, page)) for page in pages}
+    assert for_sixty == for_one
+    assert max(for_sixty.values()) <= 14, for_sixty
+
+
+@pytest.mark.parametrize(
+    "table", ["passage", "standalonechat", "chatmessage", "standalonechatmessage", "user"]
+)
+def test_a_list_never_counts_a_whole_table_and_loads_no_long_text(
+    table: str, operator: Client
+) -> None:
+    add_of_each(0)
+    for page in ("", "?q=user", "?q=1"):
+        queries = queries_of(operator, address(table, page))
+        counts = [sql for sql in queries if "COUNT(" in sql]
+        assert counts
+        assert all(f"LIMIT {bounded_admin.MAX_COUNTED_ROWS}" in sql for sql in counts), counts
+        selected = [re.sub(r"LEFT\([^)]*\)", "", sql.split(" FROM ")[0]) for sql in queries]
+        assert not any('"."content"' in sql or '"."text"' in sql for sql in selected), selected
+        assert not any("LIKE '%" in sql or "UPPER(" in sql for sql in queries), queries
+
+
+def test_a_list_ends_at_the_maximum_of_counted_rows(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_admin, "MAX_COUNTED_ROWS", 3)
+    for number in range(5):
+        add_of_each(number)
+    assert operator.get(address("chatmessage")).context["cl"].result_count == 3
