@@ -27,7 +27,15 @@ import psycopg
 from benchmarks import results
 from benchmarks.generated_messages import DataGenerator, Messages, fill, sign_up, write
 from benchmarks.processes import cpu_ms
-from benchmarks.recall import INDEXES, ask_of, backend, build_hnsw, nearest_first, sizes, whole
+from benchmarks.recall import (
+    ask_of,
+    backend,
+    build_hnsw,
+    drop_hnsw,
+    nearest_first,
+    sizes,
+    whole,
+)
 from benchmarks.stage import scratch_database
 from benchmarks.ways import Way, as_row, ask_all, local
 
@@ -36,7 +44,8 @@ BLOCK, BLOCKS = 50, 16  # messages in a block, blocks of each kind
 INSERT = """INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     VALUES (%s, %s, 'user', %s, now()) RETURNING id"""
 EMBED = "UPDATE standalone_chat_messages SET embedding = %b::vector WHERE id = %s"
-SWITCH = "ALTER TABLE standalone_chat_messages {0} TRIGGER USER"
+DISABLE = "ALTER TABLE standalone_chat_messages DISABLE TRIGGER USER"
+ENABLE = "ALTER TABLE standalone_chat_messages ENABLE TRIGGER USER"
 
 
 def main() -> None:
@@ -111,11 +120,11 @@ def costs(
     taken: dict[str, list[float]] = {}
     for block in range(BLOCKS + 1):  # the first is a warm-up
         for kind in kinds:
-            database.execute(SWITCH.format("DISABLE" if kind == "bare" else "ENABLE"))
+            database.execute(DISABLE if kind == "bare" else ENABLE)
             for step, ms in run_block(database, generator).items():
                 if block:
                     taken.setdefault(f"{step}, {kind}, CPU ms", []).append(ms / BLOCK)
-    database.execute(SWITCH.format("ENABLE"))
+    database.execute(ENABLE)
     return {name: round(float(np.median(values)), 3) for name, values in taken.items()}
 
 
@@ -131,12 +140,6 @@ def run_block(database: psycopg.Connection[Any], generator: DataGenerator) -> di
     embedded = cpu_ms(pids)
     database.execute("DELETE FROM standalone_chat_messages WHERE id = ANY (%s)", [ids])
     return {"insert": inserted - started, "embed": embedded - inserted}
-
-
-def drop_hnsw(database: psycopg.Connection[Any]) -> None:
-    """Drop the HNSW indexes, which recall does not use."""
-    for name in INDEXES:
-        database.execute(f"DROP INDEX IF EXISTS {name}")
 
 
 def ratios_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:

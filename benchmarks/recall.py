@@ -33,6 +33,7 @@ import psycopg
 from django.db import connection
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
+from psycopg import sql
 
 from benchmarks import peers, results
 from benchmarks.generated_messages import SIZES, DataGenerator, Messages, fill, sign_up, write
@@ -114,11 +115,16 @@ def run(
     }
 
 
+def drop_hnsw(database: psycopg.Connection[Any]) -> None:
+    """Drop the HNSW indexes, which recall does not use."""
+    for name in INDEXES:
+        database.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(name)))
+
+
 def prepare(url: str, messages: Messages, *, hnsw: bool) -> dict[str, float]:
     """Fill the database. Returns the sizes of tables and indexes in MB."""
     with psycopg.connect(url) as database:
-        for name in INDEXES:
-            database.execute(f"DROP INDEX IF EXISTS {name}")
+        drop_hnsw(database)
         sign_up(database, messages)
         fill(database, messages, range(len(messages.users)))
         if hnsw:

@@ -15,7 +15,7 @@ import psycopg
 from benchmarks import peers
 from benchmarks.generated_messages import SIZES, DataGenerator, Messages, fill, sign_up, write
 from benchmarks.programs import Program
-from benchmarks.recall import INDEXES, ask_of, scan
+from benchmarks.recall import ask_of, drop_hnsw, scan
 from benchmarks.sides import Checkout, Figures, Side, databases
 from benchmarks.ways import Question, Way, ask_all
 
@@ -46,8 +46,7 @@ def measure(both: list[Checkout], *, quick: bool) -> Figures:
 def fill_side(side: Side, messages: Messages) -> None:
     """Load all messages, without the HNSW indexes, which recall does not read."""
     with psycopg.connect(side.url) as database:
-        for name in INDEXES:
-            database.execute(f"DROP INDEX IF EXISTS {name}")
+        drop_hnsw(database)
         sign_up(database, messages)
         fill(database, messages, range(len(messages.users)))
 

@@ -23,6 +23,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
 from django.db import connection
+from psycopg import sql
 
 from benchmarks.stage import scratch_database
 from benchmarks.structures import WORDS
@@ -32,6 +33,8 @@ from chat.transfer.exporting import export_lines
 from chat.transfer.importing import import_lines
 from chat.transfer.json_lines import Line, parse
 
+DISABLE = sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER")
+DROP = sql.SQL("DROP FUNCTION {}")
 CONVERSATION_MESSAGES = 80
 START, LATER_START = datetime(2020, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
 
@@ -94,8 +97,9 @@ def remove_recall() -> None:
     """Disable the triggers, and drop the functions that imports call."""
     with connection.cursor() as cursor:
         for model in KINDS.values():
-            cursor.execute(f"ALTER TABLE {model._meta.db_table} DISABLE TRIGGER USER")
-            cursor.execute(f"DROP FUNCTION {model.memory_table.table}_insert_memories")
+            table = model.memory_table.table
+            for statement, name in ((DISABLE, table), (DROP, f"{table}_insert_memories")):
+                cursor.execute(statement.format(sql.Identifier(name)))
 
 
 def report(name: str, lines_to_import: list[bytes]) -> None:

@@ -1,10 +1,9 @@
-"""What can be done in a conversation (ChatService), and with a user's memory (MemoryService)."""
+"""What can be done in a conversation: turns, edits, deletions. With a memory: memory_service.py."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -13,20 +12,17 @@ from django.db import Error, transaction
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
-from chat import errors, personal_data
+from chat import errors
 from chat.answers import followers, runner, stop, turns
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.prepare import Preparation
 from chat.answers.turns import Turn
-from chat.memory import embed, recall, recalled
+from chat.memory import embed, recalled
 from chat.memory.answer_recall import recall_for_answer
-from chat.memory.recall import SearchResult
 from chat.memory.recalled import Memory
-from chat.memory.state import memory_state
-from chat.models import KINDS, Conversation, MemorySwitch, Message, Role, Status
+from chat.models import Conversation, Message, Status
 from retrieval import audit, connection_share
 from retrieval.db_errors import error_name
-from retrieval.recall.candidates import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +137,7 @@ class ChatService:
     def record_switch(self, enabled: bool, *, by: User) -> None:
         """Write into the audit log who turns the conversation's memory on or off."""
         conversation = self.conversation
-        what = f"memory of {conversation.kind} {conversation.pk} {_on_or_off(enabled)}"
+        what = f"memory of {conversation.kind} {conversation.pk} {'on' if enabled else 'off'}"
         audit.record(by, what, whose=conversation.user)
 
     def delete_conversation(self) -> None:
@@ -195,63 +191,4 @@ class ChatService:
             raise errors.InProgress
 
 
-def _on_or_off(enabled: bool) -> str:
-    return "on" if enabled else "off"
-
-
 OWN_RECALL = ChatService._get_relevant_context  # noqa: SLF001 - to see whether it is replaced
-
-
-class MemoryService:
-    """One user's memory and personal data."""
-
-    def __init__(self, user: User) -> None:
-        self.user = user
-
-    def search(
-        self,
-        text: str,
-        *,
-        limit: int | None = None,
-        role: str | None = None,
-        kind: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> SearchResult:
-        """The recall that answers use, with nothing excluded. At most one embedding call.
-
-        ``limit`` is RAG_CONTEXT_LIMIT, but at least 1, unless given. The other arguments filter.
-        """
-        scope = Scope(
-            self.user.pk,
-            by_user=None if role is None else role == Role.USER,
-            kind_bit=None if kind is None else KINDS[kind].memory_table.kind_bit,
-            since=since,
-            until=until,
-        )
-        return recall.search(text, scope, limit=limit or max(settings.RAG_CONTEXT_LIMIT, 1))
-
-    def state(self) -> dict[str, Any]:
-        """The user's switch, the numbers of messages, and recall's mode: docs/api/memory.md."""
-        return memory_state(self.user.pk)
-
-    def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
-        """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
-        if enabled is not None:
-            with transaction.atomic():
-                audit.record(self.user, f"memory {_on_or_off(enabled)}", whose=self.user)
-                MemorySwitch.objects.update_or_create(
-                    user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}
-                )
-        return self.state()
-
-    def erase(self) -> dict[str, Any]:
-        """Delete the user's conversations and everything that belongs to them; the receipt."""
-        with transaction.atomic():
-            audit.record(self.user, "erase", whose=self.user)
-            return personal_data.erase(self.user.pk)
-
-    def export(self) -> AsyncIterator[bytes]:
-        """Everything stored about the user, as JSON Lines."""
-        audit.record(self.user, "export", whose=self.user)
-        return personal_data.export(self.user)

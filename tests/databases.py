@@ -14,10 +14,12 @@ import psycopg
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import execute_from_command_line
 from django.db import connection, connections
+from psycopg import sql
 
 from retrieval import runtime
 from tests.support import PATIENCE_S, ROOT, clean_environment, database_url
 
+DROP = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 ROWS = 2_000  # one process needs about a second to build an index over their vectors
 TABLES = {"chat_messages": "passage_id", "standalone_chat_messages": "chat_id"}
 USERS = """
@@ -48,8 +50,9 @@ class Database:
 
     def _create(self, template: str) -> None:
         with psycopg.connect(self._url("postgres"), autocommit=True) as server:
-            server.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
-            server.execute(f"CREATE DATABASE {self.name} TEMPLATE {template}")
+            server.execute(DROP.format(sql.Identifier(self.name)))
+            names = map(sql.Identifier, (self.name, template))
+            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
 
     def _url(self, name: str) -> str:
         before = connection.settings_dict["NAME"]
@@ -59,11 +62,11 @@ class Database:
         finally:
             connection.settings_dict["NAME"] = before
 
-    def run(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    def run(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
         """The statement's rows."""
         with psycopg.connect(self.url, autocommit=True) as session:
             cursor = psycopg.ClientCursor(session)
-            cursor.execute(sql, params or None)
+            cursor.execute(statement, params or None)
             return cursor.fetchall() if cursor.description else []
 
     def start_at(self, migration: str) -> None:
@@ -143,7 +146,7 @@ class Database:
     def drop(self) -> None:
         """Delete it, even if it is used."""
         with psycopg.connect(self._url("postgres"), autocommit=True) as server:
-            server.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+            server.execute(DROP.format(sql.Identifier(self.name)))
 
 
 def fill_with_vectors(database: Database) -> None:

@@ -21,7 +21,7 @@ from chat.api.serializers import (
     SearchSerializer,
 )
 from chat.auth.usernames import normalize
-from chat.services import MemoryService
+from chat.memory_service import MemoryService
 
 
 class SearchView(APIView):

@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from psycopg import sql
 from rest_framework.test import APIClient
 
 from chat.models import ApiToken, Passage, StandaloneChat, StandaloneChatMessage
@@ -156,13 +157,11 @@ def test_a_page_in_the_middle_reads_its_own_rows_only(alice: User, api: Api) -> 
     client = api(alice)
     chat = messages_of_one_time(alice, 3_000)
     page = client.get(f"/api/chats/{chat.pk}/messages/?page_size=1").json()
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with CaptureQueriesContext(connection) as queries:
         client.get(page["next"])
     (statement,) = (q["sql"] for q in queries if "LIMIT 2" in q["sql"] and "ORDER BY" in q["sql"])
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        cursor.execute(sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(sql.SQL(statement)))
         plan = str(cursor.fetchone()[0])
     assert "Rows Removed by Filter" not in plan, plan

@@ -50,7 +50,7 @@ from tests.databases import Database
 from tests.support import PATIENCE_S, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-COUNT_EMBEDDED = f"SELECT count(embedding) FROM {CHAT}"
+COUNT_EMBEDDED = "SELECT count(embedding) FROM standalone_chat_messages"
 NO_KEY = "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
 
 

@@ -233,7 +233,7 @@ def test_the_next_call_starts_before_the_last_batch_is_stored(
     contents = texts(12)
     (first, *_) = add_messages(alice, contents)
     with psycopg.connect(database_url(connection)) as session:
-        session.execute(f"SELECT FROM {CHAT} WHERE id = %s FOR UPDATE", [first])
+        session.execute("SELECT FROM standalone_chat_messages WHERE id = %s FOR UPDATE", [first])
         process = start(remembering.base_url, "--batch-size", "4")
         remembering.wait_for(
             lambda: len(remembering.embeddings.requests) == 2, timeout_s=PATIENCE_S
@@ -292,15 +292,17 @@ def test_edits_and_erasures_neither_fail_nor_wait_during_a_run(
     assert people.done > 50
     time.sleep(1.1)  # a session reports its deadlocks once a second
     assert query(deadlocks) == [(before,)]
-    orphans = (
-        "SELECT count(*) FROM message_memories p"
-        f" WHERE NOT EXISTS (SELECT FROM {CHAT} WHERE id = p.id >> 1)"
-    )
+    orphans = """
+        SELECT count(*) FROM message_memories p
+        WHERE NOT EXISTS (SELECT FROM standalone_chat_messages WHERE id = p.id >> 1)
+    """
     assert query(orphans) == [(0,)]
     run("--retry-failed")
-    assert query(
-        f"SELECT count(*) FROM {CHAT} WHERE embedding IS NULL AND content NOT LIKE 'POISON%%'"
-    ) == [(0,)]
+    left = """
+        SELECT count(*) FROM standalone_chat_messages
+        WHERE embedding IS NULL AND content NOT LIKE 'POISON%'
+    """
+    assert query(left) == [(0,)]
 
 
 class People:

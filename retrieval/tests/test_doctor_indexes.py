@@ -29,7 +29,7 @@ OTHER_DISTANCE = f"""
     CREATE INDEX {PASSAGES} ON chat_messages USING hnsw (embedding vector_l2_ops)
 """
 FAULTS = {
-    "one is missing": ("checklist.5", f"DROP INDEX {CHATS}"),
+    "one is missing": ("checklist.5", "DROP INDEX idx_standalone_messages_embedding"),
     "one is missing, as trap": ("trap.14", f"DROP INDEX {PASSAGES}"),
     "one is missing in the view": ("trap.3", f"DROP INDEX {PASSAGES}"),
     "one is invalid": ("checklist.5", INVALID.format(PASSAGES)),
@@ -123,7 +123,7 @@ def test_a_blocking_index_drop_is_reported_and_ended(
     faulty: FaultyDatabase, settings: Settings
 ) -> None:
     with faulty.session() as other:
-        other.execute(f"DROP INDEX {CHATS}")
+        other.execute("DROP INDEX idx_standalone_messages_embedding")
         time.sleep(0.6)
         assert_fix_works(faulty, "trap.18", "WARN", settings)
     connection.close()

@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 
 from fake_openai import FakeOpenAI
 from retrieval.backfill.hnsw_advice import MIN_ROWS, Times
-from retrieval.tests.backfill_support import CHAT, add_messages, query, run, texts
+from retrieval.tests.backfill_support import add_messages, query, run, texts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
@@ -14,9 +14,9 @@ def test_a_large_backfill_says_first_what_dropping_the_index_saves(
     alice: User, remembering: FakeOpenAI
 ) -> None:
     """For 5,000 rows, as many as --limit allows, it says nothing."""
-    query(f"ALTER TABLE {CHAT} DISABLE TRIGGER USER")
+    query("ALTER TABLE standalone_chat_messages DISABLE TRIGGER USER")
     add_messages(alice, texts(MIN_ROWS + 1))
-    query(f"ALTER TABLE {CHAT} ENABLE TRIGGER USER")
+    query("ALTER TABLE standalone_chat_messages ENABLE TRIGGER USER")
     (line,) = [line for line in run("--max-cost", "0.000001").lines if "HNSW" in line]
     assert line == (
         "standalone_chat_messages: with its HNSW index, storing 5,001 vectors takes about 14 s;"

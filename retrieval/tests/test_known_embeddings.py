@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from psycopg import sql
 
 from chat.tests.plan_support import rows_read, with_numbered_parameters
 from chat.tests.test_skewed_statistics import COPIED, SKEWS, believed, drawn
@@ -19,6 +20,7 @@ from retrieval.tests.backfill_support import add_messages, query, texts
 # One transaction, rolled back with all changes to statistics; autovacuum does not see its rows.
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
+EXPLAIN = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE known ({})")
 CROWD = 10_000  # rows of others, with ten terms each
 ADD_CROWD = """
     INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
@@ -78,8 +80,8 @@ def plan_of_known(pairs: list[tuple[int, str]]) -> dict[str, Any]:
         storage.known_statement().as_string(), storage.known_parameters(pairs, MODEL)
     )
     with connection.cursor() as cursor:
-        cursor.execute(f"PREPARE known AS {text}")
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE known ({', '.join(values)})")
+        cursor.execute(sql.SQL("PREPARE known AS {}").format(sql.SQL(text)))
+        cursor.execute(EXPLAIN.format(sql.SQL(", ").join(map(sql.SQL, values))))
         (plan,) = cursor.fetchone()
         cursor.execute("DEALLOCATE known")
     return dict((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from psycopg import sql
 
 from tests.databases import Database
 
@@ -18,6 +19,11 @@ class Limited:
         self.database, self.role = database, f"limited_{database.name}"
         database.run(f"DROP ROLE IF EXISTS {self.role}")
         database.run(f"CREATE ROLE {self.role} LOGIN")
+
+    def set(self, name: str, value: str) -> None:
+        """Give the role a setting, as a provider does."""
+        parts = sql.Identifier(self.role), sql.Identifier(*name.split(".")), sql.Literal(value)
+        self.database.run(sql.SQL("ALTER ROLE {} SET {} = {}").format(*parts).as_string())
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         url = self.database.url.replace("user=verse", f"user={self.role}")
@@ -67,21 +73,20 @@ def test_the_printed_statement_needs_no_search_path(limited: Limited) -> None:
 
 
 def test_on_heroku_the_default_credential_creates_the_extension(limited: Limited) -> None:
-    limited.database.run(f"ALTER ROLE {limited.role} SET extwlist.extensions = 'hstore,postgis'")
+    limited.set("extwlist.extensions", "hstore,postgis")
     assert "Let the database's default credential (heroku pg:psql) run" in limited.error(
         "enable_vector", "--check"
     )
-    limited.database.run(f"ALTER ROLE {limited.role} SET extwlist.extensions = 'hstore,vector'")
+    limited.set("extwlist.extensions", "hstore,vector")
     assert f"run manage.py enable_vector as {limited.role}; it runs" in limited.error(
         "enable_vector", "--check"
     )
 
 
 def test_on_supabase_postgres_creates_the_extension(limited: Limited) -> None:
-    listed = f"ALTER ROLE {limited.role} SET supautils.privileged_extensions = 'hstore, {{}}'"
-    limited.database.run(listed.format("postgis"))
+    limited.set("supautils.privileged_extensions", "hstore, postgis")
     assert "Let the role postgres (the SQL editor) run" in limited.error("enable_vector", "--check")
-    limited.database.run(listed.format("vector"))
+    limited.set("supautils.privileged_extensions", "hstore, vector")
     assert f"run manage.py enable_vector as {limited.role}; it runs" in limited.error(
         "enable_vector", "--check"
     )

@@ -14,6 +14,7 @@ from tests.house_style.places import Place, is_product
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Generated, or written by others.
+PAGES = (".js", ".css", ".html")
 EXCLUDED = ("benchmarks/results/", "docs/images/", "tests/data/", "CHANGELOG.md", "LICENSE")
 
 __all__ = ["ROOT", "Place", "broken_rules", "is_product"]
@@ -28,7 +29,17 @@ def files(root: Path = ROOT) -> list[str]:
 
 def broken_rules(root: Path = ROOT) -> Iterator[Place]:
     """Every place in the repository that breaks a rule."""
-    readable = (".py", ".sql", ".md", ".toml", ".yaml", "Dockerfile", "Makefile", ".example")
+    readable = (
+        ".py",
+        ".sql",
+        ".md",
+        *PAGES,
+        ".toml",
+        ".yaml",
+        "Dockerfile",
+        "Makefile",
+        ".example",
+    )
     sources = {name: (root / name).read_text() for name in files(root) if name.endswith(readable)}
     python = {name: source for name, source in sources.items() if name.endswith(".py")}
     product = [source for name, source in python.items() if is_product(name)]
@@ -43,6 +54,11 @@ def broken_rules(root: Path = ROOT) -> Iterator[Place]:
         elif file.endswith(".sql"):
             yield from code.long_lines(file, source)
             yield from prose.vague_words_of_sql(file, source)
+        elif file.endswith(PAGES) and "/vendor/" not in file:
+            yield from prose.vague_words_of_page(file, source)
+            if not file.endswith(".html"):
+                yield from code.long_lines(file, source)
+                yield from code.long_file(file, source)
         elif file.endswith(".md"):
             yield from prose.vague_words_of_markdown(file, source)
     yield from code.same_names(list(python))

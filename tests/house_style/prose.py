@@ -36,6 +36,11 @@ def vague_words_of_sql(file: str, source: str) -> Iterator[Place]:
         yield from _vague_words(file, line.partition("--")[2], number)
 
 
+def vague_words_of_page(file: str, source: str) -> Iterator[Place]:
+    """Looks at all of a script, a style sheet or a template: most of it is read by people."""
+    yield from _vague_words(file, source, 1)
+
+
 def vague_words_of_markdown(file: str, source: str) -> Iterator[Place]:
     """Looks at the text, without fenced blocks and inline code."""
     text = FENCED_BLOCK.sub(lambda block: "\n" * block[0].count("\n"), source)

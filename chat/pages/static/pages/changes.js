@@ -11,7 +11,7 @@ export async function edit(conversation, id, content, onError, actions = ["Save"
   return values && attempt(() => conversation.edit(id, values.content), onError, "Saved", values);
 }
 
-/** Whether the message was deleted. One that is gone already counts as deleted. */
+/** Whether the message was deleted, now or before. */
 export async function forget(conversation, id, place, onError) {
   const agreed = await confirm("Forget this message?",
     `It is deleted, from ${place} too, and never recalled again.`, "Forget");

@@ -1,4 +1,4 @@
-// The chat page: the open conversation, the list beside it, and what one does with a conversation.
+// The chat page: the open conversation, the list of all, and what one does with a conversation.
 
 import { words } from "./api.js";
 import { Composer } from "./composer.js";
@@ -29,7 +29,7 @@ function tell(element, error) {
   element.append(" ", h("a", { href: `/accounts/login/?next=${next}` }, "Sign in"));
 }
 
-/** Run what a button asks for; tell what went wrong beside the box. */
+/** Run what a button asks for; tell what went wrong above the box. */
 const trying = (action) => async (...values) => {
   try {
     await action(...values);
@@ -200,7 +200,7 @@ find("#thread").addEventListener("click", (event) => {
 document.addEventListener("keydown", shortcuts);
 window.addEventListener("popstate", open);
 
-find("#composer").hidden = false;  // nobody writes into a page that is not ready
+find("#composer").hidden = false;  // one cannot write into a page that is not ready
 sidebar.load().catch((error) => tell(find("#trouble"), error));
 showMemoryState(state);
 open();

@@ -1,6 +1,6 @@
 // Builds elements. Text is always set as text, never parsed.
 
-/** An element with properties, attributes (aria-*, data-*, role …) and children; text is a child. */
+/** An element with properties, attributes (aria-*, data-*, role …) and children, texts too. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

@@ -56,7 +56,8 @@ function render(token, links) {
   }
   for (const code of block.querySelectorAll("pre > code")) decorate(code);
   for (const table of block.querySelectorAll("table")) {
-    const frame = h("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Table" });
+    const label = { role: "region", "aria-label": "Table" };
+    const frame = h("div", { className: "wide", tabIndex: 0, ...label });
     table.replaceWith(frame);
     frame.append(table);
   }
@@ -66,8 +67,7 @@ function render(token, links) {
 function decorate(code) {
   const language = /language-([\w+#-]+)/.exec(code.className)?.[1];
   if (language && highlighter.getLanguage(language)) highlighter.highlightElement(code);
+  const copier = button("Copy", () => copy(code.textContent));
   code.parentElement.tabIndex = 0;
-  code.parentElement.before(
-    h("div", { className: "code-head" }, language ?? "", button("Copy", () => copy(code.textContent)))
-  );
+  code.parentElement.before(h("div", { className: "code-head" }, language ?? "", copier));
 }

@@ -31,9 +31,8 @@ async function search(event) {
 
 async function erase() {
   const { username } = document.body.dataset;
-  const values = await askText("Erase everything?", [
-    { name: "confirm", label: `Nothing brings it back. Write your username, ${username}, to go on.` },
-  ], "Erase");
+  const label = `Nothing brings it back. Write your username, ${username}, to go on.`;
+  const values = await askText("Erase everything?", [{ name: "confirm", label }], "Erase");
   if (!values) return;
   try {
     showReceipt(await json("DELETE", "/api/memory/", { confirm: values.confirm }));

@@ -12,7 +12,9 @@ function shortcoming({ enabled, mode, messages, embedded, pending, failed }) {
   if (mode === "off") return "Memory is off on this server.";
   if (mode === "lexical" && messages) return "Memory finds words only at the moment, not meaning.";
   if (failed) return `${number(failed)} of your messages could not be embedded; words find them.`;
-  if (pending > MANY) return `Memory is being filled: ${number(embedded)} of ${number(messages)} messages.`;
+  if (pending > MANY) {
+    return `Memory is being filled: ${number(embedded)} of ${number(messages)} messages.`;
+  }
   return "";
 }
 

@@ -1,37 +1,30 @@
-// The messages of the open conversation: loads them, newest first, and shows answers as they come.
+// The open conversation: sends messages, shows answers as they come, edits and forgets.
 
-import { get, words } from "./api.js";
+import { words } from "./api.js";
 import { edit, forget } from "./changes.js";
 import { newKey } from "./conversation.js";
-import { button, find, say } from "./dom.js";
+import { say } from "./dom.js";
 import { keepUnanswered, unansweredOf } from "./drafts.js";
 import { events } from "./event_stream.js";
-import { MessageView } from "./message.js";
+import { MessageList } from "./message_list.js";
 
-const NEAR_END_PX = 120;
 const RETRY_MS = 1500;
 
-export class Thread {
+export class Thread extends MessageList {
   /** `onState(answering)` is called when an answer begins and when it ends. */
   constructor(element, onState) {
-    this.element = element;
+    super(element);
     this.onState = onState;
-    this.views = [];
   }
 
   /** Show a conversation, or none; a new one has no messages to load. Goes to the message of the
       address's hash. Raises ApiError. */
   async open(conversation, { isNew = false } = {}) {
-    this.conversation = conversation;
-    this.views = [];
-    this.earlier = null;
-    this.element.replaceChildren();
+    this.clear(conversation);
     if (this.answering) this.end(this.answering);
     if (!conversation || isNew) return;
-    const page = await conversation.newest();
+    await this.loadNewest();
     if (this.conversation !== conversation) return;
-    this.prepend(page);
-    this.element.scrollTop = this.element.scrollHeight;
     this.resume();
     await this.goTo(/^#message-\d+$/.exec(location.hash)?.[0]);
   }
@@ -45,89 +38,6 @@ export class Thread {
       this.fail(this.addTurn(sent.content)[1], "This message may not have been sent.");
     }
   }
-
-  prepend({ results, previous }) {
-    const height = this.element.scrollHeight;
-    const views = results.map((message) => new MessageView(message, this));
-    this.views.unshift(...views);
-    find(".earlier", this.element)?.remove();
-    this.element.prepend(...views.map((view) => view.element));
-    this.earlier = previous;
-    if (previous) {
-      const more = button("Earlier messages", () => this.loadEarlier(), { className: "earlier" });
-      this.element.prepend(more);
-      this.watch(more);
-    }
-    this.element.scrollTop += this.element.scrollHeight - height;
-    this.refreshActions();
-  }
-
-  /** Load earlier messages when the person scrolls to their button. */
-  watch(more) {
-    const observer = new IntersectionObserver(([entry]) => {
-      if (!more.isConnected) observer.disconnect();
-      else if (entry.isIntersecting && this.scrolled) this.loadEarlier();
-    }, { root: this.element });
-    this.scrolled = false;
-    this.element.onscrollend = () => { this.scrolled = true; };
-    observer.observe(more);
-  }
-
-  async loadEarlier() {
-    const { conversation, earlier } = this;
-    this.earlier = null;
-    if (!earlier) return false;
-    const page = await get(earlier);
-    if (this.conversation === conversation) this.prepend(page);
-    return true;
-  }
-
-  /** Scroll to a message and mark it; loads earlier ones until it is there. */
-  async goTo(hash) {
-    if (!hash) return;
-    while (!find(hash, this.element)) {
-      if (!(await this.loadEarlier())) return say("That message is not here any more");
-    }
-    const element = find(hash, this.element);
-    find(".found", this.element)?.classList.remove("found");
-    element.classList.add("found");
-    element.scrollIntoView({ block: "center" });
-    element.focus({ preventScroll: true });
-  }
-
-  /** Stay at the end if the person is there. */
-  grown() {
-    const { scrollHeight, scrollTop, clientHeight } = this.element;
-    if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.element.scrollTop = scrollHeight;
-  }
-
-  isLast(view) {
-    return this.views.at(-1) === view;
-  }
-
-  refreshActions() {
-    for (const view of this.views.slice(-4)) view.showActions();
-  }
-
-  addTurn(content) {
-    const turn = [
-      new MessageView({ role: "user", content, status: "complete" }, this),
-      new MessageView({ role: "assistant", content: "", status: "streaming" }, this),
-    ];
-    this.views.push(...turn);
-    this.element.append(...turn.map((view) => view.element));
-    this.element.scrollTop = this.element.scrollHeight;
-    this.refreshActions();
-    return turn;
-  }
-
-  remove(...views) {
-    for (const view of views) view.element.remove();
-    this.views = this.views.filter((view) => !views.includes(view));
-    this.refreshActions();
-  }
-
-  // --- answers ---
 
   /** Send a message. Raises ApiError if it was refused: nothing is stored then. */
   async send(content) {
@@ -245,8 +155,6 @@ export class Thread {
     const running = results.findLast((message) => message.status === "streaming");
     if (running) await this.conversation.stop(running.id);
   }
-
-  // --- changes ---
 
   /** Edit an own message; the last question can be asked again with it. */
   async edit(view) {
