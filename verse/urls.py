@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from chat.memory_overview import memory_overview
@@ -12,6 +14,8 @@ from chat.memory_overview import memory_overview
 admin.autodiscover()
 urlpatterns = [
     path("", include("chat.pages.urls")),
+    # What browsers ask for on pages that name no icon, such as the admin's.
+    path("favicon.ico", RedirectView.as_view(url=f"{settings.STATIC_URL}pages/icon.svg")),
     path("admin/memory/", admin.site.admin_view(memory_overview), name="memory-overview"),
     path("admin/", admin.site.urls),
     path("api/", include("chat.urls")),

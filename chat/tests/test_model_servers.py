@@ -1,10 +1,5 @@
-"""Any model server: what one refuses, sends or counts never makes a conversation unanswerable."""
+"""Any model server: what it refuses or counts never makes a conversation unanswerable."""
 
-import asyncio
-import json
-import random
-from collections.abc import AsyncIterator, Iterator
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,19 +7,13 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat.answers import server_ways
-from chat.models import Passage, StandaloneChat, StandaloneChatMessage
-from chat.tests.support import Api
+from chat.models import Passage, StandaloneChat
+from chat.tests.model_server_support import contents, post, prompts, stream
 from fake_openai import (
     Answer,
     Behaviour,
-    CutAfter,
-    Echo,
-    Empty,
     ErrorEvent,
     FakeOpenAI,
-    Hang,
-    HangAfter,
     NoSystem,
     Raw,
     Redirect,
@@ -34,118 +23,12 @@ from fake_openai import (
     Window,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("forgotten_ways", "unlimited"),
+]
 KEY = "sk-test-secret-0123456789"
 LENGTHS = ("max_tokens", "max_completion_tokens")
-
-
-@pytest.fixture(autouse=True)
-def forgotten_ways() -> Iterator[None]:
-    """What was learned about a server is forgotten: all tests have the same one."""
-    server_ways._ways.clear()
-    yield
-    server_ways._ways.clear()
-
-
-@pytest.fixture(autouse=True)
-def unlimited(settings: Settings) -> None:
-    settings.THROTTLE_MESSAGES = None
-
-
-@pytest.fixture
-def client(alice: User, api: Api) -> APIClient:
-    return api(alice)
-
-
-def post(
-    client: APIClient, chat: StandaloneChat | Passage, content: str = "Hello", **more: Any
-) -> Any:
-    return client.post(
-        f"/api/{chat.kind}s/{chat.pk}/messages/", {"content": content}, format="json", **more
-    )
-
-
-def stream(
-    client: APIClient, chat: StandaloneChat, content: str = "Hello"
-) -> list[tuple[str, Any]]:
-    """The events of a turn: name and data."""
-    response = post(client, chat, content, HTTP_ACCEPT="text/event-stream")
-    body = asyncio.run(joined(response.streaming_content)).decode()
-    events = [event.split("\n") for event in body.split("\n\n") if event.startswith("event: ")]
-    return [(name.removeprefix("event: "), json.loads(data[6:])) for name, data in events]
-
-
-async def joined(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
-
-
-def prompts(fake: FakeOpenAI) -> list[list[dict[str, Any]]]:
-    return [request.messages for request in fake.chat.requests]
-
-
-def contents(prompt: list[dict[str, Any]]) -> list[str]:
-    return [part["content"] for part in prompt]
-
-
-def begins_as_before(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> bool:
-    """Whether a prompt begins with the one before, their last messages apart."""
-    return after[: len(before) - 1] == before[:-1]
-
-
-@pytest.mark.parametrize("failure", [Refuse(500), Hang(), Empty(), ErrorEvent()])
-def test_a_question_without_an_answer_is_no_history(
-    failure: Behaviour,
-    client: APIClient,
-    chat: StandaloneChat,
-    fake_openai: FakeOpenAI,
-    settings: Settings,
-) -> None:
-    settings.LLM_TIMEOUT_S = 0.3
-    fake_openai.chat.default = StrictRoles()
-    fake_openai.chat.script(StrictRoles(Answer("One.")), failure)
-    statuses = [post(client, chat, text).status_code for text in ("First", "Second", "Third")]
-    assert statuses[0] == statuses[2] == 201
-    assert contents(prompts(fake_openai)[-1])[1:] == ["First", "One.", "Third"]
-
-
-def test_an_interrupted_answer_with_text_is_history(
-    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.chat.script(CutAfter("So far"))
-    assert post(client, chat, "First").status_code == 502
-    assert post(client, chat, "Second").status_code == 201
-    assert contents(prompts(fake_openai)[-1])[1:] == ["First", "So far", "Second"]
-
-
-def test_long_messages_never_cut_a_turn_in_half(
-    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.chat.default = StrictRoles(Answer("Noted."))
-    for number in range(5):
-        assert post(client, chat, f"{number} " + "some words " * 1090).status_code == 201
-
-
-def test_imported_messages_of_one_time_are_whole_turns_in_the_prompt(
-    alice: User, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    roles = ["assistant", "user", "user", "assistant", "assistant", "user"]
-    for number, role in enumerate(roles):
-        chat.messages.create(
-            user=alice, role=role, content=f"text {number}", created_at=chat.created_at
-        )
-    fake_openai.chat.default = StrictRoles()
-    assert post(client, chat).status_code == 201
-    assert contents(prompts(fake_openai)[0])[1:] == ["text 2", "text 3\n\ntext 4", "Hello"]
-
-
-def test_many_unanswered_questions_do_not_push_history_out(
-    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
-) -> None:
-    settings.CHAT_HISTORY_LIMIT = 4
-    fake_openai.chat.script(Answer("One."), *[Refuse(503)] * 6)
-    for number in range(8):
-        post(client, chat, f"Question {number}")
-    assert contents(prompts(fake_openai)[-1])[1:] == ["Question 0", "One.", "Question 7"]
 
 
 @pytest.mark.parametrize("kind", [StandaloneChat, Passage])
@@ -315,131 +198,3 @@ def test_a_redirect_on_the_same_server_is_followed(
     fake_openai.chat.script(Redirect("/v1/chat/completions?again=1"))
     assert post(client, chat).status_code == 201
     assert [request.last_user_text for request in fake_openai.chat.requests] == ["Hello"] * 2
-
-
-@pytest.mark.parametrize(
-    "ending", ["data:[DONE]\n\n", 'data: {"choices":[{"finish_reason":"stop"}]}\n\n']
-)
-def test_an_answer_ends_while_the_connection_stays_open(
-    ending: str, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    text = 'data: {"choices":[{"delta":{"content":"Hello."}}]}\n\n'
-    fake_openai.chat.default = Raw((text + ending).encode(), keep_open=True)
-    response = post(client, chat)
-    assert response.status_code == 201
-    assert response.data["assistant_message"]["content"] == "Hello."
-
-
-def test_reasoning_is_shown_and_never_stored_or_sent_back(
-    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.chat.script(Answer("<think>\nA greeting.\n</think>\n\nGood day."))
-    events = stream(client, chat)
-    reasoning = "".join(data["text"] for name, data in events if name == "reasoning")
-    assert reasoning == "\nA greeting.\n"
-    names = [name for name, _ in events]
-    assert names == sorted(names, key=["context", "reasoning", "delta", "done"].index)
-    answer = StandaloneChatMessage.objects.get(role="assistant")
-    assert (answer.content, answer.status) == ("Good day.", "complete")
-    post(client, chat)
-    assert "greeting" not in str(prompts(fake_openai)[-1])
-
-
-def test_reasoning_counts_against_silence(
-    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
-) -> None:
-    settings.LLM_TIMEOUT_S = 0.5
-    fake_openai.chat.default = Answer("<think>" + "hm " * 15 + "</think> Yes.", tokens_per_s=15)
-    assert post(client, chat).data["assistant_message"]["content"] == "Yes."
-
-
-@pytest.mark.parametrize("text", ["<think>It never", "<think>It</think>", " \n"])
-@pytest.mark.parametrize("reason", ["stop", "length"])
-def test_an_answer_without_a_word_is_failed_and_its_key_tries_again(
-    text: str, reason: str, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.chat.script(Answer(text, finish_reason=reason))
-    failed = post(client, chat, headers={"Idempotency-Key": "k"})
-    assert (failed.status_code, failed.data["code"]) == (502, "llm_error")
-    assert StandaloneChatMessage.objects.get(role="assistant").status == "failed"
-    assert post(client, chat, headers={"Idempotency-Key": "k"}).status_code == 201
-
-
-@pytest.mark.parametrize("reason", ["length", "content_filter", "stop"])
-def test_a_cut_answer_is_complete_and_carries_the_reason(
-    reason: str, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
-) -> None:
-    expected = None if reason == "stop" else reason
-    fake_openai.chat.script(*[Answer("So far", finish_reason=reason)] * 2)
-    response = post(client, chat)
-    assert response.status_code == 201
-    answer = response.json()["assistant_message"]
-    assert (answer["status"], answer.get("finish_reason")) == ("complete", expected)
-    address = f"/api/chats/{chat.pk}/messages/{answer['id']}/"
-    assert client.get(address).json() == answer
-    assert "finish_reason" not in response.json()["user_message"]
-    done = stream(client, chat)[-1][1]["assistant_message"]
-    assert done.get("finish_reason") == expected
-    again = client.post(f"/api/chats/{chat.pk}/messages/{done['id']}/regenerate/")
-    assert "finish_reason" not in again.json()["assistant_message"]
-
-
-def talk(
-    client: APIClient, chat: StandaloneChat, fake: FakeOpenAI, turns: int
-) -> list[list[dict[str, Any]]]:
-    """The prompts of so many turns of a few words."""
-    for number in range(turns):
-        question = f"Question {number}: what is {number} times {number + 1}?"
-        assert post(client, chat, question).status_code == 201
-    return prompts(fake)
-
-
-def test_sixty_turns_with_memory_begin_as_the_turn_before_in_54(
-    alice: User, client: APIClient, chat: StandaloneChat, remembering: FakeOpenAI
-) -> None:
-    other = StandaloneChat.objects.create(user=alice, title="Sums")
-    talk(client, other, remembering, 3)
-    remembering.chat.default = StrictRoles()
-    sent = talk(client, chat, remembering, 60)[3:]
-    stable = [begins_as_before(*pair) for pair in pairwise(sent)]
-    assert stable.count(True) >= 54
-    assert sum("===== memories" in prompt[-1]["content"] for prompt in sent) > 50
-    assert max(len(prompt) for prompt in sent) == 42
-    assert min(len(prompt) for prompt in sent[30:]) == 22
-
-
-FAILURES: list[Behaviour] = [
-    Refuse(500), Refuse(429), Refuse(400, "content_filter"), Hang(), Empty(),
-    CutAfter("So far"), HangAfter("So far"), ErrorEvent("So far"), Answer("<think>Hm"),
-    Answer("Cut", finish_reason="length"), Raw(b"<html>", "text/html"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "seed", [1, 2, *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 21))]
-)
-def test_no_conversation_becomes_unanswerable_and_no_answer_is_lost(
-    seed: int, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
-) -> None:
-    settings.LLM_TIMEOUT_S = 0.5
-    choose = random.Random(seed)
-    window = choose.choice([1800, 3000, 8192])
-    answer = Echo(tokens=choose.choice([20, 150]))
-    fake_openai.chat.default = Window(window, StrictRoles(answer))
-    last_answer = None
-    for number in range(50 if seed > 2 else 25):
-        fails = choose.random() < 0.3
-        fake_openai.chat.script(*[choose.choice(FAILURES)] * fails)
-        words = "some words " * choose.choice([1, 5, 60])
-        sent_before = len(fake_openai.chat.requests)
-        response = post(client, chat, f"Question {number} of {seed} {words}")
-        assert response.status_code in {201, 502, 504}
-        assert fails or response.status_code == 201, response.data
-        is_shortened = len(fake_openai.chat.requests) > sent_before + 1
-        if last_answer and response.status_code == 201 and not is_shortened:
-            assert last_answer in contents(prompts(fake_openai)[-1])
-        if response.status_code == 201:
-            last_answer = response.data["assistant_message"]["content"]
-        elif response.data["assistant_message"]["content"]:
-            last_answer = None  # the newest turn is an interrupted one
-    assert post(client, chat).status_code == 201

@@ -48,6 +48,10 @@ def test_every_page_has_a_policy_without_inline_scripts(page: str, admin_client:
     assert page == "/api/docs/" or not re.search(r"<style|\sstyle=", html)
 
 
+def test_browsers_that_ask_for_an_icon_get_one(client: Client) -> None:
+    assert client.get("/favicon.ico")["Location"] == "/static/pages/icon.svg"
+
+
 def test_login_attempts_are_limited(alice: User) -> None:
     client, form = Client(), {"username": "alice", "password": "wrong"}
     answers = [client.post("/accounts/login/", form).content.decode() for _ in range(11)]
