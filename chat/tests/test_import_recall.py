@@ -158,25 +158,24 @@ def test_an_import_leaves_no_long_pending_list(alice: User) -> None:
 
 
 def test_terms_are_computed_in_parallel(alice: User, other: Any) -> None:
-    seen: list[int] = []
+    text = "the quick brown fox jumps over the lazy dog " * 20
+    seen = threading.Event()
     ended = threading.Event()
 
     def watch() -> None:
-        until = time.monotonic() + PATIENCE_S
-        while not ended.is_set() and time.monotonic() < until:
-            seen.append(other.execute(WORKERS).fetchone()[0])
+        while not ended.is_set():
+            if other.execute(WORKERS).fetchone()[0]:
+                seen.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    imported(
-        *(
-            line(content=f"{number} the quick brown fox jumps over the lazy dog " * 20)
-            for number in range(3_000)
-        )
-    )
+    until = time.monotonic() + PATIENCE_S
+    # More than one import: other databases of the server may hold all of its parallel workers.
+    while not seen.is_set() and time.monotonic() < until:
+        imported(*(line(content=f"{number} {text}") for number in range(3_000)))
     ended.set()
     watcher.join()
-    assert max(seen) > 0
+    assert seen.is_set()
 
 
 @pytest.fixture
