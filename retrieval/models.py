@@ -211,6 +211,18 @@ class AuditLine(MemoryModel):
         return f"{self.who}: {self.what}"
 
 
+class DoctorRun(MemoryModel):
+    """The last run of the doctor from the admin's page, the only row: retrieval/doctor/last_run."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    at = models.DateTimeField()
+    who = models.TextField()
+    findings = models.JSONField()  # [{"name", "status", "detail", "fix"}]
+
+    class Meta(MemoryModel.Meta):
+        db_table = "doctor_run"
+
+
 class RecallMeasurement(MemoryModel):
     """A run of ``measure_recall``."""
 

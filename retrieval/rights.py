@@ -40,6 +40,7 @@ MEMORY_RIGHTS = {
     "user_embedding_usage": WRITE,
     "log_counts": WRITE,
     "audit_log": (SELECT, INSERT),
+    "doctor_run": (SELECT, INSERT, UPDATE),
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 # Their names alone identify them: none has a second signature.

@@ -55,7 +55,9 @@ class Message(Embedded):
     conversation_id: int
     memories: list[Any] | None = None  # what ``context`` names, once looked up
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", db_index=False
+    )
     role = models.CharField(max_length=9, choices=Role.choices)
     content = models.TextField()
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())
@@ -106,6 +108,19 @@ def _message_constraints(table: str) -> list[models.BaseConstraint]:
     ]
 
 
+def _list_indexes(prefix: str) -> list[models.Index]:
+    """For the admin's lists: chat/message_lists/looked_at.py."""
+    return [
+        models.Index(fields=["user", "id"], name=f"{prefix}_user"),
+        models.Index(fields=["created_at", "id"], name=f"{prefix}_created"),
+        models.Index(
+            fields=["status", "id"],
+            condition=models.Q(status__in=["failed", "interrupted"]),
+            name=f"{prefix}_ended",
+        ),
+    ]
+
+
 class ChatMessage(Message):
     """A message about a passage."""
 
@@ -122,6 +137,7 @@ class ChatMessage(Message):
                 fields=["conversation", "created_at", "id"], name="chat_messages_in_order"
             ),
             VectorIndex(name="idx_chat_messages_embedding_user"),
+            *_list_indexes("chat_messages"),
         ]
         constraints = _message_constraints("chat_messages")
 
@@ -142,6 +158,7 @@ class StandaloneChatMessage(Message):
                 fields=["conversation", "created_at", "id"], name="standalone_messages_in_order"
             ),
             VectorIndex(name="idx_standalone_messages_embedding"),
+            *_list_indexes("standalone_messages"),
         ]
         constraints = _message_constraints("standalone_chat_messages")
 

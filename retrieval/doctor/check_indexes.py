@@ -79,12 +79,12 @@ def index_usage() -> Finding:
 
 
 def recall_indexes_are_valid() -> Finding:
-    """The indexes of memory's own tables. Without them recall is right, and slow."""
+    """The indexes of memory and of the admin's lists. Without them all is right, and slow."""
     fixes = fixes_of_memory_indexes()
     if fixes:
-        problem = "message_memories lacks a valid index: recall and the backfill are slow"
+        problem = "an index is missing or invalid: recall, the backfill or the admin is slow"
         return failed(problem, *fixes)
-    return passed(f"{len(memory_indexes())} indexes of memory's own tables")
+    return passed(f"{len(memory_indexes())} indexes of memory and of the admin's lists")
 
 
 def checks() -> list[Check]:

@@ -1,4 +1,4 @@
-"""The indexes of memory's own tables that are missing or invalid, and what builds them."""
+"""The indexes of memory and of the admin's lists that are missing or invalid, and their repair."""
 
 from retrieval.doctor.expected_schema import shared
 from retrieval.doctor.fixes import create, drop_index
@@ -21,7 +21,7 @@ EXISTING = "SELECT indexname FROM pg_catalog.pg_indexes WHERE indexname = ANY (%
 
 
 def fixes_of_memory_indexes() -> list[str]:
-    """The statements that build the missing or invalid indexes of memory's own tables."""
+    """The statements that build the missing or invalid indexes of ``memory_indexes``."""
     creates = memory_indexes()
     existing = {name for (name,) in rows(EXISTING, [list(creates)])}
     invalid = invalid_indexes(recalled_tables())

@@ -129,6 +129,39 @@ CREATE INDEX {concurrently}IF NOT EXISTS message_memories_pending
 CREATE INDEX {concurrently}IF NOT EXISTS message_memories_failed ON message_memories (id)
     WHERE embedding_error IS NOT NULL;
 
+-- Of message tables: the admin's lists of a user, of a range of time, and of answers that did not
+-- come to their end.
+CREATE INDEX {concurrently}IF NOT EXISTS chat_messages_user ON chat_messages (user_id, id);
+
+CREATE INDEX {concurrently}IF NOT EXISTS chat_messages_created
+    ON chat_messages (created_at, id);
+
+CREATE INDEX {concurrently}IF NOT EXISTS chat_messages_ended ON chat_messages (status, id)
+    WHERE status IN ('failed', 'interrupted');
+
+CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_user
+    ON standalone_chat_messages (user_id, id);
+
+CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_created
+    ON standalone_chat_messages (created_at, id);
+
+CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_ended
+    ON standalone_chat_messages (status, id)
+    WHERE status IN ('failed', 'interrupted');
+
+-- Django's own indexes of the same column.
+DROP INDEX IF EXISTS chat_messages_user_id_cf3eadd8;
+
+DROP INDEX IF EXISTS standalone_chat_messages_user_id_281ade96;
+
+-- The last run of rag_doctor from the admin's page. One row.
+CREATE TABLE IF NOT EXISTS doctor_run (
+    id smallint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
+    at timestamptz NOT NULL,
+    who text NOT NULL,
+    findings jsonb NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS forgotten_messages (
     id bigint NOT NULL,
     user_id bigint NOT NULL,

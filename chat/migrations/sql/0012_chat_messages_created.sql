@@ -1,0 +1,3 @@
+-- All messages by time, which is not the order of their ids: an import brings old messages.
+
+CREATE INDEX CONCURRENTLY IF NOT EXISTS chat_messages_created ON chat_messages (created_at, id);

@@ -1,0 +1,4 @@
+-- The few answers that did not come to their end: the admin's list of a status.
+
+CREATE INDEX CONCURRENTLY IF NOT EXISTS chat_messages_ended ON chat_messages (status, id)
+    WHERE status IN ('failed', 'interrupted');
