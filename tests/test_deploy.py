@@ -73,7 +73,7 @@ def test_a_reload_by_sighup_fails_no_request_and_no_answer(
     wait_until_answering(openai_server)
     reloaded.signal(signal.SIGHUP)
     reloaded.wait_until_ready(4)  # two workers more
-    assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
+    assert [stream.result(PATIENCE_S) for stream in streams] == [TEXT] * STREAMS
     traffic.end()
     assert set(traffic.statuses) == {200}
     assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}
@@ -90,8 +90,10 @@ def test_a_new_server_takes_over_and_the_old_one_finishes_answers(
     traffic.target = new  # as a load balancer does while the old one is draining
     threading.Event().wait(0.5)
     old.signal(signal.SIGTERM)
-    assert [stream.result(30) for stream in streams] == [TEXT] * STREAMS
-    assert old.process.wait(60) == 0  # 30 s if a client keeps its connection: gunicorn.conf.py
+    assert [stream.result(PATIENCE_S) for stream in streams] == [TEXT] * STREAMS
+    assert (
+        old.process.wait(PATIENCE_S) == 0
+    )  # 30 s if a client keeps its connection: gunicorn.conf.py
     traffic.end()
     assert set(traffic.statuses) == {200}
     assert set(StandaloneChatMessage.objects.values_list("status", flat=True)) == {"complete"}

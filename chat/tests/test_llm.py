@@ -13,6 +13,7 @@ from chat.answers.errors import CompletionError
 from fake_openai import Answer, FakeOpenAI
 from retrieval import event_loop
 from retrieval.root_cause import root_cause_name
+from tests.support import PATIENCE_S
 
 MESSAGES = [{"role": "user", "content": "Hello, é"}]
 REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000\r\n\r\nI will tell you"
@@ -40,7 +41,7 @@ def endless_refusal() -> Iterator[str]:
         thread = threading.Thread(target=refuse)
         thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize("key", ["sk-mine", ""])

@@ -37,7 +37,7 @@ def test_after_a_reload_no_word_is_lost_or_doubled(page: Page, openai_server: Fa
     for number in (3, 12, 22):
         wait_for_word(page, number)
         page.reload()
-    expect(page.get_by_role("button", name="Regenerate")).to_be_visible(timeout=15_000)
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
     assert shown(page).split() == WORDS
 
 
