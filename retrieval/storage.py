@@ -1,20 +1,19 @@
 """Stores embeddings in the rows of their messages, and reads vectors that are already paid for."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import pgvector
 from django.db import transaction
 from psycopg import sql
 
 from retrieval import db
-from retrieval.message_tables import MessageTable, select_message
+from retrieval.message_tables import MessageTable, unpack_ref
 from retrieval.models import MessageMemory, message_tables
-from retrieval.sql_files import read_statement
+from retrieval.sql_files import read_statement, read_statements
 from retrieval.vectors import Vector
 
+Text = tuple[int, str]  # of a user: id and content
 # The text is part of the condition: an edit that came meanwhile wins. So is the model;
 # current_model.switch sees to it that it stays the same until the triggers have run.
 # The transaction does not wait for the disk: if the database server crashes within a second, the
@@ -25,7 +24,25 @@ STORE = sql.SQL("""
         AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 """)
 STORE_BATCH = read_statement(Path(__file__).with_name("store_batch.sql"))
-KNOWN = read_statement(Path(__file__).with_name("known_embeddings.sql"))
+KNOWN_SQL = read_statements(Path(__file__).with_name("known_embeddings.sql"))
+KNOWN = sql.SQL(
+    KNOWN_SQL["equal"]
+    .format(
+        term=sql.SQL("content_term(%(user)s::bigint, %(content)s::text)"),
+        user_id=sql.SQL("%(user)s::bigint"),
+    )
+    .as_string()
+)
+KNOWN_OF = KNOWN_SQL["known_of"].format(
+    equal=KNOWN_SQL["equal"].format(
+        term=sql.Identifier("wanted", "term"), user_id=sql.Identifier("wanted", "user_id")
+    )
+)
+# Locks nothing.
+EMBEDDINGS = sql.SQL("""
+    SELECT id, content, embedding FROM {table}
+    WHERE id = ANY (%(ids)s::bigint[]) AND embedding IS NOT NULL
+""")
 # After an import the index of terms has a long pending list: then reading a small table for each of
 # a hundred texts would look cheaper to the planner. Until the end of the transaction.
 BY_INDEX_ONLY = sql.SQL("SET LOCAL enable_seqscan = off")
@@ -88,43 +105,44 @@ def _store_batch_statement(table: MessageTable) -> sql.Composed:
 
 
 def known(user_id: int, content: str, *, model: str) -> Vector | None:
-    """The embedding of an equal text of the same user. One statement. Raises NoMemory."""
+    """The embedding of an equal text of the same user. One statement, two if there is one.
+
+    Raises NoMemory.
+    """
+    refs = db.execute(KNOWN, {"user": user_id, "content": content, "model": model})
     text = user_id, content
-    return _known([text], model).get(text)
+    return _embeddings_of({ref: text for (ref,) in refs}).get(text)
 
 
-def known_of(texts: Sequence[tuple[int, str]], *, model: str) -> dict[tuple[int, str], Vector]:
-    """Embeddings of those ``(user, content)`` that equal a text that the same user has embedded.
+def known_of(texts: Sequence[Text], *, model: str) -> dict[Text, Vector]:
+    """Embeddings of those texts that equal one that the same user has embedded.
 
     One transaction, which looks up each different text by an index. Raises NoMemory.
     """
+    texts = list(dict.fromkeys(texts))
+    users, contents = map(list, zip(*texts, strict=True)) if texts else ([], [])
     with transaction.atomic():
         db.execute(BY_INDEX_ONLY, {})
-        return _known(list(dict.fromkeys(texts)), model)
+        refs = db.execute(KNOWN_OF, {"users": users, "contents": contents, "model": model})
+        return _embeddings_of({ref: texts[place] for place, ref in refs if ref is not None})
 
 
-def _known(texts: Sequence[tuple[int, str]], model: str) -> dict[tuple[int, str], Vector]:
-    return {
-        texts[place - 1]: pgvector.Vector.from_binary(embedding).to_numpy()
-        for place, embedding in db.execute(known_statement(), known_parameters(texts, model))
-    }
-
-
-def known_parameters(texts: Sequence[tuple[int, str]], model: str) -> dict[str, Any]:
-    """The parameters of ``known_statement``."""
-    return {
-        "users": [user for user, _ in texts],
-        "contents": [content for _, content in texts],
-        "model": model,
-    }
+def _embeddings_of(texts: Mapping[int, Text]) -> dict[Text, Vector]:
+    """The embeddings of messages by ref, without those whose text is another now."""
+    embeddings: dict[Text, Vector] = {}
+    for table in message_tables():
+        ids = [pk for kind_bit, pk in map(unpack_ref, texts) if kind_bit == table.kind_bit]
+        rows = db.execute(_embeddings_statement(table), {"ids": ids}, binary=True) if ids else []
+        for pk, content, embedding in rows:
+            text = texts[table.pack_ref(pk)]
+            if content == text[1]:
+                embeddings[text] = embedding.to_numpy()
+    return embeddings
 
 
 @db.composed_once
-def known_statement() -> sql.Composed:
-    """The statement of ``known`` and ``known_of``; a test checks its plans."""
-    columns, ref = sql.SQL("content, embedding"), sql.SQL("same.id")
-    text = select_message(message_tables(), columns, ref=ref)
-    return KNOWN.format(text=text, vector=db.VECTOR_SCHEMA)
+def _embeddings_statement(table: MessageTable) -> sql.Composed:
+    return EMBEDDINGS.format(**table.names)
 
 
 def count_all(user_id: int) -> int:

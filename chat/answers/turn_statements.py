@@ -100,19 +100,18 @@ HISTORY = _for_both_tables(
     SELECT {question_columns}, {columns},
         CASE row_number() OVER (ORDER BY m.created_at DESC, m.id DESC) WHEN 1 THEN m.context END
     FROM (
-        SELECT id, coalesce(reply_to, (
+        SELECT {columns}, m.context, coalesce(m.reply_to, (
             SELECT u.id FROM {messages} u
             WHERE u.{conversation_id} = %(conversation)s AND u.role = 'user'
-                AND (u.created_at, u.id) < (a.created_at, a.id)
+                AND (u.created_at, u.id) < (m.created_at, m.id)
             ORDER BY u.created_at DESC, u.id DESC LIMIT 1
         )) AS question_id
-        FROM {messages} a
-        WHERE {conversation_id} = %(conversation)s AND role = 'assistant'
-            AND (created_at, id) < (%(asked_at)s, %(question)s)
-            AND status IN ('complete', 'interrupted') AND content <> ''
-        ORDER BY created_at DESC, id DESC LIMIT %(limit)s
-    ) answered
-    JOIN {messages} m USING (id)
+        FROM {messages} m
+        WHERE m.{conversation_id} = %(conversation)s AND m.role = 'assistant'
+            AND (m.created_at, m.id) < (%(asked_at)s, %(question)s)
+            AND m.status IN ('complete', 'interrupted') AND m.content <> ''
+        ORDER BY m.created_at DESC, m.id DESC LIMIT %(limit)s
+    ) m
     LEFT JOIN {messages} q ON q.id = question_id
         AND q.{conversation_id} = %(conversation)s AND q.role = 'user' AND q.content <> ''
     ORDER BY m.created_at DESC, m.id DESC

@@ -19,7 +19,7 @@ def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> l
     seen, unique = [question_words], []
     for message in messages:
         words = _words(message.content)
-        if not any(_same(words, other) for other in seen):
+        if not _is_among(seen, words):
             unique.append(message)
             seen.append(words)
     ranked = sorted(unique, key=lambda message: _answers(message, question_words))
@@ -34,8 +34,8 @@ def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> l
 
 
 def _answers(message: Recalled, question_words: set[str]) -> bool:
-    return message.companion is not None and _same(
-        _words(message.companion.content), question_words
+    return message.companion is not None and _is_among(
+        [question_words], _words(message.companion.content)
     )
 
 
@@ -43,7 +43,13 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.casefold()))
 
 
-def _same(words: set[str], other: set[str]) -> bool:
-    if min(len(words), len(other)) < SAME_SHARE * max(len(words), len(other)):
-        return False  # without a look at the words
-    return len(words & other) >= SAME_SHARE * len(words | other)
+def _is_among(texts: list[set[str]], words: set[str]) -> bool:
+    """Whether one of the texts shares at least SAME_SHARE of all its words and these."""
+    min_words = SAME_SHARE * len(words)
+    max_words = len(words) / SAME_SHARE
+    for other in texts:
+        if min_words <= len(other) <= max_words:  # else the words need no look
+            shared = len(words & other)
+            if shared >= SAME_SHARE * (len(words) + len(other) - shared):
+                return True
+    return False

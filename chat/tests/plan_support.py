@@ -3,6 +3,7 @@
 EXPLAIN does not show the statements inside a function; the counters of a transaction include them.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ COUNTERS = """
         pg_stat_get_xact_tuples_returned(indexrelid)
     FROM pg_index WHERE indrelid IN (SELECT oid FROM t)
 """
+
+EXPLAIN = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE planned ({})")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,18 @@ def _counters() -> dict[str, tuple[int, int]]:
     with connection.cursor() as cursor:
         cursor.execute(COUNTERS, {"tables": recalled_tables()})
         return {name: (scans, rows) for name, scans, rows in cursor.fetchall()}
+
+
+def plan_of(statement: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The statement's plan, by the session's ``plan_cache_mode``; the statement is executed."""
+    text, values = with_numbered_parameters(statement, params)
+    arguments = sql.SQL(", ").join(map(sql.SQL, values))
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("PREPARE planned AS {}").format(sql.SQL(text)))
+        cursor.execute(EXPLAIN.format(arguments))
+        (plan,) = cursor.fetchone()
+        cursor.execute("DEALLOCATE planned")
+    return dict((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
 
 
 def with_numbered_parameters(statement: str, params: dict[str, Any]) -> tuple[str, list[str]]:

@@ -1,16 +1,13 @@
 """The lookup of vectors of equal texts: what it finds, and how much of the table it reads."""
 
-import json
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
-from psycopg import sql
 
-from chat.tests.plan_support import rows_read, with_numbered_parameters
+from chat.tests.plan_support import plan_of, rows_read
 from chat.tests.test_skewed_statistics import COPIED, SKEWS, believed, drawn
 from fake_openai.vectors import vector_of
 from retrieval import current_model, db, storage
@@ -20,7 +17,6 @@ from retrieval.tests.backfill_support import add_messages, query, texts
 # One transaction, rolled back with all changes to statistics; autovacuum does not see its rows.
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
 MODEL = "text-embedding-3-small"
-EXPLAIN = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE known ({})")
 CROWD = 10_000  # rows of others, with ten terms each
 ADD_CROWD = """
     INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
@@ -66,22 +62,12 @@ def test_whatever_statistics_say_known_texts_are_looked_up_by_an_index(
         db.execute(statement, {})
     if count > 1:
         db.execute(storage.BY_INDEX_ONLY, {})
-    pairs = [(alice.pk, text) for text in texts(count)]
+    known: dict[str, Any] = {"user": alice.pk, "content": texts(1)[0], "model": MODEL}
+    if count > 1:
+        known = {"users": [alice.pk] * count, "contents": texts(count), "model": MODEL}
+    statement = (storage.KNOWN_OF if count > 1 else storage.KNOWN).as_string()
     for skew in chain(SKEWS, map(drawn, range(DRAWN_SKEWS))):
         for plans in ("custom", "generic"):
             with believed(skew, plans):
-                plan = plan_of_known(pairs)
-                assert rows_read(plan, {"message_memories"}) <= count, (skew, plans)
-
-
-def plan_of_known(pairs: list[tuple[int, str]]) -> dict[str, Any]:
-    """The plan of the statement, with the rows that it read."""
-    text, values = with_numbered_parameters(
-        storage.known_statement().as_string(), storage.known_parameters(pairs, MODEL)
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("PREPARE known AS {}").format(sql.SQL(text)))
-        cursor.execute(EXPLAIN.format(sql.SQL(", ").join(map(sql.SQL, values))))
-        (plan,) = cursor.fetchone()
-        cursor.execute("DEALLOCATE known")
-    return dict((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+                plan = plan_of(statement, known)
+                assert rows_read(plan, {"message_memories"}) == count, (skew, plans)
