@@ -106,7 +106,7 @@ def test_conversations_are_renamed_searched_and_deleted(
     page.keyboard.press("/")
     page.keyboard.type("goats")
     page.keyboard.press("Enter")
-    page.get_by_role("link", name=re.compile(f"^{FACT}")).last.click()
+    page.locator(".memory", has_text=FACT).first.get_by_role("link", name="Family").click()
     expect(page.locator(".found")).to_contain_text(FACT)
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

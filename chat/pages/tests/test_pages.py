@@ -73,3 +73,7 @@ def test_sample_questions_stand_on_the_page_of_who_has_the_samples(
 def test_a_vendored_file_is_the_one_that_the_list_names(name: str) -> None:
     digest = hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest()
     assert re.search(rf"\| {name} \|.*{digest}", VENDORED)
+
+
+def test_our_own_javascript_has_less_than_40_kb() -> None:
+    assert sum(path.stat().st_size for path in STATIC.glob("*.js")) < 40_000

@@ -5,10 +5,8 @@ import { get, json, request } from "./api.js";
 /** By `kind` ("chat" or "passage") and id. */
 export class Conversation {
   constructor(kind, id) {
-    this.kind = kind;
-    this.id = id;
-    this.api = `/api/${kind}s/${id}/`;
-    this.page = `/${kind}s/${id}/`;
+    Object.assign(this, { kind, id, api: `/api/${kind}s/${id}/`, page: `/${kind}s/${id}/` });
+    this.left = new AbortController();  // aborts reading once the page shows another one
   }
 
   /** Of the page's address; null on `/`. */
@@ -17,38 +15,31 @@ export class Conversation {
     return match && new Conversation(match[1], Number(match[2]));
   }
 
-  static async create(kind, fields) {
-    const { id } = await json("POST", `/api/${kind}s/`, fields);
+  static async create(kind, body) {
+    const { id } = await json("POST", `/api/${kind}s/`, { body });
     return new Conversation(kind, id);
   }
 
-  load = () => get(this.api);
-  change = (fields) => json("PATCH", this.api, fields);
+  get = (url) => get(url, { signal: this.left.signal });
+  load = () => this.get(this.api);
+  change = (body) => json("PATCH", this.api, { body });
   remove = () => request("DELETE", this.api);
   message = (id) => `${this.api}messages/${id}/`;
-  newest = () => get(`${this.api}messages/?newest=1&page_size=50`);
+  newest = () => this.get(`${this.api}messages/?newest=1&page_size=50`);
   stop = (id) => json("POST", `${this.message(id)}stop/`);
-  edit = (id, content) => json("PATCH", this.message(id), { content });
+  edit = (id, content) => json("PATCH", this.message(id), { body: { content } });
   forget = (id) => request("DELETE", this.message(id));
 
-  /** The event stream of a new turn. The same key again never stores the message twice. */
-  ask = (content, key) =>
-    request("POST", `${this.api}messages/`, {
-      body: { content },
-      headers: { Accept: "text/event-stream", "Idempotency-Key": key },
-    });
+  /** Event streams. A turn that is sent again has the same key. */
+  ask = (content, key) => this.stream("POST", `${this.api}messages/`, { content }, key);
+  regenerate = (id) => this.stream("POST", `${this.message(id)}regenerate/`, undefined, newKey());
+  follow = (id) => this.stream("GET", `${this.message(id)}events/`);
 
-  regenerate = (id, key) =>
-    request("POST", `${this.message(id)}regenerate/`, {
-      headers: { Accept: "text/event-stream", "Idempotency-Key": key },
-    });
-
-  /** The event stream of an answer that is still on its way, in whichever process. */
-  follow = (id) =>
-    request("GET", `${this.message(id)}events/`, { headers: { Accept: "text/event-stream" } });
+  stream(method, url, body, key) {
+    const headers = { Accept: "text/event-stream", ...(key && { "Idempotency-Key": key }) };
+    return request(method, url, { body, headers, signal: this.left.signal });
+  }
 }
 
-/** 128 random bits. crypto.randomUUID exists only where the page came by https or from loopback. */
-export const newKey = () =>
-  [...crypto.getRandomValues(new Uint8Array(16))]
-    .map((byte) => byte.toString(16).padStart(2, "0")).join("");
+/** 128 random bits; crypto.randomUUID needs https or loopback. */
+export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

@@ -1,39 +1,39 @@
-// Questions in a dialog of the browser: Escape closes it, and the focus returns to where it was.
+// The page's dialogs, and what they ask before. Escape closes one, and the focus goes back.
 
-import { button, h } from "./dom.js";
+import { find, say } from "./dom.js";
 
-/** The entered values, by name, and as `action` the button that was pressed; null if closed. */
-function open(heading, contents, actions) {
-  const back = document.activeElement;
-  const form = h("form", { method: "dialog" }, h("h2", { id: "dialog-heading" }, heading));
-  const dialog = h("dialog", { "aria-labelledby": "dialog-heading" }, form);
-  form.append(...contents, h("div", { className: "actions" },
-    button("Cancel", () => dialog.close()),
-    ...actions.map((name, place) =>
-      h("button", { value: name, className: place ? "" : "primary" }, name)),
-  ));
-  document.body.append(dialog);
+/** Open the dialog `id` with values in its fields. Null if the person closes it; else what was
+    entered, by the fields' names, and as `action` the value of the button that was pressed. */
+export function ask(id, values = {}) {
+  const dialog = find(`#${id}`);
+  const form = find("form", dialog);
+  form.reset();
+  for (const [name, value] of Object.entries(values)) form.elements[name].value = value;
+  dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const values = { action: dialog.returnValue, ...Object.fromEntries(new FormData(form)) };
-      dialog.remove();
-      if (back?.isConnected) back.focus();
-      resolve(dialog.returnValue ? values : null);
-    });
+    dialog.onclose = () => {
+      if (dialog.open) return;  // the event of an earlier time, late
+      const action = dialog.returnValue;
+      resolve(action ? { action, ...Object.fromEntries(new FormData(form)) } : null);
+    };
   });
 }
 
-/** Whether the person has agreed. */
-export const confirm = async (heading, text, action) =>
-  (await open(heading, [h("p", {}, text)], [action])) !== null;
+/** The new `content`, and the `action` "save" or "again", once it is saved; else null. */
+export async function edit(conversation, { id, content }, canAskAgain = false) {
+  find("#edit-message [value=again]").hidden = !canAskAgain;
+  const values = await ask("edit-message", { content });
+  if (values) await conversation.edit(id, values.content);
+  return values;
+}
 
-/** A text; null if the person has closed the dialog. */
-export const askText = (heading, fields, ...actions) =>
-  open(heading, fields.map(fieldOf), actions);
-
-function fieldOf({ name, label, value = "", rows = 0, maxLength }) {
-  const properties = { name, value, required: true, ...(maxLength ? { maxLength } : {}) };
-  const input = rows ? h("textarea", { ...properties, rows }) : h("input", properties);
-  return h("label", {}, label, input);
+/** Whether the person agreed in the dialog `id`, and what it tells of is deleted, now or before. */
+export async function remove(id, deletion) {
+  if (!(await ask(id))) return false;
+  await deletion().catch((error) => {
+    if (error.status !== 404) throw error;
+  });
+  say("Deleted");
+  return true;
 }

@@ -1,46 +1,33 @@
 // Builds elements. Text is always set as text, never parsed.
 
-/** An element with properties, attributes (aria-*, data-*, role …) and children, texts too. */
+/** An element with properties, attributes, and children, texts too. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null || value === false) continue;
-    if (name in element && !name.includes("-")) element[name] = value;
-    else element.setAttribute(name, value === true ? "" : value);
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children);
   return element;
 }
 
 export const find = (selector, inside = document) => inside.querySelector(selector);
 
-export const button = (name, onclick, more = {}) =>
-  h("button", { type: "button", onclick, ...more }, name);
+/** A copy of the element in the page's template `id`. */
+export const fromTemplate = (id) => find(`#${id}`).content.firstElementChild.cloneNode(true);
 
-/** Shows a text in an element that is hidden while it has none. */
+export const button = (name, onclick) => h("button", { type: "button", onclick }, name);
+
+/** An element without a text is hidden. */
 export function show(element, text) {
   element.textContent = text;
   element.hidden = !text;
 }
 
-/** Says something to screen readers. */
-export function say(text) {
-  find("#said").textContent = text;
-}
+/** To screen readers. */
+export const say = (text) => show(find("#said"), text);
 
-/** The first line of a text, at most `chars` characters; for titles and links. */
-export function firstLine(text, chars = 80) {
-  const line = text.trim().split("\n", 1)[0].trim();
-  return [...line].slice(0, chars).join("");
-}
-
-export function dateOf(iso) {
-  return new Date(iso).toLocaleDateString(undefined, {
-    year: "numeric", month: "short", day: "numeric",
-  });
-}
-
-/** Copies a text; also where the page has no secure context and so no clipboard of its own. */
+/** Also on a page without a secure context, which has no navigator.clipboard. */
 export async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

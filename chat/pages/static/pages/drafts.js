@@ -1,29 +1,24 @@
-// What was typed but is not yet stored, kept in the browser for this user until they sign out.
+// What was typed but is not yet stored, kept for this user until they sign out.
 
-const PREFIX = "verse:";
-const own = () => `${PREFIX}${document.body.dataset.userId}:`;
+const PREFIX = "verse/";
+const name = (what, place) => `${PREFIX}${document.body.dataset.userId}/${what}${place}`;
 
-/** The store's key of a draft, or of a message that waits to be sent again. */
-const name = (what, place) => `${own()}${what}:${place}`;
+/** By a conversation's address: its "draft", or a message "sent" without a whole answer yet,
+    {key, content}. */
+export const kept = (what, place) => JSON.parse(localStorage.getItem(name(what, place)));
 
-export const draftOf = (place) => localStorage.getItem(name("draft", place)) ?? "";
-
-export function keepDraft(place, text) {
-  if (text) localStorage.setItem(name("draft", place), text);
-  else localStorage.removeItem(name("draft", place));
+/** An empty value is deleted. */
+export function keep(what, place, value) {
+  if (!value) return localStorage.removeItem(name(what, place));
+  try {
+    localStorage.setItem(name(what, place), JSON.stringify(value));
+  } catch {
+    // The store is full (5 MB): the text stands in the box alone.
+  }
 }
 
-/** A message that was sent and not yet answered in full: {key, content}, or null. */
-export const unansweredOf = (place) =>
-  JSON.parse(localStorage.getItem(name("sent", place)) ?? "null");
-
-export function keepUnanswered(place, turn) {
-  if (turn) localStorage.setItem(name("sent", place), JSON.stringify(turn));
-  else localStorage.removeItem(name("sent", place));
-}
-
-export function forgetAll() {
+document.querySelector("#sign-out").addEventListener("submit", () => {
   for (const key of Object.keys(localStorage)) {
     if (key.startsWith(PREFIX)) localStorage.removeItem(key);
   }
-}
+});

@@ -31,33 +31,27 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-/** Shows `text` in `element`. Blocks that have not changed since the last call stay as they are. */
+/** Shows `text` in `element`. Blocks before the first that differs from what is shown stay. */
 export function showMarkdown(element, text) {
   const tokens = marked.lexer(text);
   const blocks = tokens.filter((token) => token.type !== "space");
-  const shown = element.blocks ?? [];
-  blocks.forEach((token, place) => {
-    if (shown[place]?.raw === token.raw) return;
-    const block = render(token, tokens.links);
-    if (shown[place]) shown[place].element.replaceWith(block);
-    else element.append(block);
-    shown[place] = { raw: token.raw, element: block };
-  });
-  for (const extra of shown.splice(blocks.length)) extra.element.remove();
-  element.blocks = shown;
+  const changed = blocks.findIndex((token, place) => token.raw !== element.shown?.[place]);
+  const same = changed < 0 ? blocks.length : changed;
+  while (element.children.length > same) element.lastChild.remove();
+  element.append(...blocks.slice(same).map((token) => render(token, tokens.links)));
+  element.shown = blocks.map((token) => token.raw);
 }
 
 function render(token, links) {
   const html = marked.parser(Object.assign([token], { links }));
-  const block = h("div", { className: "block" }, purify.sanitize(html, ALLOWED));
+  const block = h("div", { className: "block", dir: "auto" }, purify.sanitize(html, ALLOWED));
   for (const link of block.querySelectorAll("a")) {
     link.target = "_blank";
     link.rel = "noopener noreferrer nofollow";
   }
   for (const code of block.querySelectorAll("pre > code")) decorate(code);
   for (const table of block.querySelectorAll("table")) {
-    const label = { role: "region", "aria-label": "Table" };
-    const frame = h("div", { className: "wide", tabIndex: 0, ...label });
+    const frame = h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: "Table" });
     table.replaceWith(frame);
     frame.append(table);
   }

@@ -1,42 +1,46 @@
-// The card under an answer: which earlier messages it was given, each with its place, and what one
-// can do about it. The memory page shows what it finds by the same entries.
+// Memories: those that an answer was given, on its card, and those that the memory page finds.
 
-import { edit, forget } from "./changes.js";
 import { Conversation } from "./conversation.js";
-import { button, dateOf, h } from "./dom.js";
+import { edit, remove } from "./dialogs.js";
+import { find, fromTemplate, h } from "./dom.js";
+import { connect } from "./problems.js";
 
-/** A folded list of memories; null for none. */
+/** A folded list of memories, best first; "" for none. */
 export function memoryCard(memories, changed) {
-  if (!memories?.length) return null;
+  if (!memories.length) return "";
   const name = `${memories.length} ${memories.length === 1 ? "of your " : ""}memories used`;
   return h("details", { className: "memories" }, h("summary", {}, name),
-    h("ul", {}, ...memories.map((memory) => memoryEntry(memory, changed))));
+    h("ol", {}, ...memories.map((memory) => memoryEntry(memory, changed))));
 }
 
 /** One memory. `changed(memory, content)` is called after an edit, or with null once forgotten. */
 export function memoryEntry(memory, changed) {
   const { source, role, content, message_id: id, created_at: at } = memory;
   const conversation = new Conversation(source.kind, source.id);
-  const title = source.title || "New conversation";
-  const text = h("blockquote", {}, content);
-  const tell = (problem) => entry.append(h("p", { className: "error", role: "alert" }, problem));
-
-  const onEdit = button("Edit", async () => {
-    const values = await edit(conversation, id, text.textContent, tell);
-    if (!values) return;
-    text.textContent = values.content;
-    changed?.(memory, values.content);
-  });
-  const onForget = button("Forget", async () => {
-    if (!(await forget(conversation, id, `its conversation “${title}”`, tell))) return;
+  const entry = fromTemplate("memory");
+  const [by, time, link, text, problem] =
+    ["span", "time", "a", "blockquote", ".error"].map((part) => find(part, entry));
+  by.textContent = role === "user" ? "You" : "Verse";
+  time.dateTime = at;
+  time.textContent = new Date(at).toLocaleDateString(undefined, { dateStyle: "medium" });
+  link.href = `${conversation.page}#message-${id}`;
+  link.textContent = source.title || "New conversation";
+  text.textContent = content;
+  find("[data-do=edit]", entry).hidden = role !== "user";
+  const forget = async (...question) => {
+    if (!(await remove(...question))) return;
     entry.replaceChildren("Forgotten.");
-    changed?.(memory, null);
+    changed(memory, null);
+  };
+  connect(entry, problem, {
+    async edit() {
+      const values = await edit(conversation, { id, content: text.textContent });
+      if (!values) return;
+      text.textContent = values.content;
+      changed(memory, values.content);
+    },
+    forget: () => forget("forget-message", () => conversation.forget(id)),
+    forgetAll: () => forget("delete-conversation", conversation.remove),
   });
-  const entry = h("li", { className: "memory" },
-    h("p", { className: "from" },
-      role === "user" ? "You, " : "Verse, ", h("time", { dateTime: at }, dateOf(at)), ", ",
-      h("a", { href: `${conversation.page}#message-${id}` }, title)),
-    text,
-    h("div", { className: "actions" }, role === "user" ? onEdit : null, onForget));
   return entry;
 }

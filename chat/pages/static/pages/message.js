@@ -1,93 +1,83 @@
 // One message on the page: what it shows, and its buttons.
 
-import { button, copy, h, show } from "./dom.js";
+import { find, fromTemplate } from "./dom.js";
 import { showMarkdown } from "./markdown.js";
 import { memoryCard } from "./memories.js";
+import { tell } from "./problems.js";
 
 const NOTES = {
-  length: "The model stopped here because the answer reached its greatest length.",
-  content_filter: "The model's server cut the answer by its content filter.",
+  length: "The answer reached its greatest length and ends here.",
+  content_filter: "The model's content filter cut the answer.",
   interrupted: "This answer was stopped before its end.",
   failed: "There is no answer.",
 };
+const PARTS = ["who", "content", "reasoning", "thoughts", "note", "card", "actions"];
 
-/** A message, its element, and the thread that it stands in. */
 export class MessageView {
-  constructor(message, thread) {
-    this.thread = thread;
+  /** `list` has `isLast(view)`, `grow(change)` and `memoryChanged(memory, content)`. */
+  constructor(message, list) {
+    this.list = list;
     this.isMine = message.role === "user";
-    this.body = h("div", { className: "content" });
-    this.thoughts = h("div", { className: "thoughts" });
-    this.reasoning = h("details", { className: "reasoning", hidden: true },
-      h("summary", {}, "Reasoning"), this.thoughts);
-    this.card = h("div");
-    this.note = h("p", { className: "note", hidden: true });
-    this.actions = h("div", { className: "actions" });
-    this.element = h("article", { tabIndex: -1, className: `message ${message.role}` },
-      h("h2", { className: "who" }, this.isMine ? "You" : "Verse"),
-      this.reasoning, this.body, this.note, this.card, this.actions);
+    this.element = fromTemplate("message-frame");
+    this.element.classList.add(message.role);
+    for (const part of PARTS) this[part] = find(`.${part}`, this.element);
+    this.who.textContent = this.isMine ? "You" : "Verse";
     this.set(message);
   }
 
-  get id() {
-    return this.message.id;
-  }
-
-  /** Show the message as the API gives it. */
+  /** As the API gives it. */
   set(message) {
     this.message = message;
     if (message.id) this.element.id = `message-${message.id}`;
     this.setText(message.content);
-    if (message.context) this.setMemories(message.context);
-    this.setStatus(message.status, message.finish_reason);
+    this.setMemories(message.context);
+    this.setStatus(message.status, NOTES[message.finish_reason]);
   }
 
   setText(text) {
     this.message.content = text;
-    if (this.isMine) this.body.textContent = text;
-    else this.drawing ??= requestAnimationFrame(() => {
+    if (this.isMine) this.content.textContent = text;
+    else showMarkdown(this.content, text);
+  }
+
+  /** Shown with the next frame, with what else comes until then. */
+  append(text) {
+    this.message.content += text;
+    this.drawing ??= requestAnimationFrame(() => {
       this.drawing = null;
-      showMarkdown(this.body, this.message.content);
-      this.thread.grown();
+      this.list.grow(() => showMarkdown(this.content, this.message.content));
     });
   }
 
-  append(text) {
-    this.setText(this.message.content + text);
-  }
-
-  /** What a reasoning model thinks: shown while it comes, kept nowhere. */
   think(text) {
     this.reasoning.hidden = false;
     this.thoughts.append(text);
   }
 
   setMemories(memories) {
-    const changed = (memory, content) => this.thread.memoryChanged(memory, content);
-    this.card.replaceChildren(...[memoryCard(memories, changed)].filter(Boolean));
+    this.card.replaceChildren(memoryCard(memories, this.list.memoryChanged));
   }
 
-  setStatus(status, finishReason, problem) {
+  /** With a problem, the message can be tried again. */
+  setStatus(status, note, problem) {
     Object.assign(this.message, { status });
     this.problem = problem;
     this.element.setAttribute("aria-busy", status === "streaming");
-    show(this.note, problem ?? NOTES[finishReason] ?? NOTES[status] ?? "");
+    tell(this.note, problem ?? note ?? NOTES[status] ?? "");
     this.showActions();
   }
 
-  tell = (problem) => show(this.note, problem);
-
   showActions() {
-    const { thread, message, isMine } = this;
-    const isLastAnswer = !isMine && thread.isLast(this);
-    const again = isLastAnswer && (message.status === "failed" || this.problem);
-    const isStored = message.id && message.status !== "streaming";
-    this.actions.replaceChildren(...[
-      isStored && button("Copy", () => copy(message.content)),
-      isStored && isMine && button("Edit", () => thread.edit(this)),
-      message.status !== "streaming" && again && button("Try again", () => thread.tryAgain(this)),
-      isStored && isLastAnswer && button("Regenerate", () => thread.regenerate(this)),
-      isStored && button("Forget", () => thread.forget(this)),
-    ].filter(Boolean));
+    const { status, id } = this.message;
+    const isWhole = status !== "streaming";
+    const isLastAnswer = isWhole && !this.isMine && this.list.isLast(this);
+    const shown = {
+      copy: id && isWhole,
+      edit: id && this.isMine,
+      tryAgain: isLastAnswer && (status === "failed" || this.problem),
+      regenerate: id && isLastAnswer,
+      forget: id && isWhole,
+    };
+    for (const button of this.actions.children) button.hidden = !shown[button.dataset.do];
   }
 }

@@ -1,113 +1,108 @@
 // The messages of the open conversation: loads them, newest first, and goes to one of them.
 
-import { get } from "./api.js";
-import { button, find, say } from "./dom.js";
+import { find, say } from "./dom.js";
 import { MessageView } from "./message.js";
 
-const NEAR_END_PX = 120;
+const NEAR_PX = 120;  // so near to the end, one wants to stay there
+const EARLY_PX = 2000;  // so near to the first message, earlier ones are loaded
+const element = find("#thread");
+const more = find("#earlier");  // a button
+const list = { isLast: (view) => views.at(-1) === view, grow, memoryChanged };
+export let conversation = null;
+export let views = [];
+let earlier;  // the address of the page before the first message; null if there is none
 
-export class MessageList {
-  constructor(element) {
-    this.element = element;
-    this.views = [];
-  }
+element.addEventListener("scroll", () => {
+  if (earlier && element.scrollTop < EARLY_PX) loadEarlier().catch(() => {});
+});
 
-  /** Show no message. */
-  clear(conversation) {
-    this.conversation = conversation;
-    this.views = [];
-    this.earlier = null;
-    this.element.replaceChildren();
-  }
+/** Show no message. */
+export function clear(next) {
+  conversation?.left.abort();
+  conversation = next;
+  views = [];
+  earlier = null;
+  element.replaceChildren();
+}
 
-  /** Show the newest messages. Raises ApiError. */
-  async loadNewest() {
-    const { conversation } = this;
-    const page = await conversation.newest();
-    if (this.conversation !== conversation) return;
-    this.prepend(page);
-    this.element.scrollTop = this.element.scrollHeight;
-  }
+export async function loadNewest() {
+  prepend(await conversation.newest());
+  toEnd();
+}
 
-  prepend({ results, previous }) {
-    const height = this.element.scrollHeight;
-    const views = results.map((message) => new MessageView(message, this));
-    this.views.unshift(...views);
-    find(".earlier", this.element)?.remove();
-    this.element.prepend(...views.map((view) => view.element));
-    this.earlier = previous;
-    if (previous) {
-      const more = button("Earlier messages", () => this.loadEarlier(), { className: "earlier" });
-      this.element.prepend(more);
-      this.watch(more);
-    }
-    this.element.scrollTop += this.element.scrollHeight - height;
-    this.refreshActions();
-  }
+function toEnd() {
+  element.scrollTop = element.scrollHeight;
+}
 
-  /** Load earlier messages when the person scrolls to their button. */
-  watch(more) {
-    const observer = new IntersectionObserver(([entry]) => {
-      if (!more.isConnected) observer.disconnect();
-      else if (entry.isIntersecting && this.scrolled) this.loadEarlier();
-    }, { root: this.element });
-    this.scrolled = false;
-    this.element.onscrollend = () => { this.scrolled = true; };
-    observer.observe(more);
-  }
+/** What one reads stays in its place. */
+function prepend({ results, previous }) {
+  const below = element.scrollHeight - element.scrollTop;
+  const added = results.map((message) => new MessageView(message, list));
+  views.unshift(...added);
+  earlier = previous;
+  more.remove();
+  element.prepend(...(earlier ? [more] : []), ...added.map((view) => view.element));
+  element.scrollTop = element.scrollHeight - below;
+  refreshActions();
+}
 
-  async loadEarlier() {
-    const { conversation, earlier } = this;
-    this.earlier = null;
+/** Whether there are any; one request at a time. Raises ApiError. */
+export function loadEarlier() {
+  const opened = conversation;
+  opened.loading ??= (async () => {
     if (!earlier) return false;
-    const page = await get(earlier);
-    if (this.conversation === conversation) this.prepend(page);
+    prepend(await opened.get(earlier));
     return true;
-  }
+  })().finally(() => { opened.loading = null; });
+  return opened.loading;
+}
 
-  /** Scroll to a message and mark it; loads earlier ones until it is there. */
-  async goTo(hash) {
-    if (!hash) return;
-    while (!find(hash, this.element)) {
-      if (!(await this.loadEarlier())) return say("That message is not here any more");
-    }
-    const element = find(hash, this.element);
-    find(".found", this.element)?.classList.remove("found");
-    element.classList.add("found");
-    element.scrollIntoView({ block: "center" });
-    element.focus({ preventScroll: true });
+/** Scroll to a message and mark it; loads earlier ones until it is there. */
+export async function goTo(hash) {
+  if (!/^#message-\d+$/.test(hash)) return;
+  const target = () => find(hash, element);
+  while (!target()) {
+    if (!(await loadEarlier())) return say("That message is not here any more");
   }
+  find(".found", element)?.classList.remove("found");
+  target().classList.add("found");
+  target().scrollIntoView({ block: "center" });
+  target().focus({ preventScroll: true });
+}
 
-  /** Stay at the end if the person is there. */
-  grown() {
-    const { element } = this;
-    const below = element.scrollHeight - element.scrollTop - element.clientHeight;
-    if (below < NEAR_END_PX) element.scrollTop = element.scrollHeight;
-  }
+/** Make the last message longer; who reads at the end stays there. */
+function grow(change) {
+  const { scrollHeight, scrollTop, clientHeight } = element;
+  change();
+  if (scrollHeight - scrollTop - clientHeight < NEAR_PX) toEnd();
+}
 
-  isLast(view) {
-    return this.views.at(-1) === view;
-  }
+function refreshActions() {
+  for (const view of views.slice(-4)) view.showActions();
+}
 
-  refreshActions() {
-    for (const view of this.views.slice(-4)) view.showActions();
-  }
+/** The view of the answer to come. */
+export function addTurn(content) {
+  const context = [];
+  const question = new MessageView({ role: "user", content, status: "complete", context }, list);
+  const answer = new MessageView({ role: "assistant", content: "", context }, list);
+  views.push(question, answer);
+  element.append(question.element, answer.element);
+  toEnd();
+  refreshActions();
+  return Object.assign(answer, { question });
+}
 
-  addTurn(content) {
-    const turn = [
-      new MessageView({ role: "user", content, status: "complete" }, this),
-      new MessageView({ role: "assistant", content: "", status: "streaming" }, this),
-    ];
-    this.views.push(...turn);
-    this.element.append(...turn.map((view) => view.element));
-    this.element.scrollTop = this.element.scrollHeight;
-    this.refreshActions();
-    return turn;
-  }
+export function remove(...deleted) {
+  for (const view of deleted) view.element.remove();
+  views = views.filter((view) => !deleted.includes(view));
+  refreshActions();
+}
 
-  remove(...views) {
-    for (const view of views) view.element.remove();
-    this.views = this.views.filter((view) => !views.includes(view));
-    this.refreshActions();
-  }
+/** A memory was edited or forgotten in a card: show that where the message itself stands. */
+function memoryChanged({ source, message_id }, content) {
+  if (conversation.kind !== source.kind || conversation.id !== source.id) return;
+  const view = views.find(({ message }) => message.id === message_id);
+  if (view && content === null) remove(view);
+  else view?.setText(content);
 }
