@@ -1,4 +1,6 @@
-"""What an operator sees under /admin/, apart from conversations: chat/content_admin.py.
+"""What an operator sees under /admin/, apart from conversations and messages.
+
+These are in chat/content_admin.py and chat/message_admin.py.
 
 No page shows a running answer or a token's digest.
 """
@@ -14,7 +16,7 @@ from django.db.models.functions import Length
 from django.forms import ModelForm
 from django.http import HttpRequest
 
-from chat import content_admin  # noqa: F401 # registers conversations and messages
+from chat import content_admin, message_admin  # noqa: F401 # register their pages
 from chat.auth.api_tokens import revoke_token
 from chat.auth.usernames import normalize
 from chat.bounded_admin import BoundedAdmin, BoundedPaginator, CascadingAdmin, with_id

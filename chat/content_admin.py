@@ -1,4 +1,4 @@
-"""The admin of conversations and messages: who wrote when, and what only with a permission.
+"""The admin of conversations, and what it shares with that of messages (chat/message_admin.py).
 
 Contents, titles, references and passages' texts need the permission ``chat.view_content``, and each
 view of them is a line in the audit log. The admin deletes through the same service as the API, and
@@ -7,19 +7,16 @@ changes nothing for which the API has rules.
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
 
 from chat import inspection
 from chat.bounded_admin import BoundedAdmin, CascadingAdmin
-from chat.errors import InProgress
-from chat.models import ChatMessage, Message, Passage, StandaloneChat, StandaloneChatMessage
+from chat.models import ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
 from chat.services import ChatService
 
 if TYPE_CHECKING:  # Django's own class takes no type at run time
@@ -133,74 +130,3 @@ class StandaloneChatAdmin(ConversationAdmin):
     fields = ("user", "title", "memory", "source", "created_at", "updated_at")
     contents = ("title", "source")
     cascade = (StandaloneChatMessage,)
-
-
-@admin.register(ChatMessage, StandaloneChatMessage)
-class MessageAdmin(ContentsAdmin):
-    """Messages and the state of their embeddings. They can be deleted, by the API's rules."""
-
-    allowed = ("delete",)
-    contents = ("excerpt", "conversation", "content", "memories_used")
-    list_display = (
-        *("id", "user", "conversation_id", "role", "status", "state", "created_at"),
-        "excerpt",
-    )
-    fields = (
-        *("id", "user", "conversation_id", "role", "status", "error", "chars", "state"),
-        *("stored_vector", "created_at", "edited_at", "reply_to", "truncated"),
-        *("conversation", "content", "memories_used"),
-    )
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # An answer may be a megabyte long, and a list has a hundred.
-        rows = super().get_queryset(request).defer("content", "context")
-        with_states: QuerySet[Any] = inspection.with_excerpts(inspection.with_states(rows))
-        return with_states
-
-    @admin.display(description="characters")
-    def chars(self, message: Any) -> int:
-        return len(message.content)
-
-    @admin.display(description="embedding")
-    def state(self, message: Any) -> str:
-        state = inspection.state_of(message)
-        return f"{state}, {message.model_name}" if message.model_name else state
-
-    @admin.display(description="stored vector")
-    def stored_vector(self, message: Any) -> str:
-        details = inspection.embedding_of(message)
-        if details is None:
-            return "none"
-        return f"{details.dimensions} dimensions, norm {details.norm:.4f}, {details.model}"
-
-    @admin.display(description="begins with")
-    def excerpt(self, message: Any) -> str:
-        return " ".join(message.excerpt.split())
-
-    @admin.display(description="memories used")
-    def memories_used(self, message: Any) -> str:
-        """Links to the messages that the answer was given."""
-        links = format_html_join(
-            "",
-            '<li><a href="{}">{}</a></li>',
-            (
-                (reverse(f"admin:chat_{used._meta.model_name}_change", args=[used.pk]), used)
-                for used in inspection.context_of(message)
-            ),
-        )
-        return format_html("<ul>{}</ul>", links) if links else "none"
-
-    def delete_model(self, request: HttpRequest, obj: Message) -> None:
-        ChatService(obj.conversation).delete(obj)
-
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """While an answer is running: shows why it cannot be deleted, and logs nothing."""
-        try:
-            return super().delete_view(request, object_id, extra_context)
-        except InProgress as error:
-            messages.error(request, str(error.detail))
-            return HttpResponseRedirect(
-                reverse(f"admin:chat_{self.opts.model_name}_change", args=[object_id])
-            )

@@ -6,33 +6,32 @@ For the admin. Each view of contents is a line in the audit log.
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import CharField, Exists, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from psycopg import sql
 
 from chat.memory.recalled import attach_memories
-from chat.models import MemorySwitch, Message, Status
+from chat.message_lists import states
+from chat.models import Message
 from retrieval import audit, db
-from retrieval.models import EmbeddingModel, MessageMemory
 
 VIEW_CONTENT = "chat.view_content"
 EXCERPT_CHARS = 120
-EMBEDDED, PENDING, FAILED, OFF = "embedded", "pending", "failed", "off"
 # Its numbers are never shown. Locks: nothing.
 EMBEDDING = sql.SQL("""
-    SELECT {vector}.vector_dims(embedding), {vector}.vector_norm(embedding)
-    FROM {table} WHERE id = %(id)s
+    SELECT {vector}.vector_dims(m.embedding), {vector}.vector_norm(m.embedding), (
+        SELECT p.embedding_error FROM message_memories p WHERE p.id = {message_ref})
+    FROM {table} m WHERE m.id = %(id)s
 """)
 
 
 @dataclass(frozen=True)
 class EmbeddingDetails:
-    """A stored vector: its model, its dimensions, and its length, 1 for most models."""
+    """A stored vector's dimensions and length, 1 for most models; or why there is none."""
 
-    model: str
-    dimensions: int
-    norm: float
+    dimensions: int | None = None
+    norm: float | None = None
+    refusal: str | None = None
 
 
 def may_see_contents(request: HttpRequest) -> bool:
@@ -45,47 +44,19 @@ def with_excerpts(messages: Any) -> Any:
     return messages.annotate(excerpt=Left("content", EXCERPT_CHARS))
 
 
-def with_states(messages: Any) -> Any:
-    """Each with what ``state_of`` reads: a lookup by primary key for each row of a page."""
-    off = MemorySwitch.objects.filter(user=OuterRef("user"), enabled=False)
-    annotated = messages.annotate(is_off=Exists(off) | Q(conversation__memory=False))
+def add_embedding(message: Any) -> None:
+    """Set ``state``, ``model_name`` and ``embedding_details`` of the message. Two statements."""
+    states.add_states(message.memory_table, [message])
+    message.embedding_details = _embedding_of(message)
+
+
+def _embedding_of(message: Message) -> EmbeddingDetails:
     try:
-        db.vector_type()
+        statement = EMBEDDING.format(vector=db.VECTOR_SCHEMA, **message.memory_table.names)
+        rows = db.execute(statement, {"id": message.pk})
     except db.NoMemory:
-        nothing = Value(None, output_field=CharField())
-        return annotated.annotate(model_name=nothing, is_current=nothing, refusal=nothing)
-    ref = OuterRef("pk") * 2 + messages.model.memory_table.kind_bit
-    memory = MessageMemory.objects.filter(pk=ref)
-    model = EmbeddingModel.objects.filter(pk=OuterRef("model"))
-    return annotated.annotate(
-        model_name=Subquery(memory.values(name=Subquery(model.values("name")))),
-        is_current=Subquery(memory.values(current=Subquery(model.values("current")))),
-        refusal=Subquery(memory.values("embedding_error")),
-    )
-
-
-def state_of(message: Any) -> str:
-    """EMBEDDED, PENDING, FAILED or OFF, which an answer without text is too."""
-    if message.is_off or message.status not in (Status.COMPLETE, Status.INTERRUPTED):
-        return OFF
-    if message.is_current:
-        return EMBEDDED
-    return FAILED if message.refusal else PENDING
-
-
-def embedding_of(message: Message) -> EmbeddingDetails | None:
-    """What is stored of its vector; None without one. Two statements."""
-    try:
-        db.vector_type()
-    except db.NoMemory:
-        return None
-    memory = MessageMemory.objects.filter(pk=message.memory_table.pack_ref(message.pk))
-    model = memory.exclude(model=None).values_list("model__name", flat=True).first()
-    if model is None:
-        return None
-    statement = EMBEDDING.format(vector=db.VECTOR_SCHEMA, **message.memory_table.names)
-    ((dimensions, norm),) = db.execute(statement, {"id": message.pk})
-    return None if dimensions is None else EmbeddingDetails(str(model), dimensions, norm)
+        return EmbeddingDetails()
+    return EmbeddingDetails(*rows[0]) if rows else EmbeddingDetails()
 
 
 def context_of(answer: Message) -> list[Message]:
