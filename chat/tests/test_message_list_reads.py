@@ -1,4 +1,4 @@
-"""The admin's list of messages reads as much of a big table as of a small one, whatever is asked."""
+"""The admin's list of messages reads as much of a big table as of a small one."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
