@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.http_proxy import http_proxy
 from tests.support import PATIENCE_S, ROOT, clean_environment, free_port
 
 # Until no process is left: 5 s without a user, then a checkpoint, which is slow on a busy disk.
@@ -131,17 +132,22 @@ def end_all(folder: Path) -> None:
 
 
 def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> None:
-    # A short prompt, because the model reads slowly.
-    demo = Demo(folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200")
-    with contextlib.closing(demo.client()) as client:
-        chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
-        turn = client.post(f"/api/chats/{chat}/messages/", json={"content": "Say hello."}).json()
-    assert turn["assistant_message"]["status"] == "complete"
-    assert turn["assistant_message"]["content"]
-    password = demo.password
-    demo.signal(signal.SIGINT)
-    demo.process.wait(PATIENCE_S)
-    wait_until_stopped(folder)
+    with http_proxy() as (proxy, urls):
+        variables = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        proxies = {name: proxy for upper in variables for name in (upper, upper.lower())}
+        # A short prompt, because the model reads slowly.
+        demo = Demo(folder, LLM_MAX_TOKENS="16", RAG_CONTEXT_TOKENS="200", **proxies)
+        with contextlib.closing(demo.client()) as client:
+            chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
+            question = {"content": "Say hello."}
+            turn = client.post(f"/api/chats/{chat}/messages/", json=question).json()
+        assert turn["assistant_message"]["status"] == "complete"
+        assert turn["assistant_message"]["content"]
+        password = demo.password
+        demo.signal(signal.SIGINT)
+        demo.process.wait(PATIENCE_S)
+        wait_until_stopped(folder)
+    assert urls == []
 
     again = Demo(folder)
     assert again.password == password

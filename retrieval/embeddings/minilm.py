@@ -1,5 +1,6 @@
 """The embedding model all-MiniLM-L6-v2 (English), int8 weights, by ONNX Runtime: 384 numbers."""
 
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -71,6 +72,9 @@ def _loaded() -> Model:
     model_path, tokenizer_path = path_in(*MODEL_FILE), path_in(*TOKENIZER_FILE)
     if find_spec("onnxruntime") is None or find_spec("tokenizers") is None:
         raise missing()
+    # Otherwise onnxruntime 1.29 and later reports its use to its maker. It reads this once, when it
+    # is imported.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     # A production image does not contain these packages.
     import onnxruntime  # type: ignore[import-untyped]
     from tokenizers import Tokenizer

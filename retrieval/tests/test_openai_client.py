@@ -1,10 +1,7 @@
 """The connections of OpenAI's client: how many, to whom, and when they close."""
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import openai
@@ -13,6 +10,7 @@ import pytest
 from fake_openai import FakeOpenAI, Hang, Refuse
 from retrieval import event_loop
 from retrieval.openai_client import OpenAIClients
+from tests.http_proxy import http_proxy
 from tests.support import PATIENCE_S, free_port
 
 BODY = {"model": "m", "input": ["hello"], "encoding_format": "base64"}
@@ -65,29 +63,6 @@ def test_another_machine_is_reached_through_the_proxy_of_the_environment(
         monkeypatch.setenv("http_proxy", address)
         event_loop.start(send(clients, "http://embeddings.test/v1")).result()
     assert urls == ["http://embeddings.test/v1/embeddings"]
-
-
-@contextmanager
-def http_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that answers itself: its address, and the URLs that it was sent."""
-    urls: list[str] = []
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            urls.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            """Print nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Proxy)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", urls
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.mark.parametrize("location", ["/v1/embeddings", "embeddings?again"])
