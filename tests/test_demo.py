@@ -34,17 +34,15 @@ time.sleep(60)
 
 
 class Demo:
-    """`make demo` in a folder, in a separate process group as in a terminal."""
+    """`make demo`, or another command, in a folder, in a separate process group as in a terminal."""
 
-    def __init__(
-        self, folder: Path, command: tuple[str, ...] = ("make", "demo"), **environment: str
-    ) -> None:
+    def __init__(self, folder: Path, *command: str, **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder.parent / "demo.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command,
+                command or ("make", "demo"),
                 cwd=folder,
                 env=clean_environment(PORT=str(self.port), **environment),
                 stdout=log,
@@ -190,7 +188,7 @@ def test_the_demo_runs_without_root(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, OTHER_UID, OTHER_UID, follow_symlinks=False)
     values = {"LLM": "local", "EMBEDDINGS": "local", "WEB_CONCURRENCY": "1"}
-    demo = Demo(folder, (*command, "manage.py", "demo"), **packages, **values)
+    demo = Demo(folder, *command, "manage.py", "demo", **packages, **values)
     with contextlib.closing(demo.client()) as client:
         assert client.post("/api/chats/", json={"title": "First"}).status_code == 201
     assert {Path(f"/proc/{pid}").stat().st_uid for pid in processes_of(folder)} == {OTHER_UID}
