@@ -34,7 +34,7 @@ time.sleep(60)
 
 
 class Demo:
-    """`make demo`, or another command, in a folder, in a separate process group as in a terminal."""
+    """`make demo` or another command, in a process group of its own as in a terminal."""
 
     def __init__(self, folder: Path, *command: str, **environment: str) -> None:
         self.folder = folder
