@@ -24,6 +24,7 @@ from chat.models import (
     StandaloneChat,
     StandaloneChatMessage,
 )
+from chat.models.imports import MemoryImport, has_imports
 from retrieval import forgetting, steps, storage
 from retrieval.db import NoMemory
 from retrieval.embeddings import usage
@@ -32,6 +33,8 @@ from retrieval.models import UserEmbeddingUsage
 PAGE_ROWS = 500
 # In this order: rows that refer to others are deleted before them.
 ERASED: tuple[type[models.Model], ...] = (
+    # An import that runs ends here: it waits for this deletion, or this waits for its commit.
+    MemoryImport,
     RunningAnswer,
     IdempotencyKey,
     ChatMessage,
@@ -55,6 +58,7 @@ EXPORTED: dict[type[models.Model], tuple[str, ...]] = {
     IdempotencyKey: ("key", "passage_id", "chat_id", "message_id", "created_at"),
     RunningAnswer: ("message_id", "text", "started_at"),
     UserEmbeddingUsage: ("day", "model", "texts", "tokens", "cost_usd"),
+    MemoryImport: ("id", "format", "status", "conversations", "messages", "left_out", "created_at"),
 }
 
 
@@ -78,7 +82,7 @@ def erase(user_id: int) -> dict[str, Any]:
     with transaction.atomic():
         turns.lock_user(user_id)  # so that no turn starts meanwhile
         deleted = _count_memories(user_id)
-        for model in ERASED:
+        for model in filter(_exists, ERASED):
             rows = model._default_manager.filter(user_id=user_id)
             deleted[model._meta.db_table] = rows.delete()[0]
         with suppress(NoMemory):
@@ -95,10 +99,17 @@ def _count_memories(user_id: int) -> dict[str, int]:
 
 
 def _page(model: type[models.Model], user_id: int, last_pk: int) -> list[dict[str, Any]]:
-    if model is UserEmbeddingUsage and not usage.has_table():
+    if not _exists(model):
         return []
     rows = model._default_manager.filter(user_id=user_id, pk__gt=last_pk).order_by("pk")
     return list(rows.values("pk", *EXPORTED[model])[:PAGE_ROWS])
+
+
+def _exists(model: type[models.Model]) -> bool:
+    """Whether the table exists: some come with later migrations than the chat's first."""
+    if model is UserEmbeddingUsage:
+        return usage.has_table()
+    return model is not MemoryImport or has_imports()
 
 
 def _lines(model: type[models.Model], page: list[dict[str, Any]]) -> list[bytes]:

@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import URLPattern, path
 
 from chat.api import conversation_views as views
-from chat.api import memory_views, token_views
+from chat.api import import_views, memory_views, token_views
 from chat.api.serializers import ChatSerializer, PassageSerializer
 from chat.models import Passage, StandaloneChat
 
@@ -37,6 +37,8 @@ urlpatterns = [
     path("auth/tokens/<int:pk>/", token_views.TokenRevokeView.as_view(), name="token-revoke"),
     path("memory/", memory_views.MemoryView.as_view(), name="memory"),
     path("memory/export/", memory_views.ExportView.as_view(), name="memory-export"),
+    path("memory/import/", import_views.ImportsView.as_view(), name="imports"),
+    path("memory/import/<int:import_id>/", import_views.ImportView.as_view(), name="import"),
     path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
     *conversation_paths("chats", StandaloneChat, ChatSerializer),
     *conversation_paths("passages", Passage, PassageSerializer),

@@ -21,6 +21,7 @@ django.setup(set_prefix=False)
 
 from chat.answers import runner
 from chat.memory.embed import finish_embedding_jobs
+from chat.transfer import background
 from retrieval import event_loop, log_counts, steps
 from retrieval.db_errors import error_name
 from retrieval.token_count import encoding
@@ -60,8 +61,9 @@ async def lifespan(receive: Receive, send: Send) -> None:
 
 
 async def end() -> None:
-    """Drain the answers, then end what is left: embedding calls, steps, connections."""
+    """Drain the answers, then end what is left: imports, embedding calls, steps, connections."""
     await runner.drain(settings.SHUTDOWN_GRACE_S)
+    await steps.run(background.fail_all)
     await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
     await event_loop.end()
     await asyncio.to_thread(steps.join, STEPS_GRACE_S)

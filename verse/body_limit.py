@@ -1,10 +1,11 @@
-"""Answers 413 to a request body over MAX_BODY_BYTES."""
+"""Answers 413 to a request body that is too large: verse/uploads.py."""
 
 import json
 
 from django.conf import settings
 
 from verse.asgi_messages import Application, Message, Receive, Scope, Send, send_json
+from verse.uploads import max_body_bytes
 
 # A body over the limit is read to its end, up to this size: a client that still sends when the
 # connection closes gets a reset instead of the 413.
@@ -12,7 +13,10 @@ MAX_DRAINED_BYTES = 16_000_000
 
 
 class BodyTooLarge(Exception):
-    """The request's body is larger than MAX_BODY_BYTES."""
+    """The request's body is larger than ``max_bytes``."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
 
 
 def limit_body(application: Application) -> Application:
@@ -20,20 +24,23 @@ def limit_body(application: Application) -> Application:
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         received_bytes = 0
+        max_bytes = await max_body_bytes(scope)
+        if not max_bytes:
+            scope, receive = await _without_body(scope, receive)
 
         async def counted() -> Message:
             nonlocal received_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > settings.MAX_BODY_BYTES:
+            if max_bytes and received_bytes > max_bytes:
                 await _drain(message, receive)
-                raise BodyTooLarge
+                raise BodyTooLarge(max_bytes)
             return message
 
         try:
             await application(scope, counted, send)
-        except BodyTooLarge:
-            await _refuse(scope, send)
+        except BodyTooLarge as error:
+            await _refuse(scope, send, error.max_bytes)
 
     return limited
 
@@ -45,8 +52,19 @@ async def _drain(message: Message, receive: Receive) -> None:
         remaining_bytes -= len(message.get("body", b""))
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    detail = f"A request holds at most {settings.MAX_BODY_BYTES:,} bytes."
+async def _without_body(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """The request with an empty body; the API answers it as it answers an unknown user."""
+    await _drain(await receive(), receive)
+    headers = [pair for pair in scope["headers"] if not pair[0].startswith(b"content-")]
+
+    async def receive_nothing() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return scope | {"headers": headers}, receive_nothing
+
+
+async def _refuse(scope: Scope, send: Send, max_bytes: int) -> None:
+    detail = f"A request holds at most {max_bytes:,} bytes."
     body = json.dumps({"detail": detail, "code": "too_large"}).encode()
     await send_json(scope, send, body, status=413, headers=_allow_origin(scope))
 

@@ -46,6 +46,7 @@ WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=25
 SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
+IMPORT_MAX_MB = env.integer("IMPORT_MAX_MB", 1000)
 
 # --- the database -----------------------------------------------------------------------------
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, maximum=1000)

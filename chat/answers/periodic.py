@@ -8,6 +8,7 @@ from django.db import Error
 
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
+from chat.transfer import imported_items
 from retrieval import forgetting, log_counts, steps
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
@@ -21,6 +22,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
     min_similarity.measure: 600.0,
     idempotency.delete_expired_keys: 3600.0,
     forgetting.purge_deleted_users: 3600.0,
+    imported_items.purge_deleted_users: 3600.0,
     log_counts.purge: 3600.0,
 }
 

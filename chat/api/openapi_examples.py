@@ -40,6 +40,16 @@ STATE = {
 }
 FOUND = {"mode": "hybrid", "results": [MEMORY]}
 RECEIPT = {"deleted": {"standalone_chat_messages": 208, "standalone_chats": 16}, "at": AT}
+IMPORT = {
+    "id": 7,
+    "format": "chatgpt",
+    "status": "done",
+    "conversations": 310,
+    "messages": 4127,
+    "left_out": {"tool": 96, "other_branch": 41},
+    "detail": "",
+    "created_at": AT,
+}
 LINE = '{"table": "standalone_chats", "id": 15, "title": "Train to Trieste"}\n'
 
 
@@ -101,6 +111,12 @@ OPERATIONS = {
         "Erase your conversations and memory", {"confirm": "alice"}, RECEIPT
     ),
     "memory_export_retrieve": Operation("Export everything about you", None, LINE),
+    "memory_import_list": Operation("List your imports", None, page(IMPORT)),
+    "memory_import_create": Operation(
+        "Import messages from a file", {"file": "export.zip", "format": "chatgpt"}, {"id": 7}
+    ),
+    "memory_import_retrieve": Operation("See how far an import is", None, IMPORT),
+    "memory_import_destroy": Operation("Remove what an import added", None, None),
     "memory_search_retrieve": Operation("Search in your memory", None, FOUND),
     **conversation_operations(
         "chats", "chat", {"title": "Train to Trieste"}, {"title": "Trieste by train"}

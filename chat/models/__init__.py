@@ -11,6 +11,7 @@ from chat.models.conversations import (
     Passage,
     StandaloneChat,
 )
+from chat.models.imports import ImportedItem, ImportStatus, MemoryImport
 from chat.models.messages import (
     KINDS,
     ChatMessage,
@@ -31,6 +32,9 @@ __all__ = [
     "ChatMessage",
     "Conversation",
     "IdempotencyKey",
+    "ImportStatus",
+    "ImportedItem",
+    "MemoryImport",
     "MemorySwitch",
     "Message",
     "MessageQuerySet",

@@ -5,8 +5,8 @@ from django.contrib.auth.models import User
 
 from chat.models import StandaloneChat
 from chat.tests.transfer_support import imported, line, many, stored
-from chat.transfer.importing import ImportRefusedError
 from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, BadLineError, parse
+from chat.transfer.refusals import ImportRefusedError
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -21,7 +21,7 @@ from chat.tests.transfer_support import (
     streamed,
     watched,
 )
-from chat.transfer.importing import ImportRefusedError
+from chat.transfer.refusals import ImportRefusedError
 from retrieval.db_errors import describe_db_error
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from chat.auth.api_tokens import create_token
 from chat.models import ApiToken, ChatMessage, Passage, StandaloneChat, StandaloneChatMessage
+from chat.models.imports import MemoryImport, has_imports
 from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 
@@ -36,7 +37,11 @@ def api_routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[
             yield route
 
 
-WITH_OBJECT = sorted(route for route in api_routes() if "<" in route)
+WITH_OBJECT = [
+    pytest.param(route, marks=pytest.mark.newest_schema if "import" in route else ())
+    for route in sorted(api_routes())
+    if "<" in route
+]
 
 
 @pytest.fixture
@@ -54,7 +59,17 @@ def hers(alice: User) -> dict[str, dict[str, int]]:
         "chats": {"conversation_id": chat.pk, "message_id": message.pk},
         "passages": {"conversation_id": passage.pk, "message_id": about.pk},
         "auth": {"pk": create_token(alice)[0].pk},
+        "memory": {"import_id": import_of(alice)},
     }
+
+
+def import_of(user: User) -> int:
+    """The id of a new import; any number on the oldest schema."""
+    if not has_imports():
+        return 1
+    new = MemoryImport(user=user, format="claude", status="done")
+    new.save(force_insert=True)
+    return int(new.pk)
 
 
 def fill(route: str, ids: dict[str, int]) -> str:
@@ -76,7 +91,7 @@ def state() -> list[Any]:
             [field.attname for field in table._meta.concrete_fields if field.name != "embedding"]
         ]
     ]
-    return [*rows, ApiToken.objects.count()]
+    return [*rows, ApiToken.objects.count(), has_imports() and MemoryImport.objects.count()]
 
 
 @pytest.mark.parametrize("route", WITH_OBJECT)

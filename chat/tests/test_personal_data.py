@@ -93,6 +93,7 @@ def test_an_erasure_leaves_nothing_and_its_receipt_agrees(
     assert receipt.status_code == 200
     assert receipt.json()["deleted"] == {
         "message_memories": 88,
+        "memory_imports": 0,
         "running_answers": 0,
         "idempotency_keys": 44,
         "chat_messages": 44,

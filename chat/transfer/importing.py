@@ -1,5 +1,6 @@
-"""Imports lines: copied into a temporary table, then inserted by sets (importing.sql)."""
+"""Imports messages: copied into a temporary table, then inserted by sets (importing.sql)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +13,10 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from chat.models import KINDS
+from chat.transfer import imported_items
+from chat.transfer.imported_items import Record
 from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, BadLineError, parse
+from chat.transfer.refusals import ImportBusyError, ImportRefusedError
 from retrieval.schema import bulk_insert_memories
 from retrieval.schema.locks import IMPORT_LOCK
 from retrieval.sql_files import read_statements
@@ -32,16 +36,13 @@ NAME_COLUMNS = {
 }
 
 
-class ImportRefusedError(Exception):
-    """Why nothing of the file was imported, in one line."""
-
-
 @dataclass
 class Imported:
     """The result: messages added, and those that were there already; the users and conversations
     that the file names.
 
     ``skipped`` lines were bad; ``reasons`` has the first five: ``line 17: content is blank``.
+    Of a product's export ``left_out`` says how many, by reason.
     """
 
     messages: int = 0
@@ -49,6 +50,7 @@ class Imported:
     users: int = 0
     conversations: int = 0
     already: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
     reasons: list[str] = field(default_factory=list)
 
 
@@ -63,43 +65,71 @@ def import_lines(
     users and conversations that it adds to are locked against deletion until the end.
 
     Raises ImportRefusedError: a bad line without ``skip_bad`` (an unknown user is one without
-    ``create_users``), or another import is running. Raises django.db.Error: the database refused.
-    After either nothing was imported.
+    ``create_users``). Raises ImportBusyError: another import is running. Raises django.db.Error:
+    the database refused. After each of them nothing was imported.
     """
     result = Imported()
+    rows = rows_of_lines(lines, result, skip_bad=skip_bad, progress=progress)
+    return import_rows(rows, result, create_users=create_users, skip_bad=skip_bad)
+
+
+def import_rows(
+    rows: Iterator[tuple[Any, ...]],
+    result: Imported,
+    *,
+    create_users: bool = False,
+    skip_bad: bool = False,
+    record: Record | None = None,
+) -> Imported:
+    """As ``import_lines``, of rows for ``import_lines`` in importing.sql: two keys may be left out.
+
+    ``record``: note what came with this import, and leave out what an earlier one added.
+    """
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        _begin(cursor)
-        _copy(cursor, _rows(lines, result, skip_bad=skip_bad, progress=progress))
+        copy_rows(cursor, rows)
         _find_users(cursor, result, create_users=create_users, skip_bad=skip_bad)
+        if record:
+            record.begin(cursor, result)
         _add_conversations(cursor, result)
-        _add_messages(cursor, result)
+        _add_messages(cursor, result, record)
+        if record:
+            record.finish(cursor, result)
     return result
 
 
 def _begin(cursor: Any) -> None:
+    """Create the temporary table. Raises ImportBusyError."""
     cursor.execute("SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [IMPORT_LOCK])
     if not cursor.fetchone()[0]:
         # Two at once would each count the stored messages before the other has committed.
-        raise ImportRefusedError("another import is running; run this one after it")
+        raise ImportBusyError("another import is running; run this one after it")
     cursor.execute(SQL["remove_time_limits"])
     cursor.execute(SQL["create_lines"])
 
 
-def _copy(cursor: Any, rows: Iterator[tuple[Any, ...]]) -> None:
+def copy_rows(cursor: Any, rows: Iterator[tuple[Any, ...]]) -> None:
+    """Read all rows into the temporary table. Raises ImportBusyError, and what reading raises."""
+    _begin(cursor)
     # Django translates errors of execute(), not of copy().
     with connection.wrap_database_errors, cursor.copy(SQL["copy_lines"]) as copy:
         for row in rows:
             copy.write_row(row)
 
 
-def _rows(
-    lines: Iterable[bytes], result: Imported, *, skip_bad: bool, progress: Callable[[int], None]
+def rows_of_lines(
+    lines: Iterable[bytes],
+    result: Imported,
+    *,
+    progress: Callable[[int], None],
+    skip_bad: bool = False,
+    owner: str | None = None,
 ) -> Iterator[tuple[Any, ...]]:
+    """Rows for ``import_rows``. ``owner``: the only user that lines may name; they need not."""
     for number, raw in enumerate(lines, 1):
         try:
             if raw.strip() or len(raw) > MAX_FILE_LINE_BYTES:
-                *message, details = parse(raw)
-                yield number, *message, *details
+                *message, details = parse(raw, owner=owner)
+                yield number, *message, *details, None, None
         except BadLineError as error:
             _skip(result, f"line {number}: {error}", skip_bad=skip_bad)
             result.skipped += 1
@@ -114,12 +144,18 @@ def _skip(result: Imported, reason: str, *, skip_bad: bool) -> None:
         result.reasons.append(reason)
 
 
-def _find_users(cursor: Any, result: Imported, *, create_users: bool, skip_bad: bool) -> None:
+def find_users(cursor: Any) -> None:
+    """Look up the users that the rows name."""
     users = sql.Identifier(get_user_model()._meta.db_table)
     cursor.execute(SQL["create_users"].format(users=users))
     cursor.execute(SQL["find_unnormalized_users"].format(users=users))
+
+
+def _find_users(cursor: Any, result: Imported, *, create_users: bool, skip_bad: bool) -> None:
+    find_users(cursor)
     if create_users:
         _create_users(cursor)
+        users = sql.Identifier(get_user_model()._meta.db_table)
         cursor.execute(SQL["find_users"].format(users=users))
     cursor.execute(SQL["unknown_users"], {"limit": MAX_REASONS})
     skipped = 0
@@ -153,9 +189,9 @@ def _add_conversations(cursor: Any, result: Imported) -> None:
     result.conversations, result.users, result.already = cursor.fetchone()
 
 
-def _add_messages(cursor: Any, result: Imported) -> None:
+def _add_messages(cursor: Any, result: Imported, record: Record | None) -> None:
     bulk_insert_memories.defer_memory_insert()
-    added = {kind: _insert_messages(cursor, kind) for kind in KINDS}
+    added = {kind: _insert_messages(cursor, kind, record) for kind in KINDS}
     result.messages = sum(count for count, _, _ in added.values())
     result.already -= result.messages
     cursor.execute(SQL["check_foreign_keys"])
@@ -166,9 +202,10 @@ def _add_messages(cursor: Any, result: Imported) -> None:
     _execute_for_each_kind(cursor, "touch_conversations")
 
 
-def _insert_messages(cursor: Any, kind: str) -> tuple[int, int, int]:
+def _insert_messages(cursor: Any, kind: str, record: Record | None) -> tuple[int, int, int]:
     """How many were added, and their first and last id; ids of others may lie between."""
-    cursor.execute(_for_kind("insert_messages", kind))
+    statement = _for_kind("insert_messages", kind, is_recorded=record is not None)
+    cursor.execute(statement, {"import": record.import_id if record else None})
     count, first, last = cursor.fetchone()
     return count, first, last
 
@@ -179,12 +216,14 @@ def _execute_for_each_kind(cursor: Any, name: str) -> None:
 
 
 @cache
-def _for_kind(name: str, kind: str) -> sql.Composed:
+def _for_kind(name: str, kind: str, *, is_recorded: bool = False) -> sql.Composed:
     name_columns, names = NAME_COLUMNS[kind]
+    table = KINDS[kind].memory_table
     return SQL[name].format(
+        record=imported_items.record_messages(table) if is_recorded else sql.SQL(""),
         kind=sql.Literal(kind),
         name_columns=name_columns,
         names=names,
-        table_name=sql.Literal(KINDS[kind].memory_table.table),
-        **KINDS[kind].memory_table.names,
+        table_name=sql.Literal(table.table),
+        **table.names,
     )

@@ -8,7 +8,8 @@ SET LOCAL idle_in_transaction_session_timeout = 0
 -- name: create_lines
 CREATE TEMPORARY TABLE import_lines (
     line bigint, kind text, username text, conversation text, role text, content text,
-    created_at timestamptz, status text, title text, body text, memory boolean, begun_at timestamptz
+    created_at timestamptz, status text, title text, body text, memory boolean,
+    begun_at timestamptz, key bigint, conversation_key bigint
 ) ON COMMIT DROP
 
 -- name: copy_lines
@@ -43,8 +44,8 @@ UPDATE import_users i SET id = u.id FROM {users} u WHERE u.username = i.username
 CREATE TEMPORARY TABLE import_conversations ON COMMIT DROP AS
     SELECT l.kind, u.id AS user_id, l.username, l.conversation AS name,
         min(l.created_at) AS first, max(l.created_at) AS last, count(*) AS lines,
-        NULL::bigint AS id, max(l.title) AS title, max(l.body) AS body,
-        bool_and(l.memory) AS memory,
+        NULL::bigint AS id, false AS is_new, max(l.conversation_key) AS key,
+        max(l.title) AS title, max(l.body) AS body, bool_and(l.memory) AS memory,
         min(l.begun_at) AS begun_at
     FROM import_lines l JOIN import_users u ON u.username = l.username WHERE u.id IS NOT NULL
     GROUP BY l.kind, u.id, l.username, l.conversation
@@ -61,11 +62,15 @@ WHERE c.kind = {kind} AND p.user_id = c.user_id AND p.source IS NULL
 
 -- name: insert_conversations
 -- Locks the rows of their users against deletion.
-INSERT INTO {conversations} (user_id, source, created_at, updated_at, memory, {name_columns})
-SELECT user_id, name, coalesce(begun_at, first), greatest(begun_at, last), coalesce(memory, true),
-    {names}
-FROM import_conversations WHERE kind = {kind} AND id IS NULL ORDER BY first, name
-ON CONFLICT (user_id, source) DO NOTHING
+WITH added AS (
+    INSERT INTO {conversations} (user_id, source, created_at, updated_at, memory, {name_columns})
+    SELECT user_id, name, coalesce(begun_at, first), greatest(begun_at, last),
+        coalesce(memory, true), {names}
+    FROM import_conversations WHERE kind = {kind} AND id IS NULL ORDER BY first, name
+    ON CONFLICT (user_id, source) DO NOTHING RETURNING id, user_id, source
+)
+UPDATE import_conversations c SET id = added.id, is_new = true FROM added
+WHERE c.kind = {kind} AND (c.user_id, c.name) = (added.user_id, added.source)
 
 -- name: find_conversations
 -- One that is deleted meanwhile gets no id: NOT NULL then refuses its messages, and the import
@@ -84,20 +89,22 @@ FROM import_conversations
 -- Equal messages are numbered together, those of the database (line 0) first. If the database has
 -- n of them, the lines up to place 2n are stored already. No join on the text: a thousand equal
 -- lines stay cheap. Memory's triggers are deferred: retrieval/schema/bulk_insert_memories.py, which
--- importing.py calls. Locks the rows of their users and conversations against deletion.
-WITH added AS (
-    INSERT INTO {table} (user_id, {conversation}, role, content, created_at, status)
-    SELECT user_id, conversation_id, role, content, created_at, status FROM (
+-- importing.py calls. What is filled in before the last SELECT is record_messages of
+-- imported_items.sql, or nothing. Locks the rows of their users and conversations against deletion.
+WITH new AS (
+    SELECT user_id, conversation_id, role, content, created_at, status, key,
+        row_number() OVER (ORDER BY created_at, line) AS number
+    FROM (
         SELECT *, row_number() OVER equal AS place,
             count(*) FILTER (WHERE line = 0) OVER equal AS stored
         FROM (
             SELECT l.line, c.user_id, c.id AS conversation_id, l.role, l.content, l.created_at,
-                l.status
+                l.status, l.key
             FROM import_lines l JOIN import_conversations c
                 ON (c.kind, c.username, c.name) = (l.kind, l.username, l.conversation)
             WHERE l.kind = {kind}
             UNION ALL
-            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at, m.status
+            SELECT 0, c.user_id, c.id, m.role, m.content, m.created_at, m.status, NULL
             FROM import_conversations c JOIN {table} m ON m.{conversation} = c.id
             WHERE c.kind = {kind} AND m.created_at BETWEEN c.first AND c.last
         ) both_sides
@@ -105,9 +112,11 @@ WITH added AS (
             PARTITION BY conversation_id, created_at, role, content COLLATE "C" ORDER BY line)
     ) placed
     WHERE line > 0 AND place > 2 * stored
-    ORDER BY created_at, line
+), added AS (
+    INSERT INTO {table} (user_id, {conversation}, role, content, created_at, status)
+    SELECT user_id, conversation_id, role, content, created_at, status FROM new ORDER BY number
     RETURNING id
-)
+){record}
 SELECT count(*), min(id), max(id) FROM added
 
 -- name: check_foreign_keys

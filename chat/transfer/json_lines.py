@@ -94,15 +94,15 @@ def read(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(MAX_FILE_LINE_BYTES + 1)
 
 
-def parse(raw: bytes) -> Line:
-    """Raises BadLineError: the line is no message."""
+def parse(raw: bytes, *, owner: str | None = None) -> Line:
+    """Raises BadLineError: the line is no message. ``owner``: the only user that it may name."""
     fields = _object(raw)
     kind = _one_of(KINDS, fields.get("kind", "chat"), "kind must be chat or passage")
     role = _one_of(ROLES, fields.get("role"), "role must be user or assistant")
     status = _status(fields, role)
     return Line(
         kind,
-        _user(fields),
+        _user(fields) if owner is None else _owner(fields, owner),
         _text(fields, "conversation", MAX_NAME_CHARS),
         role,
         _content(fields, role, status),
@@ -117,6 +117,12 @@ def _user(fields: dict[str, Any]) -> str:
     name = _text(fields, "user", MAX_USER_CHARS)
     fields["user"] = normalize(name)  # can have more characters
     return _text(fields, "user", MAX_USER_CHARS)
+
+
+def _owner(fields: dict[str, Any], owner: str) -> str:
+    is_own = fields.get("user") is None or _user(fields) == normalize(owner)
+    _refuse_unless(is_own, "user is another one; leave it out, or name yourself")
+    return owner
 
 
 def _content(fields: dict[str, Any], role: str, status: str) -> str:

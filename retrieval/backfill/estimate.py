@@ -72,7 +72,7 @@ def estimate(*, exact: bool = False) -> Estimate:
     except db.NoMemory:
         messages, all_texts = _count_without_memory(), ALL_TEXTS_WITHOUT_MEMORY
     if exact:
-        tokens = sum(map(_count_tokens, _read_texts(all_texts)))
+        tokens = sum(map(count_tokens, _read_texts(all_texts)))
         return Estimate(messages, tokens, exact=True)
     return Estimate(messages, messages * cost.TOKENS_PER_MESSAGE, exact=False)
 
@@ -102,7 +102,7 @@ def _for_all_tables(statement: sql.SQL) -> sql.Composed:
     return sql.SQL(" UNION ALL ").join(for_table(statement, table) for table in message_tables())
 
 
-def _count_tokens(text: str) -> int:
+def count_tokens(text: str) -> int:
     """The tokens of what a call takes of the text, by the configured model's tokenizer."""
     if settings.EMBEDDINGS == "local":
         return bundled_models.count_tokens(text)

@@ -93,6 +93,38 @@ END $$;
 CREATE OR REPLACE TRIGGER audit_log_is_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change();
 
+-- What users import, and which messages and conversations came with each: chat/models/imports.py.
+CREATE TABLE IF NOT EXISTS memory_imports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL,
+    format text NOT NULL,
+    status text NOT NULL CHECK (status IN ('running', 'done', 'failed')),
+    conversations bigint NOT NULL DEFAULT 0,
+    messages bigint NOT NULL DEFAULT 0,
+    left_out jsonb NOT NULL DEFAULT '{{}}',
+    detail text NOT NULL DEFAULT '',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    alive_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE UNIQUE INDEX {concurrently}IF NOT EXISTS memory_imports_running
+    ON memory_imports (user_id) WHERE status = 'running';
+
+CREATE INDEX {concurrently}IF NOT EXISTS memory_imports_user ON memory_imports (user_id, id);
+
+CREATE TABLE IF NOT EXISTS imported_items (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    import_id bigint NOT NULL REFERENCES memory_imports ON DELETE CASCADE,
+    user_id bigint NOT NULL,
+    ref bigint NOT NULL,
+    is_conversation boolean NOT NULL,
+    key bigint
+);
+
+CREATE INDEX {concurrently}IF NOT EXISTS imported_items_import ON imported_items (import_id);
+
+CREATE UNIQUE INDEX {concurrently}IF NOT EXISTS imported_items_key ON imported_items (user_id, key);
+
 -- One narrow row for each message with content; retrieval/models.py explains the columns.
 CREATE TABLE IF NOT EXISTS message_memories (
     id bigint PRIMARY KEY,
