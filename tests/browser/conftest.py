@@ -50,7 +50,7 @@ def new_page(browser: Browser, site: Server) -> Iterator[Callable[..., Page]]:
     contexts = []
 
     def open_page(**options: object) -> Page:
-        context = browser.new_context(base_url=site.url, **options)  # type: ignore[arg-type]
+        context = browser.new_context(**{"base_url": site.url} | options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
