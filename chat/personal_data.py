@@ -13,10 +13,12 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models, transaction
 from django.utils import timezone
 
+from chat import client_chats
 from chat.answers import turns
 from chat.models import (
     ApiToken,
     ChatMessage,
+    ClientChat,
     IdempotencyKey,
     MemorySwitch,
     Passage,
@@ -57,6 +59,7 @@ EXPORTED: dict[type[models.Model], tuple[str, ...]] = {
     ChatMessage: MESSAGE_FIELDS,
     IdempotencyKey: ("key", "passage_id", "chat_id", "message_id", "created_at"),
     RunningAnswer: ("message_id", "text", "started_at"),
+    ClientChat: ("client_id", "chat_id"),
     UserEmbeddingUsage: ("day", "model", "texts", "tokens", "cost_usd"),
     MemoryImport: ("id", "format", "status", "conversations", "messages", "left_out", "created_at"),
 }
@@ -100,6 +103,8 @@ def _count_memories(user_id: int) -> dict[str, int]:
 
 def _page(model: type[models.Model], user_id: int, last_pk: int) -> list[dict[str, Any]]:
     if not _exists(model):
+        return []
+    if model is ClientChat and not client_chats.has_table():
         return []
     rows = model._default_manager.filter(user_id=user_id, pk__gt=last_pk).order_by("pk")
     return list(rows.values("pk", *EXPORTED[model])[:PAGE_ROWS])

@@ -6,7 +6,10 @@ chat/answers/followers.py stores its marks as hits.
 
 import math
 
+from django.conf import settings
 from django.db import connection
+
+from chat.errors import Throttled
 
 # The row holds the times of the hits within the window; a hit over the limit changes nothing.
 # Locks: the row, so that two processes count one after the other.
@@ -47,6 +50,16 @@ def count_hit(name: str, *, limit: int, seconds: int) -> int | None:
         cursor.execute(WAIT, values)
         wait_s = cursor.fetchone()[0]
     return int(max(math.ceil(float(wait_s or 0)), 1))
+
+
+def count_message(user_id: int) -> None:
+    """Count a message that the user posts. Raises Throttled: over THROTTLE_MESSAGES."""
+    rate = settings.THROTTLE_MESSAGES
+    if rate is None:
+        return
+    wait_s = count_hit(f"messages {user_id}", limit=rate.limit, seconds=rate.seconds)
+    if wait_s is not None:
+        raise Throttled(retry_after_s=wait_s)
 
 
 def delete_expired_windows() -> int:

@@ -1,7 +1,7 @@
 """What can be done in a conversation: turns, edits, deletions. With a memory: memory_service.py."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import followers, runner, stop, turns
+from chat.answers.client_prompt import ClientRequest
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.prepare import Preparation
 from chat.answers.turns import Turn
@@ -60,6 +61,17 @@ class ChatService:
         """Generate the last answer again. Raises NotLast and what ``reply_to`` raises."""
         with self._share():
             return self._reply(turns.restart(self.conversation, answer, key=key))
+
+    def answer_client(
+        self, turn: Turn, client: ClientRequest, *, store: Callable[[], Turn] | None = None
+    ) -> Reply:
+        """Answer a turn by the messages that a client sends itself, or replay it.
+
+        A turn whose answer has no id is not stored; ``store``, if given, stores it once the answer
+        has a word.
+        """
+        with self._share():
+            return self._reply(turn, client, store)
 
     def live_answer(self, answer: Message) -> LiveAnswer | None:
         """The answer if this process generates it, else None. No query."""
@@ -108,7 +120,8 @@ class ChatService:
         with self._share(), transaction.atomic():
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
-            message.save(update_fields=["content", "edited_at"])
+            message.context = None  # the user's own words now, if it was a copy
+            message.save(update_fields=["content", "edited_at", "context"])
         embed.embed_in_background(message)
         return message
 
@@ -161,18 +174,26 @@ class ChatService:
         """Around what locks the user's row: those that wait hold few connections."""
         return connection_share.hold(self.conversation.user_id)
 
-    def _reply(self, turn: Turn) -> Reply:
-        if turn.running_id is None:
+    def _reply(
+        self,
+        turn: Turn,
+        client: ClientRequest | None = None,
+        store: Callable[[], Turn] | None = None,
+    ) -> Reply:
+        if turn.running_id is None and turn.answer.pk:
             return Reply(turn, None)
-        live = LiveAnswer(turn, running_id=turn.running_id)
-        runner.runner().start_answer(live, self._prepare(turn))
+        live = LiveAnswer(turn, running_id=turn.running_id, store=store)
+        runner.runner().start_answer(live, self._prepare(turn, client))
         return Reply(turn, live)
 
-    def _prepare(self, turn: Turn) -> Preparation:
+    def _prepare(self, turn: Turn, client: ClientRequest | None) -> Preparation:
         recall = self._get_relevant_context
         is_own = getattr(recall, "__func__", None) is OWN_RECALL
         preparation = Preparation(
-            turn, memory_limit=self.RAG_CONTEXT_LIMIT, recall=None if is_own else recall
+            turn,
+            memory_limit=self.RAG_CONTEXT_LIMIT,
+            recall=None if is_own else recall,
+            client=client,
         )
         try:
             preparation.read()  # here, where a connection is already taken

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+# A copy of a message, in a conversation that branched from another: never embedded nor recalled.
+IS_COPY = sql.SQL("""coalesce(m.context @> '[{"copy": true}]', false)""")
 # Whether message ``m`` can be embedded, whatever settings say: an answer that has ended has text.
-HAS_TEXT = sql.SQL("(m.content <> '' AND m.status IN ('complete', 'interrupted'))")
+HAS_TEXT = sql.SQL(
+    "(m.content <> '' AND m.status IN ('complete', 'interrupted') AND NOT {})"
+).format(IS_COPY)
 # Whether the settings of its user and its conversation let message ``m`` be embedded.
 IS_REMEMBERED = sql.SQL("""
-    m.status IN ('complete', 'interrupted')
+    m.status IN ('complete', 'interrupted') AND NOT {is_copy}
     AND EXISTS (SELECT FROM {conversations} c WHERE c.id = m.{conversation} AND c.memory)
     AND NOT EXISTS (SELECT FROM memory_switches s WHERE s.user_id = m.user_id AND NOT s.enabled)
 """)
@@ -47,7 +51,7 @@ class MessageTable:
     @property
     def is_remembered(self) -> sql.Composed:
         """SQL: whether row ``m`` of the table may be embedded."""
-        return IS_REMEMBERED.format(**self.names)
+        return IS_REMEMBERED.format(is_copy=IS_COPY, **self.names)
 
     def key_of(self, ref: sql.Composable) -> sql.Composed:
         """SQL: the id of the row that ``ref`` names, NULL if it names a row of the other table."""

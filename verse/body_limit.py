@@ -4,8 +4,9 @@ import json
 
 from django.conf import settings
 
+from chat.openai_api.errors import error_object
 from verse.asgi_messages import Application, Message, Receive, Scope, Send, send_json
-from verse.uploads import max_body_bytes
+from verse.uploads import OPENAI_API, max_body_bytes
 
 # A body over the limit is read to its end, up to this size: a client that still sends when the
 # connection closes gets a reset instead of the 413.
@@ -65,7 +66,10 @@ async def _without_body(scope: Scope, receive: Receive) -> tuple[Scope, Receive]
 
 async def _refuse(scope: Scope, send: Send, max_bytes: int) -> None:
     detail = f"A request holds at most {max_bytes:,} bytes."
-    body = json.dumps({"detail": detail, "code": "too_large"}).encode()
+    refusal: dict[str, object] = {"detail": detail, "code": "too_large"}
+    if scope["path"].startswith(OPENAI_API):
+        refusal = error_object(413, "too_large", detail)
+    body = json.dumps(refusal).encode()
     await send_json(scope, send, body, status=413, headers=_allow_origin(scope))
 
 

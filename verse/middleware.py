@@ -15,17 +15,19 @@ from django.http.response import HttpResponseBase
 
 from chat.auth.api_tokens import key_of
 
-API = "/api/"  # of verse/urls.py
+API, OPENAI_API = "/api/", "/v1/"  # of verse/urls.py
 
 
 class PassedByTokens:
-    """Before a middleware class: passes API requests with a token straight on."""
+    """Before a middleware class: passes API requests with a token straight on, and all of /v1/."""
 
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        has_token = request.path_info.startswith(API) and key_of(request) is not None
-        call = self.get_response if has_token else super().__call__  # type: ignore[misc]
+        path = request.path_info
+        has_token = path.startswith(API) and key_of(request) is not None
+        passes = has_token or path.startswith(OPENAI_API)
+        call = self.get_response if passes else super().__call__  # type: ignore[misc]
         response: HttpResponseBase = call(request)
         return response
 

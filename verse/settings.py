@@ -47,6 +47,7 @@ SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 IMPORT_MAX_MB = env.integer("IMPORT_MAX_MB", 1000)
+MAX_COMPLETION_BODY_BYTES = 20_000_000  # of /v1/: a whole conversation, with images
 
 # --- the database -----------------------------------------------------------------------------
 DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 10, maximum=1000)
@@ -178,7 +179,7 @@ USE_I18N = False
 STATIC_URL = "/static/"
 # collectstatic fills it for the image; without it the packages' own files are served.
 STATIC_ROOT = BASE_DIR / "static"
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_COMPLETION_BODY_BYTES
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -196,6 +197,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "A chat backend that remembers.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -10,6 +10,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from chat.memory_overview import memory_overview
+from chat.openai_api.errors import error_object
 
 admin.autodiscover()
 urlpatterns = [
@@ -19,6 +20,7 @@ urlpatterns = [
     path("admin/memory/", admin.site.admin_view(memory_overview), name="memory-overview"),
     path("admin/", admin.site.urls),
     path("api/", include("chat.urls")),
+    path("v1/", include("chat.openai_api.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
 ]
@@ -26,7 +28,9 @@ urlpatterns = [
 
 def _error(status: int, code: str, detail: str) -> Any:
     def handler(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
-        body = {"detail": detail, "code": code}
+        body: dict[str, object] = {"detail": detail, "code": code}
+        if request.path_info.startswith("/v1/"):
+            body = error_object(status, code, detail)
         return JsonResponse(body, status=status, json_dumps_params={"separators": (",", ":")})
 
     return handler

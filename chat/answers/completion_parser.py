@@ -19,12 +19,13 @@ class CompletionParser:
     """Gives the pieces of an answer as its bytes come.
 
     ``is_complete``: the server has ended the answer, by ``[DONE]``, a ``finish_reason`` or one JSON
-    object. ``finish_reason`` is None if it gave none.
+    object. ``finish_reason`` and ``usage`` (its count of tokens) are None if it gave none.
     """
 
     def __init__(self, *, key: str = "") -> None:
         self.is_complete = False
         self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
         self._key = key  # never repeated, even if the server does
         self._start = b""  # bytes before it is known whether this is one JSON object
         self._events: EventStreamParser | None = None
@@ -76,6 +77,8 @@ class CompletionParser:
         if event.get("error") or event.get("object") == "error":
             raise self._error_in(event)
         # A last event without choices may hold the usage.
+        if isinstance(usage := event.get("usage"), dict):
+            self.usage = usage
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
@@ -95,25 +98,27 @@ class CompletionParser:
     def _piece_of(self, message: dict[str, Any]) -> Piece:
         content, refusal = message.get("content"), message.get("refusal")
         reasoning = message.get("reasoning_content") or message.get("reasoning")
+        calls = message.get("tool_calls")
         if (
             type(content) is str
             and content.isascii()
             and "\0" not in content
             and self._splitter.is_over
-            and not (reasoning or refusal or self._half_character)
+            and not (reasoning or refusal or calls or self._half_character)
         ):
             return Piece(content)  # nearly every piece: half the work
         parts = parts_of(content)
         text = parts.text + parts_of(refusal).text
         thought = storable(parts_of(reasoning).text + parts.reasoning)
+        tool_calls = tool_calls_of(calls)
         if not text:
-            return Piece("", thought)
+            return Piece("", thought, tool_calls)
         if self._half_character or ord(text[-1]) in HIGH_SURROGATES:
             text, self._half_character = self._half_character + text, ""
             if ord(text[-1]) in HIGH_SURROGATES:
                 text, self._half_character = text[:-1], text[-1]
         piece = self._splitter.feed(storable(text))
-        return Piece(piece.text, thought + piece.reasoning)
+        return Piece(piece.text, thought + piece.reasoning, tool_calls)
 
 
 def parts_of(content: Any) -> Piece:
@@ -128,6 +133,15 @@ def parts_of(content: Any) -> Piece:
         text += parts_of(fields.get("text")).text
         reasoning += parts_of(fields.get("thinking")).text
     return Piece(text, reasoning)
+
+
+def tool_calls_of(calls: Any) -> tuple[dict[str, Any], ...]:
+    """The deltas of calls of tools; those of an answer that is not streamed get their index."""
+    if not isinstance(calls, list):
+        return ()
+    return tuple(
+        {"index": place} | call for place, call in enumerate(calls) if isinstance(call, dict)
+    )
 
 
 def storable(text: str) -> str:

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
+from chat.answers.llm import Completion, ToolCalls
 from chat.answers.turns import Ending, Turn
-from chat.errors import DatabaseUnavailable
+from chat.errors import ApiError, DatabaseUnavailable
 from chat.memory.recalled import Memory
 from chat.models import Message
 
@@ -29,11 +31,21 @@ class LiveAnswer:
     """One answer that this process generates.
 
     The event loop adds its text. A step's thread or the event loop publishes its end.
+
+    ``running_id`` is the id of its row in running_answers; None: the turn is not stored. Then
+    ``store``, if there is one, stores it once the answer has a word (docs/openai-api.md).
     """
 
-    def __init__(self, turn: Turn, *, running_id: int) -> None:
+    def __init__(
+        self, turn: Turn, *, running_id: int | None, store: Callable[[], Turn] | None = None
+    ) -> None:
         self.turn = turn
-        self.running_id = running_id  # of its row in running_answers
+        self.running_id = running_id
+        self.store = store
+        self.refusal: ApiError | None = None  # why ``store`` could not store the turn
+        self.tool_calls: list[dict[str, Any]] = []  # deltas: only the OpenAI API asks for them
+        self.completion = Completion()  # once the model has ended its answer
+        self.prompt_tokens = 0  # by our count, if the model's server gives none
         # Whether the reply may be an event stream; known once the prompt is ready. False: no model
         # could be asked, so the client gets a plain status.
         self.may_stream: Future[bool] = Future()
@@ -60,6 +72,13 @@ class LiveAnswer:
             self._parts.append(text)
             for listener in self._listeners:
                 listener(text)
+
+    def add_tool_calls(self, calls: ToolCalls) -> None:
+        """Append deltas of calls of tools, and wake the listeners."""
+        self.tool_calls += calls
+        if not self.may_stream.done():
+            self.may_stream.set_result(True)
+        self.add("")
 
     def add_reasoning(self, text: str) -> None:
         """Pass a piece of reasoning to the listeners. It is no part of the text."""

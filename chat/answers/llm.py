@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from chat.answers import local_llm
+from chat.answers.client_messages import Part
 from chat.answers.completion_parser import CompletionParser
 from chat.answers.errors import (
     CompletionError,
@@ -20,7 +21,7 @@ from chat.answers.errors import (
     PromptTooLong,
 )
 from chat.answers.reasoning import Piece
-from chat.answers.server_ways import Part, remember_ways, ways_of
+from chat.answers.server_ways import remember_ways, ways_of
 from retrieval import steps
 from retrieval.service_errors import parse_service_error
 
@@ -37,18 +38,35 @@ KEEPALIVE_S = (
     4.0  # of an idle connection; uvicorn, and many model servers with it, closes after 5 s
 )
 CUT_REASONS = {"length", "content_filter"}  # the server ended the answer early, but properly
+ToolCalls = tuple[dict[str, Any], ...]  # deltas, as the server sends them
 
 
 @dataclass
 class Listener:
-    """What to call with each piece of an answer, and of the reasoning before it.
+    """What to call with each piece of an answer, of the reasoning before it, of calls of tools.
 
-    ``before_text`` is awaited once the model has accepted the request.
+    ``before_text`` is awaited once the model has accepted the request, ``after_word`` once the
+    answer has its first word.
     """
 
     on_text: Callable[[str], None]
     on_reasoning: Callable[[str], None] = lambda _: None
+    on_tool_calls: Callable[[ToolCalls], None] = lambda _: None
     before_text: Callable[[], Awaitable[None]] | None = None
+    after_word: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a model's server ended an answer: its own reason, and its count of tokens."""
+
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+
+    @property
+    def cut_reason(self) -> str | None:
+        """One of CUT_REASONS if the server ended the answer early, else None."""
+        return self.finish_reason if self.finish_reason in CUT_REASONS else None
 
 
 def check_configured() -> None:
@@ -59,8 +77,10 @@ def check_configured() -> None:
         )
 
 
-async def complete(messages: list[Part], listener: Listener) -> str | None:
-    """Ask for an answer, streamed to the listener. Returns one of CUT_REASONS, or None.
+async def complete(
+    messages: list[Part], listener: Listener, *, parameters: dict[str, Any] | None = None
+) -> Completion:
+    """Ask for an answer, streamed to the listener. ``parameters`` win over LLM_EXTRA_BODY.
 
     A request is repeated only if the server refuses its form (chat/answers/server_ways.py).
 
@@ -72,7 +92,7 @@ async def complete(messages: list[Part], listener: Listener) -> str | None:
 
     try:
         async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
-            async with aclosing(await _request(messages)) as response:
+            async with aclosing(await _request(messages, parameters or {})) as response:
                 if listener.before_text:
                     await listener.before_text()
                 return await _Reader(listener, deadline).read(response)
@@ -86,7 +106,7 @@ async def complete(messages: list[Part], listener: Listener) -> str | None:
         ) from error
 
 
-async def _request(messages: list[Part]) -> "httpx2.Response":
+async def _request(messages: list[Part], parameters: dict[str, Any]) -> "httpx2.Response":
     """Send the request in the server's way; the response's body is not read yet."""
     base_url, key = settings.LLM_BASE_URL, settings.LLM_API_KEY
     if settings.LLM == "local":
@@ -95,7 +115,7 @@ async def _request(messages: list[Part]) -> "httpx2.Response":
     while True:
         try:
             response = await client.send(
-                "/chat/completions", ways.request_body(messages), stream=True
+                "/chat/completions", ways.request_body(messages, parameters), stream=True
             )
         except PromptTooLong:
             raise
@@ -147,8 +167,9 @@ class _Reader:
         self._parser = CompletionParser(key=settings.LLM_API_KEY)
         self._chars = 0
         self._has_word = False
+        self._has_tool_call = False
 
-    async def read(self, response: "httpx2.Response") -> str | None:
+    async def read(self, response: "httpx2.Response") -> Completion:
         chunks = response.aiter_bytes()
         await self._read_until_complete(chunks)
         if self._parser.is_complete:
@@ -158,17 +179,25 @@ class _Reader:
         reason = self._parser.finish_reason
         if not self._parser.is_complete or self._chars > MAX_ANSWER_CHARS:
             raise CompletionError("The language model broke off its answer.")
-        if not self._has_word:
+        if not self._has_word and not self._has_tool_call:
             ending = f" ({reason})" if reason in CUT_REASONS else ""
             raise CompletionError(f"The language model ended without a word of answer{ending}.")
-        return reason if reason in CUT_REASONS else None
+        await self._call_after_word()
+        return Completion(reason, self._parser.usage)
 
     async def _read_until_complete(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
             for piece in self._parser.feed(chunk):
                 self._deliver(piece)
+            await self._call_after_word()
             if self._parser.is_complete or self._chars > MAX_ANSWER_CHARS:
                 return
+
+    async def _call_after_word(self) -> None:
+        after_word = self._listener.after_word
+        if self._has_word and after_word:
+            self._listener.after_word = None
+            await after_word()
 
     async def _read_to_end(self, chunks: AsyncIterator[bytes]) -> None:
         """Read the rest of the body: only then is the connection used again for the next turn."""
@@ -184,7 +213,7 @@ class _Reader:
                 self._deliver(piece)
 
     def _deliver(self, piece: Piece) -> None:
-        if not piece.text and not piece.reasoning:
+        if not (piece.text or piece.reasoning or piece.tool_calls):
             return
         now = asyncio.get_running_loop().time()
         self._deadline.reschedule(now + settings.LLM_TIMEOUT_S)
@@ -194,6 +223,10 @@ class _Reader:
         if piece.text:
             self._has_word = self._has_word or not piece.text.isspace()
             self._listener.on_text(piece.text)
+        if piece.tool_calls:
+            self._has_tool_call = True
+            self._chars += len(str(piece.tool_calls))
+            self._listener.on_tool_calls(piece.tool_calls)
 
 
 def llm_address() -> str:

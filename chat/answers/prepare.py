@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from django.conf import settings
 
 from chat.answers import turns
-from chat.answers.history import read_history
+from chat.answers.client_prompt import ClientDraft, ClientPrompt, ClientRequest, draft_client_prompt
+from chat.answers.history import History, read_history
 from chat.answers.llm import check_configured
 from chat.answers.prompt import Draft, Prompt, draft_prompt
 from chat.answers.turns import Turn
 from chat.memory import answer_recall
-from chat.memory.answer_recall import Recalled, RecallRequest
+from chat.memory.answer_recall import Recalled, RecallRequest, refs_of
 from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval import connection_share, steps
@@ -20,43 +21,66 @@ from retrieval.token_count import is_tokenizer_of
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
 Recall = Callable[[Message, list[Message]], list[Memory]]
+AnyPrompt = Prompt | ClientPrompt
 
 
 @dataclass(frozen=True)
 class Reading:
     """What a turn reads before anything is asked. The draft is the prompt without memories."""
 
-    draft: Draft
+    draft: Draft | ClientDraft
     request: RecallRequest
 
 
 class Preparation:
     """Makes the prompt of a turn, in two steps on the database with an embedding call between.
 
-    ``recall`` replaces memory's own.
+    ``recall`` replaces memory's own. ``client``: what a client of the OpenAI API sends itself.
     """
 
-    def __init__(self, turn: Turn, *, memory_limit: int, recall: Recall | None = None) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        *,
+        memory_limit: int,
+        recall: Recall | None = None,
+        client: ClientRequest | None = None,
+    ) -> None:
         self.turn = turn
-        self._memory_limit = memory_limit
-        self._recall = recall
+        self._client = client
+        has_memory = client is None or client.has_memory
+        self._memory_limit = memory_limit if has_memory else 0
+        self._recall = recall if has_memory else None
         self._reading: Reading | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the client asks of the model, in addition to the prompt."""
+        return self._client.parameters if self._client else {}
 
     def read(self) -> None:
         """The first step, of up to six queries. ``prompt`` makes it if it was not made."""
-        history = read_history(self.turn, limit=settings.CHAT_HISTORY_LIMIT)
         limit = 0 if self._recall else self._memory_limit
         request = answer_recall.read(self.turn.question, limit=limit)
-        draft = draft_prompt(
+        draft = self._draft(settings.RAG_CONTEXT_TOKENS if request.limit or self._recall else 0)
+        refs = refs_of(draft.prompt.history) + (self._client.sent_refs if self._client else [])
+        self._reading = Reading(draft, request.without(refs))
+
+    def _draft(self, memory_tokens: int) -> Draft | ClientDraft:
+        client, history = self._client, History()
+        if client is None or client.adds_history:
+            history = read_history(self.turn, limit=settings.CHAT_HISTORY_LIMIT)
+        if client:
+            return draft_client_prompt(client, history, prompt_budget(), memory_tokens)
+        return draft_prompt(
             self.turn.conversation,
             self.turn.question,
             history,
             budget_tokens=prompt_budget(),
-            memory_tokens=settings.RAG_CONTEXT_TOKENS if request.limit or self._recall else 0,
+            memory_tokens=memory_tokens,
         )
-        self._reading = Reading(draft, request.without(draft.prompt.history))
 
-    async def prompt(self) -> Recalled[Prompt]:
+    async def prompt(self) -> Recalled[AnyPrompt]:
         """Instructions, passage, history, memories, the user's message.
 
         Stores in the answer the ids of what its prompt holds. Raises LLMNotConfigured if no
@@ -67,9 +91,10 @@ class Preparation:
             await connection_share.run(self.turn.conversation.user_id, self.read)
         reading = cast("Reading", self._reading)
 
-        def build(memories: list[Memory]) -> Prompt:
+        def build(memories: list[Memory]) -> AnyPrompt:
             prompt = reading.draft.with_memories(memories)
-            turns.save_context(self.turn.answer, prompt.stored_context())
+            if self.turn.answer.pk:
+                turns.save_context(self.turn.answer, prompt.stored_context())
             return prompt
 
         recall = self._recall

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chat.answers.fences import fence_memories, fence_passage
+from chat.answers.client_messages import MESSAGE_OVERHEAD_TOKENS, Part
+from chat.answers.fences import SEAM_TOKENS, fence_memories, fence_passage
 from chat.answers.history import (
     History,
     PastTurn,
@@ -21,8 +22,6 @@ from chat.answers.history import (
 from chat.memory.recalled import Memory
 from chat.models import Conversation, Message, Passage, Role
 from retrieval.token_count import count_tokens, cut_middle
-
-Part = dict[str, str]  # {"role", "content"}
 
 INSTRUCTIONS = (
     "You are Verse, a helpful companion in conversation. Answer clearly and to the point."
@@ -37,13 +36,11 @@ MEMORY_RULE = (
     "Where two disagree, the later one holds."
 )
 PASSAGE_RULE = "The user asks about this passage."
-MESSAGE_OVERHEAD_TOKENS = 4  # the role and the separators of each message, as OpenAI counts them
 # Each part gets at most a half or a third of the budget: docs/decisions/0005-prompt.md
 MESSAGE_SHARE = 2
 PASSAGE_SHARE = 3
 MEMORY_SHARE = 3
 FIXED_TOKENS = 132  # instructions, rules and the passage's fence: at most that, tested
-SEAM_TOKENS = 4  # joined texts can have a few tokens more than their parts
 LAST_SHORTENING = 3
 
 
@@ -105,7 +102,7 @@ class Prompt:
         turns = newest(self.turns, len(self.turns) // 2)
         prompt = replace(self, turns=turns, memories=[], fenced_memories="")
         if shortenings > 1:
-            prompt = replace(prompt, turns=[], system=_instructions(""))
+            prompt = replace(prompt, turns=[], system=instructions())
         if shortenings > 2:
             half = cut_middle(self.content, max_tokens=count_tokens(self.content) // 2)
             prompt = replace(prompt, content=half, truncated=True)
@@ -177,13 +174,14 @@ def draft_prompt(
 def _system(conversation: Conversation, *, budget_tokens: int) -> str:
     """The instructions, for a passage with its reference and its text in a fence."""
     if not isinstance(conversation, Passage):
-        return _instructions("")
+        return instructions()
     max_tokens = min(budget_tokens // PASSAGE_SHARE, budget_tokens // MESSAGE_SHARE - FIXED_TOKENS)
     passage = fence_passage(conversation, max_tokens=max(max_tokens, 0))
-    return f"{_instructions(PASSAGE_RULE)}\n\n{passage}"
+    return f"{instructions(PASSAGE_RULE)}\n\n{passage}"
 
 
-def _instructions(passage_rule: str) -> str:
+def instructions(passage_rule: str = "") -> str:
+    """Verse's own, the same in each prompt of a conversation."""
     return " ".join(filter(None, [INSTRUCTIONS, MEMORY_RULE, FENCE_RULE, passage_rule]))
 
 

@@ -1,16 +1,17 @@
 """Separates a model's reasoning from its answer, where both come in one text."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
 
 
 class Piece(NamedTuple):
-    """What a part of the stream adds to the answer, and to the reasoning."""
+    """What a part of the stream adds to the answer, to the reasoning and to the calls of tools."""
 
     text: str = ""
     reasoning: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()  # OpenAI's deltas, each with its ``index``
 
 
 class ReasoningSplitter:

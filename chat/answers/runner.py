@@ -14,7 +14,8 @@ Steps on the database run in threads (retrieval/steps.py); each returns its conn
 
 import asyncio
 import logging
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 from django.db import Error
 
@@ -27,8 +28,9 @@ from chat.answers.periodic import run_periodic_tasks
 from chat.answers.prepare import Preparation
 from chat.answers.shorten import complete_shortened
 from chat.answers.turns import Ending
-from chat.errors import DatabaseUnavailable
+from chat.errors import ApiError, DatabaseUnavailable
 from chat.memory import embed
+from chat.memory.answer_recall import Recalled
 from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
 from retrieval import connection_share, event_loop
@@ -48,6 +50,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}  # running_answers.id → answer
+        self.unstored: set[LiveAnswer] = set()  # answers of turns that are not stored, or not yet
         self._background_tasks = (
             event_loop.start(Heartbeat(self.answers).run()),
             event_loop.start(run_periodic_tasks()),
@@ -55,13 +58,20 @@ class Runner:
 
     def start_answer(self, live: LiveAnswer, preparation: Preparation) -> None:
         """Start to generate the answer. From any thread; returns at once."""
-        self.answers[live.running_id] = live
+        if live.running_id is None:
+            self.unstored.add(live)
+        else:
+            self.answers[live.running_id] = live
         event_loop.start(self._run(live, preparation))
+
+    def count_unstored(self, user_id: int) -> int:
+        """How many answers of turns that are not stored this process generates for the user."""
+        return sum(live.turn.conversation.user_id == user_id for live in list(self.unstored))
 
     async def drain(self, grace_s: float) -> None:
         """Wait up to ``grace_s`` seconds for the answers to end, then save them as interrupted."""
         await self._wait(grace_s)
-        for live in list(self.answers.values()):
+        for live in [*self.answers.values(), *self.unstored]:
             live.cancel(SHUTDOWN)
         await self._wait(sum(SAVE_RETRY_PAUSES_S))  # time for the retries of _save
 
@@ -74,7 +84,7 @@ class Runner:
     async def _wait(self, seconds: float) -> None:
         """Wait until no answer runs, new ones included, or ``seconds`` are over."""
         for _ in range(int(seconds / DRAIN_POLL_S) + 1):
-            if not self.answers:
+            if not self.answers and not self.unstored:
                 return
             await asyncio.sleep(DRAIN_POLL_S)
 
@@ -96,12 +106,20 @@ class Runner:
             prompt = prepared.result
             live.truncated = prompt.truncated
             live.memories = prompt.memories
-            live.may_stream.set_result(True)
+            if live.store is None:
+                live.may_stream.set_result(True)
             finish_reason = await complete_shortened(
-                live, prompt, before_text=prepared.wait_until_stored
+                live,
+                prompt,
+                preparation.parameters,
+                before_text=prepared.wait_until_stored,
+                after_word=partial(self._store, live, prepared) if live.store else None,
             )
         except CompletionError as error:
             return _failed(live, error)
+        except ApiError as refusal:
+            live.refusal = refusal
+            return Ending(Status.FAILED, str(refusal.get_codes()), str(refusal.detail))
         except asyncio.CancelledError:
             return live.ending or Ending(Status.INTERRUPTED, turns.INTERRUPTED)
         except Exception:
@@ -109,12 +127,39 @@ class Runner:
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
         return Ending(Status.COMPLETE, finish_reason=finish_reason)
 
+    async def _store(self, live: LiveAnswer, prepared: Recalled[Any], context: list[Any]) -> None:
+        """Store a turn that waited for the first word of its answer. Raises ApiError."""
+        user_id = live.turn.conversation.user_id
+        try:
+            await connection_share.run(user_id, self._store_once, live, prepared, context)
+        except Error as error:
+            logger.error("A turn could not be stored: %s", error_name(error))
+            raise DatabaseUnavailable from error
+        live.may_stream.set_result(True)
+
+    def _store_once(self, live: LiveAnswer, prepared: Recalled[Any], context: list[Any]) -> None:
+        """A step: the turn, what its prompt held, and its question's vector."""
+        if live.store is None:
+            return
+        question = live.turn.question
+        live.turn = live.store()
+        live.running_id, live.store = live.turn.running_id, None
+        question.pk = live.turn.question.pk  # the vector is stored by it
+        turns.save_context(live.turn.answer, context)
+        self.unstored.discard(live)
+        if live.running_id is not None:
+            self.answers[live.running_id] = live
+        prepared.store_vectors()
+
     async def _save(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """Save and publish the answer, with retries; returns what is needed to embed it.
 
         If all fail, listeners get DatabaseUnavailable, and a process's heartbeat ends the answer
-        later as abandoned.
+        later as abandoned. The answer of a turn that is not stored is only published.
         """
+        if live.running_id is None:
+            self._publish(live, _unsaved(live, ending))
+            return None
         user_id = live.turn.conversation.user_id
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
@@ -143,8 +188,18 @@ class Runner:
         return embed.look_up(saved) if saved else None
 
     def _publish(self, live: LiveAnswer, saved: Message | DatabaseUnavailable | None) -> None:
-        self.answers.pop(live.running_id, None)
+        self.unstored.discard(live)
+        if live.running_id is not None:
+            self.answers.pop(live.running_id, None)
         live.publish_end(saved)
+
+
+def _unsaved(live: LiveAnswer, ending: Ending) -> Message:
+    """The answer of a turn that is not stored, as it would be stored."""
+    answer = live.turn.answer
+    answer.content, answer.status, answer.error = live.text, ending.status, ending.error
+    answer.memories = live.memories
+    return answer
 
 
 def _failed(live: LiveAnswer, error: CompletionError) -> Ending:

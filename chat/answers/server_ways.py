@@ -10,9 +10,10 @@ from typing import Any
 
 from django.conf import settings
 
+from chat.answers.client_messages import Part, with_text_before
 from retrieval.service_errors import ServiceError
 
-Part = dict[str, str]  # {"role", "content"}
+LENGTHS = {"max_tokens", "max_completion_tokens"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,18 @@ class ServerWays:
     length_parameter: str = "max_tokens"
     has_stream_options: bool = True
 
-    def request_body(self, messages: list[Part]) -> dict[str, Any]:
-        """The body of a request, with LLM_EXTRA_BODY, which cannot replace messages and stream."""
-        extra = dict(settings.LLM_EXTRA_BODY)
+    def request_body(self, messages: list[Part], parameters: dict[str, Any]) -> dict[str, Any]:
+        """The body of a request, with LLM_EXTRA_BODY and a client's ``parameters``, which win.
+
+        Neither can replace messages and stream.
+        """
+        extra = settings.LLM_EXTRA_BODY | parameters
+        if parameters.keys() & LENGTHS:
+            for name in LENGTHS - parameters.keys():
+                extra.pop(name, None)
         if not self.has_stream_options:
             extra.pop("stream_options", None)
-        if not extra.keys() & {"max_tokens", "max_completion_tokens"}:
+        if not extra.keys() & LENGTHS:
             extra["max_tokens"] = settings.LLM_MAX_TOKENS
         if "max_tokens" in extra:
             extra[self.length_parameter] = extra.pop("max_tokens")
@@ -48,8 +55,11 @@ class ServerWays:
 
 def without_system(messages: list[Part]) -> list[Part]:
     """The same prompt, the instructions at the head of the first ``user`` message."""
-    system, first, *rest = messages
-    return [first | {"content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    system, *rest = messages
+    for place, message in enumerate(rest):
+        if message["role"] == "user":
+            return [*rest[:place], with_text_before(message, system["content"]), *rest[place + 1 :]]
+    return [{"role": "user", "content": system["content"]}, *rest]
 
 
 _ways: dict[tuple[str, str], ServerWays] = {}  # (base URL, model) → ways; only on the event loop

@@ -1,27 +1,40 @@
 """Asks the model, with a shorter prompt each time that its server refuses one as too long."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from chat.answers import turns
 from chat.answers.errors import PromptTooLong
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.llm import Listener, complete
-from chat.answers.prompt import Prompt
+from chat.answers.prepare import AnyPrompt
 from retrieval import connection_share
 
 
 async def complete_shortened(
-    live: LiveAnswer, prompt: Prompt, *, before_text: Callable[[], Awaitable[None]]
+    live: LiveAnswer,
+    prompt: AnyPrompt,
+    parameters: dict[str, Any],
+    *,
+    before_text: Callable[[], Awaitable[None]],
+    after_word: Callable[[list[Any]], Awaitable[None]] | None = None,
 ) -> str | None:
     """At most four requests; what the last prompt holds is stored in the answer before.
 
-    Its size is then the limit of the conversation's next prompts. Returns and raises as
+    Its size is then the limit of the conversation's next prompts. ``after_word`` gets what is to
+    be stored of the prompt. Returns the reason if the server cut the answer; raises as
     ``complete``.
     """
-    listener = Listener(live.add, live.add_reasoning, before_text)
     while True:
+        listener = Listener(live.add, live.add_reasoning, live.add_tool_calls, before_text)
+        if after_word:
+            listener.after_word = partial(after_word, prompt.stored_context())
         try:
-            return await complete(prompt.parts, listener)
+            live.completion = await complete(prompt.parts, listener, parameters=parameters)
+            if parameters and not live.completion.usage:
+                live.prompt_tokens = prompt.tokens
+            return live.completion.cut_reason
         except PromptTooLong:
             shorter = prompt.shorter()
             if shorter is None:
@@ -29,5 +42,6 @@ async def complete_shortened(
         prompt = shorter
         answer = live.turn.answer
         context = prompt.stored_context()
-        await connection_share.run(answer.user_id, turns.save_context, answer, context)
+        if answer.pk:
+            await connection_share.run(answer.user_id, turns.save_context, answer, context)
         live.truncated, live.memories = prompt.truncated, prompt.memories

@@ -25,7 +25,7 @@ from chat.answers.turn_statements import (
     execute,
 )
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
-from chat.rate_limit import count_hit
+from chat.rate_limit import count_message
 from retrieval import queries
 
 INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
@@ -54,19 +54,29 @@ class Ending:
     finish_reason: str | None = None  # why the model's server cut a complete answer
 
 
-def start(conversation: Conversation, content: str, *, key: str | None) -> Turn:
+def start(
+    conversation: Conversation,
+    content: str,
+    *,
+    key: str | None,
+    digest: bytes | None = None,
+    is_counted: bool = False,
+) -> Turn:
     """Save the user's message and an empty answer, or return the turn of the idempotency key.
 
-    Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is saved.
+    ``digest``: of the request, if it is more than ``content``. ``is_counted``: the rate limit has
+    counted it already. Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then
+    nothing is saved.
     """
-    digest = hashlib.sha256(b"message " + content.encode()).digest()
+    digest = digest or hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
         lock_user(conversation.user_id)
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
-            return _replay_or_retry(conversation, question)
+            return replay_or_retry(conversation, question)
         turn = _add_turn(conversation, content)
-        _count_against_rate_limit(conversation)
+        if not is_counted:
+            count_message(conversation.user_id)
         idempotency.save_key(conversation, key, digest, turn.question)
         return turn
 
@@ -81,12 +91,29 @@ def restart(conversation: Conversation, answer: Message, *, key: str | None) -> 
         lock_user(conversation.user_id)
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
-            return _replay_or_retry(conversation, question)
-        _refuse_if_busy(conversation)
+            return replay_or_retry(conversation, question)
         question = _question_of_last(conversation, answer)
-        _count_against_rate_limit(conversation)
-        idempotency.save_key(conversation, key, digest, question)
-        return _start_answer(conversation, question, answer)
+        return answer_again(conversation, question, answer, key=key, digest=digest)
+
+
+def answer_again(
+    conversation: Conversation,
+    question: Message,
+    answer: Message | None,
+    *,
+    key: str | None,
+    digest: bytes,
+    is_counted: bool = False,
+) -> Turn:
+    """Empty the answer to the question, or add one. The user's row must be locked.
+
+    Raises InProgress, TooManyStreams, Throttled.
+    """
+    _refuse_if_busy(conversation)
+    if not is_counted:
+        count_message(conversation.user_id)
+    idempotency.save_key(conversation, key, digest, question)
+    return _start_answer(conversation, question, answer)
 
 
 def finish(
@@ -137,7 +164,7 @@ def lock_user(user_id: int) -> None:
         cursor.execute(LOCK_USER, {"user": user_id})
 
 
-def _replay_or_retry(conversation: Conversation, question: Message) -> Turn:
+def replay_or_retry(conversation: Conversation, question: Message) -> Turn:
     """Replay a finished turn, or retry a failed one; the rate limit has counted it already."""
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
     if answer is not None and idempotency.may_replay(answer):
@@ -175,15 +202,6 @@ def _refuse_busy(conversation: Conversation, busy: list[int | None]) -> None:
         raise errors.InProgress
     if len(busy) >= settings.STREAMS_PER_USER:
         raise errors.TooManyStreams(retry_after_s=1)
-
-
-def _count_against_rate_limit(conversation: Conversation) -> None:
-    rate = settings.THROTTLE_MESSAGES
-    if rate is None:
-        return
-    wait_s = count_hit(f"messages {conversation.user_id}", limit=rate.limit, seconds=rate.seconds)
-    if wait_s is not None:
-        raise errors.Throttled(retry_after_s=wait_s)
 
 
 def _add_turn(conversation: Conversation, content: str) -> Turn:

@@ -5,8 +5,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 from chat.answers.followers import MARK_EVERY_S
@@ -57,6 +57,19 @@ async def live_events(live: LiveAnswer, *, from_start: bool = False) -> AsyncIte
 
     ``from_start``: with all of the model's reasoning, else with what comes from now on.
     """
+    async with aclosing(live_pieces(live, from_start=from_start)) as all_pieces:
+        async for pieces in all_pieces:
+            yield b"".join(map(text_event, pieces))
+    try:
+        message = live.saved.result(timeout=0)
+        detail = live.ending.detail if live.ending else ""
+        yield final_event(message, detail) if message else error_event(MessageDeleted())
+    except ApiError as error:
+        yield error_event(error)
+
+
+async def live_pieces(live: LiveAnswer, *, from_start: bool) -> AsyncGenerator[list[str]]:
+    """The pieces of the answer as they come, until it is saved. An empty one is a keep-alive."""
     loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
     texts: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -70,17 +83,11 @@ async def live_events(live: LiveAnswer, *, from_start: bool = False) -> AsyncIte
     live.listen(listener, from_start=from_start)
     try:
         while (waiting := await take_all(texts)) != [None]:
-            yield b"".join(text_event(text) for text in waiting if text is not None)
+            yield [text for text in waiting if text is not None]
             if waiting[-1] is None:
                 break
     finally:
         live.unlisten(listener)
-    try:
-        message = live.saved.result(timeout=0)
-        detail = live.ending.detail if live.ending else ""
-        yield final_event(message, detail) if message else error_event(MessageDeleted())
-    except ApiError as error:
-        yield error_event(error)
 
 
 async def stored_events(service: ChatService, message_id: int) -> AsyncIterator[bytes]:

@@ -58,10 +58,10 @@ def revoke_token(token: ApiToken, *, by: User) -> None:
         token.delete()
 
 
-def key_of(request: HttpRequest | Request) -> str | None:
+def key_of(request: HttpRequest | Request, *, scheme: str = "token") -> str | None:
     """The key in ``Authorization: Token <key>``; None without the header or for other schemes."""
-    scheme, _, key = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return key.strip(" ") if scheme.lower() == "token" else None
+    sent, _, key = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return key.strip(" ") if sent.lower() == scheme else None
 
 
 def find_token(key: str) -> ApiToken | None:
@@ -79,12 +79,14 @@ def find_token(key: str) -> ApiToken | None:
 class TokenAuthentication(BaseAuthentication):
     """``Authorization: Token <key>``. Every wrong key gets the same 401."""
 
+    scheme = "Token"
+
     def authenticate(self, request: Request) -> tuple[Any, ApiToken] | None:
         """The token's user; None without the header or with another scheme.
 
         Raises NotAuthenticated. One query, and at most one write per minute and token.
         """
-        key = key_of(request)
+        key = key_of(request, scheme=self.scheme.lower())
         if key is None:
             return None
         token = find_token(key)
@@ -94,12 +96,18 @@ class TokenAuthentication(BaseAuthentication):
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:
-        return "Token"
+        return self.scheme
 
     def _record_use(self, token: ApiToken) -> None:
         due = timezone.now() - LAST_USED_STEP
         if token.last_used_at is None or token.last_used_at < due:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=timezone.now())
+
+
+class BearerAuthentication(TokenAuthentication):
+    """``Authorization: Bearer <key>``, as clients of OpenAI's API send it."""
+
+    scheme = "Bearer"
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -41,9 +41,8 @@ class RecallRequest:
     scope: Scope
     pending: PendingEmbedding | None
 
-    def without(self, history: Sequence[Message]) -> "RecallRequest":
-        """The same request; nothing of ``history`` is recalled."""
-        refs = [message.memory_table.pack_ref(message.pk) for message in history]
+    def without(self, refs: Sequence[int]) -> "RecallRequest":
+        """The same request; the messages that ``refs`` name are not recalled."""
         scope = replace(self.scope, excluded=[*self.scope.excluded, *refs])
         return replace(self, scope=scope)
 
@@ -55,12 +54,19 @@ class Recalled(Generic[T]):
     result: T
     stored: Future[None] | None = None
     deadline: float = 0.0  # loop time
+    pending: PendingEmbedding | None = None  # of the question
+    vectors: Vectors | None = None
 
     async def wait_until_stored(self) -> None:
         """Wait for ``stored``, until RAG_TIMEOUT is over."""
         remaining_s = self.deadline - asyncio.get_running_loop().time()
         if self.stored and not self.stored.done() and remaining_s > 0:
             await asyncio.wait([asyncio.wrap_future(self.stored)], timeout=remaining_s)
+
+    def store_vectors(self) -> None:
+        """Store the question's vector, for a question that was saved later. One statement."""
+        if self.pending and self.vectors:
+            embed.store(self.pending, self.vectors)
 
 
 def read(message: Message, *, limit: int) -> RecallRequest:
@@ -73,7 +79,7 @@ def read(message: Message, *, limit: int) -> RecallRequest:
     except Error as error:
         logger.error("Error retrieving relevant context: %s", error_name(error))
     pending = embed.look_up(message, memory_settings=allowed)
-    excluded = [message.memory_table.pack_ref(message.pk)]
+    excluded = [message.memory_table.pack_ref(message.pk)] if message.pk else []
     scope = Scope(message.user_id, excluded=excluded, hidden=allowed.hidden)
     return RecallRequest(message, limit if recalls else 0, scope, pending)
 
@@ -92,12 +98,16 @@ def recall_for_answer(message: Message, *, history: Sequence[Message], limit: in
         except TimeoutError:
             _log_timeout()
             return []
-        recalled = await recall_then(request.without(history), list)
+        recalled = await recall_then(request.without(refs_of(history)), list)
         await recalled.wait_until_stored()
         return recalled.result
 
     with steps.waiting():
         return event_loop.start(recall()).result()
+
+
+def refs_of(messages: Sequence[Message]) -> list[int]:
+    return [message.memory_table.pack_ref(message.pk) for message in messages]
 
 
 async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T]) -> Recalled[T]:
@@ -118,7 +128,7 @@ async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T])
 
     def step() -> None:
         _resolve(first, recall_in_time)
-        if request.pending and vectors:
+        if request.pending and vectors and request.message.pk:
             embed.store(request.pending, vectors)
 
     stored = connection_share.submit(user_id, step)
@@ -129,8 +139,10 @@ async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T])
     except TimeoutError:
         if claim.acquire(blocking=False):
             _log_timeout()
-            return Recalled(await connection_share.run(user_id, then, []), stored, deadline)
-    return Recalled(cast("T", await recalling), stored, deadline)
+            result = await connection_share.run(user_id, then, [])
+            return Recalled(result, stored, deadline, request.pending, vectors)
+    result = cast("T", await recalling)
+    return Recalled(result, stored, deadline, request.pending, vectors)
 
 
 async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> Vectors | None:

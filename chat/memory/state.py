@@ -12,6 +12,8 @@ from retrieval.db import NoMemory
 from retrieval.embeddings import embedding_service
 from retrieval.message_tables import unpack_ref
 
+COPIES = {"context__contains": [{"copy": True}]}  # retrieval/message_tables.py, IS_COPY
+
 
 def memory_state(user_id: int) -> dict[str, Any]:
     """The answer of ``GET /api/memory/``: docs/api/memory.md. Numbers are messages."""
@@ -43,4 +45,4 @@ def _visible(model: type[Message], user_id: int, memory_settings: MemorySettings
     kind_bit = model.memory_table.kind_bit
     hidden = [pk for bit, pk in map(unpack_ref, memory_settings.hidden) if bit == kind_bit]
     messages = model._default_manager.of(user_id).finished()
-    return int(messages.exclude(conversation_id__in=hidden).count())
+    return int(messages.exclude(conversation_id__in=hidden).exclude(**COPIES).count())

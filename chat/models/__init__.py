@@ -22,7 +22,7 @@ from chat.models.messages import (
     Status,
     context_entries,
 )
-from chat.models.turn_state import IdempotencyKey, RunningAnswer
+from chat.models.turn_state import ClientChat, IdempotencyKey, RunningAnswer
 from chat.models.user_state import ApiToken, MemorySwitch, RateWindow
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_CONTENT_CHARS",
     "ApiToken",
     "ChatMessage",
+    "ClientChat",
     "Conversation",
     "IdempotencyKey",
     "ImportStatus",

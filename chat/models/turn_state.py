@@ -7,6 +7,26 @@ from django.db.models.functions import Now
 from chat.models.conversations import Passage, StandaloneChat
 
 
+class ClientChat(models.Model):
+    """Which chat a client of the OpenAI API means by an id of its own: chat/openai_api.
+
+    Made by SQL in 0015_client_chats, so that deleting a chat works on the schemas before, too: a
+    foreign key of PostgreSQL's deletes its row.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    user_id = models.BigIntegerField()
+    client_id = models.TextField()
+    chat_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "client_chats"
+        managed = False
+
+    def __str__(self) -> str:
+        return self.client_id
+
+
 class OfOneConversation(models.Model):
     """About one conversation of either kind: exactly one of ``passage`` and ``chat`` is set."""
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat.answers.client_messages import MESSAGE_OVERHEAD_TOKENS
 from chat.answers.fences import fence_memories, fence_passage
 from chat.answers.history import History, PastTurn, Window
 from chat.answers.prompt import (
     FIXED_TOKENS,
-    MESSAGE_OVERHEAD_TOKENS,
     PASSAGE_RULE,
     Draft,
-    _instructions,
     draft_prompt,
+    instructions,
 )
 from chat.memory.recalled import Memory
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
@@ -77,7 +77,7 @@ def test_a_prompt_is_never_over_its_budget(
 
 def test_instructions_and_a_passages_fence_take_what_is_left_for_them() -> None:
     fenced = fence_passage(Passage(pk=1, reference="", text=""), max_tokens=0)
-    tokens = count_tokens(f"{_instructions(PASSAGE_RULE)}\n\n{fenced}") + MESSAGE_OVERHEAD_TOKENS
+    tokens = count_tokens(f"{instructions(PASSAGE_RULE)}\n\n{fenced}") + MESSAGE_OVERHEAD_TOKENS
     assert FIXED_TOKENS - 20 < tokens <= FIXED_TOKENS
 
 

@@ -10,14 +10,14 @@ from psycopg import sql
 
 from retrieval import db
 from retrieval.forgetting import has_stale_source
-from retrieval.message_tables import MessageTable
+from retrieval.message_tables import IS_COPY, MessageTable
 from retrieval.sql_files import read_statement
 
 BATCH_ROWS = 500  # of a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
 LAST_ID = sql.SQL("SELECT coalesce(max(id), 0) FROM {table}")  # locks nothing
 # Reads the table and message_memories if no row is missing. Locks nothing.
 IS_NEEDED = sql.SQL("""
-    SELECT EXISTS (SELECT FROM {table} m WHERE m.content <> '' AND NOT EXISTS (
+    SELECT EXISTS (SELECT FROM {table} m WHERE m.content <> '' AND NOT {is_copy} AND NOT EXISTS (
         SELECT FROM message_memories p WHERE p.id = m.id * 2 + {kind_bit}
             AND p.search_config_id = (SELECT id FROM search_configs WHERE current)))
 """)
@@ -26,7 +26,7 @@ FILL_WORDS = read_statement(Path(__file__).with_name("fill_words.sql"))
 
 def is_needed(table: MessageTable) -> bool:
     """Whether a message has no row by the current search configuration. One statement."""
-    return bool(db.execute(IS_NEEDED.format(**table.names), {})[0][0])
+    return bool(db.execute(IS_NEEDED.format(is_copy=IS_COPY, **table.names), {})[0][0])
 
 
 def fill(table: MessageTable) -> Iterator[int]:
@@ -49,5 +49,8 @@ def fill(table: MessageTable) -> Iterator[int]:
 @db.composed_once
 def _statement(table: MessageTable) -> sql.Composed:
     return FILL_WORDS.format(
-        has_stale_source=has_stale_source(table), vector=db.VECTOR_SCHEMA, **table.names
+        has_stale_source=has_stale_source(table),
+        is_copy=IS_COPY,
+        vector=db.VECTOR_SCHEMA,
+        **table.names,
     )

@@ -15,6 +15,7 @@ batch AS MATERIALIZED (
 missing AS MATERIALIZED (
     SELECT m.* FROM {table} m
     WHERE m.id > %(after)s AND m.id <= (SELECT max(id) FROM batch) AND m.content <> ''
+        AND NOT {is_copy}
         AND NOT EXISTS (SELECT FROM message_memories p WHERE p.id = m.id * 2 + {kind_bit}
             AND p.search_config_id = (SELECT id FROM search_configs WHERE current))
     FOR SHARE SKIP LOCKED

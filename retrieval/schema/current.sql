@@ -125,6 +125,26 @@ CREATE INDEX {concurrently}IF NOT EXISTS imported_items_import ON imported_items
 
 CREATE UNIQUE INDEX {concurrently}IF NOT EXISTS imported_items_key ON imported_items (user_id, key);
 
+-- Which of its user's chats a client of the OpenAI API means by an id of its own.
+CREATE TABLE IF NOT EXISTS client_chats (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL,
+    client_id text NOT NULL,
+    chat_id bigint NOT NULL,
+    UNIQUE (user_id, client_id),
+    FOREIGN KEY (chat_id, user_id) REFERENCES standalone_chats (id, user_id) ON DELETE CASCADE
+);
+
+CREATE INDEX {concurrently}IF NOT EXISTS client_chats_chat ON client_chats (chat_id);
+
+-- A user's messages by a digest of their text: chat/openai_api/outlines.py.
+CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_digest ON standalone_chat_messages (
+    user_id,
+    substr(sha256(decode(replace(btrim(replace(replace(content, E'\r\n', E'\n'), E'\r', E'\n'),
+        E' \t\n\v\f'), E'\\', E'\\\\'), 'escape')), 1, 16),
+    id
+) WHERE content <> '';
+
 -- One narrow row for each message with content; retrieval/models.py explains the columns.
 CREATE TABLE IF NOT EXISTS message_memories (
     id bigint PRIMARY KEY,

@@ -1,0 +1,41 @@
+"""Which of its user's chats a client means by an id of its own: the table client_chats.
+
+On a schema before chat 0015_client_chats no id is known, and none is kept.
+"""
+
+from chat.models import StandaloneChat
+from retrieval.queries import rows
+from retrieval.writable_table import WritableTable
+
+_table = WritableTable("client_chats")
+# Locks: nothing.
+FIND = "SELECT chat_id FROM client_chats WHERE user_id = %(user)s AND client_id = %(id)s"
+# Only if the id still means what it meant before. Locks: the row.
+POINT = """
+    INSERT INTO client_chats AS c (user_id, client_id, chat_id)
+    VALUES (%(user)s, %(id)s, %(chat)s)
+    ON CONFLICT (user_id, client_id) DO UPDATE SET chat_id = excluded.chat_id
+    WHERE c.chat_id = %(before)s
+    RETURNING 1
+"""
+
+
+def has_table() -> bool:
+    """At most one query a minute."""
+    return _table.exists()
+
+
+def find_chat(user_id: int, client_id: str) -> int | None:
+    """One query."""
+    if not _table.exists():
+        return None
+    found_rows = rows(FIND, {"user": user_id, "id": client_id})
+    return int(found_rows[0][0]) if found_rows else None
+
+
+def point_to(chat: StandaloneChat, client_id: str, *, before: int | None) -> bool:
+    """Let the id mean this chat; False if it means another one than ``before`` by now."""
+    if not _table.exists():
+        return True
+    params = {"user": chat.user_id, "id": client_id, "chat": chat.pk, "before": before}
+    return bool(rows(POINT, params))

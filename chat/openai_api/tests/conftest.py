@@ -1,0 +1,71 @@
+"""A real server and OpenAI's own client for it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from openai import OpenAI
+
+from chat.auth.api_tokens import create_token
+from fake_openai import FakeOpenAI
+from tests.support import PATIENCE_S, Server, database_url
+
+NewClient = Callable[..., OpenAI]
+
+
+@pytest.fixture(scope="session")
+def shared_server(openai_server: FakeOpenAI, django_db_blocker: Any) -> Iterator[Server]:
+    """One server with memory for all tests that need no settings of their own."""
+    with django_db_blocker.unblock():
+        server = Server(
+            {
+                "DATABASE_URL": database_url(connection),
+                "LLM_BASE_URL": openai_server.base_url,
+                "OPENAI_BASE_URL": openai_server.base_url,
+                "OPENAI_API_KEY": "sk-test-0123456789",
+                "RAG_TIMEOUT": "30",
+                "THROTTLE_MESSAGES": "off",
+            }
+        )
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def verse(
+    transactional_db: None, shared_server: Server, openai_server: FakeOpenAI
+) -> Iterator[Server]:
+    """The shared server, and the fake of its model's without behaviours and requests."""
+    openai_server.reset()
+    yield shared_server
+    openai_server.reset()
+
+
+@pytest.fixture
+def client_of(verse: Server) -> Iterator[Callable[[User], OpenAI]]:
+    """OpenAI's client, signed in as a user. It repeats no request."""
+    clients: list[OpenAI] = []
+
+    def client(user: User, **headers: str) -> OpenAI:
+        clients.append(
+            OpenAI(
+                base_url=f"{verse.url}/v1",
+                api_key=create_token(user)[1],
+                max_retries=0,
+                timeout=PATIENCE_S,
+                default_headers=headers,
+            )
+        )
+        return clients[-1]
+
+    yield client
+    for opened in clients:
+        opened.close()
+
+
+@pytest.fixture
+def client(alice: User, client_of: Callable[[User], OpenAI]) -> OpenAI:
+    """Alice's."""
+    return client_of(alice)
