@@ -4,10 +4,10 @@ For reads that each request or turn makes: to compose a queryset takes four time
 read itself.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Model
 from psycopg import sql
 
@@ -24,6 +24,11 @@ class ModelRow(Generic[M]):
         fields = [field for field in model._meta.concrete_fields if field.attname not in without]
         self._model = model
         self._names = [field.attname for field in fields]
+        self._from_db: dict[int, Callable[..., Any]] = {  # by place; of JSON
+            place: field.from_db_value
+            for place, field in enumerate(fields)
+            if hasattr(field, "from_db_value")
+        }
         self.columns = sql.SQL(", ").join(
             sql.Identifier(alias, str(field.column)) for field in fields
         )
@@ -34,4 +39,8 @@ class ModelRow(Generic[M]):
 
     def instance(self, values: Sequence[Any]) -> M:
         """The instance of a row with these values, in the order of ``columns``."""
+        if self._from_db:
+            values = list(values)
+            for place, from_db in self._from_db.items():
+                values[place] = from_db(values[place], None, connection)
         return self._model.from_db(DEFAULT_DB_ALIAS, self._names, values)

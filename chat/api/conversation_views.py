@@ -5,6 +5,7 @@ Lists, and a new or changed conversation, are DRF's generic views and need no se
 Every query starts with the user's own rows: another user's are 404, as if they did not exist.
 """
 
+from functools import partial
 from typing import Any, cast
 
 from django.db.models import QuerySet
@@ -18,12 +19,13 @@ from rest_framework.views import APIView
 
 from chat.api.negotiation import EVENT_STREAM, EventNegotiation
 from chat.api.openapi_schema import ERROR, KEY, TURN_ERRORS, WRITE_ERRORS
-from chat.api.pagination import MessagePages, Pages
+from chat.api.pagination import MessagePages, Pages, PagesMixin
 from chat.api.responses import idempotency_key, render_events, render_reply
 from chat.api.serializers import ContentSerializer, MessageSerializer, TurnSerializer
 from chat.errors import NotLast
 from chat.find_conversation import find_conversation
-from chat.models import Message, Passage, Role, StandaloneChat
+from chat.models import KINDS, Message, Passage, Role, StandaloneChat
+from chat.row_lists import CONVERSATION_LISTS, MESSAGE_LISTS, RowList
 from chat.services import ChatService
 
 
@@ -46,10 +48,13 @@ class ConversationMixin:
         return ChatService(conversation)
 
 
-class ConversationsView(ConversationMixin, generics.ListCreateAPIView[Any]):
+class ConversationsView(ConversationMixin, PagesMixin, generics.ListCreateAPIView[Any]):
     """The user's conversations of one kind, newest first."""
 
     pagination_class = Pages
+
+    def get_rows(self) -> RowList[Any]:
+        return CONVERSATION_LISTS[self.model]
 
     def perform_create(self, serializer: Any) -> None:
         serializer.save(user=self.request.user)
@@ -79,7 +84,9 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
     def get(self, request: Request, conversation_id: int) -> Response:
         """A page of messages. A running answer shows its text so far."""
         service = self.get_service()
-        page = cast("list[Message]", self.paginate_queryset(service.conversation.messages.all()))
+        conversation = service.conversation
+        read = partial(MESSAGE_LISTS[KINDS[conversation.kind]].read, conversation.pk)
+        page = cast("list[Message]", self.paginate_queryset(cast("Any", read)))
         messages = service.fill_in(page)
         return self.get_paginated_response(MessageSerializer(cast("Any", messages), many=True).data)
 

@@ -5,21 +5,26 @@ time alone, and counts rows of equal times by an offset of at most 1,000.
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, Self, cast
 from urllib.parse import parse_qs, urlencode
 
-from django.db.models import F, QuerySet
-from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from rest_framework.exceptions import NotFound
+from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
+
+from chat.row_lists import RowList
 
 MAX_ID = 2**63 - 1  # bigint
 # A cursor's fields: time, id, direction. Their names are DRF's, which also reads the first.
 FIELDS = ("p", "i", "r")
 NEWEST = "newest"  # the parameter of a list of messages
+ReadRows = Callable[..., list[Any]]  # RowList.read, of one owner
 
 
 class Border(NamedTuple):
@@ -54,18 +59,18 @@ class Pages(CursorPagination):
     next_border: Border | None = None
     previous_border: Border | None = None
 
-    def paginate_queryset(  # type: ignore[override] # DRF's accepts sequences too
-        self, queryset: QuerySet[Any], request: Request, view: Any = None
+    def paginate_queryset(  # type: ignore[override] # DRF's reads a queryset
+        self, read: ReadRows, request: Request, view: Any = None
     ) -> list[Any]:
-        """One query. Raises NotFound: the cursor cannot be used."""
+        """One call of ``read``. Raises NotFound: the cursor cannot be used."""
         self.url = request.build_absolute_uri()
         size = cast("int", self.get_page_size(request))
         border = self._border(request)
         is_backward = self._is_from_end(request) if border is None else border.is_end
-        rows = list(
-            self._ordered(queryset, border, ascending=self.is_newest_first == is_backward)[
-                : size + 1
-            ]
+        rows = read(
+            border and (border.at, border.pk),
+            ascending=self.is_newest_first == is_backward,
+            limit=size + 1,
         )
         page = rows[:size][::-1] if is_backward else rows[:size]
         has_more = len(rows) > size
@@ -94,17 +99,6 @@ class Pages(CursorPagination):
         """Whether the first page that is asked for is the last of the list."""
         return False
 
-    def _ordered(
-        self, queryset: QuerySet[Any], border: Border | None, *, ascending: bool
-    ) -> QuerySet[Any]:
-        """Compares time and id as one pair: a range of the index on both."""
-        if border is not None:
-            comparison = TupleGreaterThan if ascending else TupleLessThan
-            pair = Tuple(F("created_at"), F("id"))
-            queryset = queryset.filter(comparison(pair, (border.at, border.pk)))
-        sign = "" if ascending else "-"
-        return queryset.order_by(f"{sign}created_at", f"{sign}id")
-
     def _beside(self, page: list[Any], border: Border | None, *, is_end: bool) -> Border:
         """The border of the page before (``is_end``) or after this one."""
         if page:
@@ -118,6 +112,18 @@ class Pages(CursorPagination):
         if border is None:
             return None
         return replace_query_param(self.url, self.cursor_query_param, str(border))
+
+
+class PagesMixin:
+    """For DRF's views of lists: a page of the user's rows is read by ``get_rows``."""
+
+    def get_rows(self) -> RowList[Any]:
+        raise NotImplementedError
+
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        view, read = cast("GenericAPIView[Any]", self), self.get_rows().read
+        page = view.paginate_queryset(cast("Any", partial(read, cast("int", request.user.pk))))
+        return view.get_paginated_response(view.get_serializer(page, many=True).data)
 
 
 class MessagePages(Pages):

@@ -9,11 +9,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.api.openapi_schema import ERROR
-from chat.api.pagination import Pages
+from chat.api.pagination import Pages, PagesMixin
 from chat.api.serializers import CredentialsSerializer, NewTokenSerializer, TokenSerializer
 from chat.auth.api_tokens import revoke_token
 from chat.auth.login_rate_limit import create_token_for_password
 from chat.models import ApiToken
+from chat.row_lists import TOKEN_LIST, RowList
 
 
 class TokenView(APIView):
@@ -37,14 +38,15 @@ class TokenView(APIView):
 
 
 @extend_schema_view(get=extend_schema(responses={200: TokenSerializer(many=True), 401: ERROR}))
-class TokensView(generics.ListAPIView[ApiToken]):
+class TokensView(PagesMixin, generics.ListAPIView[ApiToken]):
     """The user's own tokens, newest first."""
 
     serializer_class = TokenSerializer
     pagination_class = Pages
+    queryset = ApiToken.objects.none()  # for the schema
 
-    def get_queryset(self) -> QuerySet[ApiToken]:
-        return ApiToken.objects.of(self.request.user)
+    def get_rows(self) -> RowList[ApiToken]:
+        return TOKEN_LIST
 
 
 class TokenRevokeView(generics.DestroyAPIView[ApiToken]):

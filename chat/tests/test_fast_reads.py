@@ -19,7 +19,8 @@ from chat.api.serializers import (
 from chat.auth.api_tokens import create_token
 from chat.find_conversation import find_conversation
 from chat.memory.recalled import Memory
-from chat.models import Passage, Role, StandaloneChat, StandaloneChatMessage
+from chat.models import Message, Passage, Role, StandaloneChat, StandaloneChatMessage
+from chat.row_lists import MESSAGE_LISTS
 
 pytestmark = pytest.mark.django_db
 
@@ -77,6 +78,26 @@ def test_a_conversation_is_found_as_the_orm_finds_it(bob: User, chat: Standalone
     assert vars(match) | {"_state": None} == vars(stored) | {"_state": None}
     assert find_conversation(StandaloneChat, chat.pk, user_id=bob.pk) is None
     assert find_conversation(StandaloneChat, 10**30, user_id=chat.user_id) is None
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+def test_a_list_reads_the_rows_that_the_orm_reads(ascending: bool, chat: StandaloneChat) -> None:
+    for number in range(5):
+        say(chat, str(number), context=[{"finish_reason": "length"}] if number else None)
+    say(StandaloneChat.objects.create(user=chat.user), "of another chat")
+    stored = list(chat.messages.in_order())
+    after = stored[1:] if ascending else stored[-2::-1]
+    border = stored[0] if ascending else stored[-1]
+    read = MESSAGE_LISTS[StandaloneChatMessage].read
+    for at, expected in ((None, [border, *after]), ((border.created_at, border.pk), after)):
+        page = read(chat.pk, at, ascending=ascending, limit=3)
+        assert [fields_of(row) for row in page] == [fields_of(row) for row in expected[:3]]
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """All fields but the vector."""
+    names = (field.attname for field in message._meta.concrete_fields)
+    return {name: getattr(message, name) for name in names if name != "embedding"}
 
 
 def test_a_turn_reads_no_more_history_than_its_limit(chat: StandaloneChat) -> None:
