@@ -48,6 +48,7 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
 	$(BIN)/python -m benchmarks.first_token --json benchmarks/results/first_token.json
+	$(BIN)/python -m benchmarks.pages
 
 bench-memory: install ## how well memory finds what was said, and other ways; MEMORY_DATA=FILE adds a data set
 	$(BIN)/python -m benchmarks.memory $(ARGS)

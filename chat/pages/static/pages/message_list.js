@@ -6,7 +6,7 @@ import { MessageView } from "./message.js";
 const NEAR_PX = 120;  // so near to the end, one wants to stay there
 const EARLY_PX = 2000;  // so near to the first message, earlier ones are loaded
 const element = find("#thread");
-const more = find("#earlier");  // a button
+const more = find("#earlier");
 const list = { isLast: (view) => views.at(-1) === view, grow, memoryChanged };
 export let conversation = null;
 export let views = [];
@@ -70,7 +70,7 @@ export async function goTo(hash) {
   target().focus({ preventScroll: true });
 }
 
-/** Make the last message longer; who reads at the end stays there. */
+/** Who reads at the end stays there. */
 function grow(change) {
   const { scrollHeight, scrollTop, clientHeight } = element;
   change();
