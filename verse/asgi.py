@@ -31,6 +31,7 @@ from verse.body_limit import limit_body
 from verse.health import answer_probes, direct_connection
 from verse.last_slash import add_last_slash
 from verse.logs import log_failed_thread
+from verse.mcp_endpoint import serve_mcp
 from verse.static_files import serve_static
 
 logger = logging.getLogger("verse")
@@ -38,7 +39,9 @@ logger = logging.getLogger("verse")
 EMBEDDING_GRACE_S = 2.0
 STEPS_GRACE_S = 2.0
 NO_KEY = "No OpenAI API key configured - RAG functionality will be disabled"
-answer_request = answer_probes(serve_static(limit_body(add_last_slash(OneStepHandler()))))
+answer_request = answer_probes(
+    serve_static(limit_body(serve_mcp(add_last_slash(OneStepHandler()))))
+)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

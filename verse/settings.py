@@ -227,6 +227,8 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO"},
         # Without a line for each model call, which would contain the address.
         "httpx2": {"level": "WARNING"},
+        # Nor lines for each request at /mcp.
+        "mcp": {"level": "WARNING"},
         "psycopg.pool": {"level": "ERROR"},
     },
 }

@@ -1,0 +1,47 @@
+"""Texts that a user keeps without an answer, in a chat of their own."""
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from chat.answers import turns
+from chat.errors import Throttled
+from chat.memory import embed
+from chat.models import Message, Role, StandaloneChat
+from chat.rate_limit import count_hit
+from retrieval import connection_share
+
+TITLE = "Remembered"  # its name in an export too
+
+
+def remember(user: User, content: str) -> Message:
+    """The message with this text in the user's chat "Remembered"; a new one is embedded.
+
+    Raises Throttled: it counts as a posted message. Locks the user's row, as a turn does.
+    """
+    with connection_share.hold(user.pk), transaction.atomic():
+        turns.lock_user(user.pk)
+        chat = _chat_of(user)
+        known: Message | None = chat.messages.filter(role=Role.USER, content=content).first()
+        if known:
+            return known
+        _count(user)
+        message: Message = chat.messages.create(user=user, role=Role.USER, content=content)
+        StandaloneChat.objects.filter(pk=chat.pk).update(updated_at=timezone.now())
+    embed.embed_in_background(message)
+    return message
+
+
+def _chat_of(user: User) -> StandaloneChat:
+    """By its source, so that the user may rename it. The user's row must be locked."""
+    chat: StandaloneChat | None = StandaloneChat.objects.of(user).filter(source=TITLE).first()
+    return chat or StandaloneChat.objects.create(user=user, source=TITLE, title=TITLE)
+
+
+def _count(user: User) -> None:
+    rate = settings.THROTTLE_MESSAGES
+    if rate is not None:
+        wait_s = count_hit(f"messages {user.pk}", limit=rate.limit, seconds=rate.seconds)
+        if wait_s is not None:
+            raise Throttled(retry_after_s=wait_s)

@@ -1,0 +1,298 @@
+"""MCP by the SDK's own client: over HTTP with two server processes, and over stdio."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import connection
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from pytest_django import DjangoDbBlocker
+
+from chat.auth.api_tokens import create_token, find_token, revoke_token
+from chat.models import Passage, StandaloneChat, StandaloneChatMessage
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+NOT_THERE = "There is no such message."
+START = datetime(2024, 5, 3, 10, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def connected(server: Server, key: str, *, mode: Any = "auto") -> AsyncIterator[Client]:
+    """A client; each request opens a connection, so that both processes answer."""
+    headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S, trust_env=False) as http,
+        Client(streamable_http_client(f"{server.url}/mcp", http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+def over_stdio(user: User) -> Client:
+    """A client that starts the command."""
+    environment = clean_environment(
+        DATABASE_URL=database_url(connection), SECRET_KEY="test", EMBEDDINGS="none"
+    )
+    command = StdioServerParameters(
+        command=sys.executable,
+        args=["manage.py", "mcp", "--user", user.username],
+        env=environment,
+        cwd=ROOT,
+    )
+    return Client(command, read_timeout_seconds=PATIENCE_S)
+
+
+async def result_of(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    answer = await client.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    structured: dict[str, Any] = answer.structured_content
+    return structured
+
+
+async def error_of(client: Client, tool: str, **arguments: Any) -> str:
+    answer = await client.call_tool(tool, arguments)
+    assert answer.is_error
+    (content,) = answer.content
+    return str(content.text)  # type: ignore[union-attr] # a text
+
+
+def talk(user: User, *texts: str, title: str = "Trip") -> list[int]:
+    """The ids of the messages of a new chat, a minute apart."""
+    chat = StandaloneChat.objects.create(user=user, title=title)
+    return [
+        chat.messages.create(
+            user=user,
+            role="assistant" if number % 2 else "user",
+            content=text,
+            created_at=START + timedelta(minutes=number),
+        ).pk
+        for number, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def two(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
+    """Two processes in words mode, for all tests: they keep nothing."""
+    with django_db_blocker.unblock():
+        url = database_url(connection)
+    running = Server(
+        {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "EMBEDDINGS": "none"}
+        | {"THROTTLE_MESSAGES": "off"}
+    )
+    yield running
+    running.end()
+
+
+async def tell_and_ask(client: Client, ids: list[int]) -> None:
+    """What an assistant does: finds, reads, remembers, forgets."""
+    found = await result_of(client, "search", query="Which ferry do we take?", limit=2)
+    (ferry,) = [item for item in found["results"] if "Hurtigruten" in item["text"]]
+    assert ferry == {
+        "id": f"chat-{ids[2]}",
+        "title": "Trip",
+        "text": "We take the ferry Hurtigruten.",
+        "role": "user",
+        "created_at": "2024-05-03T10:02:00Z",
+    }
+    read = await result_of(client, "fetch", id=ferry["id"])
+    assert {name: read[name] for name in ferry} == ferry
+    assert [item["text"] for item in read["before"]] == ["Hello", "Hi!"]
+    assert [item["text"] for item in read["after"]] == ["Good."]
+    kept = await result_of(client, "remember", text="The ferry leaves at 21:30.", title="Ferry")
+    again = await result_of(client, "remember", text="The ferry leaves at 21:30.", title="Ferry")
+    assert kept == again
+    assert (kept["title"], kept["text"]) == ("Remembered", "Ferry\n\nThe ferry leaves at 21:30.")
+    found = await result_of(
+        client, "search", query="When does the ferry leave?", since="2024-06-01"
+    )
+    assert [item["id"] for item in found["results"]] == [kept["id"]]
+    assert await result_of(client, "forget", id=ferry["id"]) == {"forgotten": ferry["id"]}
+    assert await error_of(client, "fetch", id=ferry["id"]) == NOT_THERE
+    found = await result_of(client, "search", query="Which ferry do we take?", limit=50)
+    assert ferry["id"] not in {item["id"] for item in found["results"]}
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_an_assistant_finds_reads_remembers_and_forgets(
+    mode: str, alice: User, two: Server
+) -> None:
+    """By the current protocol and by the earlier handshake."""
+    ids = talk(alice, "Hello", "Hi!", "We take the ferry Hurtigruten.", "Good.")
+    key = create_token(alice)[1]
+
+    async def story() -> None:
+        async with connected(two, key, mode=mode) as client:
+            await tell_and_ask(client, ids)
+
+    asyncio.run(story())
+    assert StandaloneChat.objects.get(source="Remembered").messages.count() == 1
+    token = find_token(key)
+    assert token
+    assert token.last_used_at
+    assert "ERROR" not in two.log
+
+
+def test_the_same_over_standard_input_and_output(alice: User) -> None:
+    ids = talk(alice, "Hello", "Hi!", "We take the ferry Hurtigruten.", "Good.")
+
+    async def story() -> None:
+        async with over_stdio(alice) as client:
+            await tell_and_ask(client, ids)
+
+    asyncio.run(story())
+
+
+def test_tools_say_what_they_change_and_what_they_need(alice: User, two: Server) -> None:
+    key = create_token(alice)[1]
+
+    async def tools() -> dict[str, Any]:
+        async with connected(two, key) as client:
+            assert "Search it before you answer" in (client.instructions or "")
+            with pytest.raises(MCPError, match="no such tool"):
+                await client.call_tool("erase", {})
+            return {tool.name: tool for tool in (await client.list_tools()).tools}
+
+    listed = asyncio.run(tools())
+    hints = {
+        name: (
+            tool.annotations.read_only_hint,
+            tool.annotations.destructive_hint,
+            tool.annotations.idempotent_hint,
+        )
+        for name, tool in listed.items()
+    }
+    assert hints == {
+        "search": (True, None, None),
+        "fetch": (True, None, None),
+        "remember": (False, False, True),
+        "forget": (False, True, True),
+    }
+    assert {name: tool.input_schema["required"] for name, tool in listed.items()} == {
+        "search": ["query"],
+        "fetch": ["id"],
+        "remember": ["text"],
+        "forget": ["id"],
+    }
+
+
+def test_another_users_id_and_a_missing_one_get_the_same_error(
+    alice: User, bob: User, two: Server
+) -> None:
+    (hers,) = talk(alice, "Hers")
+    key = create_token(bob)[1]
+
+    async def ask() -> set[str]:
+        async with connected(two, key) as client:
+            tools, ids = ("fetch", "forget"), (f"chat-{hers}", "chat-999999999", "mine", 7)
+            return {await error_of(client, tool, id=each) for tool in tools for each in ids}
+
+    assert asyncio.run(ask()) == {NOT_THERE}
+    assert StandaloneChatMessage.objects.filter(pk=hers).exists()
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+
+
+def test_only_a_valid_bearer_token_at_an_allowed_host_is_served(
+    alice: User, bob: User, two: Server
+) -> None:
+    token, key = create_token(alice)
+    accept = {"Accept": "application/json, text/event-stream"}
+    client = two.client(**accept)
+
+    def post(**headers: str) -> Any:
+        return client.post("/mcp", json=INITIALIZE, headers=headers)
+
+    good = post(Authorization=f"Bearer {key}")
+    assert good.status_code == 200, good.text
+    assert good.json()["result"]["serverInfo"]["name"] == "verse"
+    assert "mcp-session-id" not in good.headers
+    refused = [post(), post(Authorization=f"Token {key}"), post(Authorization=f"Bearer {key}x")]
+    revoke_token(token, by=alice)
+    refused.append(post(Authorization=f"Bearer {key}"))
+    assert {answer.status_code for answer in refused} == {401}
+    assert {answer.headers["www-authenticate"] for answer in refused} == {"Bearer"}
+    missing = two.client(Authorization="Bearer x").get("/api/chats/")
+    assert {answer.content for answer in refused} == {missing.content}
+    bobs = {"Authorization": f"Bearer {create_token(bob)[1]}"}
+    wrong_host = post(Host="evil.example", **bobs)
+    assert (wrong_host.status_code, wrong_host.json()["code"]) == (400, "invalid")
+    assert client.get("/mcp", headers=bobs).status_code == 405
+    assert client.delete("/mcp/", headers=bobs).status_code == 405
+    large = client.post("/mcp", content=b"x" * 1_000_001, headers=bobs)
+    assert (large.status_code, large.json()["code"]) == (413, "too_large")
+    for body in (b"", b"{", b"[]", b'{"jsonrpc": "2.0"}'):
+        answer = client.post(
+            "/mcp", content=body, headers=bobs | {"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 400, answer.text
+
+
+def test_the_command_needs_a_user_that_exists(db: None) -> None:
+    with pytest.raises(CommandError, match="No user is called 'carol'"):
+        call_command("mcp", "--user", "carol")
+
+
+def test_the_sdk_is_imported_by_the_first_request_only() -> None:
+    code = "import sys, verse.asgi, verse.urls; print('mcp' in sys.modules)"
+    environment = clean_environment(SECRET_KEY="test", DATABASE_URL=database_url(connection))
+    output = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True
+    )
+    assert output == "False\n"
+
+
+@pytest.mark.parametrize("calls", [40, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_many_calls_show_no_row_of_another_user(
+    calls: int, alice: User, bob: User, two: Server
+) -> None:
+    rng = random.Random(1)
+    texts = [f"My {word} is {word}ish." for word in ("boat", "dog", "tea", "hat", "car")]
+    hers = set(talk(alice, *(f"alice {text}" for text in texts)))
+    his = set(talk(bob, *(f"bob {text}" for text in texts)))
+    passage = Passage.objects.create(user=bob, reference="Tobit 6", text="A dog followed.")
+    passage.messages.create(user=bob, role="user", content="bob My dog is old.")
+
+    async def ask(key: str, mine: set[int], theirs: set[int]) -> str:
+        texts_seen, errors = "", set[str]()
+        async with connected(two, key) as client:
+            for _ in range(calls // 2):
+                word = rng.choice(["boat", "dog", "tea", "hat", "car"])
+                found = await result_of(client, "search", query=f"What is my {word}?", limit=50)
+                assert found["results"]
+                texts_seen += str(found)
+                own, foreign = rng.choice(sorted(mine)), rng.choice(sorted(theirs))
+                texts_seen += str(await result_of(client, "fetch", id=f"chat-{own}"))
+                errors.add(await error_of(client, "fetch", id=f"chat-{foreign}"))
+        assert errors == {NOT_THERE}
+        return texts_seen
+
+    keys = create_token(alice)[1], create_token(bob)[1]
+
+    async def both() -> tuple[str, str]:
+        return await asyncio.gather(ask(keys[0], hers, his), ask(keys[1], his, hers))
+
+    alices, bobs = asyncio.run(both())
+    assert "alice My" in alices
+    assert "bob" not in alices
+    assert "bob My" in bobs
+    assert "alice" not in bobs
