@@ -95,8 +95,8 @@ def two(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[S
 
 async def tell_and_ask(client: Client, ids: list[int]) -> None:
     """What an assistant does: finds, reads, remembers, forgets."""
-    found = await result_of(client, "search", query="Which ferry do we take?", limit=2)
-    (ferry,) = [item for item in found["results"] if "Hurtigruten" in item["text"]]
+    answer = await result_of(client, "search", query="Which ferry do we take?", limit=2)
+    (ferry,) = [item for item in answer["results"] if "Hurtigruten" in item["text"]]
     assert ferry == {
         "id": f"chat-{ids[2]}",
         "title": "Trip",
@@ -108,18 +108,21 @@ async def tell_and_ask(client: Client, ids: list[int]) -> None:
     assert {name: read[name] for name in ferry} == ferry
     assert [item["text"] for item in read["before"]] == ["Hello", "Hi!"]
     assert [item["text"] for item in read["after"]] == ["Good."]
-    kept = await result_of(client, "remember", text="The ferry leaves at 21:30.", title="Ferry")
+    note = await result_of(client, "remember", text="The ferry leaves at 21:30.", title="Ferry")
     again = await result_of(client, "remember", text="The ferry leaves at 21:30.", title="Ferry")
-    assert kept == again
-    assert (kept["title"], kept["text"]) == ("Remembered", "Ferry\n\nThe ferry leaves at 21:30.")
-    found = await result_of(
+    assert note == again
+    assert (note["title"], note["text"]) == (
+        "Remembered",
+        "Ferry\n\nThe ferry leaves at 21:30.",
+    )
+    answer = await result_of(
         client, "search", query="When does the ferry leave?", since="2024-06-01"
     )
-    assert [item["id"] for item in found["results"]] == [kept["id"]]
+    assert [item["id"] for item in answer["results"]] == [note["id"]]
     assert await result_of(client, "forget", id=ferry["id"]) == {"forgotten": ferry["id"]}
     assert await error_of(client, "fetch", id=ferry["id"]) == NOT_THERE
-    found = await result_of(client, "search", query="Which ferry do we take?", limit=50)
-    assert ferry["id"] not in {item["id"] for item in found["results"]}
+    answer = await result_of(client, "search", query="Which ferry do we take?", limit=50)
+    assert ferry["id"] not in {item["id"] for item in answer["results"]}
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -277,9 +280,9 @@ def test_many_calls_show_no_row_of_another_user(
         async with connected(two, key) as client:
             for _ in range(calls // 2):
                 word = rng.choice(["boat", "dog", "tea", "hat", "car"])
-                found = await result_of(client, "search", query=f"What is my {word}?", limit=50)
-                assert found["results"]
-                texts_seen += str(found)
+                answer = await result_of(client, "search", query=f"What is my {word}?", limit=50)
+                assert answer["results"]
+                texts_seen += str(answer)
                 own, foreign = rng.choice(sorted(mine)), rng.choice(sorted(theirs))
                 texts_seen += str(await result_of(client, "fetch", id=f"chat-{own}"))
                 errors.add(await error_of(client, "fetch", id=f"chat-{foreign}"))

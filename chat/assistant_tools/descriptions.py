@@ -1,4 +1,4 @@
-"""What an assistant is told of the tools: when to call each, and with what."""
+"""What an assistant reads of the tools: when to call each, and with what."""
 
 from typing import Any, NamedTuple
 

@@ -32,7 +32,7 @@ NAMES = {"q": "query", "content": "text"}
 
 
 class ToolError(Exception):
-    """What the assistant is told instead of a result. It never says whose a message is."""
+    """What the assistant reads instead of a result. It never says whose a message is."""
 
 
 def call_tool(user: User, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

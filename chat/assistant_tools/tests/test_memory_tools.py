@@ -95,10 +95,10 @@ def test_a_message_comes_with_two_turns_before_and_after(alice: User) -> None:
 def test_what_is_remembered_is_kept_once_and_embedded(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:
-    kept = call_tool(alice, "remember", {"text": "Anna was born on 3 May."})
+    fact = call_tool(alice, "remember", {"text": "Anna was born on 3 May."})
     finish_embedding_jobs()
-    assert call_tool(alice, "remember", {"text": "Anna was born on 3 May."}) == kept
-    assert call_tool(bob, "remember", {"text": "Anna was born on 3 May."})["id"] != kept["id"]
+    assert call_tool(alice, "remember", {"text": "Anna was born on 3 May."}) == fact
+    assert call_tool(bob, "remember", {"text": "Anna was born on 3 May."})["id"] != fact["id"]
     chat = StandaloneChat.objects.of(alice).get()
     assert (chat.title, chat.messages.get().role, chat.messages.count()) == (
         "Remembered",
@@ -109,8 +109,8 @@ def test_what_is_remembered_is_kept_once_and_embedded(
     StandaloneChat.objects.of(alice).update(title="Facts")
     other = call_tool(alice, "remember", {"text": "Anna likes tea.", "title": "Anna"})
     assert (other["title"], other["text"]) == ("Facts", "Anna\n\nAnna likes tea.")
-    found = call_tool(alice, "search", {"query": "When is Anna's birthday?", "limit": 1})
-    assert found["results"] == [kept | {"title": "Facts"}]
+    answer = call_tool(alice, "search", {"query": "When is Anna's birthday?", "limit": 1})
+    assert answer["results"] == [fact | {"title": "Facts"}]
 
 
 def test_remembering_counts_as_posting(alice: User, settings: Settings) -> None:
