@@ -20,6 +20,7 @@ from fake_openai.embeddings import Lie, LieKind, Vectors
 from fake_openai.record import RecordedRequest
 from fake_openai.server import FakeOpenAI
 from fake_openai.servers import (
+    Deltas,
     NanFor,
     NoDimensions,
     NoSystem,
@@ -38,6 +39,7 @@ __all__ = [
     "Big",
     "Controls",
     "CutAfter",
+    "Deltas",
     "Drop",
     "Echo",
     "Empty",

@@ -8,7 +8,7 @@ from fake_openai.behaviours import Behaviour, Refuse
 from fake_openai.chat import Echo
 from fake_openai.completions import rough_tokens
 from fake_openai.embeddings import EmbeddingsJson, Vectors
-from fake_openai.exchange import Exchange
+from fake_openai.exchange import Exchange, as_json
 from fake_openai.shapes import EVENTS, JSON, Shape
 
 UNSUPPORTED = "Unsupported parameter: '{}' is not supported with this model."
@@ -96,6 +96,29 @@ class Raw:
         if self.keep_open:
             await exchange.hang()
         await exchange.send_last()
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """A stream of these deltas, such as ``{"tool_calls": [...]}`` or ``{"reasoning_content": ""}``.
+
+    With ``usage``, if there is one, before ``[DONE]``.
+    """
+
+    deltas: tuple[dict[str, Any], ...]
+    finish_reason: str = "stop"
+    usage: dict[str, Any] | None = None
+
+    async def play(self, exchange: Exchange, shape: Shape) -> None:
+        choices: list[dict[str, Any]]
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in self.deltas]
+        choices.append({"index": 0, "delta": {}, "finish_reason": self.finish_reason})
+        events: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
+        if self.usage:
+            events.append({"choices": [], "usage": self.usage})
+        texts = [*(as_json(event) for event in events), b"[DONE]"]
+        body = b"".join(b"data: " + text + b"\n\n" for text in texts)
+        await Raw(body).play(exchange, shape)
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,12 @@ class LiveAnswer:
                 listener(text)
 
     def add_tool_calls(self, calls: ToolCalls) -> None:
-        """Append deltas of calls of tools, and wake the listeners."""
+        """Append deltas of calls of tools, and wake the listeners.
+
+        Calls without a word before them are an answer: the client need not wait for a stored turn.
+        """
         self.tool_calls += calls
-        if not self.may_stream.done():
+        if not self.may_stream.done() and not self.text.strip():
             self.may_stream.set_result(True)
         self.add("")
 

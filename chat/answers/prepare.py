@@ -48,9 +48,9 @@ class Preparation:
     ) -> None:
         self.turn = turn
         self._client = client
-        has_memory = client is None or client.has_memory
-        self._memory_limit = memory_limit if has_memory else 0
-        self._recall = recall if has_memory else None
+        self._has_memory = client is None or client.has_memory
+        self._memory_limit = memory_limit if self._has_memory else 0
+        self._recall = recall if self._has_memory else None
         self._reading: Reading | None = None
 
     @property
@@ -61,7 +61,9 @@ class Preparation:
     def read(self) -> None:
         """The first step, of up to six queries. ``prompt`` makes it if it was not made."""
         limit = 0 if self._recall else self._memory_limit
-        request = answer_recall.read(self.turn.question, limit=limit)
+        request = answer_recall.without_memory(self.turn.question)
+        if self._has_memory:
+            request = answer_recall.read(self.turn.question, limit=limit)
         draft = self._draft(settings.RAG_CONTEXT_TOKENS if request.limit or self._recall else 0)
         refs = refs_of(draft.prompt.history) + (self._client.sent_refs if self._client else [])
         self._reading = Reading(draft, request.without(refs))

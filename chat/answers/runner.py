@@ -135,7 +135,8 @@ class Runner:
         except Error as error:
             logger.error("A turn could not be stored: %s", error_name(error))
             raise DatabaseUnavailable from error
-        live.may_stream.set_result(True)
+        if not live.may_stream.done():
+            live.may_stream.set_result(True)
 
     def _store_once(self, live: LiveAnswer, prepared: Recalled[Any], context: list[Any]) -> None:
         """A step: the turn, what its prompt held, and its question's vector."""

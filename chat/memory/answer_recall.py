@@ -106,6 +106,11 @@ def recall_for_answer(message: Message, *, history: Sequence[Message], limit: in
         return event_loop.start(recall()).result()
 
 
+def without_memory(message: Message) -> RecallRequest:
+    """For a message that is neither embedded nor recalled for. No query."""
+    return RecallRequest(message, 0, Scope(message.user_id), None)
+
+
 def refs_of(messages: Sequence[Message]) -> list[int]:
     return [message.memory_table.pack_ref(message.pk) for message in messages]
 

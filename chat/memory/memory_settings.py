@@ -25,6 +25,8 @@ class MemorySettings:
 
     def allow(self, message: Message) -> bool:
         """Whether the message may be embedded, and memories recalled for it."""
+        if not message.conversation_id:  # it is not saved yet
+            return self.enabled
         conversation = message.memory_table.pack_ref(message.conversation_id)
         return self.enabled and conversation not in self.hidden
 

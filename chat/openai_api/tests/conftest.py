@@ -7,8 +7,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from openai import OpenAI
+from pytest_django import Settings
 
+from chat.answers import server_ways
 from chat.auth.api_tokens import create_token
+from chat.openai_api.tests.support import Bearer
 from fake_openai import FakeOpenAI
 from tests.support import PATIENCE_S, Server, database_url
 
@@ -69,3 +72,22 @@ def client_of(verse: Server) -> Iterator[Callable[[User], OpenAI]]:
 def client(alice: User, client_of: Callable[[User], OpenAI]) -> OpenAI:
     """Alice's."""
     return client_of(alice)
+
+
+@pytest.fixture
+def bearer(alice: User, fake_openai: FakeOpenAI, unlimited: None) -> Bearer:
+    """Alice's client of /v1 in this process."""
+    return Bearer(alice)
+
+
+@pytest.fixture
+def forgotten_ways() -> Iterator[None]:
+    """What was learned about a server is forgotten: all tests have the same one."""
+    server_ways._ways.clear()
+    yield
+    server_ways._ways.clear()
+
+
+@pytest.fixture
+def unlimited(settings: Settings) -> None:
+    settings.THROTTLE_MESSAGES = None

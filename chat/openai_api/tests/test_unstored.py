@@ -1,0 +1,220 @@
+"""Requests that are no turns, calls of tools, and the model without memory."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from chat.memory.embed import finish_embedding_jobs
+from chat.models import StandaloneChat
+from chat.openai_api import tasks
+from chat.openai_api.tests.support import Bearer, Message, assistant, stored, texts, user
+from fake_openai import Answer, Deltas, FakeOpenAI
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
+TITLE = """### Task:
+Generate a concise, 3-5 word title with an emoji summarizing the chat history.
+### Guidelines:
+- Keep it simple.
+### Chat History:
+<chat_history>
+USER: My zebra lives in Trieste
+</chat_history>"""
+FROM_DOCUMENTS = """### Task:
+Respond to the user query using the provided context, incorporating inline citations.
+<context>Zebras eat grass.</context>
+What does it eat?"""
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "clock", "arguments": ""}}
+MORE = {"index": 0, "function": {"arguments": '{"zone": "UTC"}'}}
+TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}]
+CALLS = Deltas(({"tool_calls": [CALL]}, {"tool_calls": [MORE]}), "tool_calls")
+WHOLE_CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "clock", "arguments": '{"zone": "UTC"}'},
+}
+RESULT: Message = {"role": "tool", "tool_call_id": "c1", "content": "12:00"}
+
+
+def system(text: str) -> Message:
+    return {"role": "system", "content": text}
+
+
+TASKS: dict[str, tuple[list[Message], dict[str, str]]] = {
+    "the header": ([user("A title, please")], {"X-Verse-Memory": "off"}),
+    "the header in capitals": ([user("A title, please")], {"X-Verse-Memory": "OFF"}),
+    "Open WebUI's header": ([user("A title, please")], {"X-OpenWebUI-Task": "title_generation"}),
+    "Open WebUI's template": ([user(TITLE)], {}),
+    "a temporary chat": ([user("Hello")], {"X-OpenWebUI-Chat-Id": "local:7f"}),
+    **{text[:30]: ([user("Hi"), user(f"{text} \n…")], {}) for text in tasks.LAST_MESSAGE},
+    **{text[:30]: ([system(f"{text} …"), user("Hi")], {}) for text in tasks.SYSTEM_MESSAGE},
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_request_that_is_no_turn_is_answered_and_not_stored(
+    name: str, bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    messages, headers = TASKS[name]
+    reply = bearer.ask(*messages, headers=headers)
+    assert (reply.status, reply.chat) == (200, None)
+    assert reply.text.startswith("You said: ")
+    assert (stored(), StandaloneChat.objects.count()) == ([], 0)
+    assert remembering.embeddings.requests == []
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        (FROM_DOCUMENTS, {}),
+        ("### Task: write a title", {}),
+        ("Generate a title for my book", {}),
+        ("Hello", {"X-OpenWebUI-Task": ""}),
+        ("Hello", {"X-Verse-Memory": "on"}),
+    ],
+)
+def test_what_is_no_known_task_is_a_turn(
+    text: str, headers: dict[str, str], bearer: Bearer
+) -> None:
+    assert bearer.ask(user(text), headers=headers).chat is not None
+    assert texts() == [text, f"You said: {text}"]
+
+
+def test_calls_of_tools_alone_are_given_and_not_stored(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.script(CALLS, Answer("It is noon."))
+    reply = bearer.ask(user("What time is it?"), tools=TOOLS)
+    choice = reply.body["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert choice["message"]["tool_calls"] == [WHOLE_CALL]
+    assert (reply.chat, stored(), StandaloneChat.objects.count()) == (None, [], 0)
+    assert fake_openai.chat.requests[-1].fields["tools"] == TOOLS
+
+    calls = assistant(None, tool_calls=[WHOLE_CALL])
+    done = bearer.ask(user("What time is it?"), calls, RESULT, tools=TOOLS)
+    assert texts(done.chat) == ["What time is it?", "It is noon."]
+    sent = fake_openai.chat.requests[-1].messages[1:]
+    assert sent == [user("What time is it?"), calls, RESULT]
+    history = (user("What time is it?"), calls, RESULT, assistant("It is noon."))
+    assert bearer.ask(*history, user("Thanks"), tools=TOOLS).chat == done.chat
+    assert len(stored()) == 4
+
+
+def test_text_before_a_call_is_replaced_by_the_answer(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.script(
+        Deltas(({"content": "Let me look."}, {"tool_calls": [CALL]}), "tool_calls"),
+        Answer("It is noon."),
+    )
+    first = bearer.ask(user("What time is it?"), tools=TOOLS)
+    assert texts(first.chat) == ["What time is it?", "Let me look."]
+    calls = assistant("Let me look.", tool_calls=[WHOLE_CALL])
+    done = bearer.ask(
+        user("What time is it?"),
+        calls,
+        RESULT,
+        tools=TOOLS,
+        headers={"X-Verse-Chat": str(first.chat)},
+    )
+    assert texts(done.chat) == ["What time is it?", "It is noon."]
+    assert done.chat == first.chat
+
+
+def test_a_question_with_tools_that_is_answered_is_stored_with_its_vector(
+    bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    bearer.ask(user("My zebra lives in Trieste"), tools=TOOLS)
+    finish_embedding_jobs()
+    chat = StandaloneChat.objects.get()
+    assert [message.embedding is None for message in chat.messages.in_order()] == [False, False]
+    texts_bought = [text for call in remembering.embeddings.requests for text in call.texts]
+    assert len(texts_bought) == len(set(texts_bought)) == 2
+
+
+def test_calls_of_tools_are_streamed(bearer: Bearer, fake_openai: FakeOpenAI) -> None:
+    fake_openai.chat.script(CALLS)
+    events = bearer.events(user("What time is it?"), tools=TOOLS)
+    deltas = [event["choices"][0]["delta"] for event in events[:-1]]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    assert calls == [CALL, MORE]
+    assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+    assert events[-1] == "[DONE]"
+    assert stored() == []
+
+
+def test_a_conversation_that_ends_with_an_answer_is_not_stored(
+    bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    bearer.ask(user("My zebra lives in Trieste"))
+    finish_embedding_jobs()
+    before = stored()
+    reply = bearer.ask(user("Where does my zebra live?"), assistant("It lives in"))
+    assert (reply.chat, stored()) == (None, before)
+    prompt = remembering.chat.requests[-1].messages
+    assert "My zebra lives in Trieste" in prompt[1]["content"]
+    assert prompt[-1] == assistant("It lives in")
+
+
+def test_an_image_without_text_is_answered_and_not_stored(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    fake_openai.chat.script(Answer("A zebra."))
+    assert bearer.ask(user([image])).text == "A zebra."
+    assert fake_openai.chat.requests[-1].messages[-1]["content"] == [image]
+    assert stored() == []
+
+
+def test_an_image_is_passed_on_and_its_question_stored(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    bearer.ask(user([{"type": "text", "text": "What is it?"}, image]))
+    assert fake_openai.chat.requests[-1].messages[-1]["content"][1] == image
+    assert texts() == ["What is it?", "You said: What is it?\n"]
+
+
+def test_the_model_without_memory_makes_a_chat_without(
+    bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    reply = bearer.ask(user("My zebra lives in Trieste"), model="verse-nomemory")
+    assert StandaloneChat.objects.get().memory is False
+    again = bearer.ask(
+        user("My zebra lives in Trieste"),
+        assistant("You said: My zebra lives in Trieste"),
+        user("Good"),
+        model="verse-nomemory",
+    )
+    assert again.chat == reply.chat
+    finish_embedding_jobs()
+    assert remembering.embeddings.requests == []
+
+
+def test_the_model_without_memory_leaves_other_chats_alone(
+    bearer: Bearer, remembering: FakeOpenAI, alice: User
+) -> None:
+    first = bearer.ask(user("My zebra lives in Trieste"))
+    finish_embedding_jobs()
+    calls = len(remembering.embeddings.requests)
+    headers = {"X-Verse-Chat": str(first.chat)}
+    reply = bearer.ask(user("Where is it?"), model="verse-nomemory", headers=headers)
+    assert (reply.status, reply.chat, len(stored())) == (200, None, 2)
+    assert len(remembering.embeddings.requests) == calls
+
+
+def test_the_rate_limit_counts_what_is_not_stored(bearer: Bearer, settings: Any) -> None:
+    settings.THROTTLE_MESSAGES = Rate()
+    headers = {"X-Verse-Memory": "off"}
+    assert bearer.ask(user("A title"), headers=headers).status == 200
+    refused = bearer.ask(user("A title"), headers=headers)
+    assert (refused.status, refused.code) == (429, "throttled")
+    assert "Retry-After" in refused.headers
+
+
+class Rate:
+    """One message a minute."""
+
+    limit = 1
+    seconds = 60
