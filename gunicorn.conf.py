@@ -40,9 +40,11 @@ def post_worker_init(worker: Any) -> None:
 
     def stop_gracefully() -> None:
         from chat.answers import runner
+        from chat.transfer import background
         from retrieval import event_loop
 
         event_loop.start(runner.drain(settings.SHUTDOWN_GRACE_S))
+        event_loop.start(background.drain(settings.SHUTDOWN_GRACE_S))
         worker.handle_exit_signal()
 
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

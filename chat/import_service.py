@@ -7,7 +7,6 @@ from typing import BinaryIO
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, ProgrammingError, connection, transaction
-from django.db.models import QuerySet
 from django.db.models.functions import Now
 from psycopg import errors as database_errors
 from rest_framework.exceptions import NotFound
@@ -35,20 +34,24 @@ class ImportService:
 
         Raises InProgress: one at a time for each user. Raises DatabaseUnavailable.
         """
-        with _tables():
-            row = self._add_row(format_name)
+        self.end_abandoned()
+        row = self._add_row(format_name)
         background.start(background.Job(Record(self.user.pk, format_name, row.pk), self.user, file))
         return row
 
-    def all(self) -> QuerySet[MemoryImport]:
-        """The user's imports, without those of dead processes. Raises DatabaseUnavailable."""
+    def end_abandoned(self) -> None:
+        """Make imports ``failed`` that have lost their process. Raises DatabaseUnavailable."""
+        too_old = Now() - timedelta(seconds=background.ABANDONED_S)
+        running = MemoryImport.objects.of(self.user).filter(status=ImportStatus.RUNNING)
         with _tables():
-            self._end_abandoned()
-        return MemoryImport.objects.of(self.user)
+            running.filter(alive_at__lt=too_old).update(
+                status=ImportStatus.FAILED, detail=background.STOPPED, conversations=0, messages=0
+            )
 
     def get(self, import_id: int) -> MemoryImport:
         """Raises NotFound, for another user's too; DatabaseUnavailable."""
-        row: MemoryImport | None = self.all().filter(pk=import_id).first()
+        self.end_abandoned()
+        row: MemoryImport | None = MemoryImport.objects.of(self.user).filter(pk=import_id).first()
         if row is None:
             raise NotFound
         return row
@@ -75,7 +78,6 @@ class ImportService:
             MemoryImport.objects.filter(pk=import_id).delete()
 
     def _add_row(self, format_name: str) -> MemoryImport:
-        self._end_abandoned()
         row = MemoryImport(user=self.user, format=format_name, status=ImportStatus.RUNNING)
         try:
             with transaction.atomic():
@@ -84,13 +86,6 @@ class ImportService:
         except IntegrityError as error:  # the index memory_imports_running
             raise InProgress(RUNNING) from error
         return row
-
-    def _end_abandoned(self) -> None:
-        too_old = Now() - timedelta(seconds=background.ABANDONED_S)
-        running = MemoryImport.objects.of(self.user).filter(status=ImportStatus.RUNNING)
-        running.filter(alive_at__lt=too_old).update(
-            status=ImportStatus.FAILED, detail=background.STOPPED, conversations=0, messages=0
-        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from chat.model_rows import ModelRow
 from chat.models import (
     ApiToken,
     ChatMessage,
+    MemoryImport,
     Message,
     Passage,
     StandaloneChat,
@@ -59,6 +60,7 @@ class RowList(Generic[M]):
 
 
 TOKEN_LIST = RowList(ApiToken, owner="user_id")
+IMPORT_LIST = RowList(MemoryImport, owner="user_id")
 CONVERSATION_LISTS = {model: RowList(model, owner="user_id") for model in (StandaloneChat, Passage)}
 MESSAGE_LISTS: dict[type[Message], RowList[Message]] = {
     model: RowList(model, owner=model.conversation.field.column)

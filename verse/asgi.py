@@ -64,9 +64,9 @@ async def lifespan(receive: Receive, send: Send) -> None:
 
 
 async def end() -> None:
-    """Drain the answers, then end what is left: imports, embedding calls, steps, connections."""
-    await runner.drain(settings.SHUTDOWN_GRACE_S)
-    await steps.run(background.fail_all)
+    """Drain answers and imports, then end what is left: embedding calls, steps, connections."""
+    grace_s = settings.SHUTDOWN_GRACE_S
+    await asyncio.gather(runner.drain(grace_s), background.drain(grace_s))
     await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
     await event_loop.end()
     await asyncio.to_thread(steps.join, STEPS_GRACE_S)

@@ -15,21 +15,26 @@ from rest_framework.views import APIView
 
 from chat.api.import_serializers import ImportSerializer, StartedSerializer, UploadSerializer
 from chat.api.openapi_schema import ERROR
-from chat.api.pagination import Pages
+from chat.api.pagination import Pages, PagesMixin
 from chat.import_service import ImportService
+from chat.models import MemoryImport
+from chat.row_lists import IMPORT_LIST, RowList
 
 IMPORT_ERRORS = dict.fromkeys((400, 401, 403, 409, 413, 503), ERROR)
 
 
-class ImportsView(generics.ListAPIView[Any]):
-    """The user's imports."""
+class ImportsView(PagesMixin, generics.ListAPIView[Any]):
+    """The user's imports, newest first."""
 
     pagination_class = Pages
     serializer_class = ImportSerializer
     parser_classes = (MultiPartParser,)
 
-    def get_queryset(self) -> Any:
-        return service_of(self.request).all()
+    queryset = MemoryImport.objects.none()  # for the schema
+
+    def get_rows(self) -> RowList[MemoryImport]:
+        service_of(self.request).end_abandoned()
+        return IMPORT_LIST
 
     @extend_schema(request=UploadSerializer, responses={202: StartedSerializer} | IMPORT_ERRORS)
     def post(self, request: Request) -> Response:

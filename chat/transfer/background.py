@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -43,7 +44,8 @@ class Job:
     user: User
     file: BinaryIO
     progress: formats.Progress = field(default_factory=formats.Progress)
-    is_over: bool = False
+    is_cancelled: bool = False
+    end: Future[None] = field(default_factory=Future)
 
     def run(self) -> None:
         """Import; whatever fails becomes the row's ``detail``."""
@@ -60,7 +62,7 @@ class Job:
             self.fail(UNEXPECTED)
 
     def _import_when_free(self) -> None:
-        while not self.is_over:
+        while not self.is_cancelled:
             try:
                 formats.import_file(self.file, self.record, self.user, progress=self.progress)
             except ImportBusyError:
@@ -111,10 +113,10 @@ class _Worker:
         while job:
             with closing(job.file):
                 job.run()
-            job.is_over = True
             connection.close()
             with self.changed:
                 self.jobs.popleft()
+                job.end.set_result(None)
                 job = self.jobs[0] if self.jobs else None
 
 
@@ -126,15 +128,23 @@ def start(job: Job) -> None:
     _worker.add(job)
 
 
-def fail_all() -> None:
-    """Make the running imports ``failed``, for the end of a process: their transactions end so."""
+async def drain(timeout_s: float) -> None:
+    """At the end of a process: give its imports this time, then make them ``failed``."""
+    if _worker.jobs:
+        ends = [asyncio.wrap_future(job.end) for job in _worker.jobs]
+        await asyncio.wait(ends, timeout=timeout_s)
+        await steps.run(_fail_all)
+
+
+def _fail_all() -> None:
+    """A transaction under way cannot make its row ``done`` after this, so it is rolled back."""
     for job in list(_worker.jobs):
-        job.is_over = True
+        job.is_cancelled = True
         job.fail(STOPPED)
 
 
 async def _beat(job: Job) -> None:
-    while not job.is_over:
+    while not job.end.done():
         try:
             await steps.run(job.write_progress)
         except Error as error:
