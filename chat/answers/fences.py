@@ -13,10 +13,10 @@ from itertools import count
 
 from django.utils.crypto import salted_hmac
 
-from chat.answers.excerpt import excerpt
+from chat.answers.excerpt import excerpt, words_to_match
 from chat.memory.recalled import Memory
 from chat.models import Message, Passage
-from retrieval.token_count import count_tokens, cut_end, cut_middle
+from retrieval.token_count import count_tokens, count_up_to, cut_end, cut_middle
 
 MARKER_CHARS = 16  # hexadecimal: 64 bits
 MIN_MEMORY_TOKENS = 30  # its own line takes up to 25; with less text it helps nothing
@@ -59,13 +59,14 @@ def fence_memories(
     marker = secrets.token_hex(MARKER_CHARS // 2)
     left = budget_tokens - count_tokens(fence("", about="memories", marker=marker)) - SEAM_TOKENS
     memories = memories[: max(left, 0) // MIN_MEMORY_TOKENS]
-    texts = quote_all([memory.message for memory in memories], question, budget_tokens=left)
+    wanted = words_to_match(question) if memories else frozenset[str]()
+    texts = quote_all([memory.message for memory in memories], wanted, budget_tokens=left)
     left -= sum(map(count_tokens, texts))
     quotes = [(memory.message, text) for memory, text in zip(memories, texts, strict=True)]
     used = []
     for memory in memories:
         if memory.companion and left >= COMPANION_TOKENS:
-            text = quote(memory.companion, question, max_tokens=COMPANION_TOKENS)
+            text = quote(memory.companion, wanted, max_tokens=COMPANION_TOKENS)
             quotes.append((memory.companion, text))
             left -= count_tokens(text)
             used.append(memory)
@@ -78,24 +79,26 @@ def fence_memories(
     return fenced, used
 
 
-def quote_all(messages: Sequence[Message], question: str, *, budget_tokens: int) -> list[str]:
+def quote_all(
+    messages: Sequence[Message], wanted: frozenset[str], *, budget_tokens: int
+) -> list[str]:
     """Each message's quote. What short ones leave of their shares is for the long ones."""
-    texts = [quote(message, question) for message in messages]
-    sizes = [count_tokens(text) for text in texts]
+    texts = [quote(message, wanted) for message in messages]
+    sizes = [count_up_to(budget_tokens, text) for text in texts]
     left = budget_tokens
     by_size = sorted(range(len(texts)), key=lambda place: sizes[place])
     for waiting, place in zip(range(len(texts), 0, -1), by_size, strict=True):
         share = left // waiting
         if sizes[place] > share:
-            texts[place] = quote(messages[place], question, max_tokens=share)
+            texts[place] = quote(messages[place], wanted, max_tokens=share)
         left -= count_tokens(texts[place])
     return texts
 
 
-def quote(message: Message, question: str, *, max_tokens: int | None = None) -> str:
+def quote(message: Message, wanted: frozenset[str], *, max_tokens: int | None = None) -> str:
     """A line with the message's date, source and role, its text, and the end of its last line.
 
-    Over ``max_tokens`` the text is cut to what matches the question.
+    Over ``max_tokens`` the text is cut to what has the wanted words.
     """
     source = cut_end(str(message.conversation), max_tokens=TITLE_TOKENS).replace("\n", " ")
     date = f"{message.created_at:%a %d %b %Y}"
@@ -103,5 +106,5 @@ def quote(message: Message, question: str, *, max_tokens: int | None = None) -> 
     content = message.content
     if max_tokens is not None:
         room = max_tokens - count_tokens(f"{head}\n\n") - SEAM_TOKENS
-        content = excerpt(content, question, max_tokens=room)
+        content = excerpt(content, wanted, max_tokens=room)
     return f"{head}\n{content}\n"

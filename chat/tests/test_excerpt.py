@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chat.answers.excerpt import excerpt
+from chat.answers.excerpt import excerpt, words_to_match
 from chat.answers.fences import fence_memories
 from chat.memory.recalled import Memory
 from chat.models import StandaloneChat, StandaloneChatMessage
-from retrieval.token_count import count_tokens
+from retrieval.token_count import count_tokens, count_up_to
 
 LIST = "\n".join(f"{number}. Pack the shirt number {number}" for number in range(300))
 
@@ -24,7 +24,7 @@ def memory(content: str, pk: int, role: str = "user") -> Memory:
 
 def test_the_best_line_of_a_long_text_stays() -> None:
     text = LIST.replace("shirt number 200", "charger for the camera")
-    cut = excerpt(text, "Which charger did I need?", max_tokens=60)
+    cut = excerpt(text, words_to_match("Which charger did I need?"), max_tokens=60)
     assert "charger for the camera" in cut
     assert (cut.startswith("[…]\n"), cut.endswith("\n[…]")) == (True, True)
     assert count_tokens(cut) <= 60
@@ -35,7 +35,10 @@ def test_the_best_line_of_a_long_text_stays() -> None:
 )
 @pytest.mark.parametrize("max_tokens", [0, 5, 20, 200])
 def test_an_excerpt_never_exceeds_its_tokens(text: str, max_tokens: int) -> None:
-    assert count_tokens(excerpt(text, "the camera? 好", max_tokens=max_tokens)) <= max_tokens
+    assert (
+        count_tokens(excerpt(text, words_to_match("the camera? 好"), max_tokens=max_tokens))
+        <= max_tokens
+    )
 
 
 def test_a_long_answer_does_not_push_short_facts_out() -> None:
@@ -52,3 +55,11 @@ def test_a_long_answer_does_not_push_short_facts_out() -> None:
 
 def test_too_small_a_budget_gives_no_memory() -> None:
     assert fence_memories([memory("Fact", 1)], "gate code", budget_tokens=50) == ("", [])
+
+
+@pytest.mark.parametrize("text", ["", "Fact", "x" * 32_000, "好" * 9_000, " " * 9_000, LIST])
+@pytest.mark.parametrize("limit", [0, 1, 20, 2_000])
+def test_a_count_up_to_a_limit_is_exact_below_it(text: str, limit: int) -> None:
+    exact = count_tokens(text)
+    counted = count_up_to(limit, text)
+    assert counted == exact if exact <= limit else counted > limit
