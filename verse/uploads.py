@@ -16,7 +16,7 @@ from chat.auth.api_tokens import find_token, key_of
 from retrieval import steps
 from verse.asgi_messages import Scope
 
-IMPORTS = "/api/memory/import"  # of chat/urls.py
+IMPORTS = ("/api/memory/import", "/memory/import")  # of chat/urls.py and chat/pages/urls.py
 OPENAI_API = "/v1/"  # of verse/urls.py
 FORM_BYTES = 10_000  # what multipart adds to the file
 
@@ -26,7 +26,7 @@ async def max_body_bytes(scope: Scope) -> int:
     if scope["path"].startswith(OPENAI_API):
         is_allowed = _is_small(scope) or await steps.run(_is_bearer, scope)
         return int(settings.MAX_COMPLETION_BODY_BYTES) if is_allowed else 0
-    is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") == IMPORTS
+    is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") in IMPORTS
     if not is_upload:
         return int(settings.MAX_BODY_BYTES)
     if not await steps.run(_is_known, scope):

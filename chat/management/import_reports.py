@@ -4,23 +4,8 @@ from collections.abc import Mapping
 
 from chat.transfer.formats import Preview
 from chat.transfer.importing import Imported
+from chat.transfer.reasons import in_words
 from retrieval.embeddings.cost import cost_usd
-
-# Reasons of chat/transfer/product_export.py and of the formats; after their number.
-REASONS = {
-    "already": "were imported before",
-    "deleted": "of conversations that were deleted here since",
-    "other_branch": "of branches that are not the current one",
-    "system": "of the system, or custom instructions",
-    "tool": "calls and results of tools",
-    "reasoning": "of reasoning",
-    "attachment": "attachments or images",
-    "no_text": "without text",
-    "too_long": "over 32,000 characters",
-    "other_content": "of another kind of content",
-    "unknown_message": "messages of an unknown form",
-    "unknown_conversation": "conversations of an unknown form",
-}
 
 
 def imported_in_words(imported: Imported, import_id: int | None = None) -> str:
@@ -47,9 +32,8 @@ def preview_in_words(preview: Preview) -> str:
 
 
 def left_out_in_words(left_out: Mapping[str, int]) -> str:
-    """A line for each reason, the most frequent first; "" if nothing was left out."""
-    frequent = sorted(left_out.items(), key=lambda reason: (-reason[1], reason[0]))
-    return "".join(f"Left out: {number:,} {REASONS[name]}\n" for name, number in frequent if number)
+    """A line for each reason; "" if nothing was left out."""
+    return "".join(f"Left out: {phrase}\n" for phrase in in_words(left_out))
 
 
 def count(number: int, noun: str) -> str:

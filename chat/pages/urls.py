@@ -3,6 +3,7 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
+from chat.pages.import_page import ImportPage
 from chat.pages.views import ChatPage, LoginPage, MemoryPage
 
 urlpatterns = [
@@ -10,6 +11,7 @@ urlpatterns = [
     path("chats/<int:conversation_id>/", ChatPage.as_view()),
     path("passages/<int:conversation_id>/", ChatPage.as_view()),
     path("memory/", MemoryPage.as_view(), name="memory-page"),
+    path("memory/import/", ImportPage.as_view(), name="import-page"),
     path("accounts/login/", LoginPage.as_view(), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
 ]

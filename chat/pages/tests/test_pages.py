@@ -11,7 +11,7 @@ from django.test import Client
 from chat.samples.loading import has_samples, load
 
 pytestmark = pytest.mark.django_db(transaction=True)
-PAGES = ["/", "/chats/1/", "/passages/7/", "/memory/"]
+PAGES = ["/", "/chats/1/", "/passages/7/", "/memory/", "/memory/import/"]
 FORBIDDEN = ["default-src 'none'", "object-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"]
 STATIC = Path(__file__).parent.parent / "static" / "pages"
 VENDORED = (STATIC / "vendor" / "README.md").read_text()
