@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak bench figures bench-memory bench-check rehearse links check lint fix lock
+.PHONY: help install demo serve test soak bench figures bench-memory bench-check rehearse links docs screenshots check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -59,6 +59,17 @@ bench-check: install ## compares recall with its committed ratios, about three m
 rehearse: install ## adds memory to a live chat of the old code under traffic, and removes it
 	$(BIN)/python -m tests.rehearsal $(ARGS)
 
+docs: .docs-venv/installed ## the documentation as a site, in build/docs
+	.docs-venv/bin/python docs/site/build.py
+
+.docs-venv/installed: docs/site/requirements.lock
+	$(PYTHON) -m venv .docs-venv
+	.docs-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement docs/site/requirements.lock
+	@touch $@
+
+screenshots: install ## takes the pictures of the docs again; needs Chromium
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest -m soak tests/browser/test_tutorial.py
+
 links: install ## checks the docs' links to other sites; needs a network
 	$(BIN)/python -m tests.links $(ARGS)
 
@@ -79,3 +90,5 @@ lock: ## the newest versions that pyproject.toml allows, with hashes
 	$(UV_COMPILE) --upgrade --output-file requirements-production.lock
 	$(UV_COMPILE) --upgrade --extra local --constraint requirements-production.lock --output-file requirements-local.lock
 	$(UV_COMPILE) --upgrade --extra local --group dev --constraint requirements-local.lock --output-file requirements.lock
+	$(BIN)/uv pip compile docs/site/requirements.in --universal --generate-hashes --no-header --no-annotate \
+	  --python-version 3.11 --quiet --upgrade --output-file docs/site/requirements.lock

@@ -36,7 +36,7 @@ API_PAGES = [ROOT / "docs" / f"{name}.md" for name in API]
 SESSIONS = [API_PAGES, *([page] for page in PAGES if page not in API_PAGES)]
 # Why blocks are not run, and how many; no other reason is allowed.
 REASONS = {
-    "serves until stopped": 1,
+    "serves until stopped": 2,
     "installs": 1,
     "needs your own key": 1,
     "needs your own database": 2,
