@@ -33,12 +33,15 @@ BEFORE = sql.SQL("AND (r.created_at, r.id) < (%(at)s, %(id)s)")
 
 
 class RowList(Generic[M]):
-    """The rows of a model, each of the owner that its column ``owner`` names, by time and id."""
+    """The rows of a model, each of the owner that its column ``owner`` names, by time and id.
+
+    ``statements``: by whether the order is ascending, and whether there is a border.
+    """
 
     def __init__(self, model: type[M], *, owner: str) -> None:
         self._row = ModelRow(model, alias="r", without={"embedding"})
         table = sql.Identifier(model._meta.db_table)
-        self._statements = {
+        self.statements = {
             (ascending, has_border): SELECT.format(
                 columns=self._row.columns,
                 table=table,
@@ -55,7 +58,7 @@ class RowList(Generic[M]):
         """The first rows behind the border, a time and an id; None: of all. One query."""
         at, pk = border or (None, None)
         params = {"owner": owner_id, "at": at, "id": pk, "limit": limit}
-        statement = self._statements[ascending, border is not None]
+        statement = self.statements[ascending, border is not None]
         return [self._row.instance(values) for values in rows(statement, params)]
 
 

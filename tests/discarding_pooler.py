@@ -1,14 +1,20 @@
 """A pooler for tests: no session keeps anything from one transaction to the next.
 
 It passes messages of PostgreSQL's protocol on, and sends DISCARD ALL to the server each time that a
-transaction has ended, before the client hears of it. PgBouncer does so with ``pool_mode =
-transaction`` and ``server_reset_query_always``.
+transaction has ended, before anything that the client sends next. PgBouncer does so with
+``pool_mode = transaction`` and ``server_reset_query_always``. Benchmarks run it in its own process:
+
+    .venv/bin/python -m tests.discarding_pooler SOCKET_PATH [--keep-sessions]
 """
 
+import argparse
 import asyncio
 import contextlib
 import struct
+import sys
 from collections.abc import Iterator
+
+import uvloop
 
 from retrieval import event_loop
 
@@ -20,10 +26,14 @@ CLOSED = (ConnectionError, asyncio.IncompleteReadError)
 
 
 class DiscardingPooler:
-    """``port`` on 127.0.0.1. ``discards``: how many transactions have ended."""
+    """``port`` on 127.0.0.1. ``discards``: how many transactions have ended.
 
-    def __init__(self, socket_path: str) -> None:
+    ``keeps_sessions``: it only passes messages on, to measure what discarding costs.
+    """
+
+    def __init__(self, socket_path: str, *, keeps_sessions: bool = False) -> None:
         self.discards = 0
+        self._keeps_sessions = keeps_sessions
         self.port = 0
         self._socket_path = socket_path
 
@@ -50,15 +60,16 @@ class DiscardingPooler:
         to_server: asyncio.StreamWriter,
         to_client: asyncio.StreamWriter,
     ) -> None:
-        """Pass on the server's messages; after the end of a transaction, discard first."""
+        """Pass on the server's messages; at the end of a transaction, discard."""
         while True:
             kind, body = await _read_message(server)
-            if kind == READY and body == IDLE:
+            has_ended = kind == READY and body == IDLE and not self._keeps_sessions
+            if has_ended:
                 to_server.write(DISCARD)
                 self.discards += 1
-                while (await _read_message(server))[0] != READY:
-                    pass
             to_client.write(kind + struct.pack("!I", len(body) + 4) + body)
+            while has_ended and (await _read_message(server))[0] != READY:
+                pass
 
 
 @contextlib.contextmanager
@@ -94,3 +105,20 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(65536):
         writer.write(data)
     writer.close()
+
+
+async def _serve_until_killed(socket_path: str, *, keeps_sessions: bool) -> None:
+    """Write the port to the standard output, and serve."""
+    pooler = DiscardingPooler(socket_path, keeps_sessions=keeps_sessions)
+    server = await pooler.start()
+    sys.stdout.write(f"{pooler.port}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket_path")
+    parser.add_argument("--keep-sessions", action="store_true")
+    options = parser.parse_args()
+    uvloop.run(_serve_until_killed(options.socket_path, keeps_sessions=options.keep_sessions))

@@ -230,13 +230,15 @@ def test_all_processes_together_refuse_the_61st_message_of_a_minute(
     assert StandaloneChatMessage.objects.filter(role="user").count() == 60
 
 
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
 def test_no_connection_is_held_during_an_answer_or_after_clients_disconnect(
-    alice: User, server: Start, openai_server: FakeOpenAI
+    processes: str, alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer(TEXT, first_token_s=0.5, tokens_per_s=50)
     openai_server.watch_database(database_url(connection))
     chats = chats_of(alice, 50)
-    running = server(DATABASE_POOL_SIZE="2", STREAMS_PER_USER="1000")
+    settings = {"DATABASE_POOL_SIZE": "2", "WEB_CONCURRENCY": processes}
+    running = server(STREAMS_PER_USER="1000", **settings)
     token = create_token(alice)[1]
     with ThreadPoolExecutor(10) as pool:
 

@@ -112,8 +112,12 @@ HISTORY = _for_both_tables(
             AND m.status IN ('complete', 'interrupted') AND m.content <> ''
         ORDER BY m.created_at DESC, m.id DESC LIMIT %(limit)s
     ) m
-    LEFT JOIN {messages} q ON q.id = question_id
-        AND q.{conversation_id} = %(conversation)s AND q.role = 'user' AND q.content <> ''
+    LEFT JOIN LATERAL (
+        SELECT {question_columns} FROM {messages} q
+        WHERE q.id = m.question_id AND q.{conversation_id} = %(conversation)s
+            AND q.role = 'user' AND q.content <> ''
+        LIMIT 1 -- a lookup by its id, also where the planner expects many answers
+    ) q ON true
     ORDER BY m.created_at DESC, m.id DESC
 """)
 )

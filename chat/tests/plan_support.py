@@ -80,10 +80,10 @@ def plan_of(statement: str, params: dict[str, Any]) -> dict[str, Any]:
     text, values = with_numbered_parameters(statement, params)
     arguments = sql.SQL(", ").join(map(sql.SQL, values))
     with connection.cursor() as cursor:
+        cursor.execute("DEALLOCATE ALL")
         cursor.execute(sql.SQL("PREPARE planned AS {}").format(sql.SQL(text)))
         cursor.execute(EXPLAIN.format(arguments))
         (plan,) = cursor.fetchone()
-        cursor.execute("DEALLOCATE planned")
     return dict((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
 
 
