@@ -51,10 +51,13 @@ class Sent:
         return not pairs or self.are_beginnings(pairs)
 
 
-def match(sent: Sent, chat: Outline, *, is_named: bool) -> Match | None:
+def match(
+    sent: Sent, chat: Outline, *, is_named: bool = False, is_alone: bool = False
+) -> Match | None:
     """How the turn continues the chat; None if the client's history is another one.
 
     ``is_named``: the request names this chat, so an empty history is no reason to look elsewhere.
+    ``is_alone``: it leaves the history to Verse, so its question again is the chat's last one.
     """
     for form in sent.forms:
         if len(form) == len(chat.turns) and sent.equal(form, chat.turns) and (form or is_named):
@@ -63,11 +66,14 @@ def match(sent: Sent, chat: Outline, *, is_named: bool) -> Match | None:
             return _again(chat, len(form))
     for form in sent.forms:
         size = len(form)
+        if is_named and size and sent.equal(form, chat.turns[:size]):
+            return None  # the client went back to an earlier place, rather than left out its start
         if 0 < size < len(chat.turns) and sent.equal(form, chat.turns[-size:]):
             return _continued(sent, chat, size)
         before = chat.turns[:-1]
         end = before[len(before) - size :]
-        if _asks_again(sent, chat) and size < len(before) and sent.equal(form, end):
+        is_end = size < len(before) and (size > 0 or is_alone)
+        if is_end and _asks_again(sent, chat) and sent.equal(form, end):
             return _again(chat, size)
     return None
 

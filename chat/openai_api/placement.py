@@ -67,7 +67,7 @@ class Placing:
         (outline,) = outlines(self.user.pk, [chat.pk], sent_turns=len(self._turns))
         sent = self._sent(outline)
         is_alone = len(self.messages) == 1 and self.name.number is not None
-        continued = match(sent, outline, is_named=True)
+        continued = match(sent, outline, is_named=True, is_alone=is_alone)
         if continued is None and (is_alone or not (outline.turns or outline.open)):
             continued = Match()
         if continued is None:
@@ -76,21 +76,25 @@ class Placing:
 
     def _by_content(self) -> Placement | None:
         """The newest chat that holds the messages before the question."""
-        last = next((turn for turn in reversed(self._turns) if turn.answer), None)
-        if last is None or last.answer is None:
-            return self._retry(self._outlines(self._question))
-        for digest in (last.answer.digest, last.question.digest):
+        for digest in self._last_digests():
             candidates = self._outlines(digest)
             for outline in candidates:
                 sent = self._sent(outline)
-                continued = match(sent, outline, is_named=False)
+                continued = match(sent, outline)
                 if continued and (chat := self._find(outline.chat_id)):
                     return self._into(chat, outline, continued)
             for outline in candidates:
                 sent = self._sent(outline)
                 if is_part(sent, outline):
                     return self._branch(sent, outline)
-        return None
+        return self._retry(self._outlines(self._question))
+
+    def _last_digests(self) -> list[bytes]:
+        """What to look for: the last answer, else the question before it."""
+        answered = [turn for turn in self._turns if turn.answer]
+        last = [*self._turns[-1:], *answered[-1:]]
+        answers = [turn.answer.digest for turn in answered[-1:] if turn.answer]
+        return list(dict.fromkeys(answers + [turn.question.digest for turn in last]))
 
     def _retry(self, candidates: list[Outline]) -> Placement | None:
         """The chat whose last turn failed or broke off after the same messages."""
