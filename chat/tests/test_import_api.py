@@ -187,13 +187,37 @@ def test_an_import_without_a_heartbeat_has_failed(alice: User, client: APIClient
     assert imported(client, as_json(claude("1", claude_message("1", "a"))), "claude")["messages"]
 
 
+def test_a_removal_keeps_the_empty_conversation_of_another_import(client: APIClient) -> None:
+    imported(client, as_json(talk("1", "a")))
+    later = imported(client, as_json(talk("1", "a", "b")))
+    StandaloneChatMessage.objects.get(content="a").delete()
+    assert client.delete(f"{IMPORTS}{later['id']}/").status_code == 204
+    assert StandaloneChat.objects.get().messages.count() == 0
+
+
+def wait_for_the_worker() -> None:
+    until = time.monotonic() + PATIENCE_S
+    while background._worker.jobs and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not background._worker.jobs
+
+
+def test_an_import_that_was_taken_for_dead_adds_nothing(
+    client: APIClient, busy: Callable[[], None]
+) -> None:
+    number = post(client, as_json(talk("1", "a"))).json()["id"]
+    assert MemoryImport.objects.filter(pk=number).update(status="failed", detail="gone") == 1
+    busy()
+    wait_for_the_worker()
+    assert not StandaloneChatMessage.objects.exists()
+    assert client.get(f"{IMPORTS}{number}/").json()["detail"] == "gone"
+
+
 def test_an_erasure_ends_an_import_that_runs(client: APIClient, busy: Callable[[], None]) -> None:
     number = post(client, as_json(talk("1", "a"))).json()["id"]
     erased = client.delete("/api/memory/", {"confirm": "alice"}, format="json").json()
     assert erased["deleted"]["memory_imports"] == 1
     busy()
-    until = time.monotonic() + PATIENCE_S
-    while background._worker.jobs and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for_the_worker()
     assert not StandaloneChatMessage.objects.exists()
     assert client.get(f"{IMPORTS}{number}/").status_code == 404

@@ -152,7 +152,7 @@ def test_of_claude_the_path_to_the_newest_leaf_comes() -> None:
     ]
     for number, row in enumerate(rows):
         row["created_at"] = f"2024-05-03T10:00:0{number}Z"
-    rows[2:] = reversed(rows[2:])  # their order in the file says nothing
+    rows = rows[2:] + rows[:2]  # their order in the file says nothing
     conversations, left_out = read_bytes("claude", as_json(claude("c", *rows)))
     assert said(conversations[0]) == [("user", "My cat is Tim."), ("assistant", "Hi Tim.")]
     assert left_out == {"other_branch": 2}
