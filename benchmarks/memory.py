@@ -35,6 +35,7 @@ from chat.memory.recall import search
 from retrieval.embeddings import get_embeddings_batch
 from retrieval.embeddings.bundled_models import BY_SETTING
 from retrieval.recall.candidates import Scope
+from retrieval.recall.greetings import is_greeting
 
 
 class Result(NamedTuple):
@@ -113,14 +114,13 @@ def report(data: DataSet, people: list[SearchablePerson]) -> None:
         latest = [row.latest_at_5 for row in results if row.latest_at_5 is not None]
         print(f"| {way} | {' | '.join(cells)} | {percent(latest)} |", flush=True)
     answered = [
-        bool(search(question, Scope(person.user.pk), limit=5).memories)
+        not is_greeting(question)
+        and bool(search(question, Scope(person.user.pk), limit=5).memories)
         for person in people
         for questions in small_talk().values()
         for question in questions
     ]
-    print(
-        f"\nGreetings and general questions for which something is recalled: {percent(answered)} %"
-    )
+    print(f"\nGreetings and general questions that get something: {percent(answered)} %")
 
 
 def score(person: str, question: Asked, refs: list[str]) -> Result:

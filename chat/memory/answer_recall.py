@@ -25,6 +25,7 @@ from retrieval import connection_share, event_loop, steps
 from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.recall.candidates import Scope
+from retrieval.recall.greetings import is_greeting
 
 T = TypeVar("T")
 
@@ -175,7 +176,7 @@ async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> V
 
 
 def _recall(request: RecallRequest, vectors: Vectors | None) -> list[Memory]:
-    if not request.limit:
+    if not request.limit or is_greeting(request.message.content):
         return []
     text, limit = request.message.content, request.limit
     vector = vectors[request.pending.question] if request.pending and vectors else None

@@ -276,6 +276,16 @@ def test_a_users_switch_hides_all_memory_and_shows_it_again(
     assert FACT in contents(search(client, QUESTION)["results"])
 
 
+def test_the_answer_to_a_greeting_is_given_nothing_but_a_search_finds(
+    client: APIClient, remembering: FakeOpenAI
+) -> None:
+    say(client, new_chat(client), "Good morning from the bakery!")
+    assert say(client, new_chat(client), "Good morning!")["context"] == []
+    assert search(client, "Good morning!")["results"]
+    question = "Good morning, where was I?"
+    assert say(client, new_chat(client), question)["context"]
+
+
 def test_an_equal_text_of_a_user_is_paid_for_once(
     client: APIClient, bob: User, api: Api, remembering: FakeOpenAI
 ) -> None:
