@@ -5,7 +5,7 @@ Counts stop at MAX_COUNTED rows of an index; the number of messages is the plann
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -17,24 +17,36 @@ from retrieval import current_model, db, status
 from retrieval.backfill import pending
 from retrieval.embeddings import embedding_service, usage
 from retrieval.message_tables import MessageTable
-from retrieval.models import EmbeddingUsage, RecallMeasurement, message_tables
+from retrieval.models import EmbeddingModel, EmbeddingUsage, RecallMeasurement, message_tables
 
 MAX_COUNTED = 10_000
 MEASUREMENTS = 90  # a quarter of a year of daily runs
+DAYS = 30  # of costs
 # The planner's estimate, -1 before the first ANALYZE. Locks: none.
 ESTIMATE = """
     SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class
     WHERE oid = pg_catalog.to_regclass(%(name)s)
 """
-# So many rows by an index, how many of their messages are not switched off, and when the first of
-# these was written. Locks: none.
+# Never run. Its plan holds the planner's estimate of a table's messages with the current model.
+EMBEDDED = sql.SQL("""
+    EXPLAIN (FORMAT JSON) SELECT FROM message_memories p
+    WHERE (p.id & 1) = {kind_bit} AND p.model = {model}
+""")
+# So many rows by an index, how many of them are not switched off, and when the first of these was
+# written. Only lookups by primary key: the messages themselves are not read. Locks: none.
 COUNT = sql.SQL("""
-    WITH candidates AS MATERIALIZED (
-        SELECT p.id FROM message_memories p
-        WHERE {condition} AND (p.id & 1) = {kind_bit} LIMIT %(limit)s
-    )
-    SELECT (SELECT count(*) FROM candidates), count(*), min(m.created_at)
-    FROM candidates p JOIN {table} m ON m.id = p.id >> 1 WHERE {remembered}
+    SELECT count(*), count(*) FILTER (WHERE is_on), min(created_at) FILTER (WHERE is_on)
+    FROM (
+        SELECT p.created_at, of_conversation.memory AND coalesce(of_user.enabled, true) AS is_on
+        FROM (
+            SELECT p.user_id, p.conversation, p.created_at FROM message_memories p
+            WHERE {condition} AND (p.id & 1) = {kind_bit} LIMIT %(limit)s
+        ) p LEFT JOIN LATERAL (
+            SELECT c.memory FROM {conversations} c WHERE c.id = p.conversation >> 1 LIMIT 1
+        ) of_conversation ON true LEFT JOIN LATERAL (
+            SELECT s.enabled FROM memory_switches s WHERE s.user_id = p.user_id LIMIT 1
+        ) of_user ON true
+    ) p
 """)
 IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
 IS_SET_ASIDE = sql.SQL("p.embedding_error IS NOT NULL")
@@ -50,21 +62,39 @@ class Counted:
     count: int = 0
     has_more: bool = False
     oldest: datetime | None = None
+    looked_at: int = 0
 
     def __add__(self, other: "Counted") -> "Counted":
         times = [counted.oldest for counted in (self, other) if counted.oldest]
         has_more = self.has_more or other.has_more
-        return Counted(self.count + other.count, has_more, min(times, default=None))
+        return Counted(
+            self.count + other.count,
+            has_more,
+            min(times, default=None),
+            self.looked_at + other.looked_at,
+        )
 
 
 @dataclass(frozen=True)
 class TableOverview:
-    """A message table: about how many messages, how many pending, how many set aside."""
+    """A message table: about how many messages, how many pending, how many set aside.
+
+    ``percent``: about how many are embedded, by the planner's estimate if counting has stopped.
+    """
 
     name: str
     about: int
     pending: Counted
     failed: Counted
+    percent: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was paid on a day."""
+
+    day: date
+    usd: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +108,7 @@ class Overview:
     today_usd: float
     month_usd: float
     budget_usd: float | None
+    costs: list[Cost]  # of the last DAYS, oldest first, days without a call too
     measurements: list[RecallMeasurement]  # oldest first
 
 
@@ -93,26 +124,51 @@ def collect() -> Overview:
         today_usd=_cost_since(today),
         month_usd=_cost_since(today.replace(day=1)),
         budget_usd=settings.EMBEDDING_BUDGET_USD,
+        costs=_costs(today),
         measurements=list(latest)[::-1],
     )
 
 
 def _table(table: MessageTable) -> TableOverview:
     ((about,),) = db.execute(ESTIMATE, {"name": table.table})
-    waiting = [
-        _count(table, IS_PENDING.format(model=pending.condition_of(table, model)), model)
-        for model in pending.models_of_pending()
-    ]
+    waiting = Counted()
+    for model in pending.models_of_pending():
+        condition = IS_PENDING.format(model=pending.condition_of(table, model))
+        waiting += _count(table, condition, model, limit=MAX_COUNTED - waiting.looked_at)
+    failed = _count(table, IS_SET_ASIDE, None, limit=MAX_COUNTED)
     return TableOverview(
-        table.table, about, sum(waiting, start=Counted()), _count(table, IS_SET_ASIDE, None)
+        table.table, about, waiting, failed, _percent(table, about, waiting + failed)
     )
 
 
-def _count(table: MessageTable, condition: sql.Composable, model: int | None) -> Counted:
-    statement = pending.for_table(COUNT, table, condition=condition)
-    params = {"limit": MAX_COUNTED, "model": model, "after": 0}
-    ((rows, count, oldest),) = db.execute(statement, params)
-    return Counted(count, rows == MAX_COUNTED, oldest)
+def _count(
+    table: MessageTable, condition: sql.Composable, model: int | None, *, limit: int
+) -> Counted:
+    if limit <= 0:
+        return Counted(has_more=True)
+    statement = COUNT.format(condition=condition, **table.names)
+    params = {"limit": limit, "model": model, "after": 0}
+    ((looked_at, count, oldest),) = db.execute(statement, params)
+    return Counted(count, looked_at == limit, oldest, looked_at)
+
+
+def _percent(table: MessageTable, about: int, waiting: Counted) -> float:
+    """Exact but for the number of messages, or by the planner's estimate if counting stopped."""
+    if not waiting.has_more:
+        return status.percent(max(about - waiting.count, 0), about)
+    model = EmbeddingModel.objects.filter(current=True).values_list("pk", flat=True).first()
+    statement = EMBEDDED.format(model=sql.Literal(model), **table.names)
+    (((plan,),),) = db.execute(statement, {})
+    return status.percent(min(plan["Plan"]["Plan Rows"], about), about)
+
+
+def _costs(today: date) -> list[Cost]:
+    """One statement."""
+    first = today - timedelta(days=DAYS - 1)
+    paid = EmbeddingUsage.objects.filter(day__gte=first, outcome=usage.OK)
+    by_day = dict(paid.values("day").annotate(usd=Sum("cost_usd")).values_list("day", "usd"))
+    days = (first + timedelta(days=number) for number in range(DAYS))
+    return [Cost(day, float(by_day.get(day, 0))) for day in days]
 
 
 def _cost_since(day: date) -> float:
