@@ -7,6 +7,7 @@ changes them.
 from typing import Any, ClassVar, cast
 
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -14,6 +15,7 @@ from django.utils.html import format_html, format_html_join
 
 from chat import inspection
 from chat.content_admin import ContentsAdmin
+from chat.embedding_requests import CannotEmbed, request_embedding
 from chat.errors import InProgress
 from chat.message_lists.changelist import MessageChangeList
 from chat.message_lists.filters import (
@@ -32,6 +34,7 @@ class MessageAdmin(ContentsAdmin):
     """Messages and the state of their embeddings."""
 
     allowed = ("delete",)
+    actions = ("embed_now", "retry_failed")
     contents = ("excerpt", "conversation", "content", "memories_used")
     list_display = (
         *("id", "excerpt", "user", "conversation_id", "role", "status", "state", "model_name"),
@@ -134,6 +137,40 @@ class MessageAdmin(ContentsAdmin):
             ),
         )
         return format_html("<ul>{}</ul>", items) if items else "none"
+
+    def has_embed_permission(self, request: HttpRequest) -> bool:
+        """Who may change messages: it costs money, and changes no text."""
+        user: Any = request.user
+        return bool(user.has_perm(f"chat.change_{self.opts.model_name}"))
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)  # only one by one, by the rules of the service
+        return actions
+
+    @admin.action(description="Embed now", permissions=["embed"])
+    def embed_now(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._request_embedding(request, queryset, retry=False)
+
+    @admin.action(description="Retry failed", permissions=["embed"])
+    def retry_failed(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self._request_embedding(request, queryset, retry=True)
+
+    def _request_embedding(
+        self, request: HttpRequest, queryset: QuerySet[Any], *, retry: bool
+    ) -> None:
+        ids = list(queryset.values_list("pk", flat=True))  # at most MAX_LOOKED_AT
+        try:
+            request_embedding(self.model, ids, retry=retry, by=cast("User", request.user))
+        except CannotEmbed as error:
+            messages.error(request, f"Nothing was embedded: {error}.")
+            return
+        which = "pending or failed" if retry else "pending"
+        messages.success(
+            request,
+            f"In the background, those of the {len(ids):,} selected messages that are {which} are"
+            " embedded now. Load this page again to see their states.",
+        )
 
     def delete_model(self, request: HttpRequest, obj: Message) -> None:
         ChatService(obj.conversation).delete(obj)

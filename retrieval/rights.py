@@ -31,9 +31,10 @@ SELECT, INSERT = Privilege("SELECT"), Privilege("INSERT")
 UPDATE, DELETE = Privilege("UPDATE"), Privilege("DELETE")
 READ = (SELECT,)
 WRITE = (SELECT, INSERT, UPDATE, DELETE)
-# Triggers write message_memories, with the rights of its owner.
+# Triggers write message_memories, with the rights of its owner. The admin makes messages that were
+# set aside pending again, and sets them aside.
 MEMORY_RIGHTS = {
-    "message_memories": READ,
+    "message_memories": (SELECT, Privilege("UPDATE", ("embedding_error",))),
     "forgotten_messages": (SELECT, INSERT, DELETE),
     "embedding_models": (SELECT, INSERT, Privilege("UPDATE", ("min_similarity", "measured_at"))),
     "embedding_usage": (SELECT, INSERT, UPDATE),

@@ -3,6 +3,7 @@
 A message without a row in message_memories is pending too: ``fill_words`` inserts the row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -51,6 +52,23 @@ COUNT = sql.SQL("""
 SET_ASIDE = sql.SQL("""
     UPDATE message_memories p SET embedding_error = %(reason)s FROM {table} m
     WHERE m.id = %(id)s AND p.id = m.id * 2 + {kind_bit} AND m.content = %(content)s
+""")
+# The pending ones among some messages. Only lookups by primary key. Locks: none.
+PENDING_AMONG = sql.SQL("""
+    SELECT m.id, m.user_id, m.content, {young}
+    FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
+    LEFT JOIN embedding_models c ON c.current
+    WHERE m.id = ANY (%(ids)s::bigint[]) AND m.content <> '' AND {pending} AND {remembered}
+    ORDER BY m.id
+""")
+# Locks: the rows that it changes. SKIP LOCKED: as RETRY_FAILED.
+RETRY = sql.SQL("""
+    WITH batch AS MATERIALIZED (
+        SELECT id FROM message_memories
+        WHERE id = ANY (%(refs)s::bigint[]) AND embedding_error IS NOT NULL
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE message_memories p SET embedding_error = NULL FROM batch WHERE p.id = batch.id
 """)
 # SKIP LOCKED: a locked row is getting an embedding, or another text. Locks: the updated rows.
 RETRY_FAILED = sql.SQL("""
@@ -152,6 +170,18 @@ def retry_failed(table: MessageTable) -> int:
     while rows := int(db.execute(statement, params)[0][0]):
         retried += rows
     return retried
+
+
+def pending_among(table: MessageTable, ids: Sequence[int]) -> list[Row]:
+    """The pending ones of these messages. One statement."""
+    rows = db.execute(for_table(PENDING_AMONG, table), {"ids": list(ids)})
+    return [Row(*row) for row in rows]
+
+
+def retry(table: MessageTable, ids: Sequence[int]) -> int:
+    """Make those of these messages that were set aside pending again; how many. One statement."""
+    refs = [table.pack_ref(pk) for pk in ids]
+    return int(db.execute(RETRY, {"refs": refs})[0][0])
 
 
 def for_table(statement: sql.SQL, table: MessageTable, **parts: sql.Composable) -> sql.Composed:
