@@ -42,6 +42,7 @@ ApiToken._meta.verbose_name, ApiToken._meta.verbose_name_plural = "API token", "
 MemorySwitch._meta.verbose_name_plural = "memory switches"
 
 admin.site.site_header = admin.site.site_title = "Verse"
+admin.site.enable_nav_sidebar = False  # lists of messages have eight columns
 
 
 class VerseUserAdmin(CascadingAdmin, DjangoUserAdmin):

@@ -61,6 +61,30 @@ class ConversationAdmin(CascadingAdmin, ContentsAdmin):
 
     allowed = ("add", "change", "delete")
     readonly_fields: ClassVar[Any] = ("source", "created_at", "updated_at")
+    change_form_template = "admin/conversation_change_form.html"
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """With the conversation's messages as a conversation; ``?before=ID``: earlier ones."""
+        conversation = context.get("original")
+        if conversation is not None:
+            context |= self._messages(request, conversation)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _messages(self, request: HttpRequest, conversation: Any) -> dict[str, Any]:
+        """The template's ``conversation_messages`` for who may view messages."""
+        model = conversation.messages.model._meta
+        user: Any = request.user
+        if not user.has_perm(f"chat.view_{model.model_name}"):
+            return {}
+        before = request.GET.get("before", "")
+        shown, earlier = inspection.messages_of(
+            conversation,
+            before=int(before) if before.isdecimal() and len(before) < 19 else None,
+            with_text=inspection.may_see_contents(request),
+        )
+        return {"conversation_messages": shown, "earlier": earlier, "message_opts": model}
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

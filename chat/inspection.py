@@ -6,17 +6,20 @@ For the admin. Each view of contents is a line in the audit log.
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models.functions import Left
+from django.db.models import Q
+from django.db.models.functions import Left, Length
 from django.http import HttpRequest
 from psycopg import sql
 
 from chat.memory.recalled import attach_memories
 from chat.message_lists import states
-from chat.models import Message
+from chat.models import Conversation, Message
 from retrieval import audit, db
 
 VIEW_CONTENT = "chat.view_content"
 EXCERPT_CHARS = 120
+SHOWN_MESSAGES = 50  # of a conversation, on a page
+SHOWN_CHARS = 2_000  # of each of them; its own page has all
 # Its numbers are never shown. Locks: nothing.
 EMBEDDING = sql.SQL("""
     SELECT {vector}.vector_dims(m.embedding), {vector}.vector_norm(m.embedding), (
@@ -57,6 +60,27 @@ def _embedding_of(message: Message) -> EmbeddingDetails:
     except db.NoMemory:
         return EmbeddingDetails()
     return EmbeddingDetails(*rows[0]) if rows else EmbeddingDetails()
+
+
+def messages_of(
+    conversation: Conversation, *, before: int | None, with_text: bool
+) -> tuple[list[Any], int | None]:
+    """The newest SHOWN_MESSAGES before the message ``before``, in order; the id to go on from.
+
+    Each with its ``state``, the number of its ``chars``, and ``with_text`` the first SHOWN_CHARS of
+    its ``text``. At most three statements.
+    """
+    rows = conversation.messages.order_by("-created_at", "-pk").defer("content", "context")
+    if start := before and conversation.messages.filter(pk=before).only("created_at").first():
+        same_time = Q(created_at=start.created_at, pk__gte=start.pk)
+        rows = rows.filter(created_at__lte=start.created_at).exclude(same_time)
+    rows = rows.annotate(chars=Length("content"))
+    if with_text:
+        rows = rows.annotate(text=Left("content", SHOWN_CHARS))
+    newest = list(rows[: SHOWN_MESSAGES + 1])
+    shown = newest[:SHOWN_MESSAGES][::-1]
+    states.add_states(rows.model.memory_table, shown)
+    return shown, shown[0].pk if len(newest) > SHOWN_MESSAGES else None
 
 
 def context_of(answer: Message) -> list[Message]:

@@ -28,6 +28,8 @@ from chat.message_lists.filters import (
 from chat.models import ChatMessage, Message, StandaloneChatMessage
 from chat.services import ChatService
 
+NONE = "-"  # as Django shows an empty field
+
 
 @admin.register(ChatMessage, StandaloneChatMessage)
 class MessageAdmin(ContentsAdmin):
@@ -37,8 +39,7 @@ class MessageAdmin(ContentsAdmin):
     actions = ("embed_now", "retry_failed")
     contents = ("excerpt", "conversation", "content", "memories_used")
     list_display = (
-        *("id", "excerpt", "user", "conversation_id", "role", "status", "state", "model_name"),
-        "created_at",
+        *("id", "excerpt", "user", "role", "status", "state", "model_name", "created_at"),
     )
     list_filter = (StateFilter, StatusFilter, RoleFilter, ModelFilter, TimeFilter)
     filter_parameters = ("role", "status", "state", "model", *TimeFilter.parameters)
@@ -55,7 +56,7 @@ class MessageAdmin(ContentsAdmin):
             "created_at",
             "edited_at",
         ),
-        "Text": ("answered", "truncated", "chars", "content", "memories_used"),
+        "Text": ("content", "chars", "truncated", "answered", "memories_used"),
         "Embedding": ("state", "model_name", "dimensions", "norm", "refusal"),
     }
 
@@ -91,26 +92,26 @@ class MessageAdmin(ContentsAdmin):
     def state(self, message: Any) -> str:
         return str(message.state)
 
-    @admin.display(description="model", empty_value="")
-    def model_name(self, message: Any) -> str | None:
-        return cast("str | None", message.model_name)
+    @admin.display(description="model")
+    def model_name(self, message: Any) -> str:
+        return message.model_name or NONE
 
     @admin.display(description="characters")
     def chars(self, message: Any) -> int:
         return len(message.content)
 
     @admin.display(description="dimensions")
-    def dimensions(self, message: Any) -> int | None:
-        return cast("int | None", message.embedding_details.dimensions)
+    def dimensions(self, message: Any) -> str:
+        return str(message.embedding_details.dimensions or NONE)
 
     @admin.display(description="norm of the vector")
-    def norm(self, message: Any) -> str | None:
+    def norm(self, message: Any) -> str:
         norm = message.embedding_details.norm
-        return None if norm is None else f"{norm:.4f}"
+        return NONE if norm is None else f"{norm:.4f}"
 
     @admin.display(description="why it failed")
-    def refusal(self, message: Any) -> str | None:
-        return cast("str | None", message.embedding_details.refusal)
+    def refusal(self, message: Any) -> str:
+        return message.embedding_details.refusal or NONE
 
     @admin.display(description="conversation")
     def conversation_link(self, message: Any) -> str:
@@ -119,10 +120,10 @@ class MessageAdmin(ContentsAdmin):
         return link_to(kind.model_name, message.conversation_id, kind.verbose_name)
 
     @admin.display(description="answers")
-    def answered(self, message: Any) -> str | None:
+    def answered(self, message: Any) -> str:
         """A link to the message that it answers."""
         if message.reply_to is None:
-            return None
+            return NONE
         return link_to(self.opts.model_name, message.reply_to, "message")
 
     @admin.display(description="memories used")
@@ -136,7 +137,7 @@ class MessageAdmin(ContentsAdmin):
                 for used in inspection.context_of(message)
             ),
         )
-        return format_html("<ul>{}</ul>", items) if items else "none"
+        return format_html('<ul class="memories">{}</ul>', items) if items else NONE
 
     def has_embed_permission(self, request: HttpRequest) -> bool:
         """Who may change messages: it costs money, and changes no text."""
