@@ -13,8 +13,10 @@ from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
+from psycopg import sql
 
 from chat.auth.usernames import normalize
+from retrieval.queries import rows
 
 if TYPE_CHECKING:  # Django's own classes take no type at run time
     ModelAdmin = admin.ModelAdmin[Any]
@@ -23,6 +25,12 @@ else:
     ModelAdmin, AnyPaginator = admin.ModelAdmin, Paginator
 
 MAX_COUNTED_ROWS = 10_000  # a hundred pages of a hundred; counted in milliseconds
+# Locks: none.
+NEWEST_OF_USERS = sql.SQL("""
+    SELECT r.id FROM unnest(%(users)s::bigint[]) u (id) CROSS JOIN LATERAL (
+        SELECT {key} AS id FROM {table} WHERE user_id = u.id ORDER BY {key} DESC LIMIT %(share)s
+    ) r
+""")
 MAX_USERS = 100  # users whose names match a search; their ids stand in the query
 
 
@@ -31,8 +39,8 @@ class BoundedPaginator(AnyPaginator):
 
     @cached_property
     def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows.order_by()[:MAX_COUNTED_ROWS].count())
+        queryset: Any = self.object_list
+        return int(queryset.order_by()[:MAX_COUNTED_ROWS].count())
 
     @property
     def stopped(self) -> bool:
@@ -49,6 +57,17 @@ def user_ids_starting_with(term: str) -> list[int]:
     """Ids of the first MAX_USERS usernames that start with ``term``. One query, by an index."""
     users = User.objects.filter(username__startswith=normalize(term)).order_by("username")
     return list(users.values_list("pk", flat=True)[:MAX_USERS])
+
+
+def newest_of_users(model: type[Model], users: list[int]) -> list[int]:
+    """The newest rows of each of these users, at most MAX_COUNTED_ROWS in all. One statement.
+
+    Not ``user_id IN (…) ORDER BY id``: for that the planner may read the whole table backwards.
+    """
+    key, table = model._meta.pk.column, model._meta.db_table
+    statement = NEWEST_OF_USERS.format(key=sql.Identifier(str(key)), table=sql.Identifier(table))
+    share = MAX_COUNTED_ROWS // max(len(users), 1)
+    return [pk for (pk,) in rows(statement, {"users": users, "share": share})]
 
 
 class BoundedAdmin(ModelAdmin):
@@ -86,8 +105,8 @@ class BoundedAdmin(ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         if search_term:
-            users = user_ids_starting_with(search_term)
-            queryset = queryset.filter(with_id(search_term) | Q(user_id__in=users))
+            of_users = newest_of_users(self.model, user_ids_starting_with(search_term))
+            queryset = queryset.filter(with_id(search_term) | Q(pk__in=of_users))
         return queryset, False
 
 

@@ -11,6 +11,8 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateformat import format as date_format
 from django.utils.html import format_html, format_html_join
 
 from chat import inspection
@@ -38,9 +40,7 @@ class MessageAdmin(ContentsAdmin):
     allowed = ("delete",)
     actions = ("embed_now", "retry_failed")
     contents = ("excerpt", "conversation", "content", "memories_used")
-    list_display = (
-        *("id", "excerpt", "user", "role", "status", "state", "model_name", "created_at"),
-    )
+    list_display = (*("id", "excerpt", "user", "role", "status", "state", "model_name", "created"),)
     list_filter = (StateFilter, StatusFilter, RoleFilter, ModelFilter, TimeFilter)
     filter_parameters = ("role", "status", "state", "model", *TimeFilter.parameters)
     sortable_by = ()
@@ -88,6 +88,10 @@ class MessageAdmin(ContentsAdmin):
     def excerpt(self, message: Any) -> str:
         return " ".join(message.excerpt.split())
 
+    @admin.display(description="created")
+    def created(self, message: Any) -> str:
+        return date_format(timezone.localtime(message.created_at), "j M Y H:i")
+
     @admin.display(description="embedding")
     def state(self, message: Any) -> str:
         return str(message.state)
@@ -131,9 +135,12 @@ class MessageAdmin(ContentsAdmin):
         """Links to the messages that the answer was given."""
         items = format_html_join(
             "",
-            "<li>{}</li>",
+            "<li>{}: {}</li>",
             (
-                (link_to(used._meta.model_name, used.pk, f"{used.role}, message"),)
+                (
+                    link_to(used._meta.model_name, used.pk, f"{used.role}, message"),
+                    used.content[:80],
+                )
                 for used in inspection.context_of(message)
             ),
         )

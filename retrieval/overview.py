@@ -22,11 +22,13 @@ from retrieval.models import EmbeddingModel, EmbeddingUsage, RecallMeasurement, 
 MAX_COUNTED = 10_000
 MEASUREMENTS = 90  # a quarter of a year of daily runs
 DAYS = 30  # of costs
-# The planner's estimate, -1 before the first ANALYZE. Locks: none.
-ESTIMATE = """
-    SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class
-    WHERE oid = pg_catalog.to_regclass(%(name)s)
-"""
+# Of few messages their number, of more the planner's estimate. Locks: none.
+ESTIMATE = sql.SQL("""
+    SELECT CASE WHEN counted.rows < %(limit)s THEN counted.rows ELSE greatest(
+        counted.rows, (SELECT reltuples FROM pg_catalog.pg_class
+            WHERE oid = pg_catalog.to_regclass(%(name)s)))::bigint END
+    FROM (SELECT count(*) AS rows FROM (SELECT FROM {table} LIMIT %(limit)s) t) counted
+""")
 # Never run. Its plan holds the planner's estimate of a table's messages with the current model.
 EMBEDDED = sql.SQL("""
     EXPLAIN (FORMAT JSON) SELECT FROM message_memories p
@@ -130,7 +132,9 @@ def collect() -> Overview:
 
 
 def _table(table: MessageTable) -> TableOverview:
-    ((about,),) = db.execute(ESTIMATE, {"name": table.table})
+    ((about,),) = db.execute(
+        ESTIMATE.format(**table.names), {"name": table.table, "limit": MAX_COUNTED}
+    )
     waiting = Counted()
     for model in pending.models_of_pending():
         condition = IS_PENDING.format(model=pending.condition_of(table, model))

@@ -42,14 +42,14 @@ class RoleFilter(ChoiceFilter):
     title, parameter_name = "role", "role"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(role, role) for role in Role.values]
+        return list(Role.choices)
 
 
 class StatusFilter(ChoiceFilter):
     title, parameter_name = "status", "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status, status) for status in Status.values]
+        return list(Status.choices)
 
 
 class StateFilter(ChoiceFilter):
