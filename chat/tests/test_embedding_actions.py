@@ -1,5 +1,6 @@
 """The admin's actions on messages: they queue, return, and embed in the background."""
 
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from chat.tests.admin_support import address, client_of
 from fake_openai import FakeOpenAI, Hang
 from retrieval import audit, runtime
 from retrieval.models import MessageMemory
+from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 URL = address("standalonechatmessage")
@@ -80,9 +82,17 @@ def test_the_request_does_not_wait_for_the_service(
     assert "are embedded now" in act(operator, "retry_failed", ids)
     assert embed_chosen._Process.last
     assert not embed_chosen._Process.last.done()
+    wait_for_a_request(remembering)
     runtime.reset()  # ends the call
     finish_embedding_jobs()
     assert set(states(operator).values()) == {"pending"}  # the backfill takes them up
+
+
+def wait_for_a_request(fake: FakeOpenAI) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not fake.embeddings.requests:
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_service_that_refuses_everything_sets_nothing_aside(
