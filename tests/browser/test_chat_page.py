@@ -158,3 +158,26 @@ def test_shift_enter_makes_a_line_and_drafts_survive_a_reload(page: Page) -> Non
     expect(box(page)).to_have_value("one\ntwo")
     page.get_by_role("button", name="Sign out").click()
     assert page.evaluate("Object.keys(localStorage)") == []
+
+
+@pytest.mark.soak
+def test_keys_move_in_lists_and_drop_an_edit(page: Page, openai_server: FakeOpenAI) -> None:
+    ask(page, "First")
+    new_conversation(page)
+    ask(page, "Second")
+    links = page.get_by_role("navigation", name="Conversations").get_by_role("link")
+    links.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(links.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(links.first).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox", name="Search")).to_be_focused()
+    page.keyboard.type("a/b")
+    expect(page.get_by_role("searchbox", name="Search")).to_have_value("a/b")
+    page.locator(".message.user").get_by_role("button", name="Edit").click()
+    page.keyboard.type("Something else")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator(".message.user .content")).to_have_text("Second")
+    expect(page.locator(".message.user").get_by_role("button", name="Edit")).to_be_focused()
