@@ -18,9 +18,10 @@ CHARS_PER_TOKEN = 4  # of English; only to decide where a long history begins
 def text_of(message: Part) -> str:
     """The message's text; of a list of parts the text parts, one after the other."""
     content = message.get("content")
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if part.get("type") == "text")
-    return content or ""
+    if isinstance(content, str):
+        return content
+    parts = content or []
+    return "\n".join(part["text"] for part in parts if part.get("type") == "text")
 
 
 def cost_of(message: Part) -> int:

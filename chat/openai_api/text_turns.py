@@ -6,7 +6,6 @@ last counts: an answer that calls a tool is followed by another.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -18,7 +17,9 @@ SPACE = " \t\n\v\f"  # as in the index standalone_messages_digest
 
 def normal(text: str) -> str:
     """The text as it is compared."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip(SPACE)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.strip(SPACE)
 
 
 def digest_of(normal_text: str) -> bytes:
@@ -34,8 +35,7 @@ class TextMessage(NamedTuple):
     ref: int
 
 
-@dataclass(frozen=True)
-class TextTurn:
+class TextTurn(NamedTuple):
     """A question and its answer; ``answer`` is None where the client shows none."""
 
     question: TextMessage
@@ -48,20 +48,23 @@ class TextTurn:
 
 def text_messages(messages: Sequence[Part]) -> list[TextMessage]:
     """Of a client's messages, those of the user's and the assistant's that have text."""
-    spoken = (
-        (message["role"] == "user", normal(text_of(message)), place)
-        for place, message in enumerate(messages)
-        if message["role"] in ("user", "assistant")
-    )
-    return [TextMessage(by_user, digest_of(text), ref) for by_user, text, ref in spoken if text]
+    spoken = []
+    for place, message in enumerate(messages):
+        role = message["role"]
+        if role in ("user", "assistant") and (text := normal(text_of(message))):
+            spoken.append(TextMessage(role == "user", digest_of(text), place))
+    return spoken
 
 
 def text_turns(messages: Iterable[TextMessage]) -> list[TextTurn]:
     """The messages in turns. An answer before the first question is left out."""
     turns: list[TextTurn] = []
+    question = answer = None
     for message in messages:
-        if message.by_user:
-            turns.append(TextTurn(message, None))
-        elif turns:
-            turns[-1] = TextTurn(turns[-1].question, message)
-    return turns
+        if not message.by_user:
+            answer = message
+            continue
+        if question:
+            turns.append(TextTurn(question, answer))
+        question, answer = message, None
+    return [*turns, TextTurn(question, answer)] if question else turns

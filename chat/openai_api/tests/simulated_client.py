@@ -29,7 +29,7 @@ class SimulatedClient:
         self._answer(question)
 
     def edit(self, place: int, question: str) -> None:
-        """Another question in place of an earlier one; what came after it is gone."""
+        """Another question in place of an earlier one, and of what came after it."""
         self.turns = self.turns[: place % (len(self.turns) + 1)]
         self._answer(question)
 
