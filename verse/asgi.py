@@ -89,7 +89,7 @@ def start() -> None:
     if settings.EMBEDDINGS == "openai" and not settings.OPENAI_API_KEY:
         logger.warning(NO_KEY)
     runner.runner()  # starts it, so that abandoned answers are ended soon
-    # What was loaded so far stays: to look through it takes the garbage collector 40 to 100 ms.
+    # What was loaded so far stays, so the garbage collector need not look through it.
     gc.collect()
     gc.freeze()
     logger.info("Application startup complete.")
