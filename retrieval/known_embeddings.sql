@@ -1,11 +1,12 @@
 -- The lookup of vectors of equal texts: storage.known, storage.known_of. Locks nothing.
 
+-- "equal": a message, as a ref, of the user whose text has this term (content_term), and a vector
+-- by the model. A lookup in the index of terms, whatever statistics say: the first two conditions
+-- are the same. The planner takes each for true in up to a hundredth of all rows, so that reading
+-- the whole table may look as cheap; for both together it expects one row in 20,000. With + 0 no
+-- other index fits.
+
 -- name: equal
--- A message, as a ref, of the user whose text has this term (content_term) and a vector by the
--- model. A lookup in the index of terms, whatever statistics say: the first two conditions are the
--- same. The planner takes each for true in up to a hundredth of all rows, so that reading the whole
--- table may look as cheap; for both together it expects one row in 20,000. With + 0 no other index
--- fits.
 SELECT same.id FROM message_memories same
 WHERE same.terms @> ARRAY[{term}] AND same.terms && ARRAY[{term}]
     AND same.user_id + 0 = {user_id} AND same.model + 0 = (

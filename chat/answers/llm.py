@@ -164,6 +164,8 @@ class _Reader:
     def __init__(self, listener: Listener, deadline: asyncio.Timeout) -> None:
         self._listener = listener
         self._deadline = deadline
+        self._timeout_s: float = settings.LLM_TIMEOUT_S  # read once, not for each piece
+        self._clock = asyncio.get_running_loop().time
         self._parser = CompletionParser(key=settings.LLM_API_KEY)
         self._chars = 0
         self._has_word = False
@@ -215,8 +217,7 @@ class _Reader:
     def _deliver(self, piece: Piece) -> None:
         if not (piece.text or piece.reasoning or piece.tool_calls):
             return
-        now = asyncio.get_running_loop().time()
-        self._deadline.reschedule(now + settings.LLM_TIMEOUT_S)
+        self._deadline.reschedule(self._clock() + self._timeout_s)
         self._chars += len(piece.text) + len(piece.reasoning)
         if piece.reasoning:
             self._listener.on_reasoning(piece.reasoning)
