@@ -21,7 +21,7 @@ from chat.answers.client_prompt import ClientRequest
 from chat.answers.runner import runner
 from chat.answers.turns import Turn
 from chat.find_conversation import find_conversation
-from chat.models import Role, StandaloneChat, StandaloneChatMessage, Status
+from chat.models import MAX_CONTENT_CHARS, Role, StandaloneChat, StandaloneChatMessage, Status
 from chat.openai_api.client_ids import ChatName
 from chat.openai_api.placement import Placement, Placing
 from chat.openai_api.request_body import NO_MEMORY, CompletionBody, check_question
@@ -52,21 +52,21 @@ class CompletionRequest:
 
         Raises NotFound, InProgress, KeyReused, TooManyStreams, Throttled, InvalidRequest.
         """
-        place = self.question
-        messages = self.body.messages
-        if self.body.messages[-1]["role"] == "user":
+        place, last = self.question, self.body.messages[-1]
+        if last["role"] == "user":
             self._check_last()
         if self.is_task or self.name.is_temporary or place is None:
             self._refuse_foreign_chat()
-            return self._answer_unstored(ClientRequest(messages, has_memory=False))
-        placing = Placing(self.user, messages[: place + 1], self.name)
-        if messages[-1]["role"] == "user" and text_of(messages[-1]).strip():
-            return self._answer_turn(placing)
-        return self._answer_with_memory(placing, is_turn=messages[-1]["role"] == "tool")
+            return self._answer_unstored(self._client(Placement(), has_memory=False))
+        placing = Placing(self.user, self.body.messages[: place + 1], self.name)
+        question = text_of(placing.messages[-1])
+        if last["role"] == "assistant" or not _is_storable(question):
+            return self._answer_unstored(*self._unstored(placing, question))
+        return self._answer_turn(placing, question)
 
-    def _answer_turn(self, placing: Placing) -> Reply:
-        """A question of the user's."""
-        new = self._new_turn(text_of(self.body.messages[-1]))
+    def _answer_turn(self, placing: Placing, question: str) -> Reply:
+        """A question of the user's, or the results of tools that its answer has called."""
+        new = self._new_turn(question)
         turn = find_replay(new)
         if turn is not None:
             client = self._client(placing.place()) if turn.running_id else ClientRequest([])
@@ -75,28 +75,30 @@ class CompletionRequest:
         if self._keeps_out(placement):
             return self._answer_unstored(self._client(placement, has_memory=False))
         if self.body.has_tools:
-            return self._answer_with_memory(placing, is_turn=True)
+            return self._answer_and_store(placing, placement, new)
         places = iter([placement])
         turn, placement = start_turn(new, lambda: next(places, None) or placing.place())
         return ChatService(turn.conversation).answer_client(turn, self._client(placement))
 
-    def _answer_with_memory(self, placing: Placing, *, is_turn: bool) -> Reply:
-        """Not stored, or (``is_turn``) stored once the answer has a word."""
-        placement = placing.place()
-        client = self._client(placement)
-        if self._keeps_out(placement):
-            return self._answer_unstored(replace(client, has_memory=False))
-        question = text_of(placing.messages[-1])
-        if not is_turn or not question.strip():
-            return self._answer_unstored(client, placement.chat, question)
+    def _answer_and_store(self, placing: Placing, placement: Placement, new: NewTurn) -> Reply:
+        """Stored once the answer has a word."""
         if placement.chat and turns.running_answer_of(placement.chat):
             raise errors.InProgress
-        new = replace(self._new_turn(question), is_counted=True)
+        new = replace(new, is_counted=True)
 
         def store() -> Turn:
             return start_turn(new, placing.place)[0]
 
-        return self._answer_unstored(client, placement.chat, question, store=store)
+        client = self._client(placement)
+        return self._answer_unstored(client, placement.chat, new.question, store=store)
+
+    def _unstored(
+        self, placing: Placing, question: str
+    ) -> tuple[ClientRequest, StandaloneChat | None, str]:
+        """What is answered with the memory of a question, and not stored."""
+        placement = placing.place()
+        has_memory = _is_storable(question) and not self._keeps_out(placement)
+        return self._client(placement, has_memory=has_memory), placement.chat, question
 
     def _answer_unstored(
         self,
@@ -164,6 +166,11 @@ class CompletionRequest:
             StandaloneChat, number, user_id=self.user.pk
         ):
             raise NotFound
+
+
+def _is_storable(question: str) -> bool:
+    """Whether the text may be a message. An image alone has none."""
+    return bool(question.strip()) and len(question) <= MAX_CONTENT_CHARS and "\0" not in question
 
 
 def _has_other_parts(message: Part) -> bool:

@@ -12,7 +12,8 @@ from chat.openai_api.errors import InvalidRequest, ModelNotFound
 
 MEMORY, NO_MEMORY = MODELS = ("verse", "verse-nomemory")
 SYSTEM_ROLES = {"system", "developer"}
-ROLES = SYSTEM_ROLES | {"user", "assistant", "tool", "function"}
+TOOL_ROLES = {"tool", "function"}
+ROLES = SYSTEM_ROLES | TOOL_ROLES | {"user", "assistant"}
 # What Verse uses itself, or keeps from the model's server. All other fields are passed on.
 OWN_FIELDS = {
     *("model", "messages", "stream", "stream_options", "n", "metadata", "store", "user"),
@@ -37,7 +38,7 @@ class CompletionBody:
     @property
     def has_tools(self) -> bool:
         """Whether the answer may be calls of tools alone: then its turn is stored later."""
-        return bool(self.parameters.get("tools")) or self.messages[-1]["role"] == "tool"
+        return bool(self.parameters.get("tools")) or self.messages[-1]["role"] in TOOL_ROLES
 
 
 def parse_body(data: Any) -> CompletionBody:

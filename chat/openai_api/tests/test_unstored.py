@@ -63,6 +63,37 @@ def test_a_request_that_is_no_turn_is_answered_and_not_stored(
     assert remembering.embeddings.requests == []
 
 
+def test_a_request_that_is_no_turn_is_passed_on_whole(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    messages = [system("Be short."), user("A title, please")]
+    bearer.ask(*messages, headers={"X-Verse-Memory": "off"}, temperature=0.1)
+    fields = fake_openai.chat.requests[-1].fields
+    assert fields["temperature"] == 0.1
+    assert fields["messages"][0]["content"].startswith("Be short.")
+    assert fields["messages"][1:] == messages[1:]
+
+
+def test_the_results_of_tools_can_be_sent_again_with_their_key(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    calls = assistant(None, tool_calls=[WHOLE_CALL])
+    messages = (user("What time is it?"), calls, RESULT)
+    headers = {"Idempotency-Key": "key"}
+    first = bearer.ask(*messages, headers=headers)
+    again = bearer.ask(*messages, headers=headers)
+    assert (again.chat, again.text) == (first.chat, first.text)
+    assert len(fake_openai.chat.requests) == 1
+
+
+@pytest.mark.parametrize("question", ["x" * 32_001, "a\0b"])
+def test_a_question_that_cannot_be_stored_is_answered_with_its_tools(
+    question: str, bearer: Bearer
+) -> None:
+    reply = bearer.ask(user(question), assistant(None, tool_calls=[WHOLE_CALL]), RESULT)
+    assert (reply.status, reply.chat, stored()) == (200, None, [])
+
+
 @pytest.mark.parametrize(
     ("text", "headers"),
     [
