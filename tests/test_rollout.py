@@ -106,11 +106,18 @@ def test_a_step_that_fails_on_a_lock_is_run_again(target: str, database: Databas
     assert migrate.returncode == 0, out
 
 
+# Django's own indexes, in whose place 0012_message_lists builds others.
+REPLACED = {
+    ("relation", "chat_messages_user_id_cf3eadd8"),
+    ("relation", "standalone_chat_messages_user_id_281ade96"),
+}
+
+
 def test_migrating_back_removes_all_but_messages_and_the_extension(database: Database) -> None:
     database.start_at("0001_initial")
     before = set(database.run(CATALOG))
     database.migrate("chat")
-    assert set(database.run(CATALOG)) > before
+    assert before - set(database.run(CATALOG)) == REPLACED
     database.add_message("What I said.")
     database.migrate("chat", "0001_initial")
     assert set(database.run(CATALOG)) == before

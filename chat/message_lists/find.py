@@ -140,10 +140,12 @@ def _conditions(table: MessageTable, query: Query, names: list[str]) -> dict[str
     conditions = [name for name in CONDITIONS if getattr(query, name) is not None]
     if names == ["of_times"]:
         conditions = [name for name in conditions if name not in ("since", "until")]
+    if names == ["of_models"] and query.state is None:
+        conditions.remove("model")
     if not conditions:
         return {"matches": sql.SQL("true"), "joins": sql.SQL("")}
-    needs_state = {"state", "model"} & set(conditions)
-    joins = [MESSAGE.format(**table.names)] + [states.state_joins(table)] * bool(needs_state)
+    needs_memory = {"state", "model"} & set(conditions)
+    joins = [MESSAGE.format(**table.names)] + [states.state_joins(table)] * bool(needs_memory)
     # A row of memory may outlive its message for a moment.
     parts = [
         sql.SQL("m.id IS NOT NULL"),

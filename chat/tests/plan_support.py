@@ -5,7 +5,7 @@ EXPLAIN does not show the statements inside a function; the counters of a transa
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Reads:
     @property
     def whole_tables(self) -> int:
         """How often a table was read from its first row to its last."""
-        return sum(self.scans[table] for table in recalled_tables())
+        return sum(self.scans.get(table, 0) for table in recalled_tables())
 
     def of(self, *relations: str) -> int:
         """Rows or entries read of these tables and indexes."""
@@ -57,21 +57,25 @@ class Reads:
         return frozenset(name for name, scans in self.scans.items() if scans or self.rows[name])
 
 
-def reads_of(recall: Callable[[], object]) -> Reads:
-    """What the call reads, in a transaction of its own or a savepoint."""
+def reads_of(call: Callable[[], object], *, tables: Sequence[str] | None = None) -> Reads:
+    """What the call reads of these tables, in a transaction of its own or a savepoint.
+
+    ``tables``: those that recall reads, if not given.
+    """
+    tables = tables or recalled_tables()
     with transaction.atomic():
-        before = _counters()
-        recall()
-        after = _counters()
+        before = _counters(tables)
+        call()
+        after = _counters(tables)
     return Reads(
         {name: scans - before[name][0] for name, (scans, _) in after.items()},
         {name: rows - before[name][1] for name, (_, rows) in after.items()},
     )
 
 
-def _counters() -> dict[str, tuple[int, int]]:
+def _counters(tables: Sequence[str]) -> dict[str, tuple[int, int]]:
     with connection.cursor() as cursor:
-        cursor.execute(COUNTERS, {"tables": recalled_tables()})
+        cursor.execute(COUNTERS, {"tables": list(tables)})
         return {name: (scans, rows) for name, scans, rows in cursor.fetchall()}
 
 

@@ -1,8 +1,11 @@
 """Pages of the admin cost the same for a few rows and for many."""
 
 import re
+from functools import partial
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 
 from chat import bounded_admin
@@ -12,6 +15,7 @@ from chat.tests.admin_support import (
     address,
     queries_of,
 )
+from chat.tests.plan_support import reads_of
 
 pytestmark = pytest.mark.django_db
 
@@ -61,3 +65,31 @@ def test_a_list_ends_at_the_maximum_of_counted_rows(
     for number in range(5):
         add_of_each(number)
     assert operator.get(address("passage")).context["cl"].result_count == 3
+
+
+FILL = """
+    INSERT INTO auth_user (username, password, is_superuser, first_name, last_name, email,
+        is_staff, is_active, date_joined)
+    SELECT 'user' || n, '!', false, '', '', '', false, true, now() FROM generate_series(1, 200) n;
+    INSERT INTO passages (user_id, reference, text)
+    SELECT (SELECT min(id) FROM auth_user WHERE username LIKE 'user%') + n / 100, 'Ruth 1', ''
+    FROM generate_series(0, 19999) n;
+    ANALYZE auth_user;
+    ANALYZE passages
+"""
+
+
+def test_a_search_reads_only_the_rows_of_its_users(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first user's are the oldest: a scan backwards by id would read all others before."""
+    monkeypatch.setattr(bounded_admin, "MAX_COUNTED_ROWS", 200)
+    with connection.cursor() as cursor:
+        cursor.execute(FILL)
+    for term in ("user1", "user200", "nobody"):
+        url = address("passage", f"?q={term}")
+        reads = reads_of(partial(operator.get, url), tables=["passages"])
+        assert reads.scans["passages"] == 0, reads
+        # A user has a hundred, of which the newest are taken; these are counted, and shown.
+        users = User.objects.filter(username__startswith=term)[: bounded_admin.MAX_USERS]
+        assert reads.of("passages") <= 300 * len(users) + 6 * 200, reads
