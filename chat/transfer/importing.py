@@ -181,10 +181,10 @@ def _unknown_names(cursor: Any, after: str) -> list[str]:
 
 def _add_conversations(cursor: Any, result: Imported) -> None:
     cursor.execute(SQL["create_conversations"])
+    cursor.execute(SQL["analyze_conversations"])
     _execute_for_each_kind(cursor, "find_exported_conversations")
     _execute_for_each_kind(cursor, "insert_conversations")
     _execute_for_each_kind(cursor, "find_conversations")
-    cursor.execute(SQL["analyze_conversations"])
     cursor.execute(SQL["count_conversations"])
     result.conversations, result.users, result.already = cursor.fetchone()
 

@@ -79,6 +79,7 @@ UPDATE import_conversations c SET id = p.id FROM {conversations} p
 WHERE c.kind = {kind} AND c.id IS NULL AND p.user_id = c.user_id AND p.source = c.name
 
 -- name: analyze_conversations
+-- Before they are joined: nested loops take the square of the time, 12 s for 10,000 conversations.
 ANALYZE import_conversations
 
 -- name: count_conversations
