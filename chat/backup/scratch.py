@@ -17,7 +17,7 @@ from retrieval import runtime
 
 PREFIX = "verse_verify_"
 CUSTOM_FORMAT = b"PGDMP"  # the first bytes of what pg_dump -Fc writes
-# Nobody uses them, so their runs have died. Locks: none.
+# Without a session: their runs have died. Locks: none.
 LEFT_BEHIND = """
     SELECT datname FROM pg_catalog.pg_database d
     WHERE pg_catalog.starts_with(datname, %s)

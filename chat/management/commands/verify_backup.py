@@ -20,7 +20,7 @@ import psycopg
 from django.core.management.base import CommandError
 from psycopg.conninfo import conninfo_to_dict
 
-from chat.backup import scratch, state
+from chat.backup import contents, scratch
 from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_interrupt
 from retrieval.management.operator_command import OperatorCommand
 
@@ -35,7 +35,9 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", metavar="FILE", type=Path, help="what pg_dump -Fc has written")
         parser.add_argument(
-            "--into", metavar="URL", help="restore on this server, beside the database of the URL"
+            "--into",
+            metavar="URL",
+            help="restore on this server; the URL's own database is not touched",
         )
         parser.add_argument(
             "--allow-erased", action="store_true", help="users who erased their data since are fine"
@@ -44,7 +46,7 @@ class Command(OperatorCommand):
     def run(self, **options: Any) -> None:
         """Raises CommandError: the backup cannot be restored, or lacks something."""
         backup: Path = options["file"]
-        live, erased = state.read_state(), state.erasures()
+        live, erased = contents.read_contents(), contents.erasures()
         try:
             server = conninfo_to_dict(options["into"]) if options["into"] else scratch.live_server()
             with (
@@ -53,10 +55,10 @@ class Command(OperatorCommand):
             ):
                 scratch.restore(backup, database)
                 with scratch.connected_to(database):
-                    restored = state.read_state()
-                    faults = state.find_faults(restored, live)
-                    known = [] if faults else state.still_known(erased)
-                    recalled = "" if faults else state.recall_newest()
+                    restored = contents.read_contents()
+                    faults = contents.find_faults(restored, live)
+                    known = [] if faults else contents.still_known(erased)
+                    recalled = "" if faults else contents.recall_newest()
         except scratch.BackupRefused as refused:
             raise CommandError(str(refused)) from refused
         except psycopg.Error as error:
@@ -74,7 +76,7 @@ class Command(OperatorCommand):
             raise CommandError(ERASE_AGAIN.format(names=", ".join(known)))
 
 
-def _lines(restored: state.State, live: state.State, recalled: str) -> list[str]:
+def _lines(restored: contents.Contents, live: contents.Contents, recalled: str) -> list[str]:
     width = max(map(len, restored.rows))
     rows = [
         f"  {table:{width}}  {count:>12,}  live {live.rows.get(table, 0):>12,}"

@@ -39,7 +39,7 @@ KNOWN = sql.SQL("""
 
 
 @dataclass(frozen=True)
-class State:
+class Contents:
     """``rows`` by table, of Verse's tables that exist; ``indexes``: whether each HNSW one is valid.
 
     ``migration``: the last of the chat's, None if the database is not Verse's.
@@ -53,12 +53,12 @@ class State:
         return {"migration": self.migration, "rows": self.rows, "indexes": self.indexes}
 
 
-def read_state() -> State:
+def read_contents() -> Contents:
     """Counts every table. Locks nothing."""
     applied = MigrationLoader(connection).applied_migrations
     names = sorted(name for app, name in applied if app == "chat")
     tables = [table for table in verse_tables() if value(HAS_TABLE, [table])]
-    return State(
+    return Contents(
         migration=names[-1] if names else None,
         rows={table: value(COUNT.format(sql.Identifier(table))) for table in tables},
         indexes={index.name: value(IS_VALID, [index.name]) for _, index in declared_indexes()},
@@ -70,7 +70,7 @@ def verse_tables() -> list[str]:
     return sorted(model._meta.db_table for model in apps.get_models(include_auto_created=True))
 
 
-def find_faults(backup: State, live: State) -> list[str]:
+def find_faults(backup: Contents, live: Contents) -> list[str]:
     """What the backup lacks. A table of a later migration than the backup's is no fault."""
     if backup.migration is None or "chat_messages" not in backup.rows:
         return ["it is not a backup of Verse"]
@@ -115,7 +115,7 @@ def recall_newest() -> str:
     """What a recall of the newest message by its own words finds. No call to a service."""
     for table in message_tables():
         for user_id, content in rows(NEWEST.format(sql.Identifier(table.table))):
-            found = recall.find_memories(content, Scope(user_id), None, limit=5)
-            has_memory = found.mode != recall.OFF
-            return f"{len(found.memories)} messages by words" if has_memory else "no memory yet"
+            result = recall.find_memories(content, Scope(user_id), None, limit=5)
+            has_memory = result.mode != recall.OFF
+            return f"{len(result.memories)} messages by words" if has_memory else "no memory yet"
     return "nothing to recall"
