@@ -46,6 +46,7 @@ SECTIONS = {
         "api",
         "api/*",
         "openai-api",
+        "clients/*",
         "mcp",
         "promises",
         "tables",

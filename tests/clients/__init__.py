@@ -1,0 +1,1 @@
+"""Clients of OpenAI's API in environments of their own: test_clients.py runs their scripts."""
