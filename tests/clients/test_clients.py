@@ -1,4 +1,4 @@
-"""Clients of OpenAI's API from other packages: a fact told in one conversation reaches another.
+"""Clients of OpenAI's API from other packages: a fact of one conversation reaches another.
 
 Each Python client has an environment of its own in the user's cache folder, from its pinned list;
 the JavaScript library is installed by npm.
@@ -45,7 +45,7 @@ def python_of(script: str) -> Path:
 
 
 def node_command(script: str) -> list[str]:
-    """The script beside the library, where Node looks for it."""
+    """The script in the folder of the library, where Node looks for it."""
     folder = CACHE / "javascript"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "node_modules" / "openai").exists():
@@ -80,7 +80,9 @@ def test_a_client_gives_an_answer_the_fact_of_another_conversation(
     assert result.stdout.splitlines() == [
         f"You said: {text}" for text in (FACT, QUESTION, "Good bye")
     ]
-    asked = [request for request in openai_server.chat.requests if QUESTION in request.prompt_text]
-    assert FACT in asked[0].messages[-1]["content"]
+    requests = [
+        request for request in openai_server.chat.requests if QUESTION in request.prompt_text
+    ]
+    assert FACT in requests[0].messages[-1]["content"]
     assert StandaloneChat.objects.count() == 3
     assert StandaloneChatMessage.objects.count() == 6
