@@ -45,6 +45,9 @@ GROUPS = {
     # The roles of these two belong to the whole server, and have the same names.
     "tests/test_compose_roles": "roles",
     "tests/test_image": "roles",
+    # All tests of each share a server.
+    "chat/openai_api/tests/test_completions": "completions",
+    "chat/openai_api/tests/test_server": "completions",
 }
 
 

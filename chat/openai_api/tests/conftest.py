@@ -18,9 +18,13 @@ from tests.support import PATIENCE_S, Server, database_url
 NewClient = Callable[..., OpenAI]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_server(openai_server: FakeOpenAI, django_db_blocker: Any) -> Iterator[Server]:
-    """One server with memory for all tests that need no settings of their own."""
+    """One server with memory for the tests of a file that need no settings of their own.
+
+    It ends with the file: its periodic tasks must not touch the database of other tests. These
+    files are groups in the root's conftest.py, so that one process runs all of a file.
+    """
     with django_db_blocker.unblock():
         server = Server(
             {
