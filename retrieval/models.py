@@ -14,7 +14,10 @@ from django.db import models
 from django.db.models.functions import Now
 from pgvector.django import BitField, VectorField
 
+from retrieval.memory_model import MemoryModel
 from retrieval.message_tables import MessageTable
+from retrieval.rollout_models import RecallTime as RecallTime
+from retrieval.rollout_models import Rollout as Rollout
 from retrieval.vectors import DIMENSIONS
 
 
@@ -45,15 +48,6 @@ class Embedded(models.Model):
         named = [field for field in fields if field.name != "embedding"]
         insert = super()._do_insert  # type: ignore[misc] # private in Django
         return insert(manager, using, named, returning_fields, raw)
-
-
-class MemoryModel(models.Model):
-    """A table of memory's own, made by SQL in a migration of the chat (chat/migrations/sql)."""
-
-    class Meta:
-        abstract = True
-        managed = False
-        default_permissions: ClassVar[Any] = ()
 
 
 class EmbeddingModel(MemoryModel):

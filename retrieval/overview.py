@@ -18,6 +18,7 @@ from retrieval.backfill import pending
 from retrieval.embeddings import embedding_service, usage
 from retrieval.message_tables import MessageTable
 from retrieval.models import EmbeddingModel, EmbeddingUsage, RecallMeasurement, message_tables
+from retrieval.rollout import rollout_report
 
 MAX_COUNTED = 10_000
 MEASUREMENTS = 90  # a quarter of a year of daily runs
@@ -112,10 +113,11 @@ class Overview:
     budget_usd: float | None
     costs: list[Cost]  # of the last DAYS, oldest first, days without a call too
     measurements: list[RecallMeasurement]  # oldest first
+    rollout: list[str]  # lines
 
 
 def collect() -> Overview:
-    """Some fifteen statements. Raises NoMemory."""
+    """Some twenty statements. Raises NoMemory."""
     today = timezone.now().date()
     latest = RecallMeasurement.objects.order_by("-measured_at")[:MEASUREMENTS]
     return Overview(
@@ -128,6 +130,7 @@ def collect() -> Overview:
         budget_usd=settings.EMBEDDING_BUDGET_USD,
         costs=_costs(today),
         measurements=list(latest)[::-1],
+        rollout=rollout_report.lines(rollout_report.collect()),
     )
 
 

@@ -42,6 +42,8 @@ MEMORY_RIGHTS = {
     "log_counts": WRITE,
     "audit_log": (SELECT, INSERT),
     "doctor_run": (SELECT, INSERT, UPDATE),
+    "rag_rollout": (SELECT, INSERT, UPDATE),
+    "recall_times": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 # Their names alone identify them: none has a second signature.

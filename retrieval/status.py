@@ -13,6 +13,7 @@ from retrieval.message_tables import HAS_TEXT, MessageTable
 from retrieval.models import MessageMemory, message_tables, recalled_tables
 from retrieval.recall import min_similarity
 from retrieval.reindex.index_state import declared_indexes
+from retrieval.rollout import rollout_report
 from retrieval.sql_files import read_statement
 
 COUNT = read_statement(Path(__file__).with_name("count_messages.sql"))
@@ -56,7 +57,7 @@ SIZES = """
 def collect() -> dict[str, Any]:
     """What ``rag_status --json`` prints, without messages that are switched off.
 
-    At most thirteen statements, two of which read the message tables. Raises NoMemory.
+    At most seventeen statements, two of which read the message tables. Raises NoMemory.
     """
     model, configured = current_model.current_model(), embedding_service.configured_name()
     return {
@@ -65,6 +66,7 @@ def collect() -> dict[str, Any]:
         "indexes": indexes(),
         "usage": usage_report.collect(),
         "log": log_counts.report(),
+        "rollout": rollout_report.collect(),
         "version": settings.VERSION,
         "model": model,
         "configured_model": configured,
@@ -154,6 +156,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         *(_size_line(name, size, width) for name, size in report["sizes"].items()),
         "",
         *usage_report.lines(report["usage"]),
+        "",
+        *rollout_report.lines(report["rollout"]),
         "",
         *log_counts.lines(report["log"]),
     ]

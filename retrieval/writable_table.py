@@ -18,15 +18,16 @@ class WritableTable:
     A statement on a missing table would turn memory off, so callers ask before.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, check_again_s: float = CHECK_AGAIN_S) -> None:
         self.name = name
+        self._check_again_s = check_again_s
         self._known: Expiring[bool] = Expiring()
 
     def exists(self) -> bool:
-        """False until grant_roles has run again, too. At most one query in CHECK_AGAIN_S."""
+        """False until grant_roles has run again, too. At most one query in ``check_again_s``."""
         known = self._known.get()
         if known is None:
             with connection.cursor() as cursor:
                 cursor.execute(MAY_WRITE, [self.name])
-                known = self._known.set(bool(cursor.fetchone()[0]), seconds=CHECK_AGAIN_S)
+                known = self._known.set(bool(cursor.fetchone()[0]), seconds=self._check_again_s)
         return known

@@ -25,6 +25,7 @@ ROLLOUT = [
 OPERATION = [
     "howto/install-and-start",
     "settings",
+    "rollout",
     "howto/import-and-export-messages",
     "doctor",
     "howto/troubleshoot",

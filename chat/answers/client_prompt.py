@@ -75,6 +75,7 @@ class ClientPrompt:
     history: list[Message] = field(default_factory=list)  # stored messages among the turns
     memories: list[Memory] = field(default_factory=list)
     fenced_memories: str = ""
+    memory_tokens: int = 0  # of these
     shortenings: int = 0
 
     @property
@@ -144,8 +145,13 @@ class ClientDraft:
             if not was_sent(memory.message.content)
         ]
         question = text_of(prompt.tail[0])
-        fenced, used = fence_memories(unsent, question, budget_tokens=self.memory_tokens)
-        return replace(prompt, memories=used, fenced_memories=fenced)
+        fenced = fence_memories(unsent, question, budget_tokens=self.memory_tokens)
+        return replace(
+            prompt,
+            memories=list(fenced.memories),
+            fenced_memories=fenced.text,
+            memory_tokens=fenced.tokens,
+        )
 
 
 def draft_client_prompt(

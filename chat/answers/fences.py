@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 from django.utils.crypto import salted_hmac
 
@@ -47,12 +48,20 @@ def _marker_of(passage: Passage) -> str:
     raise AssertionError  # count() does not end
 
 
+class FencedMemories(NamedTuple):
+    """Memories as a prompt holds them: the text, the memories in it, best first, its tokens."""
+
+    text: str = ""
+    memories: Sequence[Memory] = ()
+    tokens: int = 0
+
+
 def fence_memories(
     memories: Sequence[Memory], question: str, *, budget_tokens: int
-) -> tuple[str, list[Memory]]:
-    """One fence around the memories that fit, in order of time, and these, best first.
+) -> FencedMemories:
+    """One fence around the memories that fit, in order of time.
 
-    ('', []) if none fits. A memory over its share is cut to what matches the question, so that a
+    Empty if none fits. A memory over its share is cut to what matches the question, so that a
     long answer does not push short facts out. The rest of the budget is for their companions, best
     first.
     """
@@ -73,10 +82,10 @@ def fence_memories(
         else:
             used.append(replace(memory, companion=None))
     if not used:
-        return "", []
+        return FencedMemories()
     in_order = sorted(quotes, key=lambda pair: pair[0].created_at)
     fenced = fence("\n".join(text for _, text in in_order), about="memories", marker=marker)
-    return fenced, used
+    return FencedMemories(fenced, used, budget_tokens - left)
 
 
 def quote_all(

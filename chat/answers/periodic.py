@@ -13,33 +13,40 @@ from retrieval import forgetting, log_counts, steps
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
+from retrieval.rollout import fuse, recall_times
 
 logger = logging.getLogger(__name__)
 # What every process runs, and every how many seconds.
 PERIODIC_TASKS: dict[Callable[[], object], float] = {
     usage.flush: 5.0,
+    fuse.flush_and_check: 5.0,
     log_counts.flush: 10.0,
     min_similarity.measure: 600.0,
     idempotency.delete_expired_keys: 3600.0,
     forgetting.purge_deleted_users: 3600.0,
     imported_items.purge_deleted_users: 3600.0,
     log_counts.purge: 3600.0,
+    recall_times.purge: 3600.0,
 }
 
 
 async def run_periodic_tasks() -> None:
-    """Run each task when it is due, one at a time, until cancelled.
+    """Run each task when it is due, until cancelled.
 
-    Apart from the heartbeat: a slow task must not delay a stop.
+    Apart from the heartbeat, and each apart from the others: a task that waits, for a lock perhaps,
+    must not delay a stop, nor the fuse.
     """
+    running: dict[Callable[[], object], asyncio.Task[None]] = {}
     last_runs = dict.fromkeys(PERIODIC_TASKS, 0.0)
-    while True:
-        await asyncio.sleep(TICK_S)
-        now = asyncio.get_running_loop().time()
-        for task, last_run in last_runs.items():
-            if now - last_run >= PERIODIC_TASKS[task]:
-                last_runs[task] = now
-                await _run(task)
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = asyncio.get_running_loop().time()
+            for task, last_run in last_runs.items():
+                is_due = now - last_run >= PERIODIC_TASKS[task]
+                if is_due and (task not in running or running[task].done()):
+                    last_runs[task] = now
+                    running[task] = group.create_task(_run(task))
 
 
 async def _run(task: Callable[[], object]) -> None:

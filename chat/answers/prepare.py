@@ -1,7 +1,7 @@
 """Prepares a turn for the model: its history and its memories, fitted into one prompt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from django.conf import settings
@@ -10,13 +10,15 @@ from chat.answers import turns
 from chat.answers.client_prompt import ClientDraft, ClientPrompt, ClientRequest, draft_client_prompt
 from chat.answers.history import History, read_history
 from chat.answers.llm import check_configured
-from chat.answers.prompt import Draft, Prompt, draft_prompt
+from chat.answers.prompt import MEMORY_SHARE, Draft, Prompt, draft_prompt
 from chat.answers.turns import Turn
 from chat.memory import answer_recall
 from chat.memory.answer_recall import Recalled, RecallRequest, refs_of
+from chat.memory.recall_attempt import Recollection
 from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval import connection_share, steps
+from retrieval.rollout.state import OFF
 from retrieval.token_count import is_tokenizer_of
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
@@ -26,10 +28,14 @@ AnyPrompt = Prompt | ClientPrompt
 
 @dataclass(frozen=True)
 class Reading:
-    """What a turn reads before anything is asked. The draft is the prompt without memories."""
+    """What a turn reads before anything is asked. The draft is the prompt without memories.
+
+    ``dark``: a recall whose memories the user is not given: retrieval/rollout/state.py.
+    """
 
     draft: Draft | ClientDraft
     request: RecallRequest
+    dark: RecallRequest | None = None
 
 
 class Preparation:
@@ -61,12 +67,15 @@ class Preparation:
     def read(self) -> None:
         """The first step, of up to six queries. ``prompt`` makes it if it was not made."""
         limit = 0 if self._recall else self._memory_limit
-        request = answer_recall.without_memory(self.turn.question)
+        request, dark = answer_recall.without_memory(self.turn.question), None
         if self._has_memory:
             request = answer_recall.read(self.turn.question, limit=limit)
+        if not request.rollout.gives_memories(self.turn.conversation.user_id):
+            dark = request if request.limit and request.rollout.name != OFF else None
+            request, self._recall = replace(request, limit=0), None
         draft = self._draft(settings.RAG_CONTEXT_TOKENS if request.limit or self._recall else 0)
         refs = refs_of(draft.prompt.history) + (self._client.sent_refs if self._client else [])
-        self._reading = Reading(draft, request.without(refs))
+        self._reading = Reading(draft, request.without(refs), dark and dark.without(refs))
 
     def _draft(self, memory_tokens: int) -> Draft | ClientDraft:
         client, history = self._client, History()
@@ -93,17 +102,28 @@ class Preparation:
             await connection_share.run(self.turn.conversation.user_id, self.read)
         reading = cast("Reading", self._reading)
 
-        def build(memories: list[Memory]) -> AnyPrompt:
-            prompt = reading.draft.with_memories(memories)
+        def build(recollection: Recollection) -> AnyPrompt:
+            prompt = reading.draft.with_memories(recollection.memories)
             if self.turn.answer.pk:
                 turns.save_context(self.turn.answer, prompt.stored_context())
+            recollection.count(added_tokens=prompt.memory_tokens)
             return prompt
 
         recall = self._recall
         if recall is None:
-            return await answer_recall.recall_then(reading.request, build)
+            recalled = await answer_recall.recall_then(reading.request, build)
+            if reading.dark:
+                answer_recall.recall_in_the_dark(reading.dark, recalled.vectors, self._count_dark)
+            return recalled
         question, history = self.turn.question, reading.draft.prompt.history
-        return Recalled(await steps.run(lambda: build(recall(question, history))))
+        return Recalled(await steps.run(lambda: build(Recollection(recall(question, history)))))
+
+    def _count_dark(self, recollection: Recollection) -> None:
+        """Count what the prompt would have been given."""
+        draft = cast("Reading", self._reading).draft
+        tokens = min(settings.RAG_CONTEXT_TOKENS, prompt_budget() // MEMORY_SHARE)
+        prompt = replace(draft, memory_tokens=tokens).with_memories(recollection.memories)
+        recollection.count(added_tokens=prompt.memory_tokens)
 
 
 def prompt_budget() -> int:

@@ -58,6 +58,7 @@ class Prompt:
     truncated: bool  # the user's message was cut
     memories: list[Memory]  # best first
     fenced_memories: str = ""
+    memory_tokens: int = 0  # of these
     shortenings: int = 0
     window: Window | None = None
 
@@ -82,8 +83,13 @@ class Prompt:
 
     def with_memories(self, memories: Sequence[Memory], *, budget_tokens: int) -> "Prompt":
         """The same prompt with the memories that fit."""
-        fenced, used = fence_memories(memories, self.content, budget_tokens=budget_tokens)
-        return replace(self, memories=used, fenced_memories=fenced)
+        fenced = fence_memories(memories, self.content, budget_tokens=budget_tokens)
+        return replace(
+            self,
+            memories=list(fenced.memories),
+            fenced_memories=fenced.text,
+            memory_tokens=fenced.tokens,
+        )
 
     def shorter(self) -> "Prompt | None":
         """The prompt after a refusal as too long; None if there is no shorter one.

@@ -6,11 +6,10 @@ that recalls (``recall_then``). No connection is held while the service is asked
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from django.conf import settings
 from django.db import Error
@@ -19,6 +18,7 @@ from chat.memory import embed
 from chat.memory.embed import PendingEmbedding, Vectors
 from chat.memory.memory_settings import MemorySettings, memory_settings_of
 from chat.memory.recall import can_recall, find_memories
+from chat.memory.recall_attempt import DARK_PARTS, Attempt, Recollection
 from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval import connection_share, event_loop, steps
@@ -26,6 +26,8 @@ from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.recall.candidates import Scope
 from retrieval.recall.greetings import is_greeting
+from retrieval.rollout import state
+from retrieval.rollout.state import State
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class RecallRequest:
     limit: int  # of memories; 0: nothing is recalled
     scope: Scope
     pending: PendingEmbedding | None
+    rollout: State = field(default_factory=State)
 
     def without(self, refs: Sequence[int]) -> "RecallRequest":
         """The same request; the messages that ``refs`` name are not recalled."""
@@ -71,18 +74,20 @@ class Recalled(Generic[T]):
 
 
 def read(message: Message, *, limit: int) -> RecallRequest:
-    """What is needed to recall for the message. A step of up to four queries. Never fails."""
+    """What is needed to recall for the message. A step of up to four queries; now and then
+    two more for the state of ``rag_rollout``. Never fails."""
     allowed = MemorySettings(enabled=False, hidden=[])
-    recalls = False
+    recalls, rollout = False, State()
     try:
         allowed = memory_settings_of(message.user_id)
         recalls = allowed.allow(message) and can_recall()
+        rollout = state.current()
     except Error as error:
         logger.error("Error retrieving relevant context: %s", error_name(error))
     pending = embed.look_up(message, memory_settings=allowed)
     excluded = [message.memory_table.pack_ref(message.pk)] if message.pk else []
     scope = Scope(message.user_id, excluded=excluded, hidden=allowed.hidden)
-    return RecallRequest(message, limit if recalls else 0, scope, pending)
+    return RecallRequest(message, limit if recalls else 0, scope, pending, rollout)
 
 
 def recall_for_answer(message: Message, *, history: Sequence[Message], limit: int) -> list[Memory]:
@@ -97,11 +102,18 @@ def recall_for_answer(message: Message, *, history: Sequence[Message], limit: in
             async with asyncio.timeout(settings.RAG_TIMEOUT_S):
                 request = await connection_share.run(message.user_id, read, message, limit=limit)
         except TimeoutError:
-            _log_timeout()
+            logger.error(
+                "Error retrieving relevant context: not read within RAG_TIMEOUT, %g s",
+                settings.RAG_TIMEOUT_S,
+            )
             return []
-        recalled = await recall_then(request.without(refs_of(history)), list)
+        recalled = await recall_then(request.without(refs_of(history)), counted)
         await recalled.wait_until_stored()
         return recalled.result
+
+    def counted(recollection: Recollection) -> list[Memory]:
+        recollection.count()
+        return recollection.memories
 
     with steps.waiting():
         return event_loop.start(recall()).result()
@@ -116,39 +128,46 @@ def refs_of(messages: Sequence[Message]) -> list[int]:
     return [message.memory_table.pack_ref(message.pk) for message in messages]
 
 
-async def recall_then(request: RecallRequest, then: Callable[[list[Memory]], T]) -> Recalled[T]:
-    """Embed the question, recall, and call ``then`` with the memories in the same step.
+async def recall_then(request: RecallRequest, then: Callable[[Recollection], T]) -> Recalled[T]:
+    """Embed the question, recall, and call ``then`` with what was found in the same step.
 
     All within RAG_TIMEOUT: without a vector by then words alone decide, without a recall there are
     no memories. Raises what ``then`` raises.
     """
-    loop, user_id = asyncio.get_running_loop(), request.message.user_id
+    loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.RAG_TIMEOUT_S
     vectors = await _vectors_until(deadline, request.pending)
-    first: Future[T | None] = Future()
-    claim = threading.Lock()  # taken once, before ``then`` is called
 
-    def recall_in_time() -> T | None:
-        memories = _recall(request, vectors)
-        return then(memories) if claim.acquire(blocking=False) else None
-
-    def step() -> None:
-        _resolve(first, recall_in_time)
+    def store() -> None:
         if request.pending and vectors and request.message.pk:
             embed.store(request.pending, vectors)
 
-    stored = connection_share.submit(user_id, step)
-    recalling = asyncio.wrap_future(first)
-    try:
-        async with asyncio.timeout_at(max(deadline, loop.time() + MIN_RECALL_S)):
-            await asyncio.shield(recalling)
-    except TimeoutError:
-        if claim.acquire(blocking=False):
-            _log_timeout()
-            result = await connection_share.run(user_id, then, [])
-            return Recalled(result, stored, deadline, request.pending, vectors)
-    result = cast("T", await recalling)
-    return Recalled(result, stored, deadline, request.pending, vectors)
+    attempt = Attempt(request.message.user_id, _finder(request, vectors), then, store)
+    result = await attempt.run(until=max(deadline, loop.time() + MIN_RECALL_S))
+    return Recalled(result, attempt.ended, deadline, request.pending, vectors)
+
+
+def recall_in_the_dark(
+    request: RecallRequest, vectors: Vectors | None, then: Callable[[Recollection], None]
+) -> None:
+    """Recall for a turn that is given nothing, while it goes on. On the event loop."""
+
+    async def recall() -> None:
+        attempt = Attempt(
+            request.message.user_id, _finder(request, vectors), then, parts=DARK_PARTS
+        )
+        await attempt.run(until=asyncio.get_running_loop().time() + settings.RAG_TIMEOUT_S)
+
+    embed.remember_job(event_loop.start(recall()))
+
+
+def _finder(request: RecallRequest, vectors: Vectors | None) -> Callable[[], list[Memory]] | None:
+    """The recall's two statements; None if nothing is recalled for the request."""
+    if not request.limit or is_greeting(request.message.content):
+        return None
+    vector = vectors[request.pending.question] if request.pending and vectors else None
+    text, limit = request.message.content, request.limit
+    return lambda: find_memories(text, request.scope, vector, limit=limit, for_answer=True).memories
 
 
 async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> Vectors | None:
@@ -173,29 +192,3 @@ async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> V
         "Error generating embeddings: no answer within RAG_TIMEOUT, %g s", settings.RAG_TIMEOUT_S
     )
     return None
-
-
-def _recall(request: RecallRequest, vectors: Vectors | None) -> list[Memory]:
-    if not request.limit or is_greeting(request.message.content):
-        return []
-    text, limit = request.message.content, request.limit
-    vector = vectors[request.pending.question] if request.pending and vectors else None
-    try:
-        return find_memories(text, request.scope, vector, limit=limit, for_answer=True).memories
-    except Error as error:
-        logger.error("Error retrieving relevant context: %s", error_name(error))
-        return []
-
-
-def _resolve(future: Future[T], function: Callable[[], T]) -> None:
-    try:
-        future.set_result(function())
-    except BaseException as error:  # noqa: BLE001 - the waiting task gets it
-        future.set_exception(error)
-
-
-def _log_timeout() -> None:
-    logger.error(
-        "Error retrieving relevant context: not found within RAG_TIMEOUT, %g s",
-        settings.RAG_TIMEOUT_S,
-    )

@@ -5,7 +5,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from chat.models.conversations import OwnedQuerySet
-from retrieval.models import MemoryModel
+from retrieval.memory_model import MemoryModel
 from retrieval.queries import value
 
 

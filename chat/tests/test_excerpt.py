@@ -46,7 +46,7 @@ def test_a_long_answer_does_not_push_short_facts_out() -> None:
         memory(f"Fact {number}: the gate code is {number * 11}", number) for number in range(1, 5)
     ]
     memories = [memory(LIST, 9, "assistant"), *facts]
-    text, used = fence_memories(memories, "gate code", budget_tokens=700)
+    text, used, _ = fence_memories(memories, "gate code", budget_tokens=700)
     assert [item.message.pk for item in used] == [item.message.pk for item in memories]
     assert all(fact.message.content in text for fact in facts)
     assert count_tokens(text) <= 700
@@ -54,7 +54,7 @@ def test_a_long_answer_does_not_push_short_facts_out() -> None:
 
 
 def test_too_small_a_budget_gives_no_memory() -> None:
-    assert fence_memories([memory("Fact", 1)], "gate code", budget_tokens=50) == ("", [])
+    assert fence_memories([memory("Fact", 1)], "gate code", budget_tokens=50) == ("", (), 0)
 
 
 @pytest.mark.parametrize("text", ["", "Fact", "x" * 32_000, "好" * 9_000, " " * 9_000, LIST])

@@ -170,7 +170,7 @@ def test_five_short_memories_take_180_tokens_beside_their_texts() -> None:
     CHAT.title = "A week in the old town of Lisbon, and what to pack for it in spring"
     facts = [message(f"My brother number {n} lives in Rome.", pk=n) for n in range(5)]
     memories = [Memory(each, 1.0) for each in facts]
-    fenced, used = fence_memories(memories, "Where do they live?", budget_tokens=1500)
+    fenced, used, _ = fence_memories(memories, "Where do they live?", budget_tokens=1500)
     texts = sum(count_tokens(memory.message.content) for memory in used)
     assert len(used) == 5
     assert count_tokens(f"{fenced}\n\n") - texts <= 180

@@ -214,6 +214,27 @@ CREATE TABLE IF NOT EXISTS doctor_run (
     findings jsonb NOT NULL
 );
 
+-- Who is given memories: retrieval/rollout/state.py. One row, none before the first rag_rollout.
+CREATE TABLE IF NOT EXISTS rag_rollout (
+    id smallint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
+    state text NOT NULL,
+    fuse_ms integer,
+    fuse_errors integer,
+    set_at timestamptz NOT NULL,
+    blown_at timestamptz,
+    blown_reason text
+);
+
+-- How many recalls of turns took how long: retrieval/rollout/recall_times.py
+CREATE TABLE IF NOT EXISTS recall_times (
+    slot timestamptz NOT NULL,
+    bucket smallint NOT NULL,
+    count bigint NOT NULL,
+    errors bigint NOT NULL,
+    added_tokens bigint NOT NULL,
+    PRIMARY KEY (slot, bucket)
+);
+
 CREATE TABLE IF NOT EXISTS forgotten_messages (
     id bigint NOT NULL,
     user_id bigint NOT NULL,
