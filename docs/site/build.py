@@ -50,6 +50,7 @@ SECTIONS = {
         "mcp",
         "promises",
         "tables",
+        "migration-locks",
         "contributing",
         "benchmarks",
         "evaluation",
