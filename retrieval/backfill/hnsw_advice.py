@@ -4,10 +4,10 @@ The times are those of ``python -m benchmarks.index_build`` on two idle cores wi
 docs/benchmarks.md, "Building the HNSW indexes". Calls and pauses take as long in both cases.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrieval.message_tables import MessageTable
-from retrieval.reindex.index_state import read_states
+from retrieval.reindex.index_state import HnswOptions, IndexState, missing_memory, read_states
 
 MIN_ROWS = 5_000  # for fewer, three commands instead of one save some seconds only
 STORE_WITH_INDEX_S = 1 / 345  # a row
@@ -35,7 +35,7 @@ class Times:
 def advice(table: MessageTable, pending: int) -> str | None:
     """One line, if it saves time to drop the table's HNSW index and to create it again.
 
-    Four queries at most, none for MIN_ROWS or less.
+    Five queries at most, none for MIN_ROWS or less.
     """
     if pending <= MIN_ROWS:
         return None
@@ -46,8 +46,16 @@ def advice(table: MessageTable, pending: int) -> str | None:
                 f"{table.table}: with its HNSW index, storing {pending:,} vectors takes about"
                 f" {_minutes(times.with_index_s)}; rag_index drop hnsw, this command, and"
                 f" rag_index create hnsw take about {_minutes(times.drop_and_create_s)}"
+                f"{_memory(index, times)}"
             )
     return None
+
+
+def _memory(index: IndexState, times: Times) -> str:
+    """What the last of the commands needs for that: with less memory a build is much slower."""
+    full = replace(index, rows=times.pending + times.stored)
+    options = missing_memory(full.graph_bytes(HnswOptions()))
+    return f" if the last of them has {options}" if options else ""
 
 
 def _minutes(seconds: float) -> str:

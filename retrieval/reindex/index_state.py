@@ -103,3 +103,10 @@ def read_state(table: MessageTable, name: str) -> IndexState:
 def maintenance_work_mem() -> int:
     """Bytes, as set for this session. One query."""
     return int(queries.value(READ_MEMORY_SETTING))
+
+
+def missing_memory(graph_bytes: int) -> str | None:
+    """The PGOPTIONS of a build whose graph would not fit into memory, else None. One query."""
+    if graph_bytes <= maintenance_work_mem():
+        return None
+    return f'PGOPTIONS="-c maintenance_work_mem={graph_bytes // 2**20 + 1}MB"'

@@ -4,7 +4,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from fake_openai import FakeOpenAI
-from retrieval.backfill.hnsw_advice import MIN_ROWS, Times
+from retrieval.backfill.hnsw_advice import MIN_ROWS, Times, advice
+from retrieval.models import message_tables
 from retrieval.tests.backfill_support import add_messages, query, run, texts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -29,3 +30,18 @@ def test_dropping_the_index_is_not_advised_if_most_rows_are_stored_already() -> 
     few, many = Times(pending=10_000, stored=10_000), Times(pending=10_000, stored=100_000)
     assert few.drop_and_create_s < few.with_index_s
     assert many.drop_and_create_s > many.with_index_s
+
+
+def test_the_advice_names_the_memory_of_a_large_graph() -> None:
+    table = message_tables()[0]
+    query("SET maintenance_work_mem = '8MB'")
+    large, small = advice(table, 10_000), advice(table, MIN_ROWS + 1)
+    query("SET maintenance_work_mem = '64MB'")
+    fits = advice(table, MIN_ROWS + 1)
+    query("RESET maintenance_work_mem")
+    assert large is not None
+    assert large.endswith('if the last of them has PGOPTIONS="-c maintenance_work_mem=71MB"')
+    assert small is not None
+    assert small.endswith('"-c maintenance_work_mem=36MB"')
+    assert fits is not None
+    assert fits.endswith("take about 3 s")

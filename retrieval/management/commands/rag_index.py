@@ -169,11 +169,10 @@ def announce(index: IndexState, hnsw: HnswOptions, write: Callable[[str], object
         f"{index.name}: {index.rows:,} rows; about {index.disk_bytes / 1e6:,.0f} MB of disk, "
         f"{present}and as much of WAL. What is free cannot be seen from here: look on the server"
     )
-    graph_bytes, memory_bytes = index.graph_bytes(hnsw), index_state.maintenance_work_mem()
-    if graph_bytes > memory_bytes:
+    graph_bytes = index.graph_bytes(hnsw)
+    if options := index_state.missing_memory(graph_bytes):
         write(
             f"{index.name}: the graph takes about {graph_bytes / 1e6:,.0f} MB,"
-            f" maintenance_work_mem is {memory_bytes / 1e6:,.0f} MB;"
-            " faster, if the server has the memory: "
-            f'PGOPTIONS="-c maintenance_work_mem={graph_bytes // 2**20 + 1}MB"'
+            f" maintenance_work_mem is {index_state.maintenance_work_mem() / 1e6:,.0f} MB;"
+            f" faster, if the server has the memory: {options}"
         )
