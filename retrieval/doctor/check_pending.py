@@ -27,7 +27,7 @@ COUNTS = sql.SQL("""
     SELECT count(*), count(*) FILTER (WHERE p.model = c.id),
         count(*) FILTER (WHERE {failed}), count(*) FILTER (WHERE p.id IS NULL),
         extract(epoch FROM now() - least(now(), min(
-            greatest(m.created_at, m.edited_at, CASE WHEN p.id IS NULL THEN %(memory_since)s END,
+            greatest(m.created_at, m.edited_at, %(memory_since)s,
                 (SELECT changed_at FROM memory_switches s WHERE s.user_id = m.user_id),
                 (SELECT max(at) FROM imports WHERE first_id <= m.id))
         ) FILTER (WHERE {pending} AND p.model IS NULL)))
@@ -52,8 +52,8 @@ class EmbeddingCounts:
 
     ``unknown``: without a row in message_memories, as messages from before memory's migrations are
     until the first backfill. ``oldest_s``: how long the oldest one that was never embedded has
-    waited, since it was written, edited or imported, or its user turned memory on; an unknown one
-    at most since those migrations.
+    waited, since it was written, edited or imported, or its user turned memory on; at most since
+    those migrations.
     """
 
     table: str

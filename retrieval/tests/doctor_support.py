@@ -37,6 +37,8 @@ USED = """
     INSERT INTO log_counts (minute, kind, at_start, count)
     VALUES (date_trunc('minute', now()), 'Application startup complete.', true, 1);
 """
+# Memory is older than an hour, for which criterion.3 lets messages wait.
+OLD_MEMORY = "UPDATE django_migrations SET applied = now() - interval '1 day'"
 ADD_MESSAGES = """
     INSERT INTO {table} (user_id, {parent}, role, content, created_at)
     SELECT user_id, id, 'user',
@@ -76,6 +78,7 @@ class FaultyDatabase:
         runtime.reset()
         self.run(PEOPLE)
         self.run(USED)
+        self.run(OLD_MEMORY)
         self.add_messages(10)
         self.embed()
 

@@ -7,7 +7,12 @@ from chat.tests.transfer_support import imported, line
 from retrieval import current_model
 from retrieval.doctor.report import Status
 from retrieval.schema import locks
-from retrieval.tests.doctor_support import MODEL, FaultyDatabase, assert_fix_works
+from retrieval.tests.doctor_support import (
+    MODEL,
+    OLD_MEMORY,
+    FaultyDatabase,
+    assert_fix_works,
+)
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 WITHOUT_TRIGGERS = (
@@ -24,6 +29,7 @@ SAID = (
     "INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at) SELECT "
     "user_id, id, 'user', 'Said long ago', now() - interval '{}' FROM standalone_chats LIMIT 1"
 )
+NEW_MEMORY = "UPDATE django_migrations SET applied = now()"
 STRAYED = "UPDATE message_memories SET {} WHERE id < 8"
 MODEL_IS = "UPDATE embedding_models SET name = '{}' WHERE current"
 REFUSED = (
@@ -126,7 +132,10 @@ def test_an_old_message_that_nothing_should_embed_passes(
 def test_messages_from_before_memory_wait_since_its_migrations(
     faulty: FaultyDatabase, settings: Settings
 ) -> None:
+    """Also after the backfill has made them known to recall, as --limit leaves them."""
+    faulty.run(NEW_MEMORY)
     faulty.run(UNKNOWN.replace("now()", "now() - interval '1 year'"))
+    faulty.run(SAID.format("1 year"))
     waiting = faulty.check("criterion.3")
     assert waiting.status is Status.PASS, waiting
     older = "UPDATE django_migrations SET applied = applied - interval '2 hours'"
@@ -135,7 +144,7 @@ def test_messages_from_before_memory_wait_since_its_migrations(
     assert finding.detail == (
         "the oldest pending message has waited 2.0 hours, and no backfill runs"
     )
-    faulty.run(older.replace("-", "+"))
+    faulty.run(OLD_MEMORY)
 
 
 def test_imported_messages_wait_since_their_import(
