@@ -121,7 +121,9 @@ def test_the_commands_of_a_page_print_what_it_shows(
         load(demo)
         backfill(batch_size=32)
     blocks = commands_of(pages)
-    for block, output in zip(blocks, run(blocks, server(EMBEDDINGS="local")), strict=True):
+    # On a busy machine the bundled model may take longer than usual.
+    running = server(EMBEDDINGS="local", RAG_TIMEOUT=str(PATIENCE_S))
+    for block, output in zip(blocks, run(blocks, running), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 
 

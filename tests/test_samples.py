@@ -10,7 +10,7 @@ from chat.auth.api_tokens import create_token
 from chat.samples.loading import load, questions
 from retrieval import runtime
 from retrieval.backfill import backfill
-from tests.support import Server
+from tests.support import PATIENCE_S, Server
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -40,7 +40,8 @@ def test_each_question_recalls_the_message_that_holds_its_answer(
     assert load(alice) == 0
     backfill(batch_size=32)
     # The answers are not tested, only what they are given.
-    running = server(EMBEDDINGS="local", **language_model)
+    # On a busy machine the bundled model may take longer than usual.
+    running = server(EMBEDDINGS="local", RAG_TIMEOUT=str(PATIENCE_S), **language_model)
     client = running.client(create_token(alice)[1])
     for question in questions():
         chat = client.post("/api/chats/", json={}).json()["id"]
