@@ -40,6 +40,7 @@ heartbeat.END_ABANDONED_EVERY_S = math.inf
 # tests break the whole PostgreSQL server, and two bundled models would compete for the processor.
 GROUPS = {
     "retrieval/tests/test_doctor_": "doctor",
+    "chat/tests/test_verify_backup": "backup",
     "tests/test_demo": "models",
     "tests/test_samples": "models",
     # The roles of these two belong to the whole server, and have the same names.

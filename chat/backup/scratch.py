@@ -17,13 +17,16 @@ from retrieval import runtime
 
 PREFIX = "verse_verify_"
 CUSTOM_FORMAT = b"PGDMP"  # the first bytes of what pg_dump -Fc writes
-# Without a session: their runs have died. Locks: none.
+# Marked by a run that had a session there, and no longer used: the run has died. Locks: none.
 LEFT_BEHIND = """
     SELECT datname FROM pg_catalog.pg_database d
     WHERE pg_catalog.starts_with(datname, %s)
+        AND pg_catalog.shobj_description(d.oid, 'pg_database') = %s
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname)
 """
+MARK = "restored by manage.py verify_backup"
 CREATE = sql.SQL("CREATE DATABASE {} TEMPLATE template0")
+COMMENT = sql.SQL("COMMENT ON DATABASE {} IS {}")
 DROP = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 ENVIRONMENT = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
 SETTINGS = {
@@ -48,13 +51,14 @@ def scratch_database(server: Params) -> Iterator[dict[str, Any]]:
     """
     name = f"{PREFIX}{secrets.token_hex(6)}"
     with psycopg.connect(**server, autocommit=True) as session:
-        for (left,) in session.execute(LEFT_BEHIND, [PREFIX]).fetchall():
+        for (left,) in session.execute(LEFT_BEHIND, [PREFIX, MARK]).fetchall():
             session.execute(DROP.format(sql.Identifier(left)))
         session.execute(CREATE.format(sql.Identifier(name)))
         try:
             scratch = {**server, "dbname": name}
             # Other runs see that this database is in use.
-            with psycopg.connect(**scratch, autocommit=True):
+            with psycopg.connect(**scratch, autocommit=True) as user:
+                user.execute(COMMENT.format(sql.Identifier(name), MARK))
                 yield scratch
         finally:
             session.execute(DROP.format(sql.Identifier(name)))

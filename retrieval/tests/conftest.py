@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from fake_openai import FakeOpenAI
-from retrieval.tests.doctor_support import FaultyDatabase
+from retrieval.tests.doctor_support import OLD_MEMORY, FaultyDatabase
 from retrieval.tests.embedding_support import fresh, lead_to
 
 
@@ -43,5 +43,6 @@ def faulty(doctor_database: FaultyDatabase, django_db_blocker: Any) -> Iterator[
     """The database of the session, to which Django is connected during the test."""
     with django_db_blocker.unblock():
         doctor_database.enter()
+        doctor_database.run(OLD_MEMORY)  # the fix of another test may have been to migrate
         yield doctor_database
         doctor_database.leave()
