@@ -206,6 +206,7 @@ def test_twenty_equal_posts_at_once_are_one_message_and_one_call(
     assert replay.headers["Idempotent-Replayed"] == "true"
 
 
+@pytest.mark.soak
 def test_all_processes_together_refuse_the_61st_message_of_a_minute(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:

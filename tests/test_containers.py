@@ -152,6 +152,7 @@ def probe(*path: str, port: int) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.soak
 @pytest.mark.django_db(transaction=True)
 def test_a_failing_probe_has_exit_code_1_and_a_reason(server: Callable[..., Server]) -> None:
     running = server()

@@ -264,6 +264,7 @@ def test_the_sdk_is_imported_by_the_first_request_only() -> None:
     assert output == "False\n"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("calls", [40, pytest.param(1_000, marks=pytest.mark.soak)])
 def test_many_calls_show_no_row_of_another_user(
     calls: int, alice: User, bob: User, two: Server

@@ -53,6 +53,7 @@ def test_a_server_recalls_on_an_older_schema(schema: str, database: Database) ->
         assert "ERROR" not in server.log
 
 
+@pytest.mark.soak
 def test_recall_and_writes_go_on_while_the_functions_are_dropped_and_made(
     database: Database,
 ) -> None:

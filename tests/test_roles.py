@@ -174,6 +174,7 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
     assert "ERROR" not in server.log
 
 
+@pytest.mark.soak
 def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
     """Run the doctor as the owner, who sees what DATABASE_URL's role may do."""
     urls = {
@@ -186,6 +187,7 @@ def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
     assert database.web in checks["database.rights"]["detail"]
 
 
+@pytest.mark.soak
 def test_the_web_serves_the_admin(server: Server) -> None:
     browser = server.client()
     page = browser.get("/admin/login/").text
@@ -339,6 +341,7 @@ ALICE = """
 """
 
 
+@pytest.mark.soak
 def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None:
     database.run("DELETE FROM auth_user WHERE username IN ('alice', 'bob')")
     database.run(ALICE)
@@ -367,6 +370,7 @@ def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None
     assert database.run("SELECT sum(calls) > 0 FROM embedding_usage") == [(True,)]
 
 
+@pytest.mark.soak
 def test_the_backfill_works_before_rights_on_a_new_table_are_granted(
     database: Roles, fake: FakeOpenAI
 ) -> None:
@@ -413,6 +417,7 @@ def test_the_web_may_use_tables_of_a_later_migration(database: Roles) -> None:
     database.run_as(database.owner, "DROP TABLE later")
 
 
+@pytest.mark.soak
 def test_migrating_back_and_forth_keeps_the_grants(database: Roles) -> None:
     before = database.run(GRANTS)
     database.manage(database.owner, "migrate", "chat", "0001_initial")
@@ -424,6 +429,7 @@ def test_migrating_back_and_forth_keeps_the_grants(database: Roles) -> None:
     assert database.run(GRANTS) == before
 
 
+@pytest.mark.soak
 def test_it_refuses_roles_that_may_do_everything(database: Roles) -> None:
     grant = ("grant_roles", "--backfill", database.backfill, "--web")
     assert "is a superuser" in database.manage(database.owner, *grant, "verse", code=1)

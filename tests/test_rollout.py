@@ -143,6 +143,7 @@ def test_columns_have_1536_dimensions_and_indexes_use_cosine_distance(database: 
     assert all("USING hnsw (embedding vector_cosine_ops)" in index for index in indexes)
 
 
+@pytest.mark.soak
 def test_the_extension_may_be_in_a_schema_outside_the_search_path(database: Database) -> None:
     database.run("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     database.run(f"ALTER DATABASE {database.name} SET search_path = public")

@@ -189,6 +189,7 @@ def owner(old: OldDatabase, worker_id: str) -> Iterator[str]:
         server.execute(f"DROP ROLE {name}")
 
 
+@pytest.mark.soak
 def test_the_owner_of_the_tables_adopts_them(old: OldDatabase, owner: str) -> None:
     old.run("ALTER TABLE passages OWNER TO verse")
     url = old.url.replace("user=verse", f"user={owner}")
@@ -203,6 +204,7 @@ def test_the_owner_of_the_tables_adopts_them(old: OldDatabase, owner: str) -> No
     assert old.problems() == []
 
 
+@pytest.mark.soak
 @pytest.mark.newest_schema
 def test_the_chat_works_on_adopted_tables(old: OldDatabase) -> None:
     old.install("loose")

@@ -88,6 +88,7 @@ def test_many_unanswered_questions_do_not_push_history_out(
     assert contents(prompts(fake_openai)[-1])[1:] == ["Question 0", "One.", "Question 7"]
 
 
+@pytest.mark.soak
 def test_sixty_turns_with_memory_begin_as_the_turn_before_in_54(
     alice: User, client: APIClient, chat: StandaloneChat, remembering: FakeOpenAI
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_connection_pool_works_again_after_postgres_was_killed(home: Home) -> 
     assert home.processes("embedded_postgres.supervisor") == supervisors
 
 
+@pytest.mark.soak
 def test_a_start_that_was_killed_does_not_block_the_next(home: Home) -> None:
     left_over: set[Path] = set()
     for delay_s in KILL_DELAYS_S:

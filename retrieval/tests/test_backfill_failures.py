@@ -396,6 +396,7 @@ def test_wrong_usage_exits_2(wrong: list[str]) -> None:
     assert "error:" in err.getvalue()
 
 
+@pytest.mark.soak
 def test_old_schemas_must_be_migrated_then_earlier_messages_are_embedded(
     database: Database, remembering: FakeOpenAI
 ) -> None:

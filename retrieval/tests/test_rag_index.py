@@ -97,6 +97,7 @@ def test_rebuild_gives_valid_indexes_of_the_same_names(filled: Database) -> None
     assert state(filled)[0][2] == ["m=8", "ef_construction=40"]
 
 
+@pytest.mark.soak
 def test_rebuild_announces_its_needs_and_shows_progress(filled: Database) -> None:
     done = filled.process(
         "rag_index", "rebuild", "--table", "chat_messages", PGOPTIONS="-c maintenance_work_mem=12MB"
@@ -197,6 +198,7 @@ def test_indexes_with_other_names_are_left_alone(filled: Database) -> None:
     assert ("mine", False) in [row[:2] for row in state(filled)]
 
 
+@pytest.mark.soak
 def test_a_dropped_index_stays_away_until_it_is_created_again(filled: Database) -> None:
     assert filled.command("rag_index", "drop", "hnsw").stdout.splitlines() == [
         f"{name} is dropped" for name in NAMES
@@ -228,6 +230,7 @@ def test_migrating_back_works_without_the_indexes(database: Database) -> None:
     assert state(database) == default_state()
 
 
+@pytest.mark.soak
 def test_a_second_rag_index_is_refused_and_migrate_waits(filled: Database) -> None:
     with psycopg.connect(filled.url) as session:
         session.execute("DELETE FROM chat_messages WHERE false")  # which the build waits for
@@ -341,6 +344,7 @@ def test_without_memory_it_says_to_migrate(database: Database) -> None:
         assert (done.returncode, done.stderr) == (1, expected)
 
 
+@pytest.mark.soak
 def test_one_process_builds_if_shared_memory_is_too_small(filled: Database) -> None:
     more_than_there_is = "-c maintenance_work_mem=2000GB"
     done = filled.process(

@@ -92,6 +92,7 @@ def test_on_supabase_postgres_creates_the_extension(limited: Limited) -> None:
     )
 
 
+@pytest.mark.soak
 def test_without_usage_on_the_schema_the_grant_is_printed(limited: Limited) -> None:
     limited.database.run("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     limited.database.run(f"GRANT ALL ON SCHEMA public TO {limited.role}")

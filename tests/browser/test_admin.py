@@ -111,6 +111,7 @@ def test_axe_finds_nothing_in_the_admin(
     assert {name: what for name, what in faults.items() if what} == {}
 
 
+@pytest.mark.soak
 def test_an_operator_embeds_a_message_and_sees_its_conversation(
     new_page: Callable[..., Page], chat: StandaloneChat, history: None
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_failed_answer_is_tried_again_with_the_same_key(
     assert StandaloneChatMessage.objects.count() == 2
 
 
+@pytest.mark.soak
 def test_refused_texts_stay_in_the_box(
     page: Page, new_page: Callable[..., Page], alice: User, openai_server: FakeOpenAI
 ) -> None:

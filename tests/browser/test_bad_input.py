@@ -89,6 +89,7 @@ def test_an_answer_goes_on_after_the_session_ended(
     assert last_answer(page).split() == WORDS
 
 
+@pytest.mark.soak
 def test_of_two_tabs_the_later_keeps_its_text_and_sees_the_answer(
     page: Page, openai_server: FakeOpenAI
 ) -> None:

@@ -12,6 +12,7 @@ from tests.browser.conftest import sign_in
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.soak
 def test_the_api_page_and_the_admin_work(new_page: Callable[..., Page], alice: User) -> None:
     User.objects.filter(pk=alice.pk).update(is_staff=True, is_superuser=True)
     chat = StandaloneChat.objects.create(user=alice, title="Goats")

@@ -160,6 +160,7 @@ def test_database_url_requires_a_secret_key(tree: Path, command: tuple[str, ...]
     assert not (tree / ".verse").exists()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "values", [{}, {"DEBUG": "true", "DATABASE_URL": AWAY}], ids=["embedded", "debug"]
 )
@@ -248,6 +249,7 @@ def test_a_command_does_not_warn_about_the_key(tree: Path) -> None:
     assert NO_KEY not in run(tree, *CHECK, DATABASE_URL=AWAY, SECRET_KEY="test").stdout
 
 
+@pytest.mark.soak
 def test_each_log_line_of_a_json_server_is_an_object(start: StartServer) -> None:
     server = start(LOG_FORMAT="json", WEB_CONCURRENCY="2")
     with server.client() as client:

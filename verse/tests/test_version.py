@@ -40,6 +40,7 @@ def test_servers_of_this_version_pass(server: StartServer) -> None:
     assert settings.VERSION in wait_for(Status.PASS).detail
 
 
+@pytest.mark.soak
 def test_a_server_of_another_version_is_named(server: StartServer, tmp_path: Path) -> None:
     server()
     old_tree = copy_project(tmp_path / "verse")
