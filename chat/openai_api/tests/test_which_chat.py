@@ -166,7 +166,7 @@ def test_a_title_is_the_first_line_of_the_question(bearer: Bearer) -> None:
 def test_the_digest_is_looked_up_in_the_index(bearer: Bearer) -> None:
     bearer.ask(user("One"))
     execute(MANY, {"chat": StandaloneChat.objects.get().pk})
-    execute("ANALYZE standalone_chat_messages")
+    execute("ANALYZE standalone_chats, standalone_chat_messages")
     execute("SET enable_seqscan = off")
     params = {"user": bearer.user.pk, "digest": b"0" * 16, "max_messages": 5, "max_chats": 5}
     plan = "\n".join(
