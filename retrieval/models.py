@@ -16,6 +16,8 @@ from pgvector.django import BitField, VectorField
 
 from retrieval.memory_model import MemoryModel
 from retrieval.message_tables import MessageTable
+from retrieval.queue_models import EmbeddingClaim as EmbeddingClaim
+from retrieval.queue_models import EmbeddingRate as EmbeddingRate
 from retrieval.rollout_models import RecallTime as RecallTime
 from retrieval.rollout_models import Rollout as Rollout
 from retrieval.vectors import DIMENSIONS

@@ -43,6 +43,8 @@ MEMORY_RIGHTS = {
     "audit_log": (SELECT, INSERT),
     "doctor_run": (SELECT, INSERT, UPDATE),
     "rag_rollout": (SELECT, INSERT, UPDATE),
+    "embedding_claims": READ,
+    "embedding_rate": READ,
     "recall_times": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }

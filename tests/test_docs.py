@@ -38,7 +38,7 @@ API_PAGES = [ROOT / "docs" / f"{name}.md" for name in API]
 SESSIONS = [API_PAGES, *([page] for page in PAGES if page not in API_PAGES)]
 # Why blocks are not run, and how many; no other reason is allowed.
 REASONS = {
-    "serves until stopped": 2,
+    "serves until stopped": 3,
     "installs": 1,
     "needs your own key": 1,
     "needs your own database": 2,

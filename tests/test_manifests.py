@@ -28,6 +28,7 @@ OTHERS = {
     *PASSWORDS, "POSTGRES_USER", "POSTGRES_DB",  # the database container's
     "PUBLISHED_PORT", "EXTRAS", "BACKFILL_MAX_COST",  # compose.yaml's own
 }  # fmt: skip
+ROLES = {"migrate": "owner", "web": "web", "backfill": "backfill", "worker": "backfill"}
 AFTER_GRACE_S = 10  # SIGKILL no sooner: docs/howto/start-and-stop-a-server.md
 
 
@@ -102,7 +103,7 @@ def test_compose_uses_existing_settings_and_all_needed_ones() -> None:
     for service in compose().values():
         used |= set(service.get("environment", {}))
     assert used - OTHERS <= settings()
-    for service in ("migrate", "web", "backfill"):
+    for service in ("migrate", "web", "backfill", "worker"):
         assert set(compose()[service]["environment"]) >= NEEDED
         assert compose()[service]["env_file"] == ".env"
     needed = NEEDED - {"DATABASE_URL", "SHUTDOWN_GRACE"} | PASSWORDS
@@ -110,7 +111,7 @@ def test_compose_uses_existing_settings_and_all_needed_ones() -> None:
 
 
 def test_compose_gives_each_service_its_own_role_and_password_only() -> None:
-    for service, role in {"migrate": "owner", "web": "web", "backfill": "backfill"}.items():
+    for service, role in ROLES.items():
         environment = compose()[service]["environment"]
         password = f"${{{role.upper()}_PASSWORD:?is missing in deploy/.env}}"
         assert environment["DATABASE_URL"] == f"postgresql://verse_{role}:{password}@db:5432/verse"
@@ -153,7 +154,7 @@ def test_each_command_exists() -> None:
     ]
     used = set(re.findall(r"manage\.py (\w+)", " ".join(words)))
     maintenance = {"clear_expired", "clearsessions"}
-    assert used >= maintenance | {"enable_vector", "migrate", "backfill_embeddings"}
+    assert used >= maintenance | {"enable_vector", "migrate", "backfill_embeddings", "embed_worker"}
     assert used <= set(get_commands())
 
 
@@ -229,9 +230,11 @@ def test_compose_starts_services_in_order_and_the_backfill_on_request() -> None:
         "condition": "service_completed_successfully"
     }
     assert services["backfill"]["profiles"] == ["backfill"]
-    assert [name for name, item in services.items() if "profiles" in item] == ["backfill"]
+    assert services["worker"]["profiles"] == ["worker"]
+    optional = [name for name, item in services.items() if "profiles" in item]
+    assert optional == ["backfill", "worker"]
     assert re.fullmatch(r"pgvector/pgvector:\d+\.\d+\.\d+-pg16", services["db"]["image"])
-    for name in ("migrate", "web", "backfill"):
+    for name in ROLES:
         assert services[name]["read_only"]
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["tmpfs"][0].startswith("/app/.verse:uid=10001,")

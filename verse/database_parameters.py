@@ -1,6 +1,8 @@
 """Finds the parameter of a database URL that libpq does not know, or whose value it refuses."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
 import psycopg
@@ -18,6 +20,7 @@ WHOLE_NUMBERS = {
     "tcp_user_timeout",
 }
 ADDRESS = {"host", "hostaddr", "port", "dbname", "user", "password"}  # as in the rest of the URL
+SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}  # libpq's
 NOWHERE = "/nonexistent"  # a folder for sockets: libpq checks all parameters before it looks there
 
 
@@ -46,3 +49,12 @@ def _takes(name: str, value: str) -> bool:
     refused = PGconn.connect_start(conninfo.encode())
     is_bad = refused.status == ConnStatus.BAD
     return not (is_bad and b"connection to server" not in refused.error_message)
+
+
+def is_usable(options: Mapping[str, Any]) -> bool:
+    """Whether libpq would not refuse, only when it connects, an invalid port or sslmode."""
+    ports = str(options.get("port") or "5432").split(",")  # one per host
+    are_numbers = all(
+        re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port
+    )
+    return are_numbers and options.get("sslmode", "prefer") in SSL_MODES

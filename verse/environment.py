@@ -18,7 +18,8 @@ import environ
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from verse.database_parameters import find_refused_parameter
+from verse.broker_url import BROKER_URL, is_broker_url
+from verse.database_parameters import find_refused_parameter, is_usable
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
@@ -36,7 +37,6 @@ LIBPQ_PARAMETERS = {
 DATABASE_URL = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
 BASE_URL = "a URL such as https://api.openai.com/v1"
 ENDPOINTS = ("/chat/completions", "/embeddings")  # of OpenAI's API
-SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}  # libpq's
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,10 @@ class Environment:
             self.refuse(name, f"a whole number from {minimum} to {maximum}")
         return int(self._env.int(name, default))
 
+    def limit(self, name: str) -> int | None:
+        """A whole number, 1 or more; None if unset."""
+        return self.integer(name, 1) if self.text(name) else None
+
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
         allowed = f"seconds, above 0, at most {DAY_S}"
@@ -172,6 +176,13 @@ class Environment:
             self.refuse(name, f"{BASE_URL}, without a query and without {ENDPOINTS[0]} at its end")
         return value.rstrip("/") or default
 
+    def broker(self, name: str) -> str:
+        """A URL of Redis or of a broker that speaks AMQP; '' if unset. It may hold a password."""
+        self.secrets.add(value := self.text(name))
+        if value and not is_broker_url(value):
+            self.refuse(name, BROKER_URL, show=False)
+        return value
+
     def database(self, name: str) -> dict[str, Any] | None:
         """A PostgreSQL URL as a Django database; None if unset.
 
@@ -191,7 +202,7 @@ class Environment:
             options = conninfo_to_dict(url)
         except (ValueError, psycopg.Error):
             self._refuse_database(name)
-        if not options.get("dbname") or not _is_usable(options) or find_refused_parameter(url):
+        if not options.get("dbname") or not is_usable(options) or find_refused_parameter(url):
             self._refuse_database(name)
         self.secrets.add(str(options.get("password") or ""))
         # libpq is right where the two differ: hosts in the query, "+" in names, lists of ports.
@@ -237,12 +248,3 @@ class Environment:
     def _refuse_database(self, name: str) -> NoReturn:
         allowed = find_refused_parameter(self.text(name)) or DATABASE_URL
         self.refuse(name, allowed, show=False)
-
-
-def _is_usable(options: Mapping[str, Any]) -> bool:
-    """What libpq would refuse only when it connects: an invalid port, an unknown sslmode."""
-    ports = str(options.get("port") or "5432").split(",")  # one per host
-    are_numbers = all(
-        re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port
-    )
-    return are_numbers and options.get("sslmode", "prefer") in SSL_MODES

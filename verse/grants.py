@@ -41,6 +41,8 @@ BACKFILL = {
     "embedding_models": (SELECT, INSERT, UPDATE),
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": (SELECT, INSERT, UPDATE),
+    "embedding_claims": WRITE,
+    "embedding_rate": (SELECT, INSERT, UPDATE),
     "log_counts": READ,
     "audit_log": (SELECT, INSERT),
     "search_configs": READ,

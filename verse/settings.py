@@ -7,6 +7,7 @@ from typing import Any
 
 from corsheaders.defaults import default_headers
 
+from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
 from verse.environment import Environment
 
@@ -21,6 +22,7 @@ env = Environment({**read_env_file(BASE_DIR / ".env", os.environ), **os.environ}
 OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
 LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
 env.secret("SECRET_KEY")
+CELERY_BROKER_URL = env.broker("CELERY_BROKER_URL")
 _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
 # The setting that commands connect by, for their error messages.
@@ -111,6 +113,11 @@ EMBEDDING_TIMEOUT_S = env.seconds("EMBEDDING_TIMEOUT", 10)
 # None: the price of retrieval/embeddings/cost.py
 EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K")
 EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD")
+EMBED_QUEUE = env.choice("EMBED_QUEUE", "inline", ("inline", "procrastinate", "celery"))
+if EMBED_QUEUE == "celery" and not CELERY_BROKER_URL:
+    env.refuse("CELERY_BROKER_URL", f"{BROKER_URL}; it must be set with EMBED_QUEUE=celery")
+# None: no limit
+EMBEDDING_RATE_TOKENS_PER_MIN = env.limit("EMBEDDING_RATE_TOKENS_PER_MIN")
 RAG_ENABLED = env.boolean("RAG_ENABLED", default=True)
 RAG_TIMEOUT_S = env.seconds("RAG_TIMEOUT", 3)
 RAG_CONTEXT_LIMIT = env.integer("RAG_CONTEXT_LIMIT", 5, minimum=0, maximum=50)
@@ -134,7 +141,10 @@ INSTALLED_APPS = [
     "chat",
     "retrieval",
     "verse",
+    # Its tables, its admin and its commands are there only with this engine.
+    *(["procrastinate.contrib.django"] if EMBED_QUEUE == "procrastinate" else []),
 ]
+PROCRASTINATE_IMPORT_PATHS = ["retrieval.embed_queue.procrastinate_engine"]
 MIDDLEWARE = [
     # All synchronous: they run with the view in one step, verse/asgi_handler.py.
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
@@ -230,5 +240,9 @@ LOGGING = {
         # Nor lines for each request at /mcp.
         "mcp": {"level": "WARNING"},
         "psycopg.pool": {"level": "ERROR"},
+        # Nor lines for each job.
+        "procrastinate": {"level": "WARNING"},
+        "celery": {"level": "WARNING"},
+        "kombu": {"level": "WARNING"},
     },
 }

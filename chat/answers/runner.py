@@ -7,7 +7,7 @@ One answer, step by step:
 2. The question is embedded and earlier messages recalled: chat/answers/prepare.py.
 3. The model is asked, and each piece of its answer is added to the LiveAnswer.
 4. A step saves the answer in the database, and only then lets the listeners go.
-5. The answer is embedded.
+5. The answer is embedded here, or by a worker: EMBED_QUEUE.
 
 Steps on the database run in threads (retrieval/steps.py); each returns its connection to the pool.
 """
@@ -173,7 +173,7 @@ class Runner:
         return None
 
     def _save_once(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
-        """A step: save, publish, and look up what is needed to embed the answer."""
+        """A step: save, publish, and look up what is needed to embed the answer here."""
         if ending.finish_reason:
             turns.save_finish_reason(live.turn.answer, ending.finish_reason)
         saved = turns.finish(
@@ -186,7 +186,7 @@ class Runner:
         if saved:
             saved.memories = live.memories
         self._publish(live, saved)
-        return embed.look_up(saved) if saved else None
+        return embed.look_up_or_queue(saved) if saved else None
 
     def _publish(self, live: LiveAnswer, saved: Message | DatabaseUnavailable | None) -> None:
         self.unstored.discard(live)

@@ -21,6 +21,7 @@ from chat.models import Message, Role, Status
 from retrieval import connection_share, current_model, event_loop, storage
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
+from retrieval.embed_queue import jobs
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import Call
 from retrieval.embeddings.errors import EmbeddingError
@@ -74,6 +75,15 @@ def look_up(
         return None
 
 
+def look_up_or_queue(message: Message) -> PendingEmbedding | None:
+    """``look_up`` for a message that is stored; None if workers embed it. A step."""
+    if not jobs.has_workers():
+        return look_up(message)
+    if message.content and message.status in (Status.COMPLETE, Status.INTERRUPTED):
+        jobs.publish([message.memory_table.pack_ref(message.pk)])
+    return None
+
+
 def _look_up_texts(message: Message, model: str) -> PendingEmbedding:
     content = message.content
     question = extract_question(content) if message.role == Role.USER else content
@@ -124,12 +134,15 @@ async def store_when_ready(
 
 
 def embed_in_background(message: Message) -> Future[None]:
-    """Start to embed the message. The future completes at the end, whatever the outcome."""
+    """Start to embed the message, which is stored, or let a worker do it.
+
+    The future completes at the end, whatever the outcome.
+    """
     return remember_job(event_loop.start(_embed(message)))
 
 
 async def _embed(message: Message) -> None:
-    pending = await connection_share.run(message.user_id, look_up, message)
+    pending = await connection_share.run(message.user_id, look_up_or_queue, message)
     if pending:
         await store_when_ready(pending)
 

@@ -19,6 +19,7 @@ from retrieval.backfill import pending
 from retrieval.backfill.pending import Row, Text
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
+from retrieval.embed_queue import jobs
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.embedding_service import Call
 from retrieval.embeddings.errors import EmbeddingError, InputRefused
@@ -49,11 +50,20 @@ class _Process:
 def start(table: MessageTable, ids: Sequence[int], *, retry: bool) -> Future[None]:
     """Embed the pending ones of these messages; ``retry``: those that were set aside, too.
 
-    Returns at once. The future completes at the end, whatever the outcome.
+    Here, or by workers if there are any. Returns at once. The future completes at the end,
+    whatever the outcome.
     """
+    if jobs.has_workers():
+        return remember_job(steps.submit(_queue, table, list(ids), retry=retry))
     job = event_loop.start(_embed_all(_Process.last, table, list(ids), retry=retry))
     _Process.last = job
     return remember_job(job)
+
+
+def _queue(table: MessageTable, ids: list[int], *, retry: bool) -> None:
+    if retry:
+        pending.retry(table, ids)
+    jobs.publish([table.pack_ref(pk) for pk in ids])
 
 
 async def _embed_all(

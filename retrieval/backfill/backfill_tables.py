@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from retrieval import current_model
-from retrieval.backfill import fill_words, pending
-from retrieval.backfill.embed_table import Report, TableBackfill
+from retrieval.backfill import fill_words, pending, token_bucket
+from retrieval.backfill.claims import Claims
+from retrieval.backfill.embed_table import TableBackfill
 from retrieval.backfill.embedding_calls import PROBE_TOKENS, RetryingService, check_key
 from retrieval.backfill.hnsw_advice import advice
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
+from retrieval.backfill.progress_line import Report
 from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingsNotConfigured
 from retrieval.message_tables import MessageTable
@@ -34,6 +36,7 @@ class Backfill:
     sleep_s: float = 0.0
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
+    claims: Claims = field(default_factory=Claims)
     notify: Callable[[str], object] = lambda _line: None
     embedded: int = 0
 
@@ -73,24 +76,36 @@ class Backfill:
             self.limits.stopped_by = EMBEDDINGS_OFF
         if self.limits.cancelled or self.limits.stopped_by:
             return
+        model = self.model_to_embed()
+        until_s = time.monotonic() + SERVER_CALL_S
+        counts = [pending.count(table, model=model) for table in self.tables]
+        self._notify_hnsw_advice(counts)
+        with self.claims:
+            runs = self.table_runs(counts, model)
+            if any(at_start.server_embeds for at_start in counts):
+                yield from self._embed_tables(runs, young_too=False)
+                self._let_server_finish(runs, until_s)
+            yield from self._embed_tables(runs, young_too=True)
+
+    def model_to_embed(self) -> str:
+        """The configured model. Raises EmbeddingsNotConfigured, ModelMismatch, NoMemory."""
         model = embedding_service.model_name()
         if model is None:
             raise EmbeddingsNotConfigured(
                 "no embedding model is configured: set OPENAI_API_KEY, or EMBEDDINGS=local"
             )
         current_model.check_model(model, again=True)
+        return model
+
+    def table_runs(self, counts: Sequence[pending.Counts], model: str) -> list[TableBackfill]:
+        """One for each table, which share the service and the limits."""
         service = RetryingService(self.limits.wait, self.notify)
-        until_s = time.monotonic() + SERVER_CALL_S
-        counts = [pending.count(table, model=model) for table in self.tables]
-        self._notify_hnsw_advice(counts)
-        runs = [
-            TableBackfill(table, at_start, model, service, self.limits, self.batch_size)
+        return [
+            TableBackfill(
+                table, at_start, model, service, self.limits, self.claims, self.batch_size
+            )
             for table, at_start in zip(self.tables, counts, strict=True)
         ]
-        if any(at_start.server_embeds for at_start in counts):
-            yield from self._embed_tables(runs, young_too=False)
-            self._let_server_finish(runs, until_s)
-        yield from self._embed_tables(runs, young_too=True)
 
     def _notify_hnsw_advice(self, counts: Sequence[pending.Counts]) -> None:
         for table, at_start in zip(self.tables, counts, strict=True):
@@ -99,10 +114,10 @@ class Backfill:
                 self.notify(line)
 
     def _embed_tables(self, runs: list[TableBackfill], *, young_too: bool) -> Iterator[Report]:
+        # While a call waits for the rate, no other's vectors may wait to be stored.
+        workers = 1 if token_bucket.is_limited() else self.workers
         for run in runs:
-            for report in run.embed(
-                workers=self.workers, sleep_s=self.sleep_s, young_too=young_too
-            ):
+            for report in run.embed(workers=workers, sleep_s=self.sleep_s, young_too=young_too):
                 self.embedded += report.embedded
                 yield report
 

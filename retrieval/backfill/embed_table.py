@@ -4,54 +4,32 @@ No transaction waits for the service. While it works on a batch, the batch befor
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from django.db import Error
 
 from retrieval import current_model, storage
-from retrieval.backfill import pending
-from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService, start_call
+from retrieval.backfill import pending, token_bucket
+from retrieval.backfill.claims import Claims
+from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Counts, Row, Text
+from retrieval.backfill.progress_line import Report
+from retrieval.backfill.row_claims import RowClaims
 from retrieval.embeddings import usage
-from retrieval.embeddings.batching import MAX_CALL_TEXTS, MAX_CALL_TOKENS, truncate
-from retrieval.embeddings.errors import EmbeddingError
+from retrieval.embeddings.batching import MAX_CALL_TEXTS, truncate
+from retrieval.embeddings.errors import EmbeddingError, InputRefused
 from retrieval.message_tables import MessageTable
 from retrieval.vectors import Vector
 
 MAX_REASON_CHARS = 200
-
-
-@dataclass(frozen=True)
-class Report:
-    """Progress after a batch, in rows of ``total`` that were pending at the run's start."""
-
-    table: str
-    total: int
-    batch: int = 0
-    embedded: int = 0
-    failed: int = 0
-    done: int = 0
-
-    def next(self, rows: int, *, embedded: int, failed: int) -> "Report":
-        """The report of the next batch, of ``rows`` rows."""
-        # More rows than were counted: an old message was edited, or switched on, meanwhile.
-        done = min(self.done + rows, self.total)
-        return replace(self, batch=self.batch + 1, embedded=embedded, failed=failed, done=done)
-
-    def __str__(self) -> str:
-        """``chat_messages: batch 3, 100 embedded, 0 failed, 300/12000 (2.5%)``.
-
-        docs/promises.md, Commands.
-        """
-        percent = 100 * self.done / self.total if self.total else 100
-        return (
-            f"{self.table}: batch {self.batch}, {self.embedded} embedded, {self.failed} failed, "
-            f"{self.done}/{self.total} ({percent:.1f}%)"
-        )
+LARGER_THAN_RATE = (
+    "its {tokens:,} tokens are more than EMBEDDING_RATE_TOKENS_PER_MIN, {limit:,}: raise that,"
+    " then run backfill_embeddings --retry-failed"
+)
 
 
 @dataclass
@@ -70,6 +48,7 @@ class TableBackfill:
     """Embeds the rows that were pending ``at_start`` by ``model``, a batch at a time.
 
     Rows with higher ids are left to the next run: else a run would not end while others write.
+    Rows that another process embeds are left to it.
     """
 
     table: MessageTable
@@ -77,12 +56,16 @@ class TableBackfill:
     model: str
     service: RetryingService
     limits: Limits
+    claims: Claims
     batch_size: int
     _running: deque[Batch] = field(default_factory=deque, init=False)
     _answered: Batch | None = field(default=None, init=False)  # not stored yet
+    _unstored: Batch | None = field(default=None, init=False)  # of embed_refs
     _report: Report = field(init=False)
+    _rows: RowClaims = field(init=False)
 
     def __post_init__(self) -> None:
+        self._rows = RowClaims(self.table, self.claims)
         self._report = Report(self.table.table, self.at_start.pending)
 
     def embed(self, *, workers: int, sleep_s: float, young_too: bool) -> Iterator[Report]:
@@ -98,7 +81,7 @@ class TableBackfill:
                 yield from self._store_answered()
                 if len(self._running) == workers:
                     self._wait_for_oldest()
-                    if sleep_s:
+                    if sleep_s or token_bucket.is_limited():
                         yield from self._store_answered()
                         self.limits.pause(sleep_s)
             yield from self._store_answered()
@@ -108,6 +91,38 @@ class TableBackfill:
         except (EmbeddingError, Cancelled, Error):
             self._store_rest()
             raise
+
+    def embed_refs(self, refs: Collection[int]) -> Report | None:
+        """Embed those of these messages that are pending and that no other process embeds.
+
+        Of many only as many as one call allows. None if there was nothing to do. Raises as
+        ``Backfill.embed``; vectors that the database did not take are kept for the next call.
+        """
+        if self._unstored:
+            return self._store_unstored(self._unstored)
+        rows = self._rows.claim(refs)
+        try:
+            batch = self._start(rows)
+            self._unstored = batch if batch.rows else None
+            self._wait_for(batch)
+        except (EmbeddingError, Cancelled, Error):
+            with suppress(EmbeddingError, Error):
+                if self._unstored:  # answers that came before the failure
+                    self._store(self._unstored)
+            self._unstored = None
+            with suppress(Error):
+                self._rows.release(rows)
+            raise
+        return self._store_unstored(batch) if batch.rows else None
+
+    def _store_unstored(self, batch: Batch) -> Report:
+        try:
+            report = self._report_of(batch)
+        except EmbeddingError:  # another model is the current one by now
+            self._unstored = None
+            raise
+        self._unstored = None
+        return report
 
     def is_finished(self) -> bool:
         """Whether nothing without a vector is left of what was pending at the start."""
@@ -125,7 +140,9 @@ class TableBackfill:
                 )
                 if not rows:
                     break
-                chosen = [row for row in rows if young_too or not row.young]
+                chosen = self._rows.claim(
+                    self.table.pack_ref(row.pk) for row in rows if young_too or not row.young
+                )
                 batch = self._start(chosen)
                 if batch.rows:
                     yield batch
@@ -148,8 +165,9 @@ class TableBackfill:
                     break
                 in_calls.add(row.text)
             batch.rows.append(row)
+        self._rows.release(rows, but=batch.rows)
         self.limits.count_rows(len(batch.rows))
-        batch.call = start_call(batch.bought)
+        batch.call = self.service.start_call(batch.bought)
         return batch
 
     def _known_answers(self, texts: list[Text]) -> dict[Text, Answer]:
@@ -162,8 +180,11 @@ class TableBackfill:
 
     def _buy(self, text: Text, batch: Batch) -> bool:
         """Add the text to the batch's call; False if the call or the budget has no room for it."""
-        tokens = truncate(text[1]).tokens
-        if batch.tokens + tokens > MAX_CALL_TOKENS or not self.limits.spend(tokens):
+        tokens, limit = truncate(text[1]).tokens, token_bucket.max_call_tokens()
+        if tokens > limit:
+            batch.answers[text] = InputRefused(LARGER_THAN_RATE.format(tokens=tokens, limit=limit))
+            return True
+        if batch.tokens + tokens > limit or not self.limits.spend(tokens):
             return False
         batch.tokens += tokens
         batch.bought.append(text)
@@ -178,9 +199,13 @@ class TableBackfill:
         """Store the answered batch, if there is one, and report it."""
         batch, self._answered = self._answered, None
         if batch:
-            embedded, failed = self._store(batch)
-            self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
-            yield self._report
+            yield self._report_of(batch)
+
+    def _report_of(self, batch: Batch) -> Report:
+        """Store the batch."""
+        embedded, failed = self._store(batch)
+        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
+        return self._report
 
     def _wait_for(self, batch: Batch) -> None:
         for text, answer in self.service.answers(batch.bought, batch.call):
@@ -200,7 +225,9 @@ class TableBackfill:
                 failed += pending.set_aside(self.table, row, str(answer)[:MAX_REASON_CHARS])
             elif answer is not None:
                 vectors.append((row.pk, row.content, answer))
-        return storage.store_all(self.table, vectors, model=self.model), failed
+        embedded = storage.store_all(self.table, vectors, model=self.model)
+        self._rows.release(batch.rows)
+        return embedded, failed
 
     def _store_rest(self) -> None:
         """The run ends with an error, but calls are paid for: store their vectors, if possible."""
@@ -208,6 +235,9 @@ class TableBackfill:
             with suppress(EmbeddingError):
                 vectors = batch.call.result() if batch.call else ()
                 batch.answers |= zip(batch.bought, vectors, strict=False)
-        for batch in filter(None, (self._answered, *self._running)):
+        batches = list(filter(None, (self._answered, *self._running)))
+        self._answered = None
+        self._running.clear()
+        for batch in batches:
             with suppress(EmbeddingError, Error):
                 self._store(batch)

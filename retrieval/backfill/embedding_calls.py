@@ -11,7 +11,9 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TypeAlias, TypeVar
 
+from retrieval.backfill import token_bucket
 from retrieval.embeddings import embedding_service, usage
+from retrieval.embeddings.batching import truncate
 from retrieval.embeddings.errors import (
     EmbeddingError,
     InputRefused,
@@ -58,7 +60,7 @@ def start_call(texts: Sequence[Text]) -> Future[list[Vector]]:
 
 
 class RetryingService:
-    """The embedding service, called until it answers.
+    """The embedding service, called until it answers, within EMBEDDING_RATE_TOKENS_PER_MIN.
 
     ``wait`` sleeps for a number of seconds, or raises to end the run. ``notify`` is given a line
     for the operator before each wait.
@@ -68,6 +70,13 @@ class RetryingService:
         self._wait = wait
         self._notify = notify
         self._works = False  # it has embedded something since this batch was asked for
+
+    def start_call(self, texts: Sequence[Text]) -> Future[list[Vector]]:
+        """Start one call, which is not repeated, once the rate of all processes allows it."""
+        if token_bucket.is_limited() and texts:
+            tokens = sum(truncate(content).tokens for _, content in texts)
+            token_bucket.take(tokens, wait=self._wait)
+        return start_call(texts)
 
     def answers(
         self, texts: Sequence[T], call: Future[list[Vector]] | None
@@ -128,7 +137,7 @@ class RetryingService:
         """One call, repeated while the service limits the rate or names a time to wait."""
         for tries in count(1):
             try:
-                vectors = (call or start_call(texts)).result()
+                vectors = (call or self.start_call(texts)).result()
                 self._works = True
                 return vectors
             except ServiceUnavailable as failure:

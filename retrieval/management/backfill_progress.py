@@ -1,12 +1,13 @@
 """Run the two parts of a backfill and show how far they are."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 
 from retrieval.backfill import Backfill
+from retrieval.backfill.progress_line import Report
 from retrieval.management.progress import Progress
 
 
@@ -24,9 +25,9 @@ def fill_words(run: Backfill, progress: Progress) -> None:
             progress.write(line)
 
 
-def embed(run: Backfill, progress: Progress) -> None:
+def embed(reports: Iterable[Report], run: Backfill, progress: Progress) -> None:
     """Embed what is pending, and show each batch."""
-    for report in run.embed():
+    for report in reports:
         progress.update(
             report.table,
             report.done,

@@ -235,6 +235,20 @@ CREATE TABLE IF NOT EXISTS recall_times (
     PRIMARY KEY (slot, bucket)
 );
 
+-- Which process embeds which message at the moment: retrieval/backfill/claims.py.
+CREATE TABLE IF NOT EXISTS embedding_claims (
+    id bigint PRIMARY KEY,
+    holder bigint NOT NULL,
+    until timestamptz NOT NULL
+);
+
+-- What all workers and backfills may still buy: retrieval/backfill/token_bucket.py. One row.
+CREATE TABLE IF NOT EXISTS embedding_rate (
+    id smallint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
+    tokens double precision NOT NULL,
+    at timestamptz NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS forgotten_messages (
     id bigint NOT NULL,
     user_id bigint NOT NULL,

@@ -8,7 +8,10 @@ written or edited meanwhile, which the next run embeds. What it would cost: rag_
   manage.py backfill_embeddings --limit 100 --sleep 0      a first try
   manage.py backfill_embeddings --batch-size 50 --max-cost 5
   manage.py backfill_embeddings --retry-failed             try again what the service refused
+  manage.py backfill_embeddings --follow                   look again every 10 s, until stopped
 
+--follow embeds messages that are a minute old. Workers and another backfill may run at the same
+time. A service that is away does not end it, a refused key does.
 With EMBEDDINGS=none it indexes for recall by words and embeds nothing.
 Locks: some rows of a message table at a time, for 0.1 s; an edit of one of them waits for that.
 Exit code: 0 done, or stopped by --limit or --max-cost; 1 failed, or messages were set aside;
@@ -26,6 +29,8 @@ from django.db import connection
 
 from retrieval import audit, current_model, storage
 from retrieval.backfill import Backfill, pending
+from retrieval.backfill.claims import BACKFILL_HOLDER, Claims
+from retrieval.backfill.follow import follow
 from retrieval.backfill.limits import EMBEDDINGS_OFF, OUTPUT_CLOSED, Cancelled, Limits
 from retrieval.backfill.pending import Counts
 from retrieval.embeddings import cost, embedding_service
@@ -43,6 +48,7 @@ EMBEDS_NOTHING = (
     f"{EMBEDDINGS_OFF}: recall goes by words, nothing is embedded."
     " To embed: EMBEDDINGS=local, or openai and OPENAI_API_KEY"
 )
+ENDLESS = "--follow goes on for ever: without --limit, --max-cost and --dry-run"
 RUN_AGAIN = "run backfill_embeddings again to go on"
 NEW_MESSAGES = (
     "{waiting:,} pending were written or edited during the run: run backfill_embeddings again,"
@@ -62,6 +68,7 @@ class Command(OperatorCommand):
         add("--retry-failed", action="store_true", help="also messages that were set aside")
         add("--vacuum", action="store_true", help="VACUUM (ANALYZE) the tables at the end")
         add("--dry-run", action="store_true", help="show what is pending; change nothing")
+        add("--follow", action="store_true", help="go on for ever: embed what becomes pending")
 
     def run(self, **options: Any) -> None:
         run = Backfill(
@@ -70,7 +77,11 @@ class Command(OperatorCommand):
             sleep_s=options["sleep"],
             workers=options["workers"],
             limits=Limits(options["limit"], cost.Spending(options["max_cost"])),
+            claims=Claims(None if options["follow"] else BACKFILL_HOLDER),
         )
+        if options["follow"]:
+            self._follow(run, options)
+            return
         if options["dry_run"]:
             current_model.refuse_other(embedding_service.configured_name())
             self._report_pending(run, options)
@@ -87,6 +98,16 @@ class Command(OperatorCommand):
             self._work(run, options)
             self._report(run, "signal" if signals else run.limits.stopped_by, options)
 
+    def _follow(self, run: Backfill, options: dict[str, Any]) -> None:
+        """Until a signal, which ``cancel_on_signal`` reports."""
+        if options["limit"] or options["max_cost"] is not None or options["dry_run"]:
+            raise CommandError(ENDLESS, returncode=2)
+        stopped = f"stopped; {RUN_AGAIN}"
+        with cancel_on_signal(run.limits.cancel, message=stopped) as signals:
+            audit.record_command("backfill_embeddings")
+            self._work(run, options)
+            self._report(run, "signal" if signals else run.limits.stopped_by, options)
+
     def _work(self, run: Backfill, options: dict[str, Any]) -> None:
         if options["retry_failed"]:
             for table in run.tables:
@@ -96,7 +117,7 @@ class Command(OperatorCommand):
             run.notify = progress.write
             run.check_key()
             fill_words(run, progress)
-            embed(run, progress)
+            embed(follow(run) if options["follow"] else run.embed(), run, progress)
         if run.embedded:
             min_similarity.measure()
         if options["vacuum"] and not run.limits.cancelled:

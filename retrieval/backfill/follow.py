@@ -1,0 +1,52 @@
+"""Goes on for ever: embeds what becomes pending. ``backfill_embeddings --follow``"""
+
+from collections.abc import Iterator
+
+from django.db import Error, connection
+
+from retrieval import current_model
+from retrieval.backfill import pending
+from retrieval.backfill.backfill_tables import Backfill
+from retrieval.backfill.progress_line import Report
+from retrieval.backfill.sweep import sweep
+from retrieval.db_errors import error_name
+from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured, KeyRefused
+
+LOOK_S = 10.0
+MIN_AGE_S = 60.0  # a server may be embedding a younger message: pending.YOUNG
+MAX_PAUSE_S = 60.0  # while the service fails; the first pause is LOOK_S
+ENDING = (KeyRefused, EmbeddingsNotConfigured, current_model.ModelMismatch)
+
+
+def follow(run: Backfill) -> Iterator[Report]:
+    """Embed what is pending, and look again every LOOK_S; a report for each call.
+
+    Other processes may embed at the same time. A service or a database that fails is waited for.
+    Raises Cancelled at its end, KeyRefused, EmbeddingsNotConfigured, ModelMismatch, NoMemory.
+    """
+    model = run.model_to_embed()
+    counts = [pending.count(table, model=model) for table in run.tables]
+    table_runs = run.table_runs(counts, model)
+    with run.claims:
+        pause_s = LOOK_S
+        while True:
+            try:
+                for report in sweep(table_runs, min_age_s=MIN_AGE_S):
+                    run.embedded += report.embedded
+                    yield report
+                    pause_s = LOOK_S
+                    run.limits.wait(run.sleep_s)
+            except ENDING:
+                raise
+            except (EmbeddingError, Error) as failure:
+                pause_s = _notify(run, failure, pause_s)
+            run.limits.wait(pause_s)
+
+
+def _notify(run: Backfill, failure: EmbeddingError | Error, pause_s: float) -> float:
+    """Tell the operator what failed; the next pause."""
+    reason = str(failure) if isinstance(failure, EmbeddingError) else error_name(failure)
+    if isinstance(failure, Error):
+        connection.close()
+    run.notify(f"{reason}; trying again in {pause_s:.0f} s")
+    return min(2 * pause_s, MAX_PAUSE_S)
