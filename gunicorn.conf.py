@@ -11,6 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from retrieval.telemetry import metrics_folder
 from verse import settings
 
 bind = f"0.0.0.0:{settings.PORT}"
@@ -22,12 +23,29 @@ limit_request_line = 400_000  # a search for 32,000 characters of 4 bytes each, 
 # Running answers get SHUTDOWN_GRACE, then the connections that read them get 5 s.
 graceful_timeout = int(settings.SHUTDOWN_GRACE_S) + 5
 timeout = 60
+# Without the referrer, and of the address only the path: a query may hold a search.
+access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "%(a)s"'
 keepalive = 75  # more than the usual 60 s of load balancers, so that they close connections first
 logger_class = "verse.access_log.Logger"
 logconfig_dict = settings.LOGGING | {
-    "loggers": settings.LOGGING["loggers"]  # type: ignore[operator]
+    "loggers": settings.LOGGING["loggers"]
     | {"gunicorn.error": {"handlers": [], "propagate": True, "level": "WARNING"}}
 }
+
+
+def on_starting(server: Any) -> None:
+    """Workers are forked later, and count in this folder: docs/observability.md"""
+    if settings.METRICS_TOKEN:
+        metrics_folder.create(server.cfg.worker_tmp_dir)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """The answers of a worker that has ended, or was killed, do not run any more."""
+    metrics_folder.forget_process(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    metrics_folder.remove()
 
 
 def post_worker_init(worker: Any) -> None:

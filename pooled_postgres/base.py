@@ -6,6 +6,8 @@ only if the server closed it or sent a notice.
 """
 
 import select
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -13,6 +15,9 @@ from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool
 
 from pooled_postgres.infinite_times import with_infinite_times
+
+# Called with the seconds of each wait for a connection of the pool, those without success too.
+wait_listeners: set[Callable[[float], object]] = set()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -24,6 +29,17 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """A new connection, or a live one from the pool. Raises PoolTimeout, psycopg.Error."""
+        if not (self.pool and wait_listeners):
+            return self._live_connection(conn_params)
+        began = time.perf_counter()
+        try:
+            return self._live_connection(conn_params)
+        finally:
+            waited_s = time.perf_counter() - began
+            for listener in wait_listeners:
+                listener(waited_s)
+
+    def _live_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = super().get_new_connection(conn_params)
         while self.pool and has_ended(connection):
             self.pool.putconn(connection)  # the pool opens another in its place

@@ -6,13 +6,14 @@ thread. Nothing may block it: what uses the database runs as a step (retrieval/s
 
 import asyncio
 import atexit
-import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 import uvloop
+
+from retrieval.telemetry import spans
 
 T = TypeVar("T")
 
@@ -36,9 +37,12 @@ def use_running_loop() -> None:
 
 
 def start(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Run the coroutine on the loop, in an empty context. From any thread; returns at once."""
-    # The caller's context would bind the task to the caller's request.
-    return contextvars.Context().run(
+    """Run the coroutine on the loop. From any thread; returns at once.
+
+    In a context of its own: the caller's would bind the task to the caller's request. Only the ids
+    of log lines and traces are carried over.
+    """
+    return spans.carried_context().run(
         asyncio.run_coroutine_threadsafe, _remembered(work), _process_loop()
     )
 

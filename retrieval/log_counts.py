@@ -20,6 +20,7 @@ from django.utils import timezone
 from retrieval import db
 from retrieval.models import LogCount
 from retrieval.runtime import on_reset
+from retrieval.telemetry import metrics
 from retrieval.writable_table import WritableTable
 
 STARTED = "Application startup complete."  # docs/promises.md, "Log lines"
@@ -28,6 +29,14 @@ KEEP_DAYS = 7
 MAX_COUNTS = 1_000  # of minutes and kinds, kept while the database is away, or has no table
 OWN_LOGGERS = ("chat", "retrieval", "verse")  # their texts are constants: tested
 WIDTH = 40  # of a kind, in the report
+# The reasons of verse_failures_total, by the beginning of a line; others are "internal".
+REASONS = {
+    "Error generating embeddings: ": "embedding",
+    "Error retrieving relevant context: ": "recall",
+    "Database unavailable: ": "database_unavailable",
+    "A turn could not be stored: ": "database_unavailable",
+    "An answer could not be saved: ": "database_unavailable",
+}
 PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 # Locks the rows of these minutes and kinds, in their order: two processes cannot deadlock.
 ADD = """
@@ -66,6 +75,8 @@ class CountErrors(logging.Handler):
         is_start = record.msg == STARTED
         if record.levelno < logging.ERROR and not is_start:
             return
+        if not is_start and not _is_known_refusal(record):
+            metrics.failed(reason_of(record))
         minute = datetime.fromtimestamp(record.created, UTC).replace(second=0, microsecond=0)
         with _lock:
             if is_start:
@@ -83,6 +94,17 @@ def kind_of(record: logging.LogRecord) -> str:
     if record.name.partition(".")[0] not in OWN_LOGGERS or not isinstance(record.msg, str):
         return record.name
     return PLACEHOLDER.sub("…", record.msg)
+
+
+def reason_of(record: logging.LogRecord) -> str:
+    """One of ``metrics.REASONS``."""
+    reasons = (reason for text, reason in REASONS.items() if kind_of(record).startswith(text))
+    return next(reasons, "internal")
+
+
+def _is_known_refusal(record: logging.LogRecord) -> bool:
+    """Django's line for a 502, 503 or 504: why it was answered is counted by itself."""
+    return getattr(record, "status_code", 500) > 500
 
 
 def _is_at_start() -> bool:

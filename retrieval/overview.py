@@ -138,14 +138,27 @@ def _table(table: MessageTable) -> TableOverview:
     ((about,),) = db.execute(
         ESTIMATE.format(**table.names), {"name": table.table, "limit": MAX_COUNTED}
     )
+    waiting, failed = count_pending(table), count_set_aside(table)
+    return TableOverview(
+        table.table, about, waiting, failed, _percent(table, about, waiting + failed)
+    )
+
+
+def count_pending(table: MessageTable) -> Counted:
+    """The table's pending messages that have a row in message_memories.
+
+    Statements: one, and one for each model with vectors.
+    """
     waiting = Counted()
     for model in pending.models_of_pending():
         condition = IS_PENDING.format(model=pending.condition_of(table, model))
         waiting += _count(table, condition, model, limit=MAX_COUNTED - waiting.looked_at)
-    failed = _count(table, IS_SET_ASIDE, None, limit=MAX_COUNTED)
-    return TableOverview(
-        table.table, about, waiting, failed, _percent(table, about, waiting + failed)
-    )
+    return waiting
+
+
+def count_set_aside(table: MessageTable) -> Counted:
+    """The table's messages that the service refused. One statement."""
+    return _count(table, IS_SET_ASIDE, None, limit=MAX_COUNTED)
 
 
 def _count(

@@ -104,9 +104,13 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
 
+    def close_clients(self) -> None:
+        """Close the connections of all clients."""
+        for client in self._clients:
+            client.close()
+
     def end(self) -> None:
         """End all processes and delete the log."""
         self.kill()
-        for client in self._clients:
-            client.close()
+        self.close_clients()
         self._log.unlink(missing_ok=True)

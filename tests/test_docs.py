@@ -46,6 +46,7 @@ REASONS = {
     "needs a cluster": 2,
     "needs a second checkout": 1,
 }
+METRICS_TOKEN = "a-long-random-text"  # docs/observability.md
 DOCUMENTED = "http://127.0.0.1:8000"
 PASSWORD = re.compile(r"^Sign in as demo, password (\S+)$", re.MULTILINE)
 COMPARED = {"status", "code", "role"}  # values that are compared; others differ between runs
@@ -132,7 +133,7 @@ def test_the_commands_of_a_page_print_what_it_shows(
         backfill(batch_size=32)
     blocks = commands_of(pages)
     # On a busy machine the bundled model may take longer than usual.
-    running = server(EMBEDDINGS="local", RAG_TIMEOUT=str(PATIENCE_S))
+    running = server(EMBEDDINGS="local", RAG_TIMEOUT=str(PATIENCE_S), METRICS_TOKEN=METRICS_TOKEN)
     for block, output in zip(blocks, run(blocks, running), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 

@@ -25,7 +25,9 @@ from chat.memory.embed import finish_embedding_jobs
 from chat.transfer import background
 from retrieval import event_loop, log_counts, steps
 from retrieval.db_errors import error_name
+from retrieval.telemetry import log_context
 from retrieval.token_count import encoding
+from verse import request_traces
 from verse.asgi_handler import OneStepHandler
 from verse.asgi_messages import Receive, Scope, Send
 from verse.body_limit import limit_body
@@ -33,6 +35,7 @@ from verse.health import answer_probes, direct_connection
 from verse.last_slash import add_last_slash
 from verse.logs import log_failed_thread
 from verse.mcp_endpoint import serve_mcp
+from verse.metrics_endpoint import serve_metrics
 from verse.static_files import serve_static
 
 logger = logging.getLogger("verse")
@@ -40,8 +43,9 @@ logger = logging.getLogger("verse")
 EMBEDDING_GRACE_S = 2.0
 STEPS_GRACE_S = 2.0
 NO_KEY = "No OpenAI API key configured - RAG functionality will be disabled"
+request_traces.start()
 answer_request = answer_probes(
-    serve_static(limit_body(serve_mcp(add_last_slash(OneStepHandler()))))
+    serve_metrics(serve_static(limit_body(serve_mcp(add_last_slash(OneStepHandler())))))
 )
 
 
@@ -50,6 +54,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
     else:
+        log_context.begin_request()
         await answer_request(scope, receive, send)
 
 
@@ -71,6 +76,7 @@ async def end() -> None:
     await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
     await event_loop.end()
     await asyncio.to_thread(steps.join, STEPS_GRACE_S)
+    await request_traces.end()
 
 
 def start() -> None:

@@ -15,9 +15,24 @@ async def send_json(
     scope: Scope, send: Send, body: bytes, *, status: int = 200, headers: Headers = ()
 ) -> None:
     """Send a whole response; for HEAD without the body, but with its length."""
+    await send_body(
+        scope, send, body, content_type="application/json", status=status, headers=headers
+    )
+
+
+async def send_body(
+    scope: Scope,
+    send: Send,
+    body: bytes,
+    *,
+    content_type: str,
+    status: int = 200,
+    headers: Headers = (),
+) -> None:
+    """Like ``send_json``, for any content."""
     headers = [
         *headers,
-        (b"content-type", b"application/json"),
+        (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

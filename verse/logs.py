@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from retrieval.db_errors import sqlstate
+from retrieval.telemetry import log_context, spans
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 logger = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(TextFormatter):
-    """``{"time", "level", "logger", "message", "error"?}``, times ISO 8601 UTC."""
+    """``{"time", "level", "logger", "message", "error"?}``, times ISO 8601 UTC.
+
+    And ``request_id``, ``turn_id``, ``trace_id`` of the line's request, if it belongs to one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, even if the message has several."""
@@ -55,7 +59,10 @@ class JsonFormatter(TextFormatter):
             "level": record.levelname,
             "logger": record.name,
             "message": without_values(record).getMessage(),
+            **log_context.ids(),
         }
+        if trace_id := spans.trace_id():
+            line["trace_id"] = trace_id
         if record.exc_info and record.exc_info[0]:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)

@@ -10,6 +10,7 @@ from corsheaders.defaults import default_headers
 from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
 from verse.environment import Environment
+from verse.log_config import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # This release: shown by /readyz, by rag_status, and in the names of the servers' database sessions.
@@ -23,6 +24,8 @@ OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
 LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
 env.secret("SECRET_KEY")
 CELERY_BROKER_URL = env.broker("CELERY_BROKER_URL")
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
+env.secret("OTEL_EXPORTER_OTLP_HEADERS")
 _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
 # The setting that commands connect by, for their error messages.
@@ -47,6 +50,14 @@ PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=256)
 SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
+METRICS_PORT = env.integer("METRICS_PORT", 0, minimum=0, maximum=65535)  # of workers; 0: none
+# Where traces are sent, if anywhere: docs/observability.md. OpenTelemetry reads all OTEL_* itself.
+OTEL_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_PROTOCOL = env.choice(
+    "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", ("http/protobuf", "grpc")
+)
+OTEL = {"OTEL_EXPORTER_OTLP_PROTOCOL": OTEL_PROTOCOL}
+OTEL |= {name: value for name, value in env.values.items() if name.startswith("OTEL_") and value}
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 IMPORT_MAX_MB = env.integer("IMPORT_MAX_MB", 1000)
 MAX_COMPLETION_BODY_BYTES = 20_000_000  # of /v1/: a whole conversation, with images
@@ -224,25 +235,4 @@ SPECTACULAR_SETTINGS = {
         "chat.api.openapi_examples.add_examples",
     ],
 }
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "text": {"()": "verse.logs.TextFormatter"},
-        "json": {"()": "verse.logs.JsonFormatter"},
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
-        "django": {"handlers": [], "level": "INFO"},
-        # Without a line for each model call, which would contain the address.
-        "httpx2": {"level": "WARNING"},
-        # Nor lines for each request at /mcp.
-        "mcp": {"level": "WARNING"},
-        "psycopg.pool": {"level": "ERROR"},
-        # Nor lines for each job.
-        "procrastinate": {"level": "WARNING"},
-        "celery": {"level": "WARNING"},
-        "kombu": {"level": "WARNING"},
-    },
-}
+LOGGING = logging_config(LOG_FORMAT)

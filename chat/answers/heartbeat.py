@@ -16,8 +16,9 @@ from django.db import Error, connection
 from chat.answers.followers import MARK_LIFETIME_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.answers.stop import cancel_stopped
-from retrieval import steps
+from retrieval import queries, steps
 from retrieval.db_errors import error_name
+from retrieval.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 TICK_S = 0.25  # a stop is seen this late; docs/promises.md promises 1 s
@@ -39,7 +40,7 @@ FLAGS = """
         AND w.hits[cardinality(w.hits)] > now() - make_interval(secs => %(mark_lifetime_s)s))
     FROM running_answers r WHERE r.id = ANY (%(ids)s)
 """
-# Locks: the abandoned rows and their messages.
+# How many answers were abandoned. Locks: their rows and their messages.
 END_ABANDONED = """
     WITH abandoned AS (
         DELETE FROM running_answers WHERE alive_at < now() - make_interval(secs => %(seconds)s)
@@ -48,10 +49,12 @@ END_ABANDONED = """
         UPDATE chat_messages m
         SET status = 'interrupted', error = 'interrupted', content = abandoned.text
         FROM abandoned WHERE abandoned.passage_id IS NOT NULL AND m.id = abandoned.message_id
+    ), chats AS (
+        UPDATE standalone_chat_messages m
+        SET status = 'interrupted', error = 'interrupted', content = abandoned.text
+        FROM abandoned WHERE abandoned.passage_id IS NULL AND m.id = abandoned.message_id
     )
-    UPDATE standalone_chat_messages m
-    SET status = 'interrupted', error = 'interrupted', content = abandoned.text
-    FROM abandoned WHERE abandoned.passage_id IS NULL AND m.id = abandoned.message_id
+    SELECT count(*) FROM abandoned
 """
 
 
@@ -78,8 +81,8 @@ def read_flags(ids: list[int]) -> dict[int, Flags]:
 
 def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
     """End the answers of dead processes as interrupted, with the text they had. One statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(END_ABANDONED, {"seconds": seconds})
+    count = queries.value(END_ABANDONED, {"seconds": seconds})
+    metrics.turns_ended("interrupted", "interrupted", count=count)
 
 
 class Heartbeat:

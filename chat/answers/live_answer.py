@@ -5,6 +5,7 @@ How it is stopped: stop.py.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,6 +16,7 @@ from chat.answers.turns import Ending, Turn
 from chat.errors import ApiError, DatabaseUnavailable
 from chat.memory.recalled import Memory
 from chat.models import Message
+from retrieval.telemetry import log_context, metrics
 
 # Proxies close a connection that is silent for too long, many after 60 s.
 SSE_KEEPALIVE_S = 15.0
@@ -60,6 +62,7 @@ class LiveAnswer:
         self._unheard: list[Reasoning] | None = []
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
+        self._began_at: float | None = log_context.request_began_at()  # None after the first text
 
     @property
     def text(self) -> str:
@@ -68,6 +71,9 @@ class LiveAnswer:
 
     def add(self, text: str) -> None:
         """Append a piece of text and pass it to the listeners. An empty one is a keep-alive."""
+        if text and self._began_at is not None:
+            metrics.first_token_after(time.perf_counter() - self._began_at)
+            self._began_at = None
         with self._lock:
             self._parts.append(text)
             for listener in self._listeners:
@@ -116,6 +122,7 @@ class LiveAnswer:
 
     def publish_end(self, saved: Message | DatabaseUnavailable | None) -> None:
         """Resolve the future ``saved`` and end the listeners' text. From any thread."""
+        self._count(saved)
         with self._lock:
             if isinstance(saved, DatabaseUnavailable):
                 self.saved.set_exception(saved)
@@ -123,6 +130,16 @@ class LiveAnswer:
                 self.saved.set_result(saved)
             for listener in self._listeners:
                 listener(None)
+
+    def _count(self, saved: Message | DatabaseUnavailable | None) -> None:
+        """Count the turn in the metrics, unless another process ends it, or it was refused."""
+        ending = self.ending
+        is_elsewhere = isinstance(saved, Message) and ending and saved.status != ending.status
+        is_unsaved = isinstance(saved, DatabaseUnavailable)
+        if ending is None or is_elsewhere or is_unsaved or self.refusal:
+            metrics.answer_ended(None)
+        else:
+            metrics.answer_ended(str(ending.status), ending.error)
 
     def cancel(self, ending: Ending) -> None:
         """Cancel the task, which then saves the answer with this ending.

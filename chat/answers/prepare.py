@@ -19,6 +19,7 @@ from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval import connection_share, steps
 from retrieval.rollout.state import OFF
+from retrieval.telemetry import spans
 from retrieval.token_count import is_tokenizer_of
 
 # A subclass's ChatService._get_relevant_context: returns the memories for a question.
@@ -116,7 +117,8 @@ class Preparation:
                 answer_recall.recall_in_the_dark(reading.dark, recalled.vectors, self._count_dark)
             return recalled
         question, history = self.turn.question, reading.draft.prompt.history
-        return Recalled(await steps.run(lambda: build(Recollection(recall(question, history)))))
+        with spans.step("turn.recall"):
+            return Recalled(await steps.run(lambda: build(Recollection(recall(question, history)))))
 
     def _count_dark(self, recollection: Recollection) -> None:
         """Count what the prompt would have been given."""

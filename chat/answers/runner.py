@@ -13,7 +13,9 @@ Steps on the database run in threads (retrieval/steps.py); each returns its conn
 """
 
 import asyncio
+import contextvars
 import logging
+from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any
 
@@ -36,6 +38,8 @@ from chat.models import Message, Status
 from retrieval import connection_share, event_loop
 from retrieval.db_errors import error_name
 from retrieval.root_cause import root_cause_name
+from retrieval.telemetry import metrics, spans
+from retrieval.telemetry.log_context import turn_id
 
 logger = logging.getLogger(__name__)
 SAVE_RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # while the database is away
@@ -51,10 +55,12 @@ class Runner:
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}  # running_answers.id → answer
         self.unstored: set[LiveAnswer] = set()  # answers of turns that are not stored, or not yet
-        self._background_tasks = (
-            event_loop.start(Heartbeat(self.answers).run()),
-            event_loop.start(run_periodic_tasks()),
-        )
+        # Not in the context of the request that starts the runner, if one does.
+        self._background_tasks = contextvars.Context().run(self._start_background_tasks)
+
+    def _start_background_tasks(self) -> list[Future[None]]:
+        tasks = (Heartbeat(self.answers).run(), run_periodic_tasks())
+        return [event_loop.start(task) for task in tasks]
 
     def start_answer(self, live: LiveAnswer, preparation: Preparation) -> None:
         """Start to generate the answer. From any thread; returns at once."""
@@ -62,6 +68,7 @@ class Runner:
             self.unstored.add(live)
         else:
             self.answers[live.running_id] = live
+        metrics.answer_started()
         event_loop.start(self._run(live, preparation))
 
     def count_unstored(self, user_id: int) -> int:
@@ -91,13 +98,17 @@ class Runner:
     async def _run(self, live: LiveAnswer, preparation: Preparation) -> None:
         """Generate, save, publish, embed. Runs to the end even if the client disconnects."""
         live.task = asyncio.current_task()
-        live.ending = await self._generate(live, preparation)
-        if not live.may_stream.done():
-            live.may_stream.set_result(True)
-        with embed.running_job():
-            pending = await self._save(live, live.ending)
-            if pending:
-                await embed.store_when_ready(pending)
+        turn_id.set(live.turn.answer.pk and f"{live.turn.conversation.kind}-{live.turn.answer.pk}")
+        with spans.step("turn"):
+            live.ending = await self._generate(live, preparation)
+            if not live.may_stream.done():
+                live.may_stream.set_result(True)
+            with embed.running_job():
+                with spans.step("turn.save"):
+                    pending = await self._save(live, live.ending)
+                if pending:
+                    with spans.step("turn.answer_embedding"):
+                        await embed.store_when_ready(pending)
 
     async def _generate(self, live: LiveAnswer, preparation: Preparation) -> Ending:
         """Ask the model and collect its answer; every failure becomes an Ending."""
@@ -108,13 +119,14 @@ class Runner:
             live.memories = prompt.memories
             if live.store is None:
                 live.may_stream.set_result(True)
-            finish_reason = await complete_shortened(
-                live,
-                prompt,
-                preparation.parameters,
-                before_text=prepared.wait_until_stored,
-                after_word=partial(self._store, live, prepared) if live.store else None,
-            )
+            with spans.step("turn.model"):
+                finish_reason = await complete_shortened(
+                    live,
+                    prompt,
+                    preparation.parameters,
+                    before_text=prepared.wait_until_stored,
+                    after_word=partial(self._store, live, prepared) if live.store else None,
+                )
         except CompletionError as error:
             return _failed(live, error)
         except ApiError as refusal:

@@ -28,6 +28,7 @@ from retrieval.recall.candidates import Scope
 from retrieval.recall.greetings import is_greeting
 from retrieval.rollout import state
 from retrieval.rollout.state import State
+from retrieval.telemetry import spans
 
 T = TypeVar("T")
 
@@ -136,14 +137,16 @@ async def recall_then(request: RecallRequest, then: Callable[[Recollection], T])
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.RAG_TIMEOUT_S
-    vectors = await _vectors_until(deadline, request.pending)
+    with spans.step("turn.embedding"):
+        vectors = await _vectors_until(deadline, request.pending)
 
     def store() -> None:
         if request.pending and vectors and request.message.pk:
             embed.store(request.pending, vectors)
 
     attempt = Attempt(request.message.user_id, _finder(request, vectors), then, store)
-    result = await attempt.run(until=max(deadline, loop.time() + MIN_RECALL_S))
+    with spans.step("turn.recall"):
+        result = await attempt.run(until=max(deadline, loop.time() + MIN_RECALL_S))
     return Recalled(result, attempt.ended, deadline, request.pending, vectors)
 
 

@@ -5,6 +5,7 @@ be shown: deleted and tainted messages, and duplicates.
 """
 
 import logging
+import time
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
@@ -21,6 +22,7 @@ from retrieval.recall import messages, min_similarity
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import Question, rank_messages
 from retrieval.recall.question import extract_question
+from retrieval.telemetry import metrics
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def find_memories(
     ``for_answer``: with the other message of each one's turn, and without repetitions.
     """
     question = Question(text, scope, embedding, embedding_service.model_name() or "")
+    began = time.perf_counter()
     try:
         ranking = rank_messages(question)
         related = ranking.related(min_similarity.min_similarity(question.model))
@@ -84,7 +87,9 @@ def find_memories(
     if for_answer:
         recalled = deduplicate(recalled, text, limit=limit)
     memories = [as_memory(message, user_id=scope.user_id) for message in recalled]
-    return SearchResult(HYBRID if by_meaning else LEXICAL, memories)
+    mode = HYBRID if by_meaning else LEXICAL
+    metrics.recalled_in(time.perf_counter() - began, mode=mode)
+    return SearchResult(mode, memories)
 
 
 def _embed_query(text: str, user_id: int) -> Vector | None:

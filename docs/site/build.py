@@ -33,6 +33,7 @@ SECTIONS = {
         "commands",
         "settings",
         "doctor",
+        "observability",
         "logs",
         "containers",
         "roles",

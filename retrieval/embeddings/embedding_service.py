@@ -228,8 +228,7 @@ async def _vectors(call: Call, process: _Process) -> list[Vector]:
         return await asyncio.wrap_future(work)
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
-    batches = [batch.texts for batch in call.batches]
-    return await embed_batches(_clients(), batches, retries=call.retries)
+    return await embed_batches(_clients(), call.batches, retries=call.retries)
 
 
 def _record(call: Call, breaker: CircuitBreaker | None, error: Exception | None) -> None:

@@ -8,6 +8,8 @@ import httpx2
 from django.conf import settings
 from openai import APIStatusError
 
+from retrieval.embeddings.batching import TextBatch
+from retrieval.embeddings.cost import cost_usd
 from retrieval.embeddings.errors import (
     EmbeddingError,
     InputRefused,
@@ -17,10 +19,17 @@ from retrieval.embeddings.errors import (
     RateLimited,
     ServiceUnavailable,
 )
-from retrieval.embeddings.response import PartlyUsable, parse_retry_after_s, parse_vectors
+from retrieval.embeddings.response import (
+    PartlyUsable,
+    parse_json,
+    parse_retry_after_s,
+    used_tokens,
+    vectors_of,
+)
 from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
 from retrieval.root_cause import root_cause_name
 from retrieval.service_errors import ServiceError, parse_service_error
+from retrieval.telemetry import metrics
 from retrieval.vectors import DIMENSIONS, Vector
 
 # The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many
@@ -39,7 +48,7 @@ _refused_parameters: dict[tuple[str, str], set[str]] = {}  # (base URL, model); 
 
 
 async def embed_batches(
-    clients: OpenAIClients, batches: Sequence[list[str]], *, retries: bool = True
+    clients: OpenAIClients, batches: Sequence[TextBatch], *, retries: bool = True
 ) -> list[Vector]:
     """The vectors of all texts, in order: one API call a batch, one after the other.
 
@@ -48,8 +57,8 @@ async def embed_batches(
     """
     vectors: list[Vector] = []
     try:
-        for texts in batches:
-            vectors += await _embed_in_time(clients, texts, retries=retries)
+        for batch in batches:
+            vectors += await _embed_in_time(clients, batch, retries=retries)
     except InvalidResponse as error:
         if len(batches) > 1:
             error.usable = {}  # they would be places in one of the batches
@@ -58,14 +67,14 @@ async def embed_batches(
 
 
 async def _embed_in_time(
-    clients: OpenAIClients, texts: list[str], *, retries: bool
+    clients: OpenAIClients, batch: TextBatch, *, retries: bool
 ) -> list[Vector]:
     failures: list[ServiceUnavailable] = []
     try:
         async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
             if not retries:
-                return await _call(clients, texts)
-            return await _retry(clients, texts, failures, deadline_s=deadline.when() or 0.0)
+                return await _call(clients, batch)
+            return await _retry(clients, batch, failures, deadline_s=deadline.when() or 0.0)
     except TimeoutError:
         before = f"; before: {failures[-1]}" if failures else ""
         raise ServiceUnavailable(
@@ -75,7 +84,7 @@ async def _embed_in_time(
 
 async def _retry(
     clients: OpenAIClients,
-    texts: list[str],
+    batch: TextBatch,
     failures: list[ServiceUnavailable],
     *,
     deadline_s: float,
@@ -84,7 +93,7 @@ async def _retry(
     max_pause_s = FIRST_PAUSE_S
     while True:
         try:
-            return await _call(clients, texts)
+            return await _call(clients, batch)
         except ServiceUnavailable as failure:
             failures.append(failure)
             jitter_s = random.uniform(0, max_pause_s)  # noqa: S311 - no secret
@@ -95,12 +104,12 @@ async def _retry(
         max_pause_s = min(2 * max_pause_s, MAX_PAUSE_S)
 
 
-async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
+async def _call(clients: OpenAIClients, batch: TextBatch) -> list[Vector]:
     """One call; a second one if the service refuses an optional parameter."""
     service = settings.OPENAI_BASE_URL, settings.EMBEDDING_MODEL
     refused = set(_refused_parameters.get(service, ()))
     while True:
-        response = await _post(clients, texts, without=refused)
+        response = await _post(clients, batch.texts, without=refused)
         if response.is_success:
             break
         error = parse_service_error(
@@ -113,7 +122,9 @@ async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
     if refused:
         _refused_parameters[service] = refused
     try:
-        return parse_vectors(response.content, count=len(texts))
+        answer = parse_json(response.content)
+        _count_tokens(used_tokens(answer), batch)
+        return vectors_of(answer, count=len(batch.texts))
     except ValueError as unusable:
         usable = unusable.usable if isinstance(unusable, PartlyUsable) else {}
         reason = f"the service's answer was not usable: {unusable}"
@@ -123,6 +134,7 @@ async def _call(clients: OpenAIClients, texts: list[str]) -> list[Vector]:
 async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) -> httpx2.Response:
     parameters = {k: v for k, v in OPTIONAL_PARAMETERS.items() if k not in without}
     body = {"model": settings.EMBEDDING_MODEL, "input": texts} | parameters
+    metrics.embedding_request_sent()
     try:
         client = clients.get(settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY)
         return await client.send("/embeddings", body)
@@ -132,6 +144,12 @@ async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) 
         raise ServiceUnavailable(
             f"the service cannot be reached ({root_cause_name(error)})"
         ) from error
+
+
+def _count_tokens(tokens: int | None, batch: TextBatch) -> None:
+    """Add to the metrics what the service counted, or what we counted if it says nothing."""
+    tokens = sum(batch.tokens) if tokens is None else tokens
+    metrics.embedding_tokens_used(tokens, cost_usd=cost_usd(tokens))
 
 
 def _refusal(response: httpx2.Response, error: ServiceError) -> EmbeddingError:

@@ -21,7 +21,22 @@ class PartlyUsable(ValueError):
         self.usable = usable
 
 
-def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
+def parse_json(body: bytes) -> Any:
+    """Raises ValueError if it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+
+
+def used_tokens(answer: Any) -> int | None:
+    """How many tokens the service says that it has used; None if it does not say."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and tokens >= 0 else None
+
+
+def vectors_of(answer: Any, *, count: int) -> list[Vector]:
     """The ``count`` vectors of a response, in the order of the texts, whatever order they came in.
 
     Vectors without any ``index`` are taken in order. Raises PartlyUsable, or ValueError if it is
@@ -29,7 +44,7 @@ def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
     """
     vectors: dict[int, Vector] = {}
     unusable: ValueError | None = None
-    for index, item in _by_index(_items(body), count=count).items():
+    for index, item in _by_index(_items(answer), count=count).items():
         try:
             vectors[index] = _vector(item.get("embedding"))
         except ValueError as error:
@@ -56,11 +71,7 @@ def _positive(seconds: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _items(body: bytes) -> list[dict[str, Any]]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
+def _items(answer: Any) -> list[dict[str, Any]]:
     items = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("it holds no list of vectors")

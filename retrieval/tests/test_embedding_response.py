@@ -9,9 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval.embeddings.response import PartlyUsable, parse_retry_after_s, parse_vectors
+from retrieval.embeddings.response import (
+    PartlyUsable,
+    parse_json,
+    parse_retry_after_s,
+    used_tokens,
+    vectors_of,
+)
+from retrieval.vectors import Vector
 
 GOOD = [0.0] * 1535 + [1.0]
+
+
+def parse_vectors(body: bytes, *, count: int) -> list[Vector]:
+    return vectors_of(parse_json(body), count=count)
 
 
 def answer(*vectors: Any, indexes: list[Any] | None = None) -> bytes:
@@ -111,3 +122,19 @@ def test_the_usable_vectors_of_an_answer_come_with_the_error() -> None:
     with pytest.raises(PartlyUsable) as raised:
         parse_vectors(answer(GOOD, [0.0] * 1536, GOOD), count=3)
     assert sorted(raised.value.usable) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 7, "total_tokens": 7}, 7),
+        ({"total_tokens": True}, None),
+        ({"total_tokens": -1}, None),
+        ({"total_tokens": "7"}, None),
+        ([], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_only_a_whole_number_of_tokens_is_believed(usage: Any, tokens: int | None) -> None:
+    assert used_tokens({"data": [], "usage": usage}) == tokens

@@ -1,0 +1,117 @@
+"""The figures of GET /metrics that are read from the database: the same for all servers.
+
+A process reads them for a scrape, and again for one that comes MAX_AGE_S later. The counts read
+indexes, at most MAX_COUNTED rows by rows and beyond that the index alone; no message is read.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from django.db import Error, transaction
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from retrieval import current_model, db, overview, queries, status
+from retrieval.db_errors import error_name
+from retrieval.embeddings import embedding_service
+from retrieval.models import RecallMeasurement, message_tables
+from retrieval.overview import Counted
+from retrieval.runtime import Expiring
+
+logger = logging.getLogger(__name__)
+MAX_AGE_S = 15.0  # docs/promises.md promises 30 s
+MAX_STATEMENT_S = 5  # Prometheus waits 10 s for a scrape
+# Message rows that are switched off count too. Reads message_memories_pending and
+# message_memories_failed. Locks nothing.
+COUNT_BY_INDEX = """
+    SELECT (SELECT count(*) FROM message_memories WHERE model IS NULL)
+        + (SELECT count(*) FROM message_memories
+            WHERE model IN (SELECT id FROM embedding_models WHERE NOT current))
+        - (SELECT count(*) FROM message_memories WHERE embedding_error IS NOT NULL
+            AND model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
+"""
+LIMIT_TIME = "SELECT set_config('statement_timeout', %(seconds)s || 's', true)"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Numbers of messages; ``recall`` and ``model_matches`` from 0 to 1; index name → valid.
+
+    ``recall`` is the last measurement's, 0 before the first one.
+    """
+
+    pending: float = 0
+    set_aside: float = 0
+    recall: float = 0
+    model_matches: float = 1
+    indexes: dict[str, bool] = field(default_factory=dict)
+
+
+UNKNOWN = Reading(math.nan, math.nan, math.nan, math.nan)  # the database is away
+HELP = {
+    "verse_pending_rows": "Messages that wait for their embeddings, in the whole database.",
+    "verse_set_aside_rows": "Messages that the embedding service refused.",
+    "verse_sampled_recall": "Recall of the last measurement against an exact search; 0: none yet.",
+    "verse_model_matches": "0 if the settings name another model than the stored vectors.",
+    "verse_index_valid": "1 if the index exists and was built to its end.",
+}
+
+
+class DatabaseFigures(Collector):
+    """Reads the figures when the registry is rendered. In a step, not on the event loop."""
+
+    def __init__(self) -> None:
+        self._latest: Expiring[Reading] = Expiring()
+        self._reading = threading.Lock()
+        self._is_away = False
+
+    def collect(self) -> Iterator[Metric]:
+        with self._reading:  # two scrapes at once read once
+            figures = self._latest.get() or self._latest.set(self._read(), seconds=MAX_AGE_S)
+        values = (figures.pending, figures.set_aside, figures.recall, figures.model_matches)
+        for name, value in zip(HELP, values, strict=False):
+            yield GaugeMetricFamily(name, HELP[name], value=value)
+        valid = GaugeMetricFamily("verse_index_valid", HELP["verse_index_valid"], labels=["index"])
+        for name, is_valid in figures.indexes.items():
+            valid.add_metric([name], is_valid)
+        yield valid
+
+    def _read(self) -> Reading:
+        """One line in the log for each outage of the database."""
+        try:
+            figures = read()
+        except Error as error:
+            if not self._is_away:
+                logger.warning("Pending messages cannot be counted: %s", error_name(error))
+            self._is_away = True
+            return UNKNOWN
+        self._is_away = False
+        return figures
+
+
+def read() -> Reading:
+    """Some ten statements of at most MAX_STATEMENT_S each. Raises django.db.Error."""
+    try:
+        with transaction.atomic():
+            queries.execute(LIMIT_TIME, {"seconds": MAX_STATEMENT_S})
+            return _read()
+    except db.NoMemory:
+        return Reading()
+
+
+def _read() -> Reading:
+    measured = RecallMeasurement.objects.order_by("-measured_at").values_list("recall", flat=True)
+    stored, configured = current_model.current_model(), embedding_service.configured_name()
+    waiting = sum(map(overview.count_pending, message_tables()), Counted())
+    set_aside = sum(map(overview.count_set_aside, message_tables()), Counted())
+    by_index = queries.value(COUNT_BY_INDEX) if waiting.has_more else 0
+    return Reading(
+        pending=max(waiting.count, by_index),
+        set_aside=set_aside.count,
+        recall=measured.first() or 0,
+        model_matches=float(None in (stored, configured) or stored == configured),
+        indexes={index["name"]: index["valid"] for index in status.indexes()},
+    )
