@@ -46,7 +46,13 @@ GROUPS = {
     # The roles of these two belong to the whole server, and have the same names.
     "tests/test_compose_roles": "roles",
     "tests/test_image": "roles",
-    # All tests of each share a server.
+    # All tests of each share a server, or a database that takes seconds to fill.
+    "tests/browser/": "browser",
+    "tests/test_docs.py": "docs",
+    "tests/test_mcp": "mcp",
+    "tests/test_roles": "web roles",
+    "tests/test_memory_schema": "memory schema",
+    "retrieval/tests/test_rag_index": "rag_index",
     "chat/openai_api/tests/test_completions": "completions",
     "chat/openai_api/tests/test_server": "completions",
 }

@@ -7,11 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx2
+from django.db import connection
+
+from fake_openai import FakeOpenAI
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120  # much more than needed: with 20 processes on 2 cores a server starts in 60
@@ -114,3 +118,26 @@ class Server:
         self.kill()
         self.close_clients()
         self._log.unlink(missing_ok=True)
+
+
+def serve_test_database(blocker: Any, fake: FakeOpenAI, **environment: str) -> Iterator[Server]:
+    """A server for several tests on this process's test database: a start costs 3 s of CPU.
+
+    Its periodic tasks must not touch the database of other tests: the root's conftest.py lets one
+    process run all tests that share it, and it ends after them.
+    """
+    with blocker.unblock():
+        usual = {"DATABASE_URL": database_url(connection), "LLM_BASE_URL": fake.base_url}
+    running = Server(usual | environment)
+    yield running
+    running.end()
+
+
+def memory_settings(fake: FakeOpenAI) -> dict[str, str]:
+    """For a server with memory that has the time it needs, and no rate limit."""
+    return {
+        "OPENAI_BASE_URL": fake.base_url,
+        "OPENAI_API_KEY": "sk-test-0123456789",
+        "RAG_TIMEOUT": "30",
+        "THROTTLE_MESSAGES": "off",
+    }

@@ -325,6 +325,7 @@ def test_sigterm_lets_running_answers_end(
     assert StandaloneChatMessage.objects.get(role="assistant").status == "complete"
 
 
+@pytest.mark.soak
 def test_sigterm_saves_the_text_so_far_after_the_grace_period(
     alice: User, server: Start, openai_server: FakeOpenAI
 ) -> None:

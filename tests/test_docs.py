@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,25 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from psycopg import sql
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 from rest_framework import exceptions
 
 from chat import errors
 from chat.samples.loading import load
 from embedded_postgres.programs import bin_folder
+from fake_openai import FakeOpenAI
 from retrieval import runtime
 from retrieval.backfill import backfill
 from retrieval.queries import rows
 from tests.pages import API, BLOCK, OPERATION, ROLLOUT, Block, blocks_of
-from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
+from tests.support import (
+    PATIENCE_S,
+    ROOT,
+    Server,
+    clean_environment,
+    database_url,
+    serve_test_database,
+)
 
 pytestmark = pytest.mark.newest_schema
 ALL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -107,11 +115,33 @@ def run(blocks: list[Block], server: Server) -> list[str]:
     return result.stdout.split(BOUNDARY)
 
 
+SEQUENCES = """
+    SELECT s.relname, t.relname
+    FROM pg_class s JOIN pg_depend d ON d.objid = s.oid AND d.deptype IN ('a', 'i')
+    JOIN pg_class t ON t.oid = d.refobjid
+    WHERE s.relkind = 'S' AND d.classid = 'pg_class'::regclass
+"""
+
+
 def restart_sequences() -> None:
-    """The pages show id 1. Django's own way leaves out tables that no model manages."""
+    """The pages show id 1. Django's own way leaves out tables that no model manages.
+
+    Tables with rows, such as that of the migrations, go on counting.
+    """
     with connection.cursor() as cursor:
-        for (name,) in rows("SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"):
-            cursor.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.Identifier(name)))
+        for sequence, table in rows(SEQUENCES):
+            if not rows(sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(table))):
+                restart = sql.SQL("ALTER SEQUENCE {} RESTART")
+                cursor.execute(restart.format(sql.Identifier(sequence)))
+
+
+@pytest.fixture(scope="module")
+def running(openai_server: FakeOpenAI, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
+    """The server of all pages. The bundled model may take longer than usual on a busy machine."""
+    settings = {"EMBEDDINGS": "local", "RAG_TIMEOUT": str(PATIENCE_S)}
+    yield from serve_test_database(
+        django_db_blocker, openai_server, METRICS_TOKEN=METRICS_TOKEN, **settings
+    )
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the pages' commands need curl")
@@ -120,8 +150,9 @@ def restart_sequences() -> None:
     "pages", [pages for pages in SESSIONS if commands_of(pages)], ids=lambda pages: pages[0].stem
 )
 def test_the_commands_of_a_page_print_what_it_shows(
-    pages: list[Path], server: Callable[..., Server], settings: Settings
+    pages: list[Path], running: Server, openai_server: FakeOpenAI, settings: Settings
 ) -> None:
+    openai_server.reset()
     restart_sequences()
     password = PASSWORD.search((ROOT / "README.md").read_text())
     assert password is not None
@@ -132,8 +163,6 @@ def test_the_commands_of_a_page_print_what_it_shows(
         load(demo)
         backfill(batch_size=32)
     blocks = commands_of(pages)
-    # On a busy machine the bundled model may take longer than usual.
-    running = server(EMBEDDINGS="local", RAG_TIMEOUT=str(PATIENCE_S), METRICS_TOKEN=METRICS_TOKEN)
     for block, output in zip(blocks, run(blocks, running), strict=True):
         assert loose(output) == loose(block.shown or ""), f"{block.text}\n{output}"
 

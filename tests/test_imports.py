@@ -69,6 +69,7 @@ def test_any_process_shows_an_import_and_the_death_of_another(alice: User, serve
     assert StandaloneChatMessage.objects.count() == 3
 
 
+@pytest.mark.soak
 def test_a_server_that_stops_ends_its_imports_at_once(alice: User, server: Start) -> None:
     running = server(WEB_CONCURRENCY="1", SHUTDOWN_GRACE="1")
     with psycopg.connect(database_url(connection), autocommit=True) as session:

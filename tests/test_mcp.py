@@ -20,7 +20,15 @@ from pytest_django import DjangoDbBlocker
 
 from chat.auth.api_tokens import create_token, find_token, revoke_token
 from chat.models import Passage, StandaloneChat, StandaloneChatMessage
-from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
+from fake_openai import FakeOpenAI
+from tests.support import (
+    PATIENCE_S,
+    ROOT,
+    Server,
+    clean_environment,
+    database_url,
+    serve_test_database,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 NOT_THERE = "There is no such message."
@@ -81,16 +89,10 @@ def talk(user: User, *texts: str, title: str = "Trip") -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def two(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
+def two(openai_server: FakeOpenAI, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
     """Two processes in words mode, for all tests: they keep nothing."""
-    with django_db_blocker.unblock():
-        url = database_url(connection)
-    running = Server(
-        {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "EMBEDDINGS": "none"}
-        | {"THROTTLE_MESSAGES": "off"}
-    )
-    yield running
-    running.end()
+    settings = {"WEB_CONCURRENCY": "2", "EMBEDDINGS": "none", "THROTTLE_MESSAGES": "off"}
+    yield from serve_test_database(django_db_blocker, openai_server, **settings)
 
 
 async def tell_and_ask(client: Client, ids: list[int]) -> None:

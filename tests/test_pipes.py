@@ -114,6 +114,7 @@ def test_a_backfill_into_a_closed_pipe_stores_running_calls_and_stops(
     assert 10 <= len(embedded_texts()) <= 40
 
 
+@pytest.mark.soak
 def test_json_output_is_complete_for_a_reader_of_one_line(
     alice: User, remembering: FakeOpenAI
 ) -> None:

@@ -175,6 +175,7 @@ def test_the_extension_may_be_in_a_schema_outside_the_search_path(database: Data
     assert database.run("SELECT count(*) FROM standalone_chat_messages")[0][0] >= 3
 
 
+@pytest.mark.soak
 def test_messages_of_the_old_code_are_recalled_by_words_at_once(
     database: Database,
 ) -> None:

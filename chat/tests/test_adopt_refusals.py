@@ -156,6 +156,7 @@ def test_users_must_be_migrated_first(old: OldDatabase) -> None:
     assert (done.code, done.err) == (1, f"{message}, then this again")
 
 
+@pytest.mark.soak
 def test_json_tells_what_was_corrected(old: OldDatabase) -> None:
     old.install("plain")
     before = json.loads(old.adopt("--check", "--json").out)

@@ -108,6 +108,7 @@ def test_adoption_waits_for_others_and_delays_no_write(
     assert old.problems() == []
 
 
+@pytest.mark.soak
 def test_a_program_that_gives_ids_by_itself_may_write_meanwhile(old: OldDatabase) -> None:
     old.install("loose")
     own_id = (

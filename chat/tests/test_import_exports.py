@@ -219,6 +219,7 @@ def test_an_unknown_user_is_refused(alice: User, tmp_path: Path) -> None:
         run(tmp_path, GOOD, "--user", "carol")
 
 
+@pytest.mark.soak
 def test_the_oldest_schema_asks_for_migrate(alice: User, tmp_path: Path, database: Any) -> None:
     database.start_at("0013_doctor_run")
     name = write(tmp_path / "export", GOOD)

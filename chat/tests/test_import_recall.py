@@ -205,6 +205,7 @@ def test_an_import_is_in_memory_on_older_schemas_too(
     assert imported(*many(20)).messages == len(remembered()) == 20
 
 
+@pytest.mark.soak
 def test_an_old_schema_remembers_row_by_row_until_migrated(
     alice: User, old_memory: Callable[[str], None]
 ) -> None:

@@ -228,6 +228,7 @@ def test_guessing_one_accounts_password_is_slowed_for_all_addresses(alice: User,
     assert ask_token(**ALICE).status_code == 200
 
 
+@pytest.mark.soak
 def test_guessing_many_accounts_passwords_is_slowed_by_address(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,8 @@ def alices(alice: User) -> Params:
 @pytest.fixture
 def forced(request: pytest.FixtureRequest) -> None:
     """Make all plans ``custom`` or ``generic`` until the end of the transaction."""
-    queries.execute(f"SET LOCAL plan_cache_mode = force_{request.param}_plan")
+    mode = f"force_{request.param}_plan"
+    queries.execute("SELECT set_config('plan_cache_mode', %s, true)", [mode])
 
 
 def rows_read(node: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ def test_either_form_gets_a_token(jose: User, name: str) -> None:
     assert ApiToken.objects.filter(user=jose).count() == 2
 
 
+@pytest.mark.soak
 def test_either_form_counts_as_the_same_login(jose: User) -> None:
     client = APIClient()
     bodies = [{"username": name, "password": "wrong"} for name in (COMPOSED, DECOMPOSED)] * 6

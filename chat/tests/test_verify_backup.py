@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from psycopg import sql
 from pytest_django import DjangoDbBlocker
 
 from chat.backup.scratch import MARK, PREFIX
@@ -189,8 +190,9 @@ def test_a_signal_drops_the_scratch_database(
 
 
 def test_what_a_killed_run_left_is_dropped_by_the_next(live: Database, dump: Dump) -> None:
-    live.run(f"CREATE DATABASE {PREFIX}left_behind")
-    live.run(f"COMMENT ON DATABASE {PREFIX}left_behind IS '{MARK}'")
+    names = {"name": sql.Identifier(f"{PREFIX}left_behind"), "mark": sql.Literal(MARK)}
+    live.run(sql.SQL("CREATE DATABASE {name}").format(**names).as_string())
+    live.run(sql.SQL("COMMENT ON DATABASE {name} IS {mark}").format(**names).as_string())
     done = verify(live, dump())
     assert done.returncode == 0
     assert "the backup can be restored" in done.stdout

@@ -77,6 +77,7 @@ def test_a_home_below_a_closed_folder_works_and_its_mode_stays(
     assert tmp_path.stat().st_mode == mode
 
 
+@pytest.mark.soak
 def test_a_user_other_than_root_gets_a_separate_server(home: Home, top: Path) -> None:
     if os.geteuid() != 0:
         assert home.user().query("SELECT 1") == 1
@@ -110,6 +111,7 @@ def test_four_first_starts_at_once_give_one_server(home: Home) -> None:
     assert len(home.processes("embedded_postgres.supervisor")) == 1
 
 
+@pytest.mark.soak
 def test_the_server_stops_after_its_last_user_was_killed_and_keeps_data(home: Home) -> None:
     first, second = home.user(), home.user()
     first.query("CREATE TABLE words (word text)")
@@ -170,6 +172,7 @@ def test_a_start_that_was_killed_does_not_block_the_next(home: Home) -> None:
     assert not home.unfinished()
 
 
+@pytest.mark.soak
 def test_an_old_pid_file_naming_another_process_does_not_block_a_start(home: Home) -> None:
     home.user().query("SELECT 1")
     home.stop()
@@ -185,6 +188,7 @@ def test_an_old_pid_file_naming_another_process_does_not_block_a_start(home: Hom
             other.kill()
 
 
+@pytest.mark.soak
 def test_a_deleted_home_gets_a_new_server_and_the_old_one_ends(home: Home) -> None:
     user = home.user()
     user.query("SELECT 1")
@@ -242,6 +246,7 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(home: Home) -> None
     assert not home.paths().sockets.exists()
 
 
+@pytest.mark.soak
 def test_dbshell_opens_psql_on_the_embedded_server(home: Home) -> None:
     shell = home.command(
         "dbshell", "--", "-tAc", "SELECT current_database()", "-c", r"\echo :VERSION_NUM"

@@ -17,7 +17,7 @@ class Phrases(NamedTuple):
     """One language's greetings, and what may stand next to them."""
 
     greetings: re.Pattern[str]
-    beside: re.Pattern[str]
+    fillers: re.Pattern[str]
     function_words: frozenset[str]
 
 
@@ -36,7 +36,7 @@ def is_greeting(text: str) -> bool:
 def _only_greets(text: str, phrases: Phrases) -> bool:
     if not phrases.greetings.match(text):
         return False
-    rest = phrases.beside.sub(" ", phrases.greetings.sub(" ", text))
+    rest = phrases.fillers.sub(" ", phrases.greetings.sub(" ", text))
     words = WORD.findall(rest)
     # Function words can ask: "Good morning, where was I?"
     return not words or ("?" not in rest and phrases.function_words.issuperset(words))
@@ -47,11 +47,11 @@ def _phrases() -> Mapping[str, Phrases]:
     _, *parts = re.split(r"^\[(\w+)\]$", PHRASES.read_text(), flags=re.MULTILINE)
     by_language = {}
     for language, text in zip(parts[::2], parts[1::2], strict=True):
-        greetings, _, beside = text.partition("beside:")
+        greetings, _, fillers = text.partition("fillers:")
         has_spaces = language != "chinese"
         by_language[language] = Phrases(
             _any_of(greetings, whole_words=has_spaces),
-            _any_of(beside, whole_words=has_spaces),
+            _any_of(fillers, whole_words=has_spaces),
             function_words().get(language, frozenset()),
         )
     return by_language

@@ -78,7 +78,7 @@ def test_next_rows_come_from_the_index_even_if_all_seem_pending(
 ) -> None:
     add_messages(alice, texts(3_000))
     query("UPDATE message_memories SET model = %s", model)
-    query(f"ANALYZE message_memories, memory_switches, {CHAT}, standalone_chats")
+    query("ANALYZE message_memories, memory_switches, standalone_chats, standalone_chat_messages")
     params = {"after": 0, "last": 2**40, "limit": 100, "model": model}
     plan = "\n".join(
         row[0]

@@ -226,6 +226,7 @@ def test_no_transaction_is_open_during_a_call(alice: User, remembering: FakeOpen
     assert remembering.violations == []
 
 
+@pytest.mark.soak
 def test_the_next_call_starts_before_the_last_batch_is_stored(
     alice: User, remembering: FakeOpenAI
 ) -> None:
@@ -245,6 +246,7 @@ def test_the_next_call_starts_before_the_last_batch_is_stored(
     assert [len(request.texts) for request in remembering.embeddings.requests] == [4, 4, 4]
 
 
+@pytest.mark.soak
 def test_on_a_terminal_a_backfill_shows_a_bar(alice: User, remembering: FakeOpenAI) -> None:
     add_messages(alice, texts(20))
     ours, theirs = pty.openpty()

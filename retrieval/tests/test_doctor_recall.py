@@ -41,6 +41,7 @@ def test_inaccurate_recall_warns_and_is_fixed(
     assert_fix_works(faulty, name, "WARN", settings)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("many")
 def test_slow_recall_warns_and_is_fixed(
     faulty: FaultyDatabase, settings: Settings, monkeypatch: pytest.MonkeyPatch

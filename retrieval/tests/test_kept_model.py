@@ -31,6 +31,7 @@ def test_an_empty_database_gets_the_newest_bundled_model() -> None:
     assert embedding_service.model_name() == DEFAULT
 
 
+@pytest.mark.soak
 def test_a_database_keeps_the_earlier_bundled_model_until_use() -> None:
     current_model.check_model(MINILM)
     assert embedding_service.model_name() == embedding_service.configured_name() == MINILM

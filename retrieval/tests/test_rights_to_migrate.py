@@ -109,6 +109,7 @@ def test_without_usage_on_the_schema_the_grant_is_printed(limited: Limited) -> N
     assert limited.command("enable_vector").stdout.endswith(" is enabled\n")
 
 
+@pytest.mark.soak
 def test_migrate_as_another_role_names_the_owner_of_the_tables(limited: Limited) -> None:
     limited.database.start_at("0001_initial")
     limited.database.run("CREATE EXTENSION vector")

@@ -202,6 +202,7 @@ def test_only_one_process_blows_the_fuse() -> None:
     assert state.read().blown_reason == "first"
 
 
+@pytest.mark.soak
 def test_on_an_older_schema_everybody_is_given_memories(database: Database) -> None:
     database.start_at("0015_client_chats")
     with database.connected():

@@ -95,6 +95,7 @@ def test_rag_index_outlasts_timeouts_and_says_whom_it_waits_for(impatient: Datab
     assert vector_indexes(impatient) == HNSW
 
 
+@pytest.mark.soak
 def test_the_way_back_says_whom_it_waits_for(database: Database) -> None:
     database.start_at("0004_vector_indexes")
     with old_snapshot(database, "SELECT FROM chat_messages") as session:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from pytest_django import DjangoDbBlocker
 
 from fake_openai import FakeOpenAI
 from tests.browser import chromium
-from tests.support import Server
+from tests.support import Server, memory_settings, serve_test_database
 
 PASSWORD = "alice's password"  # of the fixture alice
 FOLDER = str(Path(__file__).parent)
@@ -37,10 +38,19 @@ def browser(django_db_setup: None) -> Iterator[Browser]:
         running.close()
 
 
+@pytest.fixture(scope="package")
+def shared_site(openai_server: FakeOpenAI, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
+    """A server with memory for all browser tests."""
+    yield from serve_test_database(
+        django_db_blocker, openai_server, **memory_settings(openai_server)
+    )
+
+
 @pytest.fixture
-def site(server: Callable[..., Server], openai_server: FakeOpenAI) -> Server:
-    """A server with memory."""
-    return server(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=openai_server.base_url)
+def site(transactional_db: None, shared_site: Server, openai_server: FakeOpenAI) -> Server:
+    """The shared server, on empty tables."""
+    openai_server.reset()
+    return shared_site
 
 
 @pytest.fixture

@@ -1,26 +1,28 @@
 """Answers on the page while they come: stopped, reloaded in the middle, cut off, tried again."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
+from pytest_django import DjangoDbBlocker
 
 from chat.models import StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, CutAfter, FakeOpenAI, Refuse
 from tests.browser.conftest import box, send, sign_in
-from tests.support import Server
+from tests.support import Server, serve_test_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WORDS = [f"word{number}" for number in range(60)]
 SLOW = Answer(" ".join(WORDS), tokens_per_s=12)
 
 
-@pytest.fixture
-def site(server: Callable[..., Server], openai_server: FakeOpenAI) -> Server:
+@pytest.fixture(scope="module")
+def shared_site(openai_server: FakeOpenAI, django_db_blocker: DjangoDbBlocker) -> Iterator[Server]:
     """Two processes: a reload often meets the other one."""
-    return server(WEB_CONCURRENCY="2", EMBEDDINGS="none", THROTTLE_MESSAGES="6/min")
+    settings = {"WEB_CONCURRENCY": "2", "EMBEDDINGS": "none", "THROTTLE_MESSAGES": "6/min"}
+    yield from serve_test_database(django_db_blocker, openai_server, **settings)
 
 
 def shown(page: Page) -> str:

@@ -31,11 +31,6 @@ ODD = [
 ]
 
 
-@pytest.fixture
-def site(server: Callable[..., Server], openai_server: FakeOpenAI) -> Server:
-    return server(EMBEDDINGS="none")
-
-
 def last_answer(page: Page) -> str:
     return page.locator(".message.assistant .content").last.inner_text()
 

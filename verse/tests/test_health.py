@@ -102,6 +102,7 @@ def test_a_draining_server_is_healthy_but_not_ready(
         server.end()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("transactional_db")
 def test_missing_tables_mean_not_ready_but_a_pending_migration_does_not(
     ready: dict[str, str], project: ProjectCopy

@@ -265,6 +265,7 @@ def test_each_log_line_of_a_json_server_is_an_object(start: StartServer) -> None
     assert [line["message"] for line in lines].count("Application startup complete.") == 3
 
 
+@pytest.mark.soak
 def test_a_port_in_use_is_logged_in_the_configured_format(tree: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -1,43 +1,29 @@
 """A real server and OpenAI's own client for it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from openai import OpenAI
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 
 from chat.answers import server_ways
 from chat.auth.api_tokens import create_token
 from chat.openai_api.tests.support import Bearer
 from fake_openai import FakeOpenAI
-from tests.support import PATIENCE_S, Server, database_url
+from tests.support import PATIENCE_S, Server, memory_settings, serve_test_database
 
 NewClient = Callable[..., OpenAI]
 
 
 @pytest.fixture(scope="module")
-def shared_server(openai_server: FakeOpenAI, django_db_blocker: Any) -> Iterator[Server]:
-    """One server with memory for the tests of a file that need no settings of their own.
-
-    It ends with the file: its periodic tasks must not touch the database of other tests. These
-    files are groups in the root's conftest.py, so that one process runs all of a file.
-    """
-    with django_db_blocker.unblock():
-        server = Server(
-            {
-                "DATABASE_URL": database_url(connection),
-                "LLM_BASE_URL": openai_server.base_url,
-                "OPENAI_BASE_URL": openai_server.base_url,
-                "OPENAI_API_KEY": "sk-test-0123456789",
-                "RAG_TIMEOUT": "30",
-                "THROTTLE_MESSAGES": "off",
-            }
-        )
-    yield server
-    server.end()
+def shared_server(
+    openai_server: FakeOpenAI, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Server]:
+    """A server with memory for the tests of a file that need no settings of their own."""
+    yield from serve_test_database(
+        django_db_blocker, openai_server, **memory_settings(openai_server)
+    )
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ def test_a_prompt_that_is_too_long_is_shortened(
     assert 1 < len(fake_openai.chat.requests) <= 4
 
 
+@pytest.mark.soak
 def test_of_a_long_history_the_start_moves_seldom(
     bearer: Bearer, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
