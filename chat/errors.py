@@ -59,6 +59,14 @@ class Throttled(ApiError):
     default_code = "throttled"
 
 
+class DailyLimit(ApiError):
+    """429: the tokens of the user, or of all, for this day (UTC) are used up."""
+
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_detail = "Today's tokens are used up; new answers are possible after midnight UTC."
+    default_code = "daily_limit"
+
+
 class TooManyStreams(ApiError):
     """429: STREAMS_PER_USER answers of this user are running."""
 

@@ -27,10 +27,10 @@ from chat.models import (
     StandaloneChatMessage,
 )
 from chat.models.imports import MemoryImport, has_imports
-from retrieval import forgetting, steps, storage
+from retrieval import forgetting, steps, storage, token_usage
 from retrieval.db import NoMemory
 from retrieval.embeddings import usage
-from retrieval.models import UserEmbeddingUsage
+from retrieval.models import UserEmbeddingUsage, UserTokenUsage
 
 PAGE_ROWS = 500
 # In this order: rows that refer to others are deleted before them.
@@ -61,6 +61,9 @@ EXPORTED: dict[type[models.Model], tuple[str, ...]] = {
     RunningAnswer: ("message_id", "text", "started_at"),
     ClientChat: ("client_id", "chat_id"),
     UserEmbeddingUsage: ("day", "model", "texts", "tokens", "cost_usd"),
+    UserTokenUsage: (
+        *("day", "prompt_tokens", "completion_tokens", "cached_tokens", "embedding_tokens"),
+    ),
     MemoryImport: ("id", "format", "status", "conversations", "messages", "left_out", "created_at"),
 }
 
@@ -69,7 +72,7 @@ async def export(user: User) -> AsyncIterator[bytes]:
     """A line for the user, then one for each row. One query per 500 rows, no connection between."""
     yield _line("auth_user", {name: getattr(user, name) for name in USER_FIELDS})
     for model in EXPORTED:
-        last_pk = 0
+        last_pk: Any = None
         while page := await steps.run(_page, model, user.pk, last_pk):
             last_pk = page[-1]["pk"]
             yield b"".join(_lines(model, page))
@@ -78,7 +81,8 @@ async def export(user: User) -> AsyncIterator[bytes]:
 def erase(user_id: int) -> dict[str, Any]:
     """Delete the user's conversations and everything that belongs to them, in one transaction.
 
-    What embedding has cost stays, as numbers by day, until the account is deleted.
+    What turns have used and what embedding has cost stays, as numbers by day, until the account is
+    deleted: an erasure must not reset a daily limit.
     Returns ``{"deleted": rows by table, "at"}``. A running answer ends with its conversation.
     Locks: the user's row and the deleted rows.
     """
@@ -101,12 +105,14 @@ def _count_memories(user_id: int) -> dict[str, int]:
         return {}
 
 
-def _page(model: type[models.Model], user_id: int, last_pk: int) -> list[dict[str, Any]]:
+def _page(model: type[models.Model], user_id: int, last_pk: Any) -> list[dict[str, Any]]:
     if not _exists(model):
         return []
     if model is ClientChat and not client_chats.has_table():
         return []
-    rows = model._default_manager.filter(user_id=user_id, pk__gt=last_pk).order_by("pk")
+    rows = model._default_manager.filter(user_id=user_id).order_by("pk")
+    if last_pk is not None:
+        rows = rows.filter(pk__gt=last_pk)
     return list(rows.values("pk", *EXPORTED[model])[:PAGE_ROWS])
 
 
@@ -114,6 +120,8 @@ def _exists(model: type[models.Model]) -> bool:
     """Whether the table exists: some come with later migrations than the chat's first."""
     if model is UserEmbeddingUsage:
         return usage.has_table()
+    if model is UserTokenUsage:
+        return token_usage.has_table()
     return model is not MemoryImport or has_imports()
 
 

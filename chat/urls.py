@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import URLPattern, path
 
 from chat.api import conversation_views as views
-from chat.api import import_views, memory_views, token_views
+from chat.api import import_views, memory_views, token_views, usage_views
 from chat.api.serializers import ChatSerializer, PassageSerializer
 from chat.models import Passage, StandaloneChat
 
@@ -40,6 +40,7 @@ urlpatterns = [
     path("memory/import/", import_views.ImportsView.as_view(), name="imports"),
     path("memory/import/<int:import_id>/", import_views.ImportView.as_view(), name="import"),
     path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
+    path("usage/", usage_views.UsageView.as_view(), name="usage"),
     *conversation_paths("chats", StandaloneChat, ChatSerializer),
     *conversation_paths("passages", Passage, PassageSerializer),
 ]

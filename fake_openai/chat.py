@@ -31,6 +31,7 @@ class Answer:
     null_deltas: bool = False
     split_bytes: int | None = None
     words_per_delta: int = 1
+    cached_tokens: int = 0
 
     async def play(self, exchange: Exchange, shape: Shape) -> None:
         pieces = shape.whole(self.text, self._style())
@@ -77,7 +78,12 @@ class Answer:
 
     def _style(self) -> Style:
         return Style(
-            self.finish_reason, self.line_end, self.comments, self.null_deltas, self.words_per_delta
+            finish_reason=self.finish_reason,
+            line_end=self.line_end,
+            comments=self.comments,
+            null_deltas=self.null_deltas,
+            words_per_delta=self.words_per_delta,
+            cached_tokens=self.cached_tokens,
         )
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from fake_openai.exchange import Exchange, as_json
+from fake_openai.record import RecordedRequest
 from fake_openai.shapes import EVENTS, PLAIN, JsonShape, Style
 
 WORD = re.compile(r"\s*\S+|\s+")  # a word with the space before it, like OpenAI's tokens
@@ -32,7 +33,7 @@ class CompletionEvents:
     def __init__(self, exchange: Exchange) -> None:
         request = exchange.request
         self._base = _base(exchange, "chat.completion.chunk")
-        self._prompt_tokens = rough_tokens(request.prompt_text)
+        self._request = request
         options = request.fields.get("stream_options")
         self._with_usage = isinstance(options, dict) and options.get("include_usage") is True
         self._usage_field: dict[str, Any] = {"usage": None} if self._with_usage else {}
@@ -69,7 +70,7 @@ class CompletionEvents:
 
     def _closing(self, text: str, style: Style) -> list[bytes]:
         end = self._delta({}, style, style.finish_reason)
-        usage = _usage(self._prompt_tokens, len(deltas_of(text)))
+        usage = _usage(self._request, text, style)
         counts = [_event(as_json(self._base | {"choices": [], "usage": usage}), style)]
         return [end, *(counts if self._with_usage else []), _event(b"[DONE]", style)]
 
@@ -85,7 +86,7 @@ class CompletionJson(JsonShape):
 
     def __init__(self, exchange: Exchange) -> None:
         self._base = _base(exchange, "chat.completion")
-        self._prompt_tokens = rough_tokens(exchange.request.prompt_text)
+        self._request = exchange.request
 
     def complete(self, text: str, style: Style) -> bytes:
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -95,7 +96,7 @@ class CompletionJson(JsonShape):
             "logprobs": None,
             "finish_reason": style.finish_reason,
         }
-        usage = _usage(self._prompt_tokens, len(deltas_of(text)))
+        usage = _usage(self._request, text, style)
         return as_json(self._base | {"choices": [choice], "usage": usage})
 
     def empty(self) -> list[bytes]:
@@ -112,13 +113,17 @@ def _base(exchange: Exchange, kind: str) -> dict[str, Any]:
     }
 
 
-def _usage(prompt_tokens: int, answer_tokens: int) -> dict[str, int]:
-    total = prompt_tokens + answer_tokens
-    return {
+def _usage(request: RecordedRequest, text: str, style: Style) -> dict[str, Any]:
+    """The tokens of a whole answer, recorded in its request."""
+    prompt_tokens, answer_tokens = rough_tokens(request.prompt_text), len(deltas_of(text))
+    request.usage = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": answer_tokens,
-        "total_tokens": total,
+        "total_tokens": prompt_tokens + answer_tokens,
     }
+    if style.cached_tokens:
+        request.usage["prompt_tokens_details"] = {"cached_tokens": style.cached_tokens}
+    return request.usage
 
 
 def _event(data: bytes, style: Style) -> bytes:

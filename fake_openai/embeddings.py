@@ -68,6 +68,7 @@ class EmbeddingsJson(JsonShape):
         """The list as JSON, with the token usage."""
         tokens = sum(map(self._count_tokens, self.request.texts))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        self.request.usage = usage
         model = self.request.fields["model"]
         return as_json({"object": "list", "data": items, "model": model, "usage": usage})
 

@@ -16,7 +16,8 @@ class RecordedRequest:
 
     Times are ``time.monotonic()`` seconds. ``outcome`` is "running", then "answered" (the behaviour
     has finished), "client_gone" (the client disconnected first) or "stopped" (by ``stop`` or
-    ``reset``). ``body`` is the parsed JSON, or None if the bytes are not JSON.
+    ``reset``). ``body`` is the parsed JSON, or None if the bytes are not JSON. ``usage``: the
+    tokens of a good answer, whether the answer tells them or not.
     """
 
     method: str
@@ -27,6 +28,7 @@ class RecordedRequest:
     finished_at: float | None = None
     client_gone_at: float | None = None
     outcome: Outcome = "running"
+    usage: dict[str, Any] | None = None
     body: Any = field(init=False)
 
     def __post_init__(self) -> None:

@@ -10,13 +10,14 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Style:
-    """How a completion is written. Outside a stream only ``finish_reason`` matters."""
+    """How a completion is written. Outside a stream only ``finish_reason`` and tokens matter."""
 
     finish_reason: str = "stop"
     line_end: str = "\n"
     comments: bool = False
     null_deltas: bool = False
     words_per_delta: int = 1
+    cached_tokens: int = 0  # of the prompt, in the usage
 
 
 PLAIN = Style()

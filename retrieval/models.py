@@ -20,6 +20,8 @@ from retrieval.queue_models import EmbeddingClaim as EmbeddingClaim
 from retrieval.queue_models import EmbeddingRate as EmbeddingRate
 from retrieval.rollout_models import RecallTime as RecallTime
 from retrieval.rollout_models import Rollout as Rollout
+from retrieval.token_models import TokenUsage as TokenUsage
+from retrieval.token_models import UserTokenUsage as UserTokenUsage
 from retrieval.vectors import DIMENSIONS
 
 

@@ -46,6 +46,8 @@ MEMORY_RIGHTS = {
     "embedding_claims": READ,
     "embedding_rate": READ,
     "recall_times": WRITE,
+    "token_usage": (SELECT, INSERT, UPDATE),
+    "user_token_usage": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 # Their names alone identify them: none has a second signature.

@@ -7,10 +7,11 @@ from pathlib import Path
 from django.db import transaction
 from psycopg import sql
 
-from retrieval import db
+from retrieval import db, token_usage
 from retrieval.message_tables import MessageTable, unpack_ref
 from retrieval.models import MessageMemory, message_tables
 from retrieval.sql_files import read_statement, read_statements
+from retrieval.token_usage import Tokens
 from retrieval.vectors import Vector
 
 Text = tuple[int, str]  # of a user: id and content
@@ -23,6 +24,8 @@ STORE = sql.SQL("""
         AND EXISTS (SELECT FROM embedding_models WHERE current AND name = %(model)s)
         AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 """)
+# STORE, and what the vector cost. Locks: also what token_usage.COUNTED locks.
+STORE_AND_COUNT = sql.SQL("WITH {counted} {store}")
 STORE_BATCH = read_statement(Path(__file__).with_name("store_batch.sql"))
 KNOWN_SQL = read_statements(Path(__file__).with_name("known_embeddings.sql"))
 KNOWN = sql.SQL(
@@ -66,6 +69,22 @@ def store(table: MessageTable, pk: int, content: str, embedding: Vector, *, mode
     return bool(db.execute(_store_statement(table), params)[0][0])
 
 
+def store_and_count(
+    table: MessageTable, text: tuple[int, str, Vector], *, model: str, user_id: int, tokens: int
+) -> None:
+    """``store`` the row ``(id, content, embedding)``, and count what it cost the user's turn.
+
+    The tokens are counted whether or not it is stored. One statement. Raises NoMemory.
+    """
+    pk, content, embedding = text
+    if not tokens or not token_usage.has_table():
+        store(table, pk, content, embedding, model=model)
+        return
+    params = {"id": pk, "content": content, "embedding": embedding, "model": model}
+    counted = Tokens(embedding_tokens=tokens).parameters(user_id)
+    db.execute(_store_and_count_statement(table), params | counted)
+
+
 def store_all(table: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:
     """Store the embeddings of many rows ``(id, content, embedding)``; how many were stored.
 
@@ -97,6 +116,12 @@ def _store_batch(table: MessageTable, rows: Sequence[tuple[int, str, Vector]], m
 @db.composed_once
 def _store_statement(table: MessageTable) -> sql.Composed:
     return STORE.format(**table.names)
+
+
+@db.composed_once
+def _store_and_count_statement(table: MessageTable) -> sql.Composed:
+    store = STORE.format(**table.names)
+    return STORE_AND_COUNT.format(counted=token_usage.COUNTED, store=store)
 
 
 @db.composed_once

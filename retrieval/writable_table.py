@@ -31,3 +31,7 @@ class WritableTable:
                 cursor.execute(MAY_WRITE, [self.name])
                 known = self._known.set(bool(cursor.fetchone()[0]), seconds=self._check_again_s)
         return known
+
+    def forget(self) -> None:
+        """A statement has failed for want of the table: look again."""
+        self._known.forget()

@@ -30,6 +30,7 @@ OPERATION = [
     "doctor",
     "howto/troubleshoot",
     "howto/control-costs",
+    "howto/limit-tokens",
     "howto/health-checks",
     "howto/size-connection-pools",
     "howto/use-the-embedded-postgresql",
@@ -47,6 +48,7 @@ API = [
     "api/idempotency",
     "api/memory",
     "api/rate-limits",
+    "api/usage",
     "api/export-and-erase",
 ]
 # Comments before a block say why it is not run, or its exit code.

@@ -133,9 +133,9 @@ class Environment:
             self.refuse(name, f"a whole number from {minimum} to {maximum}")
         return int(self._env.int(name, default))
 
-    def limit(self, name: str) -> int | None:
-        """A whole number, 1 or more; None if unset."""
-        return self.integer(name, 1) if self.text(name) else None
+    def limit(self, name: str, *, maximum: int = 1_000_000_000_000_000) -> int | None:
+        """A whole number, 1 or more; None if unset: no limit."""
+        return self.integer(name, 1, maximum=maximum) if self.text(name) else None
 
     def seconds(self, name: str, default: float) -> float:
         """Seconds, above 0 and at most a day."""
@@ -186,8 +186,7 @@ class Environment:
     def database(self, name: str) -> dict[str, Any] | None:
         """A PostgreSQL URL as a Django database; None if unset.
 
-        Query parameters (sslmode, connect_timeout, …) become libpq options. The value is never
-        shown: it contains a password.
+        Query parameters such as sslmode become libpq options. Never shown: it has a password.
         """
         url = self.text(name)
         if not url:
@@ -212,15 +211,13 @@ class Environment:
 
     def secret_key(self, name: str, path: Path, *, may_generate: bool) -> str:
         """The key that signs sessions; if unset, one that is generated and stored in ``path``."""
-        value = self.secret(name)
-        if value:
+        if value := self.secret(name):
             return value
         if not may_generate:
-            self.refuse(
-                name,
-                "a long random text; it must be set where DEBUG is off and DATABASE_URL is set",
-                show=False,
+            allowed = (
+                "a long random text; it must be set where DEBUG is off and DATABASE_URL is set"
             )
+            self.refuse(name, allowed, show=False)
         return load_or_create_secret(path)
 
     def refuse(self, name: str, allowed: str, *, show: bool = True) -> NoReturn:

@@ -114,6 +114,8 @@ LLM_EXTRA_BODY = env.json_object("LLM_EXTRA_BODY")
 CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 40, minimum=0, maximum=1000)
 THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, maximum=10_000)
+DAILY_TOKENS_PER_USER = env.limit("DAILY_TOKENS_PER_USER")
+DAILY_TOKENS = env.limit("DAILY_TOKENS")
 
 # --- memory -----------------------------------------------------------------------------------
 EMBEDDINGS = env.choice("EMBEDDINGS", "openai", ("openai", "local", "none"))
@@ -228,6 +230,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "chats", "description": "Conversations about anything."},
         {"name": "passages", "description": "Conversations about a text."},
         {"name": "memory", "description": "What Verse can recall about you."},
+        {"name": "usage", "description": "How many tokens your turns use."},
     ],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

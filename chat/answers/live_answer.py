@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from chat.answers.llm import Completion, ToolCalls
-from chat.answers.turns import Ending, Turn
+from chat.answers.answer_reader import Completion, ToolCalls
+from chat.answers.save_answer import Ending
+from chat.answers.turns import Turn
 from chat.errors import ApiError, DatabaseUnavailable
 from chat.memory.recalled import Memory
 from chat.models import Message
@@ -47,7 +48,9 @@ class LiveAnswer:
         self.refusal: ApiError | None = None  # why ``store`` could not store the turn
         self.tool_calls: list[dict[str, Any]] = []  # deltas: only the OpenAI API asks for them
         self.completion = Completion()  # once the model has ended its answer
-        self.prompt_tokens = 0  # by our count, if the model's server gives none
+        # The tokens of the prompt by our count, once the model's server has accepted it.
+        self.count_prompt: Callable[[], int] = lambda: 0
+        self.question_tokens = 0  # of its embedding, while the turn is not stored
         # Whether the reply may be an event stream; known once the prompt is ready. False: no model
         # could be asked, so the client gets a plain status.
         self.may_stream: Future[bool] = Future()
@@ -58,8 +61,8 @@ class LiveAnswer:
         self.ending: Ending | None = None  # set before the task is cancelled, or when it ends
         self.task: asyncio.Task[None] | None = None
         self._parts: list[str] = []
-        # The reasoning until a client listens from the start; then None.
-        self._unheard: list[Reasoning] | None = []
+        self._reasoning: list[Reasoning] = []
+        self._is_heard = False  # a client has listened from the start
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
         self._began_at: float | None = log_context.request_began_at()  # None after the first text
@@ -68,6 +71,11 @@ class LiveAnswer:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning)
 
     def add(self, text: str) -> None:
         """Append a piece of text and pass it to the listeners. An empty one is a keep-alive."""
@@ -92,8 +100,7 @@ class LiveAnswer:
     def add_reasoning(self, text: str) -> None:
         """Pass a piece of reasoning to the listeners. It is no part of the text."""
         with self._lock:
-            if self._unheard is not None:
-                self._unheard.append(Reasoning(text))
+            self._reasoning.append(Reasoning(text))
             for listener in self._listeners:
                 listener(Reasoning(text))
 
@@ -106,7 +113,8 @@ class LiveAnswer:
         """
         with self._lock:
             if from_start:
-                unheard, self._unheard = self._unheard or [], None
+                unheard = [] if self._is_heard else self._reasoning
+                self._is_heard = True
                 for reasoning in unheard:
                     listener(reasoning)
             if self._parts:

@@ -9,7 +9,7 @@ from django.db import Error
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
 from chat.transfer import imported_items
-from retrieval import forgetting, log_counts, steps
+from retrieval import forgetting, log_counts, steps, token_usage
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
@@ -27,6 +27,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
     imported_items.purge_deleted_users: 3600.0,
     log_counts.purge: 3600.0,
     recall_times.purge: 3600.0,
+    token_usage.purge: 3600.0,
 }
 
 

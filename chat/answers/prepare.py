@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from django.conf import settings
 
-from chat.answers import turns
 from chat.answers.client_prompt import ClientDraft, ClientPrompt, ClientRequest, draft_client_prompt
 from chat.answers.history import History, read_history
 from chat.answers.llm import check_configured
 from chat.answers.prompt import MEMORY_SHARE, Draft, Prompt, draft_prompt
+from chat.answers.save_answer import save_context
 from chat.answers.turns import Turn
 from chat.memory import answer_recall
 from chat.memory.answer_recall import Recalled, RecallRequest, refs_of
@@ -106,7 +106,7 @@ class Preparation:
         def build(recollection: Recollection) -> AnyPrompt:
             prompt = reading.draft.with_memories(recollection.memories)
             if self.turn.answer.pk:
-                turns.save_context(self.turn.answer, prompt.stored_context())
+                save_context(self.turn.answer, prompt.stored_context())
             recollection.count(added_tokens=prompt.memory_tokens)
             return prompt
 

@@ -21,15 +21,16 @@ from typing import Any
 
 from django.db import Error
 
-from chat.answers import turns
+from chat.answers import save_answer
+from chat.answers.answer_tokens import answer_tokens, count_unstored
 from chat.answers.errors import CompletionError, LLMNotConfigured
 from chat.answers.heartbeat import Heartbeat
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.llm import llm_address
 from chat.answers.periodic import run_periodic_tasks
 from chat.answers.prepare import Preparation
+from chat.answers.save_answer import Ending
 from chat.answers.shorten import complete_shortened
-from chat.answers.turns import Ending
 from chat.errors import ApiError, DatabaseUnavailable
 from chat.memory import embed
 from chat.memory.answer_recall import Recalled
@@ -45,7 +46,9 @@ logger = logging.getLogger(__name__)
 SAVE_RETRY_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)  # while the database is away
 DRAIN_POLL_S = 0.05
 SHUTDOWN = Ending(
-    Status.INTERRUPTED, turns.INTERRUPTED, "The server stopped before the answer was complete."
+    Status.INTERRUPTED,
+    save_answer.INTERRUPTED,
+    "The server stopped before the answer was complete.",
 )
 
 
@@ -115,6 +118,8 @@ class Runner:
         try:
             prepared = await preparation.prompt()
             prompt = prepared.result
+            if live.running_id is None:
+                live.question_tokens = prepared.bought_tokens
             live.truncated = prompt.truncated
             live.memories = prompt.memories
             if live.store is None:
@@ -133,7 +138,7 @@ class Runner:
             live.refusal = refusal
             return Ending(Status.FAILED, str(refusal.get_codes()), str(refusal.detail))
         except asyncio.CancelledError:
-            return live.ending or Ending(Status.INTERRUPTED, turns.INTERRUPTED)
+            return live.ending or Ending(Status.INTERRUPTED, save_answer.INTERRUPTED)
         except Exception:
             logger.exception("An answer failed")
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
@@ -157,8 +162,9 @@ class Runner:
         question = live.turn.question
         live.turn = live.store()
         live.running_id, live.store = live.turn.running_id, None
-        question.pk = live.turn.question.pk  # the vector is stored by it
-        turns.save_context(live.turn.answer, context)
+        question.pk = live.turn.question.pk  # the vector is stored, and counted, by it
+        live.question_tokens = 0
+        save_answer.save_context(live.turn.answer, context)
         self.unstored.discard(live)
         if live.running_id is not None:
             self.answers[live.running_id] = live
@@ -170,10 +176,11 @@ class Runner:
         If all fail, listeners get DatabaseUnavailable, and a process's heartbeat ends the answer
         later as abandoned. The answer of a turn that is not stored is only published.
         """
+        user_id = live.turn.conversation.user_id
         if live.running_id is None:
+            await connection_share.run(user_id, count_unstored, live)
             self._publish(live, _unsaved(live, ending))
             return None
-        user_id = live.turn.conversation.user_id
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
                 return await connection_share.run(user_id, self._save_once, live, ending)
@@ -186,19 +193,18 @@ class Runner:
 
     def _save_once(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """A step: save, publish, and look up what is needed to embed the answer here."""
-        if ending.finish_reason:
-            turns.save_finish_reason(live.turn.answer, ending.finish_reason)
-        saved = turns.finish(
+        saved = save_answer.finish(
             live.turn.answer,
             live.text,
             ending,
             running_id=live.running_id,
             truncated=live.truncated,
+            tokens=answer_tokens(live),
         )
         if saved:
             saved.memories = live.memories
         self._publish(live, saved)
-        return embed.look_up_or_queue(saved) if saved else None
+        return embed.look_up_or_queue(saved, of_turn=True) if saved else None
 
     def _publish(self, live: LiveAnswer, saved: Message | DatabaseUnavailable | None) -> None:
         self.unstored.discard(live)

@@ -14,6 +14,8 @@ from chat.answers.client_messages import Part, with_text_before
 from retrieval.service_errors import ServiceError
 
 LENGTHS = {"max_tokens", "max_completion_tokens"}
+# Asks for the server's own count of tokens, which ends the stream.
+COUNT_TOKENS = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class ServerWays:
     has_system_role: bool = True
     length_parameter: str = "max_tokens"
     has_stream_options: bool = True
+    sends_usage: bool = True  # until an answer has come without it
 
     def request_body(self, messages: list[Part], parameters: dict[str, Any]) -> dict[str, Any]:
         """The body of a request, with LLM_EXTRA_BODY and a client's ``parameters``, which win.
 
         Neither can replace messages and stream.
         """
-        extra = settings.LLM_EXTRA_BODY | parameters
+        extra = COUNT_TOKENS | settings.LLM_EXTRA_BODY | parameters
         if parameters.keys() & LENGTHS:
             for name in LENGTHS - parameters.keys():
                 extra.pop(name, None)

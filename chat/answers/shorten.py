@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from chat.answers import turns
+from chat.answers.answer_reader import Listener
 from chat.answers.errors import PromptTooLong
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.llm import Listener, complete
+from chat.answers.llm import complete
 from chat.answers.prepare import AnyPrompt
+from chat.answers.save_answer import save_context
 from retrieval import connection_share
 
 
@@ -27,13 +28,12 @@ async def complete_shortened(
     ``complete``.
     """
     while True:
-        listener = Listener(live.add, live.add_reasoning, live.add_tool_calls, before_text)
+        listener = Listener(live.add, live.add_reasoning, live.add_tool_calls)
+        listener.before_text = partial(_accepted, live, prompt, before_text)
         if after_word:
             listener.after_word = partial(after_word, prompt.stored_context())
         try:
             live.completion = await complete(prompt.parts, listener, parameters=parameters)
-            if parameters and not live.completion.usage:
-                live.prompt_tokens = prompt.tokens
             return live.completion.cut_reason
         except PromptTooLong:
             shorter = prompt.shorter()
@@ -43,5 +43,13 @@ async def complete_shortened(
         answer = live.turn.answer
         context = prompt.stored_context()
         if answer.pk:
-            await connection_share.run(answer.user_id, turns.save_context, answer, context)
+            await connection_share.run(answer.user_id, save_context, answer, context)
         live.truncated, live.memories = prompt.truncated, prompt.memories
+
+
+async def _accepted(
+    live: LiveAnswer, prompt: AnyPrompt, before_text: Callable[[], Awaitable[None]]
+) -> None:
+    """The model's server begins to answer this prompt: its tokens count."""
+    live.count_prompt = lambda: prompt.tokens
+    await before_text()

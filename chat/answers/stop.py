@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from chat.answers import turns
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.turns import Ending
+from chat.answers.save_answer import Ending, finish
 from chat.models import Conversation, Message, RunningAnswer, Status
 from retrieval import steps
 
@@ -30,7 +30,7 @@ def stop(conversation: Conversation, answer: Message) -> None:
             time.sleep(STOP_POLL_S)
     row = turns.running_answer_of(conversation)
     if row and row.message_id == answer.pk:
-        turns.finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
+        finish(answer, row.text, Ending(Status.INTERRUPTED), running_id=row.pk)
 
 
 def cancel_stopped(
@@ -39,7 +39,7 @@ def cancel_stopped(
     """Cancel the answers whose flag is set or missing. All keys: running_answers.id.
 
     A missing flag says that the row was deleted: the answer was ended elsewhere, or with its
-    conversation. ``turns.finish`` then does not save the ending that is set here. On the event
+    conversation. ``finish`` then does not save the ending that is set here. On the event
     loop; meanwhile a step may remove answers that have ended from ``answers``.
     """
     for pk in ids:

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from chat.model_rows import ModelRow
 from chat.models import KINDS, ChatMessage, Conversation, Message, StandaloneChatMessage
+from retrieval import token_usage
 from retrieval.queries import rows
 
 Statements = dict[type[Message], str]  # by the model of the messages
@@ -20,7 +21,7 @@ QUESTION_ROWS: dict[type[Message], ModelRow[Message]] = {
 }
 
 
-def _for_both_tables(statement: sql.SQL) -> Statements:
+def _for_both_tables(statement: sql.SQL, **parts: sql.Composable) -> Statements:
     """The statement composed for the two message tables, once."""
     return {
         model: statement.format(
@@ -29,6 +30,7 @@ def _for_both_tables(statement: sql.SQL) -> Statements:
             messages=sql.Identifier(model._meta.db_table),
             conversations=sql.Identifier(model.conversation.field.related_model._meta.db_table),
             conversation_id=sql.Identifier(model.conversation.field.column),
+            **parts,
         ).as_string()
         for model, row in MESSAGE_ROWS.items()
     }
@@ -41,14 +43,18 @@ LOCK_USER = (
     .as_string()
 )
 # Only the process that deletes the running_answers row may write the answer. Locks: both rows.
-FINISH = _for_both_tables(
-    sql.SQL("""
-    WITH claimed AS (DELETE FROM running_answers WHERE id = %(running_id)s RETURNING id)
+_FINISH = sql.SQL("""
+    WITH claimed AS (DELETE FROM running_answers WHERE id = %(running_id)s RETURNING id){counted}
     UPDATE {messages}
-    SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s
+    SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s,
+        context = CASE WHEN %(entries)s::jsonb IS NULL THEN context
+            ELSE coalesce(context, '[]') || %(entries)s::jsonb END
     WHERE id = %(answer_id)s AND EXISTS (SELECT FROM claimed)
 """)
-)
+FINISH = _for_both_tables(_FINISH, counted=sql.SQL(""))
+# The turn's tokens are counted even if another process has ended the answer, or the user has
+# deleted it. Locks: also what token_usage.COUNTED locks.
+FINISH_AND_COUNT = _for_both_tables(_FINISH, counted=sql.SQL(", ") + token_usage.COUNTED)
 # Sets the conversation's time and returns the conversations of the user's running answers.
 # Locks: the conversation's row.
 TOUCH = _for_both_tables(

@@ -1,11 +1,10 @@
-"""A turn (a user's message and its answer) in the database: start, restart, replay, finish.
+"""A turn (a user's message and its answer) in the database: start, restart, replay.
 
 Each function is one short transaction. A turn's rows exist before the model is asked; whatever
-fails later (the model refuses, the process dies) ends in a status of the answer.
+fails later (the model refuses, the process dies) ends in a status of the answer: save_answer.py.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,17 +17,13 @@ from chat import errors
 from chat.answers import idempotency
 from chat.answers.turn_statements import (
     ADD_TURN,
-    FINISH,
     LOCK_USER,
-    SAVE_CONTEXT,
     TOUCH,
     execute,
 )
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_message
-from retrieval import queries
-
-INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
+from chat.token_limits import check_tokens
 
 
 @dataclass
@@ -44,16 +39,6 @@ class Turn:
     running_id: int | None = None
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How an answer ended. ``error`` is None if it is complete or the user stopped it."""
-
-    status: Status
-    error: str | None = None
-    detail: str = ""
-    finish_reason: str | None = None  # why the model's server cut a complete answer
-
-
 def start(
     conversation: Conversation,
     content: str,
@@ -64,9 +49,9 @@ def start(
 ) -> Turn:
     """Save the user's message and an empty answer, or return the turn of the idempotency key.
 
-    ``digest``: of the request, if it is more than ``content``. ``is_counted``: the rate limit has
-    counted it already. Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then
-    nothing is saved.
+    ``digest``: of the request, if it is more than ``content``. ``is_counted``: the limits have let
+    it pass already. Raises InProgress, KeyReused, TooManyStreams, Throttled, DailyLimit, NotFound;
+    then nothing is saved.
     """
     digest = digest or hashlib.sha256(b"message " + content.encode()).digest()
     with transaction.atomic():
@@ -74,6 +59,8 @@ def start(
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
             return replay_or_retry(conversation, question)
+        if not is_counted:
+            check_tokens(conversation.user_id)
         turn = _add_turn(conversation, content)
         if not is_counted:
             count_message(conversation.user_id)
@@ -84,7 +71,8 @@ def start(
 def restart(conversation: Conversation, answer: Message, *, key: str | None) -> Turn:
     """Empty the conversation's last answer, or return the turn of the idempotency key.
 
-    Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled; then nothing is changed.
+    Raises NotLast, InProgress, KeyReused, TooManyStreams, Throttled, DailyLimit; then nothing is
+    changed.
     """
     digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
     with transaction.atomic():
@@ -107,50 +95,15 @@ def answer_again(
 ) -> Turn:
     """Empty the answer to the question, or add one. The user's row must be locked.
 
-    Raises InProgress, TooManyStreams, Throttled.
+    Raises InProgress, TooManyStreams, Throttled, DailyLimit.
     """
+    if not is_counted:
+        check_tokens(conversation.user_id)
     _refuse_if_busy(conversation)
     if not is_counted:
         count_message(conversation.user_id)
     idempotency.save_key(conversation, key, digest, question)
     return _start_answer(conversation, question, answer)
-
-
-def finish(
-    answer: Message, text: str, ending: Ending, *, running_id: int | None, truncated: bool = False
-) -> Message | None:
-    """Save the answer unless another process ended it first. One statement, else two.
-
-    Returns the answer as it is in the database; None if it was deleted.
-    """
-    values = {
-        "content": text,
-        "status": ending.status,
-        "error": ending.error,
-        "truncated": truncated,
-    }
-    with connection.cursor() as cursor:
-        ids = {"running_id": running_id, "answer_id": answer.pk}
-        cursor.execute(FINISH[type(answer)], values | ids)
-        claimed = bool(cursor.rowcount)
-    if not claimed:
-        return type(answer)._default_manager.filter(pk=answer.pk).first()
-    for name, value in values.items():
-        setattr(answer, name, value)
-    return answer
-
-
-def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
-    """Store the ids of what the prompt holds, before the model sees it: the process may die."""
-    answer.context = context or None
-    if context:
-        params = {"context": json.dumps(context), "answer": answer.pk}
-        queries.execute(SAVE_CONTEXT[type(answer)], params)
-
-
-def save_finish_reason(answer: Message, reason: str) -> None:
-    """Store why the model's server cut the answer, before it is complete."""
-    save_context(answer, [*(answer.context or []), {"finish_reason": reason}])
 
 
 def running_answer_of(conversation: Conversation) -> RunningAnswer | None:
@@ -165,10 +118,14 @@ def lock_user(user_id: int) -> None:
 
 
 def replay_or_retry(conversation: Conversation, question: Message) -> Turn:
-    """Replay a finished turn, or retry a failed one; the rate limit has counted it already."""
+    """Replay a finished turn, or retry a failed one; the rate limit has counted it already.
+
+    Raises InProgress, TooManyStreams, DailyLimit.
+    """
     answer = conversation.messages.filter(reply_to=question.pk).order_by("id").last()
     if answer is not None and idempotency.may_replay(answer):
         return Turn(conversation, question, answer)
+    check_tokens(conversation.user_id)
     _refuse_if_busy(conversation)
     return _start_answer(conversation, question, answer)
 

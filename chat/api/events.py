@@ -128,7 +128,8 @@ def final_event(answer: Message, detail: str = "") -> bytes:
         detail = detail or MODEL_DETAILS.get(answer.error, "The answer is not complete.")
         return event("error", {"code": answer.error, "detail": detail})
     truncated = {"truncated": True} if answer.truncated else {}
-    return event("done", {"assistant_message": MessageSerializer(answer).data} | truncated)
+    done = {"assistant_message": MessageSerializer(answer).data, "usage": answer.usage}
+    return event("done", done | truncated)
 
 
 def error_event(error: ApiError) -> bytes:

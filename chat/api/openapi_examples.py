@@ -27,7 +27,19 @@ ANSWER = {
     "created_at": AT,
     "context": [MEMORY],
 }
-TURN = {"user_message": QUESTION, "assistant_message": ANSWER, "context": [MEMORY]}
+TOKENS = {"prompt_tokens": 412, "completion_tokens": 9, "cached_tokens": 0}
+TURN = {
+    "user_message": QUESTION,
+    "assistant_message": ANSWER,
+    "context": [MEMORY],
+    "usage": TOKENS,
+}
+USAGE = {
+    "day": TOKENS | {"embedding_tokens": 21},
+    "month": TOKENS | {"prompt_tokens": 90_412, "embedding_tokens": 3_021},
+    "limit": 50_000,
+    "resets_at": "2026-11-26T00:00:00Z",
+}
 EVENTS = 'event: delta\ndata: {"text": "No, you"}\n\n'
 TOKEN = {"id": 3, "name": "laptop", "created_at": AT, "last_used_at": None}
 STATE = {
@@ -118,6 +130,7 @@ OPERATIONS = {
     "memory_import_retrieve": Operation("See how far an import is", None, IMPORT),
     "memory_import_destroy": Operation("Remove what an import added", None, None),
     "memory_search_retrieve": Operation("Search in your memory", None, FOUND),
+    "usage_retrieve": Operation("See how many tokens you have used", None, USAGE),
     **conversation_operations(
         "chats", "chat", {"title": "Train to Trieste"}, {"title": "Trieste by train"}
     ),

@@ -160,12 +160,24 @@ class MessageSerializer(serializers.Serializer[Message]):
         } | ({"finish_reason": reason} if (reason := instance.finish_reason) else {})
 
 
+class TokensSerializer(serializers.Serializer[Any]):
+    """Tokens by the model's own count, else by ours. The cached ones are part of the prompt's."""
+
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    cached_tokens = serializers.IntegerField()
+
+
 class TurnSerializer(serializers.Serializer[Any]):
-    """A message and its answer. ``truncated`` is present, and true, if the prompt held it cut."""
+    """A message and its answer. ``truncated`` is present, and true, if the prompt held it cut.
+
+    ``usage`` is null for an answer from before tokens were counted.
+    """
 
     user_message = MessageSerializer()
     assistant_message = MessageSerializer()
     context = MemorySerializer(many=True)  # type: ignore[assignment] # a promised name
+    usage = TokensSerializer(allow_null=True)
     truncated = serializers.BooleanField(required=False)
 
     def to_representation(self, instance: Turn) -> dict[str, Any]:
@@ -174,6 +186,7 @@ class TurnSerializer(serializers.Serializer[Any]):
             "user_message": MessageSerializer(instance.question).data,
             "assistant_message": (answer := MessageSerializer(instance.answer).data),
             "context": answer["context"],
+            "usage": instance.answer.usage,
         } | ({"truncated": True} if instance.answer.truncated else {})
 
 

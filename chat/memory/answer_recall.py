@@ -68,6 +68,11 @@ class Recalled(Generic[T]):
         if self.stored and not self.stored.done() and remaining_s > 0:
             await asyncio.wait([asyncio.wrap_future(self.stored)], timeout=remaining_s)
 
+    @property
+    def bought_tokens(self) -> int:
+        """What the question's vectors cost."""
+        return self.vectors.bought_tokens if self.vectors else 0
+
     def store_vectors(self) -> None:
         """Store the question's vector, for a question that was saved later. One statement."""
         if self.pending and self.vectors:
@@ -85,7 +90,7 @@ def read(message: Message, *, limit: int) -> RecallRequest:
         rollout = state.current()
     except Error as error:
         logger.error("Error retrieving relevant context: %s", error_name(error))
-    pending = embed.look_up(message, memory_settings=allowed)
+    pending = embed.look_up(message, memory_settings=allowed, of_turn=True)
     excluded = [message.memory_table.pack_ref(message.pk)] if message.pk else []
     scope = Scope(message.user_id, excluded=excluded, hidden=allowed.hidden)
     return RecallRequest(message, limit if recalls else 0, scope, pending, rollout)
@@ -181,7 +186,7 @@ async def _vectors_until(deadline: float, pending: PendingEmbedding | None) -> V
     if pending is None:
         return None
     if pending.call is None:
-        return pending.known
+        return Vectors(pending.known)
     call = asyncio.create_task(embed.vectors_of(pending))
     try:
         async with asyncio.timeout_at(deadline):

@@ -29,9 +29,19 @@ from retrieval.recall.question import extract_question
 from retrieval.vectors import Vector
 
 logger = logging.getLogger(__name__)
-Vectors = dict[str, Vector]  # by text
 
 _jobs: set[Future[None]] = set()
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A vector for each text, and how many tokens were bought for them."""
+
+    by_text: dict[str, Vector]
+    bought_tokens: int = 0
+
+    def __getitem__(self, text: str) -> Vector:
+        return self.by_text[text]
 
 
 @dataclass(frozen=True)
@@ -40,18 +50,20 @@ class PendingEmbedding:
 
     ``question`` is the part that recall searches with, mostly the whole content. ``known`` holds
     vectors that equal texts of the user have; ``call`` is for the others, None if there are none.
+    ``of_turn``: its tokens count towards the user's daily limit.
     """
 
     message: Message
     content: str  # as it is now: a later edit wins
     question: str
     model: str
-    known: Vectors
+    known: dict[str, Vector]
     call: Call | None
+    of_turn: bool = False
 
 
 def look_up(
-    message: Message, *, memory_settings: MemorySettings | None = None
+    message: Message, *, memory_settings: MemorySettings | None = None, of_turn: bool = False
 ) -> PendingEmbedding | None:
     """What is needed to embed the message; None if it must not be, or cannot be. Never fails.
 
@@ -67,7 +79,7 @@ def look_up(
         if not memory_settings.allow(message):
             return None
         current_model.check_model(model)
-        return _look_up_texts(message, model)
+        return _look_up_texts(message, model, of_turn=of_turn)
     except (EmbeddingError, NoMemory):
         return None  # logged where it was raised
     except Error as error:
@@ -75,16 +87,16 @@ def look_up(
         return None
 
 
-def look_up_or_queue(message: Message) -> PendingEmbedding | None:
+def look_up_or_queue(message: Message, *, of_turn: bool = False) -> PendingEmbedding | None:
     """``look_up`` for a message that is stored; None if workers embed it. A step."""
     if not jobs.has_workers():
-        return look_up(message)
+        return look_up(message, of_turn=of_turn)
     if message.content and message.status in (Status.COMPLETE, Status.INTERRUPTED):
         jobs.publish([message.memory_table.pack_ref(message.pk)])
     return None
 
 
-def _look_up_texts(message: Message, model: str) -> PendingEmbedding:
+def _look_up_texts(message: Message, model: str, *, of_turn: bool) -> PendingEmbedding:
     content = message.content
     question = extract_question(content) if message.role == Role.USER else content
     vector = storage.known(message.user_id, content, model=model)
@@ -92,32 +104,38 @@ def _look_up_texts(message: Message, model: str) -> PendingEmbedding:
     missing = [text for text in dict.fromkeys((content, question)) if text not in known]
     users = [message.user_id] * len(missing)
     call = embedding_service.prepare(missing, users=users, model=model) if missing else None
-    return PendingEmbedding(message, content, question, model, known, call)
+    return PendingEmbedding(message, content, question, model, known, call, of_turn)
 
 
 async def vectors_of(pending: PendingEmbedding) -> Vectors | None:
     """The vectors of the message's texts: one call at most. None if it failed. Never fails."""
     if pending.call is None:
-        return pending.known
+        return Vectors(pending.known)
     try:
-        vectors = await embedding_service.embed(pending.call)
+        bought = await embedding_service.embed(pending.call)
     except EmbeddingError:
         return None  # logged where it was raised
     except Exception:
         logger.exception("A message could not be embedded")
         return None
-    return pending.known | dict(zip(pending.call.texts, vectors, strict=True))
+    new = dict(zip(pending.call.texts, bought.vectors, strict=True))
+    return Vectors(pending.known | new, bought.tokens)
 
 
 def store(pending: PendingEmbedding, vectors: Vectors) -> None:
-    """Store the content's vector with the message. One statement. Never fails.
+    """Store the content's vector with the message, and count its tokens: one statement.
 
-    A message that could not be embedded stays pending.
+    Never fails. A message that could not be embedded stays pending.
     """
-    message, content = pending.message, pending.content
+    message = pending.message
     try:
-        table = message.memory_table
-        storage.store(table, message.pk, content, vectors[content], model=pending.model)
+        storage.store_and_count(
+            message.memory_table,
+            (message.pk, pending.content, vectors[pending.content]),
+            model=pending.model,
+            user_id=message.user_id,
+            tokens=vectors.bought_tokens if pending.of_turn else 0,
+        )
     except NoMemory:
         pass
     except Error as error:

@@ -122,7 +122,8 @@ def _call(texts: Sequence[Text], model: str) -> Call:
 async def _answers(texts: list[Text], call: Call) -> dict[Text, Vector | InputRefused]:
     """Bad texts are found by halving: 2 log2(n) calls for one of n texts."""
     try:
-        return dict(zip(texts, await embedding_service.embed(call), strict=True))
+        bought = await embedding_service.embed(call)
+        return dict(zip(texts, bought.vectors, strict=True))
     except InputRefused as refusal:
         if len(texts) == 1:
             return {texts[0]: refusal}

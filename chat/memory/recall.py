@@ -14,6 +14,7 @@ from chat.memory import older_schema
 from chat.memory.deduplicate import deduplicate
 from chat.memory.memory_settings import memory_settings_of
 from chat.memory.recalled import Memory, as_memory
+from chat.token_limits import is_over_limit
 from retrieval import current_model, steps, storage
 from retrieval.db import NoMemory, has_recall_functions, vector_type
 from retrieval.embeddings import embedding_service
@@ -93,9 +94,12 @@ def find_memories(
 
 
 def _embed_query(text: str, user_id: int) -> Vector | None:
-    """The vector of a search's question: one call within RAG_TIMEOUT, None if it fails."""
+    """The vector of a search's question: one call within RAG_TIMEOUT, None if it fails.
+
+    None too for a user at a daily limit of tokens.
+    """
     model = embedding_service.model_name()
-    if model is None:
+    if model is None or is_over_limit(user_id):
         return None
     try:
         current_model.check_model(model)

@@ -12,6 +12,8 @@ from retrieval.message_tables import MessageTable
 from retrieval.models import Embedded, EmbeddedManager
 from retrieval.schema.indexes import VectorIndex
 
+USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens")  # of an answer, in this order
+
 
 class Role(models.TextChoices):
     """Who wrote a message."""
@@ -48,7 +50,8 @@ class Message(Embedded):
     held (``context``: ``[{"kind", "id", "score", "with": [id]}, {"history": [id]}]``). Neither is a
     foreign key: an id without a row says that the message was deleted and the answer is tainted.
     The history's entry may hold ``window``: the tokens of a prompt that the model's server accepted
-    and of one that it refused. An entry ``{"finish_reason"}`` says why it cut the answer.
+    and of one that it refused. An entry ``{"finish_reason"}`` says why it cut the answer, one
+    ``{"usage": [prompt, completion, cached]}`` how many tokens it used.
     """
 
     conversation: models.ForeignKey[Any, Any]
@@ -91,6 +94,15 @@ class Message(Embedded):
         """``length`` or ``content_filter`` if the model's server cut the answer."""
         reasons = (entry.get("finish_reason") for entry in context_entries(self.context))
         return next(filter(None, reasons), None)
+
+    @property
+    def usage(self) -> dict[str, int] | None:
+        """The tokens of an answer; None of one from before they were counted."""
+        for entry in context_entries(self.context):
+            match entry.get("usage"):
+                case [int(prompt), int(completion), int(cached)]:
+                    return dict(zip(USAGE, (prompt, completion, cached), strict=True))
+        return None
 
 
 def context_entries(context: Any) -> list[dict[str, Any]]:

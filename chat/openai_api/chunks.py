@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from chat.answers.answer_tokens import answer_tokens
 from chat.answers.live_answer import LiveAnswer
 from chat.models import Message
-from retrieval.token_count import count_tokens
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_call"}
@@ -98,8 +98,9 @@ def usage_of(live: LiveAnswer | None) -> dict[str, Any]:
     usage = live.completion.usage
     if usage and all(isinstance(usage.get(name), int) for name in COUNTS):
         return usage
-    prompt, completion = live.prompt_tokens, count_tokens(live.text)
-    return dict(zip(COUNTS, (prompt, completion, prompt + completion), strict=True))
+    tokens = answer_tokens(live)
+    counts = (tokens.prompt_tokens, tokens.completion_tokens, tokens.total)
+    return dict(zip(COUNTS, counts, strict=True))
 
 
 def merged_calls(deltas: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from chat.openai_api.start_turn import NewTurn, find_replay, start_turn
 from chat.openai_api.text_turns import normal
 from chat.rate_limit import count_message
 from chat.services import ChatService, Reply
+from chat.token_limits import check_tokens
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class CompletionRequest:
         user_id = self.user.pk
         if runner().count_unstored(user_id) >= settings.STREAMS_PER_USER:
             raise errors.TooManyStreams(retry_after_s=1)
+        check_tokens(user_id)
         count_message(user_id)
         chat = chat or StandaloneChat(user_id=user_id, memory=self.body.model != NO_MEMORY)
         if not chat.memory or not question:

@@ -8,12 +8,13 @@ from typing import Any
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from chat import errors
 from chat.errors import ApiError, answer_error
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # OpenAI's libraries send a refused request again by themselves. After these that is of no use: the
-# answer that runs would be given, and paid for, a second time.
-NO_RETRY_STATUSES = {409}
+# answer that runs would be given, and paid for, a second time; a daily limit holds until midnight.
+NO_RETRY_CODES = {errors.InProgress.default_code, errors.DailyLimit.default_code}
 
 
 class InvalidRequest(ApiError):
@@ -51,7 +52,7 @@ def answer_openai_error(error: Exception, context: dict[str, Any]) -> Response |
     body = response.data
     message, code = str(body["detail"]), str(body["code"])
     response.data = error_object(response.status_code, code, message, body.get("param"))
-    if response.status_code in NO_RETRY_STATUSES:
+    if code in NO_RETRY_CODES:
         response["x-should-retry"] = "false"
     return response
 

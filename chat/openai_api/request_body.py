@@ -135,8 +135,6 @@ def _invalid_message(place: int, field: str, problem: str) -> InvalidRequest:
 
 def _parameters(data: dict[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in data.items() if name not in OWN_FIELDS}
-    # Asked for always: an answer that is not streamed has its usage.
-    parameters["stream_options"] = {"include_usage": True}
     for name in ("max_completion_tokens", "max_tokens"):
         limit = data.get(name)
         if limit is None:

@@ -21,7 +21,8 @@ from retrieval import db, runtime
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MEMORY = re.compile(
-    r"embedding|message_memories|message_terms|search_configs|recall_|vector", re.IGNORECASE
+    r"embedding(?!_tokens)|message_memories|message_terms|search_configs|recall_|vector",
+    re.IGNORECASE,
 )
 
 

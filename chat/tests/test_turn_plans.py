@@ -21,7 +21,7 @@ from chat.memory.memory_settings import SELECT_SETTINGS
 from chat.models import StandaloneChat, StandaloneChatMessage
 from chat.row_lists import CONVERSATION_LISTS, MESSAGE_LISTS, TOKEN_LIST, RowList
 from chat.tests.plan_support import plan_of
-from retrieval import queries, storage
+from retrieval import queries, storage, token_usage
 
 # One transaction, rolled back with its statistics; autovacuum does not see its rows.
 pytestmark = [pytest.mark.django_db, pytest.mark.newest_schema]
@@ -54,8 +54,13 @@ FILL = """
     INSERT INTO running_answers (user_id, chat_id, message_id)
     SELECT user_id, id, id FROM standalone_chats WHERE user_id <> %(user)s LIMIT %(running)s;
     INSERT INTO rate_windows (name, hits) SELECT 'messages ' || id, ARRAY[now()] FROM auth_user;
+    INSERT INTO user_token_usage
+    SELECT id, day, 1, 1, 1, 1 FROM auth_user CROSS JOIN LATERAL generate_series(
+        now()::date - CASE WHEN id = %(user)s THEN %(own)s ELSE 0 END, now()::date, '1 day') day;
+    INSERT INTO token_usage SELECT day, part, 1 FROM generate_series(0, 15) part,
+        generate_series(now()::date - %(own)s, now()::date, '1 day') day;
     ANALYZE auth_user, api_tokens, standalone_chats, passages, standalone_chat_messages,
-        running_answers, rate_windows
+        running_answers, rate_windows, user_token_usage, token_usage
 """
 Params = dict[str, Any]
 
@@ -91,6 +96,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     "memory settings": (SELECT_SETTINGS, 1 + 2 * OWN),  # of the user's conversations
     "context": (of_chats(turn_statements.SAVE_CONTEXT), 1),
     "end of an answer": (of_chats(turn_statements.FINISH), 2 + RUNNING),
+    "end of a counted answer": (of_chats(turn_statements.FINISH_AND_COUNT), 4 + RUNNING),
+    "tokens of today": (token_usage.USED_TODAY, 1 + token_usage.PARTS),
+    "tokens of a month": (token_usage.REPORT, 31),
     "flags": (heartbeat.FLAGS, 2 + RUNNING),
     "heartbeat": (heartbeat.HEARTBEAT, 1 + RUNNING),
     "vector of an equal text": (of_table(storage.EMBEDDINGS), 2),
@@ -112,7 +120,8 @@ def alices(alice: User) -> Params:
     times = {"now": now, "asked_at": now, "at": now - timedelta(days=1)}
     values = {"content": "Hello", "context": "[]", "status": "complete", "error": None}
     return (
-        ids
+        token_usage.Tokens(1, 1, 1, 1).parameters(alice.pk)
+        | ids
         | times
         | values
         | {
@@ -126,6 +135,7 @@ def alices(alice: User) -> Params:
             "running_id": 0,
             "max_running": 5,
             "truncated": False,
+            "entries": None,
             "limit": LIMIT,
             "ids": [question.pk, 0],
             "texts": ["so far", "so far"],

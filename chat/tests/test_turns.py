@@ -14,7 +14,7 @@ from pytest_django import Settings
 from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
-from chat.answers import heartbeat, idempotency, periodic, runner, turns
+from chat.answers import heartbeat, idempotency, periodic, runner, save_answer, turns
 from chat.memory.embed import finish_embedding_jobs
 from chat.memory.recalled import Memory
 from chat.models import (
@@ -362,8 +362,8 @@ def test_an_answer_of_a_dead_process_is_ended_as_interrupted(chat: StandaloneCha
     )
     heartbeat.end_abandoned()
     assert saved_messages()[1] == ("assistant", "So far", "interrupted")
-    late = turns.finish(
-        turn.answer, "Too late", turns.Ending(Status.COMPLETE), running_id=turn.running_id
+    late = save_answer.finish(
+        turn.answer, "Too late", save_answer.Ending(Status.COMPLETE), running_id=turn.running_id
     )
     assert late is not None
     assert late.content == "So far"

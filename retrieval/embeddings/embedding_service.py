@@ -21,7 +21,7 @@ from retrieval.embeddings.batching import TextBatch, batch_texts
 from retrieval.embeddings.circuit_breaker import CircuitBreaker
 from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured
 from retrieval.runtime import on_reset
-from retrieval.vectors import Vector
+from retrieval.vectors import Bought, Vector
 
 if TYPE_CHECKING:
     from retrieval.openai_client import OpenAIClients
@@ -128,7 +128,7 @@ def submit(
 
     async def complete() -> None:
         try:
-            result.set_result(await _run(call, breaker))
+            result.set_result((await _run(call, breaker)).vectors)
         except BaseException as error:  # noqa: BLE001 - the caller gets it
             result.set_exception(error)
 
@@ -156,8 +156,10 @@ def prepare(
     return Call(list(texts), model, list(users or [None] * len(texts)), batches)
 
 
-async def embed(call: Call) -> list[Vector]:
-    """The vector of each text of the call. For tasks on the process's event loop.
+async def embed(call: Call) -> Bought:
+    """The vector of each text of the call, and the service's count of their tokens.
+
+    For tasks on the process's event loop.
 
     Raises EmbeddingError, which is logged, and CircuitOpen, which is not.
     """
@@ -204,13 +206,13 @@ def _allow() -> CircuitBreaker | None:
     return _process.breaker
 
 
-async def _run(call: Call, breaker: CircuitBreaker | None) -> list[Vector]:
+async def _run(call: Call, breaker: CircuitBreaker | None) -> Bought:
     """Make the call. Its outcome is counted and logged before this returns."""
     process, task = _process, cast("asyncio.Task[Any]", asyncio.current_task())
     process.calls.add(task)
     error: Exception | None = None
     try:
-        return await _vectors(call, process)
+        return await _buy(call, process)
     except asyncio.CancelledError:
         error = EmbeddingError("the process is ending")
         raise error from None
@@ -222,10 +224,10 @@ async def _run(call: Call, breaker: CircuitBreaker | None) -> list[Vector]:
         _record(call, breaker, error)
 
 
-async def _vectors(call: Call, process: _Process) -> list[Vector]:
+async def _buy(call: Call, process: _Process) -> Bought:
     if not call.batches:
         work = local_thread.submit(call.texts, call.model, process.ending)
-        return await asyncio.wrap_future(work)
+        return Bought(await asyncio.wrap_future(work))
     from retrieval.embeddings.openai_embeddings import embed_batches  # imports openai
 
     return await embed_batches(_clients(), call.batches, retries=call.retries)

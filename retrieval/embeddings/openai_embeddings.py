@@ -30,7 +30,7 @@ from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
 from retrieval.root_cause import root_cause_name
 from retrieval.service_errors import ServiceError, parse_service_error
 from retrieval.telemetry import metrics
-from retrieval.vectors import DIMENSIONS, Vector
+from retrieval.vectors import DIMENSIONS, Bought
 
 # The pause before a retry is random, up to a limit that doubles ("full jitter"), so that many
 # clients do not return at the same moment:
@@ -49,26 +49,23 @@ _refused_parameters: dict[tuple[str, str], set[str]] = {}  # (base URL, model); 
 
 async def embed_batches(
     clients: OpenAIClients, batches: Sequence[TextBatch], *, retries: bool = True
-) -> list[Vector]:
+) -> Bought:
     """The vectors of all texts, in order: one API call a batch, one after the other.
 
     Each call has EMBEDDING_TIMEOUT seconds, retries included; then its connection is closed. The
     first EmbeddingError ends the work.
     """
-    vectors: list[Vector] = []
     try:
-        for batch in batches:
-            vectors += await _embed_in_time(clients, batch, retries=retries)
+        bought = [await _embed_in_time(clients, batch, retries=retries) for batch in batches]
     except InvalidResponse as error:
         if len(batches) > 1:
             error.usable = {}  # they would be places in one of the batches
         raise
-    return vectors
+    vectors = [vector for part in bought for vector in part.vectors]
+    return Bought(vectors, sum(part.tokens for part in bought))
 
 
-async def _embed_in_time(
-    clients: OpenAIClients, batch: TextBatch, *, retries: bool
-) -> list[Vector]:
+async def _embed_in_time(clients: OpenAIClients, batch: TextBatch, *, retries: bool) -> Bought:
     failures: list[ServiceUnavailable] = []
     try:
         async with asyncio.timeout(settings.EMBEDDING_TIMEOUT_S) as deadline:
@@ -88,7 +85,7 @@ async def _retry(
     failures: list[ServiceUnavailable],
     *,
     deadline_s: float,
-) -> list[Vector]:
+) -> Bought:
     """Call until there is an answer, or until a pause would outlast the deadline (loop time)."""
     max_pause_s = FIRST_PAUSE_S
     while True:
@@ -104,7 +101,7 @@ async def _retry(
         max_pause_s = min(2 * max_pause_s, MAX_PAUSE_S)
 
 
-async def _call(clients: OpenAIClients, batch: TextBatch) -> list[Vector]:
+async def _call(clients: OpenAIClients, batch: TextBatch) -> Bought:
     """One call; a second one if the service refuses an optional parameter."""
     service = settings.OPENAI_BASE_URL, settings.EMBEDDING_MODEL
     refused = set(_refused_parameters.get(service, ()))
@@ -123,8 +120,8 @@ async def _call(clients: OpenAIClients, batch: TextBatch) -> list[Vector]:
         _refused_parameters[service] = refused
     try:
         answer = parse_json(response.content)
-        _count_tokens(used_tokens(answer), batch)
-        return vectors_of(answer, count=len(batch.texts))
+        tokens = _count_tokens(used_tokens(answer), batch)
+        return Bought(vectors_of(answer, count=len(batch.texts)), tokens)
     except ValueError as unusable:
         usable = unusable.usable if isinstance(unusable, PartlyUsable) else {}
         reason = f"the service's answer was not usable: {unusable}"
@@ -146,10 +143,11 @@ async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) 
         ) from error
 
 
-def _count_tokens(tokens: int | None, batch: TextBatch) -> None:
-    """Add to the metrics what the service counted, or what we counted if it says nothing."""
+def _count_tokens(tokens: int | None, batch: TextBatch) -> int:
+    """What the service counted, or what we counted if it says nothing; added to the metrics."""
     tokens = sum(batch.tokens) if tokens is None else tokens
     metrics.embedding_tokens_used(tokens, cost_usd=cost_usd(tokens))
+    return tokens
 
 
 def _refusal(response: httpx2.Response, error: ServiceError) -> EmbeddingError:

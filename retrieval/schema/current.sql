@@ -235,6 +235,26 @@ CREATE TABLE IF NOT EXISTS recall_times (
     PRIMARY KEY (slot, bucket)
 );
 
+-- The tokens of turns, by user and day, and of all users by day: retrieval/token_usage.py
+CREATE TABLE IF NOT EXISTS user_token_usage (
+    user_id bigint NOT NULL,
+    day date NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    embedding_tokens bigint NOT NULL,
+    PRIMARY KEY (user_id, day)
+);
+
+CREATE INDEX {concurrently}IF NOT EXISTS user_token_usage_day ON user_token_usage (day);
+
+CREATE TABLE IF NOT EXISTS token_usage (
+    day date NOT NULL,
+    part smallint NOT NULL,
+    tokens bigint NOT NULL,
+    PRIMARY KEY (day, part)
+);
+
 -- Which process embeds which message at the moment: retrieval/backfill/claims.py.
 CREATE TABLE IF NOT EXISTS embedding_claims (
     id bigint PRIMARY KEY,

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from pytest_django import Settings
 
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import StandaloneChat
 from chat.openai_api import tasks
 from chat.openai_api.tests.support import Bearer, Message, assistant, stored, texts, user
 from fake_openai import Answer, Deltas, FakeOpenAI
+from retrieval import token_usage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 TITLE = """### Task:
@@ -249,3 +251,35 @@ class Rate:
 
     limit = 1
     seconds = 60
+
+
+def test_what_is_not_stored_is_counted_to_the_token(
+    bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    remembering.chat.script(Answer("Zebra in Trieste"), CALLS)
+    bearer.ask(user("A title, please"), headers={"X-Verse-Memory": "off"})
+    bearer.ask(user("What time is it in Trieste?"), tools=TOOLS)
+    finish_embedding_jobs()
+    assert stored() == []
+    day = token_usage.report(bearer.user.pk).day
+    title = remembering.chat.requests[0].usage or {}
+    assert day.prompt_tokens > title["prompt_tokens"]
+    assert day.completion_tokens > title["completion_tokens"]
+    (question,) = remembering.embeddings.requests
+    assert day.embedding_tokens == (question.usage or {})["prompt_tokens"]
+
+
+def test_the_daily_limit_is_an_error_that_no_client_tries_again(
+    bearer: Bearer, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    first = bearer.ask(user("Hello"), headers={"Idempotency-Key": "first"})
+    settings.DAILY_TOKENS_PER_USER = 1
+    calls = len(fake_openai.chat.requests)
+    for more in ({"headers": {"X-Verse-Memory": "off"}}, {"tools": TOOLS}, {}):
+        reply = bearer.ask(user("Once more"), **more)
+        assert (reply.status, reply.code) == (429, "daily_limit")
+        assert int(reply.headers["Retry-After"]) > 0
+        assert reply.headers["x-should-retry"] == "false"
+    assert len(fake_openai.chat.requests) == calls
+    again = bearer.ask(user("Hello"), headers={"Idempotency-Key": "first"})
+    assert again.text == first.text

@@ -12,7 +12,7 @@ const SENTENCES = {
 
 function words({ code, message, retryAfter }) {
   const sentence = SENTENCES[code] ?? (message || "Something went wrong on the server.");
-  return retryAfter ? `${sentence} Wait ${retryAfter} s.` : sentence;
+  return retryAfter && code !== "daily_limit" ? `${sentence} Wait ${retryAfter} s.` : sentence;
 }
 
 /** Show in `element` an error, with a link to sign in if that helps, or a sentence. */

@@ -1,0 +1,88 @@
+"""Saves an answer: what its prompt holds, before the model is asked; at the end text and tokens."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import ProgrammingError, connection
+
+from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT
+from chat.models import Message, Status
+from retrieval import queries, token_usage
+from retrieval.token_usage import Tokens
+
+INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an answer ended. ``error`` is None if it is complete or the user stopped it."""
+
+    status: Status
+    error: str | None = None
+    detail: str = ""
+    finish_reason: str | None = None  # why the model's server cut a complete answer
+
+    def entries(self, tokens: Tokens | None) -> list[dict[str, Any]]:
+        """What is added to Message.context."""
+        entries: list[dict[str, Any]] = []
+        if self.finish_reason:
+            entries.append({"finish_reason": self.finish_reason})
+        if tokens:
+            numbers = (tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
+            entries.append({"usage": list(numbers)})
+        return entries
+
+
+def finish(
+    answer: Message,
+    text: str,
+    ending: Ending,
+    *,
+    running_id: int | None,
+    truncated: bool = False,
+    tokens: Tokens | None = None,
+) -> Message | None:
+    """Save the answer unless another process ended it first, and count its tokens.
+
+    One statement, else two. Returns the answer as it is in the database; None if it was deleted.
+    """
+    values = {
+        "content": text,
+        "status": ending.status,
+        "error": ending.error,
+        "truncated": truncated,
+    }
+    entries = ending.entries(tokens)
+    ids = {"running_id": running_id, "answer_id": answer.pk}
+    parameters = values | ids | {"entries": json.dumps(entries) if entries else None}
+    if not _finish(answer, parameters, tokens):
+        return type(answer)._default_manager.filter(pk=answer.pk).first()
+    for name, value in values.items():
+        setattr(answer, name, value)
+    if entries:
+        answer.context = [*(answer.context or []), *entries]
+    return answer
+
+
+def _finish(answer: Message, parameters: dict[str, Any], tokens: Tokens | None) -> bool:
+    """Whether the answer was saved."""
+    with connection.cursor() as cursor:
+        if tokens and tokens.total and token_usage.has_table():
+            counted = tokens.parameters(answer.user_id)
+            try:
+                cursor.execute(FINISH_AND_COUNT[type(answer)], parameters | counted)
+            except ProgrammingError:
+                token_usage.forget_table()  # migrated back since
+            else:
+                return bool(cursor.rowcount)
+        cursor.execute(FINISH[type(answer)], parameters)
+        return bool(cursor.rowcount)
+
+
+def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
+    """Store the ids of what the prompt holds, before the model sees it: the process may die."""
+    answer.context = context or None
+    if context:
+        params = {"context": json.dumps(context), "answer": answer.pk}
+        queries.execute(SAVE_CONTEXT[type(answer)], params)

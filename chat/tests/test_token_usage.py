@@ -1,0 +1,295 @@
+"""Tokens of turns: counted to the token as the model's server counts them, and limited by day."""
+
+import asyncio
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import F
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from chat.answers import answer_reader, server_ways
+from chat.memory.embed import finish_embedding_jobs
+from chat.models import StandaloneChat
+from chat.services import ChatService
+from chat.tests.model_server_support import joined
+from chat.tests.support import Api
+from fake_openai import Answer, Behaviour, Echo, FakeOpenAI, Raw, Refuse, Unsupported
+from retrieval import token_usage
+from retrieval.models import TokenUsage, UserTokenUsage
+from retrieval.token_count import count_tokens
+from tests.support import PATIENCE_S
+
+pytestmark = [
+    pytest.mark.newest_schema,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("forgotten_ways"),
+]
+QUESTION = "Where did I leave the blue umbrella?"
+
+
+def post(client: APIClient, chat: StandaloneChat, content: str = QUESTION, **headers: Any) -> Any:
+    """A turn; its background work is done when this returns."""
+    url = f"/api/chats/{chat.pk}/messages/"
+    response = client.post(url, {"content": content}, format="json", headers=headers)
+    finish_embedding_jobs()
+    return response
+
+
+def text_of(response: Any) -> str:
+    """The text of a streamed response."""
+    return asyncio.run(joined(response.streaming_content)).decode()
+
+
+def usage_of(client: APIClient) -> dict[str, Any]:
+    return dict(client.get("/api/usage/").json())
+
+
+def counted_by(fake: FakeOpenAI) -> dict[str, int]:
+    """The fake server's own count of what it was asked."""
+    answers = [request.usage or {} for request in fake.chat.requests]
+    embeddings = [request.usage or {} for request in fake.embeddings.requests]
+    return {
+        "prompt_tokens": sum(usage.get("prompt_tokens", 0) for usage in answers),
+        "completion_tokens": sum(usage.get("completion_tokens", 0) for usage in answers),
+        "cached_tokens": sum(
+            usage.get("prompt_tokens_details", {}).get("cached_tokens", 0) for usage in answers
+        ),
+        "embedding_tokens": sum(usage.get("prompt_tokens", 0) for usage in embeddings),
+    }
+
+
+def total(counts: dict[str, int]) -> int:
+    return counts["prompt_tokens"] + counts["completion_tokens"] + counts["embedding_tokens"]
+
+
+def test_usage_is_the_servers_own_count_to_the_token(
+    client: APIClient, chat: StandaloneChat, bob: User, api: Api, remembering: FakeOpenAI
+) -> None:
+    remembering.chat.default = Answer("By the door, next to the boots.", cached_tokens=5)
+    turn = post(client, chat).json()
+    server = remembering.chat.requests[-1].usage or {}
+    assert turn["usage"] == {
+        "prompt_tokens": server["prompt_tokens"],
+        "completion_tokens": 7,
+        "cached_tokens": 5,
+    }
+    answer = turn["assistant_message"]["id"]
+    client.post(f"/api/chats/{chat.pk}/messages/{answer}/regenerate/")
+    finish_embedding_jobs()
+    report = usage_of(client)
+    assert report["day"] == report["month"] == counted_by(remembering)
+    assert report["day"]["embedding_tokens"] > 0
+    assert report["limit"] is None
+    midnight = datetime.now(UTC).date() + timedelta(days=1)
+    assert report["resets_at"] == f"{midnight}T00:00:00Z"
+    assert total(usage_of(api(bob))["day"]) == 0
+    assert sum(TokenUsage.objects.values_list("tokens", flat=True)) == total(report["day"])
+
+
+def test_the_event_done_and_a_replay_tell_the_same_usage(
+    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
+) -> None:
+    headers = {"Accept": "text/event-stream", "Idempotency-Key": "once"}
+    events = text_of(post(client, chat, **headers))
+    done = json.loads(events.rpartition("event: done\ndata: ")[2])
+    assert (
+        done["usage"]["prompt_tokens"]
+        == (fake_openai.chat.requests[0].usage or {})["prompt_tokens"]
+    )
+    used = usage_of(client)
+    replay = post(client, chat, **{"Idempotency-Key": "once"})
+    assert replay.json()["usage"] == done["usage"]
+    later = client.get(f"/api/chats/{chat.pk}/messages/{done['assistant_message']['id']}/events/")
+    assert json.dumps(done["usage"]) in text_of(later)
+    assert usage_of(client) == used
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Unsupported(("stream_options",), Answer("Just here.")),
+        Raw(b'data: {"choices": [{"delta": {"content": "Just here."}}]}\n\ndata: [DONE]\n\n'),
+    ],
+    ids=["refuses to count", "does not count"],
+)
+def test_a_server_without_a_count_is_counted_by_our_tokenizer(
+    server: Behaviour, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.default = server
+    usage = post(client, chat).json()["usage"]
+    assert usage["completion_tokens"] == count_tokens("Just here.")
+    texts = [part["content"] for part in fake_openai.chat.requests[-1].messages]
+    assert (
+        sum(map(count_tokens, texts))
+        <= usage["prompt_tokens"]
+        <= sum(count_tokens(text) + 8 for text in texts)
+    )
+    day = usage_of(client)["day"]
+    assert day == usage | {"embedding_tokens": 0}
+
+
+def test_a_server_that_never_ends_its_answer_is_waited_for_once(
+    client: APIClient,
+    chat: StandaloneChat,
+    fake_openai: FakeOpenAI,
+    settings: Settings,
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(answer_reader, "USAGE_TIMEOUT_S", 0.3)
+    body = b'data: {"choices": [{"delta": {"content": "Here."}, "finish_reason": "stop"}]}\n\n'
+    fake_openai.chat.default = Raw(body, keep_open=True)
+    assert [post(client, chat).status_code for _ in range(2)] == [201, 201]
+    assert not server_ways.ways_of(settings.LLM_BASE_URL).sends_usage
+
+
+def test_a_refused_prompt_costs_nothing_and_a_broken_answer_what_came(
+    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.default = Refuse(500)
+    assert post(client, chat).status_code == 502
+    assert total(usage_of(client)["day"]) == 0
+    fake_openai.chat.default = Raw(b'data: {"choices": [{"delta": {"content": "Just he"}}]}\n\n')
+    assert post(client, chat).status_code == 502
+    day = usage_of(client)["day"]
+    assert day["completion_tokens"] == count_tokens("Just he")
+    assert day["prompt_tokens"] > 20
+
+
+def test_an_answer_whose_chat_is_deleted_meanwhile_is_counted(
+    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.default = Echo(first_token_s=PATIENCE_S)
+    live = ChatService(chat).reply_to(QUESTION).live
+    assert live
+    until = time.monotonic() + PATIENCE_S
+    while not live.count_prompt():  # the model's server has accepted it
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    client.delete(f"/api/chats/{chat.pk}/")
+    assert live.saved.result() is None
+    finish_embedding_jobs()
+    assert usage_of(client)["day"]["prompt_tokens"] == live.count_prompt()
+
+
+@pytest.mark.parametrize("setting", ["DAILY_TOKENS_PER_USER", "DAILY_TOKENS"])
+def test_a_turn_at_the_limit_is_refused_and_stores_nothing(
+    setting: str,
+    client: APIClient,
+    chat: StandaloneChat,
+    fake_openai: FakeOpenAI,
+    settings: Settings,
+) -> None:
+    setattr(settings, setting, 10_000)
+    turn = post(client, chat, **{"Idempotency-Key": "first"}).json()
+    used = total(usage_of(client)["day"])
+    setattr(settings, setting, used + 1)
+    assert post(client, chat, "One more").status_code == 201
+    setattr(settings, setting, total(usage_of(client)["day"]))
+    calls, messages = len(fake_openai.chat.requests), chat.messages.count()
+    refused = post(client, chat, "Too much", **{"Idempotency-Key": "refused"})
+    assert (refused.status_code, refused.json()["code"]) == (429, "daily_limit")
+    assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+    answer = chat.messages.order_by("-id")[0].pk
+    again = client.post(f"/api/chats/{chat.pk}/messages/{answer}/regenerate/")
+    assert again.json()["code"] == "daily_limit"
+    assert post(client, chat, **{"Idempotency-Key": "first"}).json() == turn
+    assert (len(fake_openai.chat.requests), chat.messages.count()) == (calls, messages)
+    setattr(settings, setting, 10_000_000)
+    admitted = post(client, chat, "Another text", **{"Idempotency-Key": "refused"})
+    assert admitted.status_code == 201
+
+
+def test_a_limit_of_one_user_does_not_stop_another(
+    client: APIClient, bob: User, chat: StandaloneChat, api: Api, settings: Settings
+) -> None:
+    settings.DAILY_TOKENS_PER_USER = 1
+    token_usage.add(bob.pk, token_usage.Tokens(prompt_tokens=1))
+    assert token_usage.used_today(bob.pk).by_user == 1  # type: ignore[union-attr]
+    assert usage_of(client)["limit"] == 1
+    bobs = StandaloneChat.objects.create(user=bob)
+    assert post(api(bob), bobs).status_code == 429
+    assert total(usage_of(client)["day"]) == 0
+
+
+def test_turns_at_once_exceed_a_limit_by_those_that_run_alone(
+    client: APIClient, alice: User, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    """Five streams are allowed at once: none begins once the others have reached the limit."""
+    settings.THROTTLE_MESSAGES, settings.DAILY_TOKENS_PER_USER = None, 400
+    chats = [StandaloneChat.objects.create(user=alice) for _ in range(12)]
+
+    def chatting(chat: StandaloneChat) -> list[int]:
+        try:
+            return [post(api(alice), chat).status_code for _ in range(3)]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(chats)) as pool:
+        statuses = [status for part in pool.map(chatting, chats) for status in part]
+    assert set(statuses) <= {201, 429}
+    used = [request.usage["total_tokens"] for request in fake_openai.chat.requests if request.usage]
+    assert 400 <= total(usage_of(client)["day"]) < 400 + settings.STREAMS_PER_USER * max(used)
+
+
+def test_a_day_is_the_databases_whatever_way_a_clock_jumps(
+    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    post(client, chat)
+    settings.DAILY_TOKENS_PER_USER = 1
+    assert post(client, chat).status_code == 429
+    for days in (-1, 2):  # rows of yesterday; of tomorrow, after a clock was set back
+        for model in (UserTokenUsage, TokenUsage):
+            model.objects.update(day=F("day") + timedelta(days=days))
+        assert total(usage_of(client)["day"]) == 0
+        assert token_usage.used_today(chat.user_id).by_all == 0  # type: ignore[union-attr]
+    settings.DAILY_TOKENS_PER_USER = 10_000
+    assert post(client, chat).status_code == 201
+
+
+def test_search_at_the_limit_goes_by_words(
+    client: APIClient, chat: StandaloneChat, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    post(client, chat)
+    settings.DAILY_TOKENS_PER_USER = 1
+    calls = len(remembering.embeddings.requests)
+    results = client.get("/api/memory/search/", {"q": "umbrella"}).json()
+    assert results["mode"] == "lexical"
+    assert QUESTION in str(results["results"])
+    assert len(remembering.embeddings.requests) == calls
+    settings.DAILY_TOKENS_PER_USER = None
+    used = usage_of(client)
+    assert client.get("/api/memory/search/", {"q": "umbrella"}).json()["mode"] == "hybrid"
+    assert usage_of(client) == used  # a search is no turn
+
+
+def test_the_export_has_the_usage_and_an_erasure_resets_no_limit(
+    client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, alice: User
+) -> None:
+    post(client, chat)
+    used = usage_of(client)
+    lines = map(json.loads, text_of(client.get("/api/memory/export/")).splitlines())
+    (line,) = (line for line in lines if line["table"] == "user_token_usage")
+    assert {name: line[name] for name in used["day"]} == used["day"]
+    client.delete("/api/memory/", {"confirm": "alice"}, format="json")
+    assert usage_of(client) == used
+    alice.delete()
+    token_usage.purge()
+    assert not UserTokenUsage.objects.exists()
+    assert TokenUsage.objects.exists()
+
+
+def test_old_days_are_deleted(alice: User) -> None:
+    token_usage.add(alice.pk, token_usage.Tokens(prompt_tokens=1))
+    UserTokenUsage.objects.update(day=F("day") - timedelta(days=token_usage.KEPT_DAYS))
+    token_usage.purge()
+    assert UserTokenUsage.objects.exists()
+    UserTokenUsage.objects.update(day=F("day") - timedelta(days=1))
+    token_usage.purge()
+    assert not UserTokenUsage.objects.exists()
