@@ -1,6 +1,7 @@
 """Django's settings and Verse's own: the only reader of environment variables and ``.env``."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ LLM_API_KEY = env.secret("LLM_API_KEY") or OPENAI_API_KEY
 env.secret("SECRET_KEY")
 CELERY_BROKER_URL = env.broker("CELERY_BROKER_URL")
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
-env.secret("OTEL_EXPORTER_OTLP_HEADERS")
+env.secrets.update(re.split(r"[=,\s]+", env.text("OTEL_EXPORTER_OTLP_HEADERS")))
 _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
 # The setting that commands connect by, for their error messages.

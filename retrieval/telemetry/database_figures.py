@@ -33,7 +33,13 @@ COUNT_BY_INDEX = """
         - (SELECT count(*) FROM message_memories WHERE embedding_error IS NOT NULL
             AND model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
 """
-LIMIT_TIME = "SELECT set_config('statement_timeout', %(seconds)s || 's', true)"
+# Until the next ANALYZE after a backfill the planner would read the table: 330 ms, not 6, of
+# 1,000,000 rows with 7 pending.
+SET_LIMITS = """
+    SELECT set_config('statement_timeout', %(seconds)s || 's', true),
+        set_config('enable_seqscan', 'off', true),
+        set_config('max_parallel_workers_per_gather', '0', true)
+"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def read() -> Reading:
     """Some ten statements of at most MAX_STATEMENT_S each. Raises django.db.Error."""
     try:
         with transaction.atomic():
-            queries.execute(LIMIT_TIME, {"seconds": MAX_STATEMENT_S})
+            queries.execute(SET_LIMITS, {"seconds": MAX_STATEMENT_S})
             return _read()
     except db.NoMemory:
         return Reading()

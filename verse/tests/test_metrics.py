@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
+from psycopg import sql
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -190,6 +191,16 @@ def test_many_pending_rows_are_counted_by_the_index(
     monkeypatch.setattr(overview, "MAX_COUNTED", 2)
     forget_figures()
     assert scrape()["verse_pending_rows"] == 5
+
+
+def test_counting_pending_rows_reads_no_table(alice: User) -> None:
+    pending(alice, "one")
+    with transaction.atomic():
+        queries.execute(database_figures.SET_LIMITS, {"seconds": 5})
+        statement = sql.SQL("EXPLAIN ") + sql.SQL(database_figures.COUNT_BY_INDEX)
+        plan = queries.rows(statement)
+    assert "message_memories_pending" in str(plan)
+    assert "Seq Scan on message_memories" not in str(plan)
 
 
 def test_figures_of_the_database_are_read_once_for_some_seconds(alice: User) -> None:

@@ -11,6 +11,7 @@ first what that costs, by rag_cost_estimate.
 
 The servers need the same settings. While the broker, the database or the embedding service is away
 the worker waits, and says so once.
+METRICS_PORT and METRICS_TOKEN: where it serves its metrics (docs/observability.md).
 Locks: rows that it stores vectors in, for 0.1 s at a time.
 Exit code: 1 wrong settings; 130, 143 stopped by SIGINT, SIGTERM.
 """
@@ -28,6 +29,7 @@ from retrieval.embeddings import embedding_service
 from retrieval.management.backfill_progress import silence_logs
 from retrieval.management.cancellation import cancel_on_signal
 from retrieval.management.operator_command import OperatorCommand
+from retrieval.telemetry import serve_metrics
 
 INLINE = (
     "EMBED_QUEUE=inline: the servers embed by themselves. Set EMBED_QUEUE=procrastinate, or celery"
@@ -46,6 +48,7 @@ class Command(OperatorCommand):
             raise CommandError(NO_MODEL)
         if not claims.has_table():
             raise NoMemory
+        serve_metrics()
         worker = EmbedWorker()
         stopped = "stopped: what is pending waits for the next worker"
         with silence_logs(), cancel_on_signal(worker.limits.cancel, message=stopped):
