@@ -1,23 +1,28 @@
-"""Shared by the tests of EMBED_QUEUE: a database with the engine's tables, Redis, workers."""
+"""Shared by the tests of EMBED_QUEUE: a database with the engine's tables, workers, a server."""
 
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from django.contrib.auth.models import User
+
+from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.databases import Database
-from tests.support import PATIENCE_S, ROOT, clean_environment, free_port
+from tests.redis_server import Redis
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
-ENGINES = ("procrastinate", "celery")
 PENDING = """
     SELECT count(*) FROM message_memories WHERE model IS NULL AND embedding_error IS NULL
 """
+STARTED = "Embedding for the queue"
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
@@ -29,34 +34,6 @@ def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> 
         time.sleep(0.05)
 
 
-class Redis:
-    """A Redis on a free port, without files. ``stop`` and ``start`` as often as you like."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        program = shutil.which("redis-server")
-        assert program, "apt-get install redis-server"
-        self._process = subprocess.Popen(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", "--dir", tempfile.gettempdir()],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(self._answers)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(PATIENCE_S)
-
-    def _answers(self) -> bool:
-        program = shutil.which("redis-cli") or "redis-cli"
-        ping = [program, "-p", str(self.port), "ping"]
-        return "PONG" in subprocess.run(ping, capture_output=True, text=True, check=False).stdout
-
-
 class Worker:
     """``embed_worker`` in a process, with its output in a file."""
 
@@ -65,22 +42,29 @@ class Worker:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "embed_worker"],
-                cwd=ROOT, env=clean_environment(**settings), stdout=log, stderr=log,
-            )  # fmt: skip
+                cwd=ROOT,
+                env=clean_environment(**settings),
+                stdout=log,
+                stderr=log,
+            )
 
     @property
     def log(self) -> str:
+        """Its output so far."""
         return self._log.read_text()
 
     def wait_for_log(self, text: str) -> None:
+        """Wait until it has printed the text."""
         wait_for(lambda: text in self.log or self.process.poll() is not None)
         assert text in self.log, self.log
 
     def kill(self) -> None:
+        """SIGKILL."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
+        """Kill it, and delete its output."""
         self.kill()
         self._log.unlink(missing_ok=True)
 
@@ -96,22 +80,44 @@ class Queue:
     workers: list[Worker] = field(default_factory=list)
 
     def start_worker(self, **settings: str) -> Worker:
+        """Start a worker; return when it works."""
         worker = Worker(self.settings | settings)
         self.workers.append(worker)
-        worker.wait_for_log("Embedding for the queue")
+        worker.wait_for_log(STARTED)
         return worker
 
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a program of the virtual environment with these settings."""
+        return subprocess.run(
+            arguments,
+            cwd=ROOT,
+            env=clean_environment(**self.settings),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
     def pending(self) -> int:
+        """How many messages have no vector."""
         return int(self.database.run(PENDING)[0][0])
 
-    def paid(self) -> list[str]:
-        """Every text that the service was sent, once for each time."""
-        return [text for call in self.fake.embeddings.requests for text in call.texts]
+    def wait_until_embedded(self) -> None:
+        """Wait until nothing is pending."""
+        wait_for(lambda: not self.pending())
+
+    def calls(self) -> list[list[str]]:
+        """The texts of each call."""
+        return [call.texts for call in self.fake.embeddings.requests]
+
+    def bought(self) -> Counter[str]:
+        """How often each text was sent to the service."""
+        return Counter(text for call in self.calls() for text in call)
 
 
 @contextmanager
 def queue_of(engine: str, database: Database, fake: FakeOpenAI) -> Iterator[Queue]:
     """A database with the engine's tables, and the engine."""
+    fake.reset()
     redis = Redis() if engine == "celery" else None
     settings = {
         "DATABASE_URL": database.url,
@@ -122,7 +128,10 @@ def queue_of(engine: str, database: Database, fake: FakeOpenAI) -> Iterator[Queu
         "EMBED_QUEUE": engine,
         "THROTTLE_MESSAGES": "off",
         "STREAMS_PER_USER": "100",
-    } | ({"CELERY_BROKER_URL": redis.url} if redis else {})
+    }
+    if redis:
+        redis.start()
+        settings["CELERY_BROKER_URL"] = redis.url
     migrated = database.process("migrate", **settings)
     assert migrated.returncode == 0, migrated.stderr
     queue = Queue(settings, database, fake, redis)
@@ -133,3 +142,32 @@ def queue_of(engine: str, database: Database, fake: FakeOpenAI) -> Iterator[Queu
             worker.end()
         if redis:
             redis.stop()
+        fake.reset()
+
+
+@contextmanager
+def talking(queue: Queue, people: int) -> Iterator[tuple[Server, list[str]]]:
+    """A server, and tokens of so many users."""
+    with queue.database.connected():
+        users = [User.objects.create(username=f"user {number}") for number in range(people)]
+        tokens = [create_token(user)[1] for user in users]
+    server = Server(dict(queue.settings))
+    try:
+        yield server, tokens
+    finally:
+        server.end()
+
+
+def post(server: Server, tokens: list[str], turns: int) -> None:
+    """All users post so many different messages each, at once, as fast as they are answered."""
+
+    def talk(person: int) -> None:
+        client = server.client(tokens[person])
+        chat = client.post("/api/chats/", json={}).json()["id"]
+        for number in range(turns):
+            content = {"content": f"Number {number} of person {person}: bread"}
+            turn = client.post(f"/api/chats/{chat}/messages/", json=content)
+            assert turn.status_code == 201, turn.text
+
+    with ThreadPoolExecutor(len(tokens)) as people:
+        list(people.map(talk, range(len(tokens))))

@@ -117,6 +117,17 @@ def hosts_are_named() -> Finding:
     return passed(f"ALLOWED_HOSTS: {', '.join(hosts)}")
 
 
+def one_queue_is_set() -> Finding:
+    """EMBED_QUEUE, and that no broker is set which it does not use."""
+    queue = settings.EMBED_QUEUE
+    if settings.CELERY_BROKER_URL and queue != "celery":
+        return warning(
+            f"CELERY_BROKER_URL is set, but EMBED_QUEUE={queue} does not use it",
+            "CELERY_BROKER_URL=",
+        )
+    return passed(f"EMBED_QUEUE={queue}")
+
+
 def _deployment_check(check_id: str, *, fix: str) -> Finding | None:
     """What Django's deployment check of this id reports; None if it is content."""
     for message in run_checks(tags=[Tags.security], include_deployment_checks=True):
@@ -133,4 +144,5 @@ def checks() -> list[Check]:
         Check("settings.debug", debug_is_off),
         Check("settings.secret_key", secret_key_is_long),
         Check("settings.allowed_hosts", hosts_are_named),
+        Check("settings.embed_queue", one_queue_is_set),
     ]

@@ -14,7 +14,8 @@ from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured,
 
 LOOK_S = 10.0
 MIN_AGE_S = 60.0  # a server may be embedding a younger message: pending.YOUNG
-MAX_PAUSE_S = 60.0  # while the service fails; the first pause is LOOK_S
+MAX_PAUSE_S = 60.0  # while the service fails; the first pause is LOOK_S, then it is doubled
+MAX_FAILURES = 3  # that lengthen the pause
 ENDING = (KeyRefused, EmbeddingsNotConfigured, current_model.ModelMismatch)
 
 
@@ -28,25 +29,27 @@ def follow(run: Backfill) -> Iterator[Report]:
     counts = [pending.count(table, model=model) for table in run.tables]
     table_runs = run.table_runs(counts, model)
     with run.claims:
-        pause_s = LOOK_S
+        failures = 0
         while True:
+            pause_s = LOOK_S
             try:
                 for report in sweep(table_runs, min_age_s=MIN_AGE_S):
                     run.embedded += report.embedded
                     yield report
-                    pause_s = LOOK_S
+                    failures = 0
                     run.limits.wait(run.sleep_s)
             except ENDING:
                 raise
             except (EmbeddingError, Error) as failure:
-                pause_s = _notify(run, failure, pause_s)
+                pause_s = min(LOOK_S * 2**failures, MAX_PAUSE_S)
+                failures = min(failures + 1, MAX_FAILURES)
+                _notify(run, failure, pause_s)
             run.limits.wait(pause_s)
 
 
-def _notify(run: Backfill, failure: EmbeddingError | Error, pause_s: float) -> float:
-    """Tell the operator what failed; the next pause."""
+def _notify(run: Backfill, failure: EmbeddingError | Error, pause_s: float) -> None:
+    """Tell the operator what failed."""
     reason = str(failure) if isinstance(failure, EmbeddingError) else error_name(failure)
     if isinstance(failure, Error):
         connection.close()
     run.notify(f"{reason}; trying again in {pause_s:.0f} s")
-    return min(2 * pause_s, MAX_PAUSE_S)

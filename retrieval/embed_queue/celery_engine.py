@@ -17,7 +17,7 @@ from retrieval import steps
 from retrieval.embed_queue import bell
 
 QUEUE = "verse-embed"
-TIMEOUT_S = 0.3  # to connect, and to send; with a second try less than a second
+TIMEOUT_S = 0.25  # to connect, and to send; with a second try less than a second
 VISIBLE_AGAIN_S = 60  # Redis gives the messages of a killed worker to another one after so long
 TRANSPORT: dict[str, Any] = {"visibility_timeout": VISIBLE_AGAIN_S}
 # The second try is for a connection that the broker has closed, since it was idle.

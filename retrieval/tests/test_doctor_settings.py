@@ -105,6 +105,7 @@ SITE: dict[str, tuple[str, dict[str, object]]] = {
     "debug": ("settings.debug", {"DEBUG": True}),
     "any host": ("settings.allowed_hosts", {"ALLOWED_HOSTS": ["*"]}),
     "large pools": ("server.pools", {"DATABASE_POOL_SIZE": 100, "WEB_CONCURRENCY": 4}),
+    "two queues": ("settings.embed_queue", {"CELERY_BROKER_URL": "redis://127.0.0.1"}),
     "many workers": ("server.pools", {"DATABASE_POOL_SIZE": 1, "WEB_CONCURRENCY": 250}),
 }
 

@@ -1,0 +1,187 @@
+"""What a worker embeds, and what not: by the bell of its jobs, and by its sweeps."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from pytest_django import Settings
+
+from chat.models import Passage, Role, StandaloneChat
+from fake_openai import FakeOpenAI, Refuse, Vectors
+from retrieval.backfill.limits import Limits
+from retrieval.embed_queue import bell, worker
+from retrieval.embed_queue.bell import Bell, NoWorker
+from retrieval.embed_queue.worker import EmbedWorker
+from retrieval.management.backfill_progress import silence_logs
+from retrieval.models import message_tables
+from retrieval.tests.backfill_support import CHAT, PASSAGE, add_messages, embedded_texts, query
+from retrieval.tests.embedding_support import Clock, texts_of_calls
+from tests.support import PATIENCE_S
+
+pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
+ANSWER = "the answer"
+
+
+def say(user: User, content: str, *, role: str = Role.ASSISTANT, kind: Any = StandaloneChat) -> int:
+    """Add a message of this moment; its packed ref."""
+    conversation = kind.objects.create(user=user)
+    message = conversation.messages.create(user=user, role=role, content=content)
+    return int(message.memory_table.pack_ref(message.pk))
+
+
+def ring(refs: list[int], embed_worker: EmbedWorker | None = None) -> EmbedWorker:
+    """Let a worker embed what a job named, and what waits near it."""
+    ready = embed_worker or EmbedWorker()
+    for run in ready._runs():
+        ready._embed_named(run, refs)
+    return ready
+
+
+@pytest.mark.django_db
+def test_a_job_takes_all_answers_that_wait_into_one_call(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    named = [say(alice, "an edit", role=Role.USER), say(alice, ANSWER)]
+    for number in range(5):
+        say(alice, f"answer {number}")
+    say(alice, "a question that its turn embeds", role=Role.USER)
+    say(alice, "an answer about a text", kind=Passage)
+    ring(named)
+    assert [set(call) for call in texts_of_calls(remembering)] == [
+        {"an edit", ANSWER, *(f"answer {number}" for number in range(5))}
+    ]
+    assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+
+
+@pytest.mark.django_db
+def test_the_same_job_again_makes_no_call(alice: User, remembering: FakeOpenAI) -> None:
+    ref = say(alice, ANSWER)
+    embed_worker = ring([ref])
+    say(alice, "another, whose own job comes later")
+    ring([ref, ref], embed_worker)
+    ring([10_000_001])  # there is no such message
+    assert texts_of_calls(remembering) == [[ANSWER]]
+
+
+@pytest.mark.django_db
+def test_a_sweep_takes_old_messages_and_leaves_young_ones(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    add_messages(alice, ["an hour old"])
+    add_messages(alice, ["an hour old too"], table=PASSAGE)
+    say(alice, "a question of this moment", role=Role.USER)
+    embed_worker = EmbedWorker()
+    for _ in range(3):
+        embed_worker._sweep()
+    assert texts_of_calls(remembering) == [["an hour old"], ["an hour old too"]]
+
+
+@pytest.mark.django_db
+def test_what_is_switched_off_or_deleted_is_not_embedded(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    refs = [say(user, f"{user.username}'s answer") for user in (alice, bob)]
+    deleted = say(bob, "deleted")
+    query("INSERT INTO memory_switches (user_id, enabled, changed_at) VALUES (%s, false, now())",
+          alice.pk)  # fmt: skip
+    StandaloneChat.objects.latest("pk").messages.all().delete()
+    ring([*refs, deleted])
+    assert texts_of_calls(remembering) == [["bob's answer"]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_text_edited_during_the_call_does_not_get_the_old_vector(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    ref = say(alice, ANSWER)
+
+    def edit() -> None:
+        remembering.wait_for(lambda: remembering.embeddings.requests, timeout_s=PATIENCE_S)
+        query("UPDATE standalone_chat_messages SET content = 'edited'")
+        connection.close()
+
+    remembering.embeddings.default = Vectors(delay_s=0.3)
+    editor = threading.Thread(target=edit)
+    editor.start()
+    ring([ref])
+    editor.join()
+    assert texts_of_calls(remembering)[0] == [ANSWER]
+    assert embedded_texts() in (set(), {"edited"})
+    ring([ref])
+    assert embedded_texts() == {"edited"}
+
+
+@pytest.mark.django_db
+def test_a_worker_of_another_model_pays_nothing_and_says_both_once(
+    alice: User, remembering: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring([say(alice, ANSWER)])
+    settings.EMBEDDING_MODEL = "text-embedding-3-large"
+    add_messages(alice, ["an hour old"])
+    embed_worker = EmbedWorker(limits=Limits(cancelled=True))  # so that it does not pause
+    with silence_logs():  # as the command does
+        for _ in range(3):
+            embed_worker._work()
+    (line,) = [line for line in caplog.messages if line.startswith("Error generating embeddings")]
+    assert "text-embedding-3-small" in line
+    assert "text-embedding-3-large" in line
+    assert len(texts_of_calls(remembering)) == 1
+    assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+
+
+@pytest.mark.django_db
+def test_a_failing_service_is_logged_once_and_tried_again(
+    alice: User, remembering: FakeOpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_messages(alice, ["an hour old"])
+    remembering.embeddings.default = Refuse(401)
+    embed_worker = EmbedWorker(limits=Limits(cancelled=True))
+    caplog.set_level("INFO", worker.logger.name)
+    for _ in range(3):
+        embed_worker._work()
+    assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+    remembering.embeddings.default = Vectors()
+    embed_worker._work()
+    lines = [record.message for record in caplog.records if record.name == worker.logger.name]
+    assert len(lines) == 2
+    assert lines[0].startswith("Error generating embeddings: ")
+    assert lines[1] == "Embeddings are generated again"
+    assert embedded_texts() == {"an hour old"}
+
+
+@pytest.mark.django_db
+def test_vectors_that_could_not_be_stored_are_kept(alice: User, remembering: FakeOpenAI) -> None:
+    """The database fails between the call and the commit."""
+    ref = say(alice, ANSWER)
+    embed_worker = EmbedWorker()
+    (run,) = [run for run in embed_worker._runs() if run.table.table == CHAT]
+    batch = run._start(run._rows.claim([ref]))
+    run._unstored = batch
+    run._wait_for(batch)  # paid for, and then the statement that stores it fails
+    ring([ref], embed_worker)
+    assert texts_of_calls(remembering) == [[ANSWER]]
+    assert embedded_texts() == {ANSWER}
+
+
+def test_a_bell_gives_each_ref_once_when_it_is_old_enough() -> None:
+    clock = Clock()
+    rung = Bell(clock)
+    rung.ring([1, 2])
+    clock.now_s += 1
+    rung.ring([2, 3])
+    assert rung.take(age_s=1) == [1, 2]
+    assert rung.take(age_s=1) == []
+    clock.now_s += 1
+    assert rung.take(age_s=1) == [3]
+
+
+def test_a_job_in_a_process_without_worker_fails() -> None:
+    bell._process.clear()
+    with pytest.raises(NoWorker, match="embed_worker"):
+        bell.ring([1])
+    rung = Bell()
+    bell.install(rung)
+    bell.ring([message_tables()[0].pack_ref(7)])
+    assert rung.take(age_s=0) == [message_tables()[0].pack_ref(7)]

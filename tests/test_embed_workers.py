@@ -1,0 +1,204 @@
+"""Workers of both engines as processes: under load, killed, without broker or database."""
+
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fake_openai import FakeOpenAI, Vectors
+from tests.databases import Database
+from tests.embed_queue_support import Queue, post, queue_of, talking, wait_for
+from tests.support import PATIENCE_S, Server
+
+pytestmark = [pytest.mark.soak, pytest.mark.django_db, pytest.mark.newest_schema]
+BIN = Path(sys.executable).parent
+BATCH_ROWS = 100  # of one call
+ENGINES = ("procrastinate", "celery")
+MESSAGES = """
+    INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
+    SELECT user_id, id, 'user', format('old %%s, %%s', n, random()), now() - interval '1 hour'
+    FROM standalone_chats, generate_series(1, %s) n
+"""
+PEOPLE = """
+    WITH person AS (INSERT INTO auth_user (username, password, is_superuser, first_name, last_name,
+        email, is_staff, is_active, date_joined)
+    VALUES ('old', '!', false, '', '', '', false, true, now()) RETURNING id)
+    INSERT INTO standalone_chats (user_id) SELECT id FROM person
+"""
+END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def queue(
+    request: pytest.FixtureRequest, database: Database, openai_server: FakeOpenAI
+) -> Iterator[Queue]:
+    with queue_of(request.param, database, openai_server) as queue:
+        yield queue
+
+
+class Killer:
+    """Kills one of two workers now and then, and starts another, while the block runs."""
+
+    def __init__(self, queue: Queue, seed: int) -> None:
+        self.kills = 0
+        self._queue, self._random = queue, random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Killer":
+        self._running = [self._queue.start_worker() for _ in range(2)]
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._random.uniform(3, 10)):
+            self._running.pop(self._random.randrange(2)).kill()
+            self.kills += 1
+            self._running.append(self._queue.start_worker())
+
+
+def test_5000_messages_with_workers_killed_at_random_are_each_paid_once(queue: Queue) -> None:
+    seed = time.time_ns()
+    with talking(queue, 10) as (server, tokens), Killer(queue, seed) as killer:
+        post(server, tokens, 250)  # 2,500 questions and as many answers
+        queue.wait_until_embedded()
+    bought = queue.bought()
+    assert len(bought) == 5_000, seed
+    by_workers = [call for call in queue.calls() if call[0].startswith("You said")]
+    again = sum(bought.values()) - len(bought)
+    print(f"{len(by_workers)} calls, {killer.kills} kills, {again} texts paid twice")  # noqa: T201
+    assert len(by_workers) < 0.2 * 2_500
+    assert again <= killer.kills * BATCH_ROWS  # the one call in flight of each killed worker
+    assert not [line for line in server.log.splitlines() if "startup" not in line]
+
+
+def test_a_killed_workers_call_is_taken_up_within_a_minute(queue: Queue) -> None:
+    queue.database.run(PEOPLE)
+    queue.database.run(MESSAGES, 5)
+    queue.fake.embeddings.default = Vectors(delay_s=60)
+    killed = queue.start_worker()
+    wait_for(queue.calls)
+    killed.kill()
+    queue.fake.embeddings.default = Vectors()
+    began = time.monotonic()
+    queue.start_worker()
+    queue.wait_until_embedded()
+    print(f"taken up after {time.monotonic() - began:.0f} s")  # noqa: T201
+    assert [len(call) for call in queue.calls()] == [5, 5]
+
+
+def test_a_worker_goes_on_after_its_database_was_away(queue: Queue) -> None:
+    worker = queue.start_worker()
+    with talking(queue, 2) as (server, tokens):
+        post(server, tokens, 2)
+        queue.wait_until_embedded()
+        for _ in range(2):
+            queue.database.run(END_SESSIONS)
+            time.sleep(1)
+        post(server, tokens, 2)
+        queue.wait_until_embedded()
+    assert set(queue.bought().values()) == {1}
+    assert worker.process.poll() is None
+    assert worker.log.count("WARNING") <= 3, worker.log
+    assert "Traceback" not in worker.log
+
+
+def test_a_broker_away_at_the_start_and_in_the_middle_stops_nothing(
+    database: Database, openai_server: FakeOpenAI
+) -> None:
+    with queue_of("celery", database, openai_server) as queue:
+        assert queue.redis
+        queue.redis.stop()
+        worker = queue.start_worker()
+        worker.wait_for_log("The queue celery is away")
+        with talking(queue, 2) as (server, tokens):
+            post(server, tokens, 2)
+            queue.wait_until_embedded()  # by a sweep
+            queue.redis.start()
+            worker.wait_for_log("The queue celery is back")
+            wait_for(lambda: notices(server, tokens))
+            queue.redis.stop()
+            post(server, tokens, 2)
+            queue.wait_until_embedded()
+            assert set(queue.bought().values()) == {1}
+            lines = [line for line in server.log.splitlines() if "takes" in line]
+            assert worker.log.count("is away") == 2, worker.log
+    assert [line.partition(" (")[0] for line in lines] == [
+        "WARNING: The queue celery takes no jobs",
+        "INFO: The queue celery takes jobs again",
+        "WARNING: The queue celery takes no jobs",
+    ]
+
+
+def notices(server: Server, tokens: list[str]) -> bool:
+    """Post, and see whether the server has noticed that the broker is back."""
+    post(server, tokens, 1)
+    return "takes jobs again" in server.log
+
+
+def test_missing_tables_of_the_engine_are_one_warning(
+    database: Database, openai_server: FakeOpenAI
+) -> None:
+    with queue_of("procrastinate", database, openai_server) as queue:
+        database.run("DROP TABLE procrastinate_jobs CASCADE")
+        worker = queue.start_worker()
+        worker.wait_for_log("The queue procrastinate is away")
+        with talking(queue, 2) as (server, tokens):
+            post(server, tokens, 3)
+            queue.wait_until_embedded()
+            assert server.log.count("The queue procrastinate takes no jobs (Undefined") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_worker_after_its_call(
+    number: signal.Signals, code: int, queue: Queue
+) -> None:
+    queue.database.run(PEOPLE)
+    queue.database.run(MESSAGES, 5)
+    queue.fake.embeddings.default = Vectors(delay_s=2)
+    worker = queue.start_worker()
+    wait_for(queue.calls)
+    worker.process.send_signal(number)
+    assert worker.process.wait(PATIENCE_S) == code
+    assert queue.pending() == 0
+    assert queue.database.run("SELECT count(*) FROM embedding_claims") == [(0,)]
+    assert worker.log.splitlines()[-1].startswith("CommandError: stopped: ")
+
+
+def test_the_engines_own_tools_see_jobs_and_workers(queue: Queue) -> None:
+    worker = queue.start_worker()
+    if queue.redis:
+        wait_for(
+            lambda: "pong" in queue.command(BIN / "celery", "-A", "verse", "inspect", "ping").stdout
+        )
+    else:
+        checks = queue.command(sys.executable, "manage.py", "procrastinate", "healthchecks")
+        assert checks.stdout.count(": OK") == 4, checks.stdout + checks.stderr
+        assert queue.database.run("SELECT count(*) FROM procrastinate_workers") == [(1,)]
+    assert worker.process.poll() is None
+
+
+def test_follow_goes_on_until_a_signal(database: Database, openai_server: FakeOpenAI) -> None:
+    with queue_of("procrastinate", database, openai_server) as queue:
+        database.run(PEOPLE)
+        database.run(MESSAGES, 5)
+        process = database.start("backfill_embeddings", "--follow", settings=queue.settings)
+        queue.wait_until_embedded()
+        database.run(MESSAGES, 5)
+        queue.wait_until_embedded()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 143, err
+    assert out.count("5 embedded, 0 failed") == 2
