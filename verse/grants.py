@@ -42,6 +42,8 @@ BACKFILL = {
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": (SELECT, INSERT, UPDATE),
     "embedding_claims": WRITE,
+    "token_usage": (SELECT, INSERT, UPDATE),
+    "user_token_usage": (SELECT, INSERT, UPDATE),
     "embedding_rate": (SELECT, INSERT, UPDATE),
     "log_counts": READ,
     "audit_log": (SELECT, INSERT),

@@ -14,6 +14,7 @@ from django.db import Error
 from retrieval import current_model, storage
 from retrieval.backfill import pending, token_bucket
 from retrieval.backfill.claims import Claims
+from retrieval.backfill.count_turns import count_answers
 from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Counts, Row, Text
@@ -58,6 +59,7 @@ class TableBackfill:
     limits: Limits
     claims: Claims
     batch_size: int
+    of_turns: bool = False  # whether answers count towards the daily limits of their users
     _running: deque[Batch] = field(default_factory=deque, init=False)
     _answered: Batch | None = field(default=None, init=False)  # not stored yet
     _unstored: Batch | None = field(default=None, init=False)  # of embed_refs
@@ -227,6 +229,8 @@ class TableBackfill:
                 vectors.append((row.pk, row.content, answer))
         embedded = storage.store_all(self.table, vectors, model=self.model)
         self._rows.release(batch.rows)
+        if self.of_turns:
+            count_answers(batch.rows, batch.bought)
         return embedded, failed
 
     def _store_rest(self) -> None:

@@ -26,7 +26,7 @@ YOUNG = sql.SQL("(greatest(m.created_at, m.edited_at) > now() - interval '1 minu
 # equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
 # Locks: none.
 NEXT_ROWS = sql.SQL("""
-    SELECT m.id, m.user_id, m.content, {young}
+    SELECT m.id, m.user_id, m.content, m.role = 'user', {young}
     FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.id <= %(last)s
         AND p.embedding_error IS NULL AND {remembered}
@@ -55,7 +55,7 @@ SET_ASIDE = sql.SQL("""
 """)
 # The pending ones among some messages. Only lookups by primary key. Locks: none.
 PENDING_AMONG = sql.SQL("""
-    SELECT m.id, m.user_id, m.content, {young}
+    SELECT m.id, m.user_id, m.content, m.role = 'user', {young}
     FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.id = ANY (%(ids)s::bigint[]) AND m.content <> '' AND {pending} AND {remembered}
@@ -91,6 +91,7 @@ class Row:
     pk: int
     user_id: int
     content: str
+    by_user: bool
     young: bool
 
     @property

@@ -97,7 +97,7 @@ class EmbedWorker:
 
     def _embed_due(self) -> None:
         if refs := self.bell.take(age_s=GATHER_S):
-            for run in self._runs():
+            for run in self._runs(of_turns=True):
                 self._embed_named(run, refs)
         elif time.monotonic() - self._swept_at >= SWEEP_S:
             self._sweep()
@@ -136,13 +136,15 @@ class EmbedWorker:
             self._service_outage.end("Embeddings are generated again")
         return report is not None
 
-    def _runs(self) -> list[TableBackfill]:
+    def _runs(self, *, of_turns: bool = False) -> list[TableBackfill]:
         """One for each table, the same again while the model is the same. Raises EmbeddingError."""
         model = embedding_service.model_name()
         if model is None:
             raise EmbeddingsNotConfigured("no embedding model is configured")
         if not self._table_runs or self._table_runs[0].model != model:
             self._table_runs = self._runs_by(model)
+        for run in self._table_runs:
+            run.of_turns = of_turns
         return self._table_runs
 
     def _runs_by(self, model: str) -> list[TableBackfill]:

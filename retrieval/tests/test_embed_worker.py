@@ -34,7 +34,7 @@ def say(user: User, content: str, *, role: str = Role.ASSISTANT, kind: Any = Sta
 def ring(refs: list[int], embed_worker: EmbedWorker | None = None) -> EmbedWorker:
     """Let a worker embed what a job named, and what waits near it."""
     ready = embed_worker or EmbedWorker()
-    for run in ready._runs():
+    for run in ready._runs(of_turns=True):
         ready._embed_named(run, refs)
     return ready
 
@@ -53,6 +53,21 @@ def test_a_job_takes_all_answers_that_wait_into_one_call(
         {"an edit", ANSWER, *(f"answer {number}" for number in range(5))}
     ]
     assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+
+
+@pytest.mark.django_db
+def test_answers_of_turns_count_towards_the_daily_limit(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    refs = [say(alice, ANSWER), say(alice, "an edit", role=Role.USER), say(bob, "bread and wine")]
+    ring(refs)
+    add_messages(bob, ["an hour old"])
+    EmbedWorker()._sweep()
+    assert query("SELECT user_id, embedding_tokens FROM user_token_usage ORDER BY user_id") == [
+        (alice.pk, 2),
+        (bob.pk, 3),
+    ]
+    assert len(texts_of_calls(remembering)) == 2
 
 
 @pytest.mark.django_db
