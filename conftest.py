@@ -18,7 +18,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.test import APIClient
 from xdist.scheduler import LoadScopeScheduling
 
-from chat.answers import heartbeat, periodic, runner
+from chat.answers import heartbeat, periodic, runner, server_ways
 from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
@@ -50,6 +50,7 @@ GROUPS = {
     "tests/browser/": "browser",
     "tests/test_docs.py": "docs",
     "tests/test_mcp": "mcp",
+    "chat/tests/test_open_streams": "open streams",
     "tests/test_roles": "web roles",
     "tests/test_memory_schema": "memory schema",
     "retrieval/tests/test_rag_index": "rag_index",
@@ -146,6 +147,7 @@ def delete_all_rows() -> None:
 def fake_openai(openai_server: FakeOpenAI, settings: Settings) -> Iterator[FakeOpenAI]:
     """The fake server without behaviours and requests, and settings that use it."""
     openai_server.reset()
+    server_ways._ways.clear()  # what was learned of a server: all tests have the same one
     settings.LLM = "openai"
     settings.LLM_BASE_URL = openai_server.base_url
     settings.LLM_CONFIGURED = True
@@ -163,6 +165,12 @@ def remembering(fake_openai: FakeOpenAI, settings: Settings) -> Iterator[FakeOpe
     yield fake_openai
     finish_embedding_jobs()
     runtime.reset()
+
+
+@pytest.fixture
+def unlimited(settings: Settings) -> None:
+    """No limit of messages per minute."""
+    settings.THROTTLE_MESSAGES = None
 
 
 @cache

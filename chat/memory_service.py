@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat import personal_data
+from chat.conflicts import repeat_after_conflict
 from chat.memory import recall
 from chat.memory.recall import SearchResult
 from chat.memory.state import memory_state
@@ -51,6 +52,7 @@ class MemoryService:
         """The user's switch, the numbers of messages, and recall's mode: docs/api/memory.md."""
         return memory_state(self.user.pk)
 
+    @repeat_after_conflict
     def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
         """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
         if enabled is not None:
@@ -61,6 +63,7 @@ class MemoryService:
                 )
         return self.state()
 
+    @repeat_after_conflict
     def erase(self) -> dict[str, Any]:
         """Delete the user's conversations and everything that belongs to them; the receipt."""
         with transaction.atomic():

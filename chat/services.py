@@ -18,6 +18,7 @@ from chat.answers.client_prompt import ClientRequest
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.prepare import Preparation
 from chat.answers.turns import Turn
+from chat.conflicts import repeat_after_conflict
 from chat.memory import embed, recalled
 from chat.memory.answer_recall import recall_for_answer
 from chat.memory.recalled import Memory
@@ -115,6 +116,7 @@ class ChatService:
         answer.refresh_from_db()
         return answer
 
+    @repeat_after_conflict
     def edit(self, message: Message, content: str) -> Message:
         """Change the user's message and embed it again. Raises InProgress while it is answered."""
         with self._share(), transaction.atomic():
@@ -125,12 +127,14 @@ class ChatService:
         embed.embed_in_background(message)
         return message
 
+    @repeat_after_conflict
     def delete(self, message: Message) -> None:
         """Raises InProgress while the message is generated or answered."""
         with self._share(), transaction.atomic():
             self._refuse_while_streaming(message)
             message.delete()
 
+    @repeat_after_conflict
     def change(self, changes: dict[str, Any]) -> None:
         """Set fields of the conversation. Raises NotFound if it was deleted meanwhile.
 
@@ -153,6 +157,7 @@ class ChatService:
         what = f"memory of {conversation.kind} {conversation.pk} {'on' if enabled else 'off'}"
         audit.record(by, what, whose=conversation.user)
 
+    @repeat_after_conflict
     def delete_conversation(self) -> None:
         """Delete the conversation and its messages; a running answer ends."""
         with self._share(), transaction.atomic():

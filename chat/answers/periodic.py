@@ -8,6 +8,7 @@ from django.db import Error
 
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
+from chat.auth import open_streams
 from chat.transfer import imported_items
 from retrieval import forgetting, log_counts, steps, token_usage
 from retrieval.db_errors import error_name
@@ -18,6 +19,7 @@ from retrieval.rollout import fuse, recall_times
 logger = logging.getLogger(__name__)
 # What every process runs, and every how many seconds.
 PERIODIC_TASKS: dict[Callable[[], object], float] = {
+    open_streams.end_streams_without_rights: open_streams.CHECK_EVERY_S,
     usage.flush: 5.0,
     fuse.flush_and_check: 5.0,
     log_counts.flush: 10.0,

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import ProgrammingError, connection
 
 from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT
+from chat.conflicts import repeat_after_conflict
 from chat.models import Message, Status
 from retrieval import queries, token_usage
 from retrieval.token_usage import Tokens
@@ -34,6 +35,7 @@ class Ending:
         return entries
 
 
+@repeat_after_conflict
 def finish(
     answer: Message,
     text: str,

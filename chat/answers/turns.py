@@ -15,12 +15,8 @@ from rest_framework.exceptions import NotFound
 
 from chat import errors
 from chat.answers import idempotency
-from chat.answers.turn_statements import (
-    ADD_TURN,
-    LOCK_USER,
-    TOUCH,
-    execute,
-)
+from chat.answers.turn_statements import ADD_TURN, LOCK_USER, TOUCH, execute
+from chat.conflicts import repeat_after_conflict
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_message
 from chat.token_limits import check_tokens
@@ -39,6 +35,7 @@ class Turn:
     running_id: int | None = None
 
 
+@repeat_after_conflict
 def start(
     conversation: Conversation,
     content: str,
@@ -68,6 +65,7 @@ def start(
         return turn
 
 
+@repeat_after_conflict
 def restart(conversation: Conversation, answer: Message, *, key: str | None) -> Turn:
     """Empty the conversation's last answer, or return the turn of the idempotency key.
 

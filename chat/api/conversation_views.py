@@ -161,7 +161,7 @@ class EventsView(AnswerView):
         """Server-sent events: the text so far as one ``delta``, the rest as it is generated, then
         ``done`` or ``error``."""
         service = self.get_service()
-        return render_events(service, self.get_message(service))
+        return render_events(request, service, self.get_message(service))
 
 
 class StopView(AnswerView):

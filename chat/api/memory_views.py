@@ -86,7 +86,9 @@ class ExportView(APIView):
     def get(self, request: Request) -> Any:
         """JSON Lines, streamed: the user, then each row with the name of its ``table``."""
         headers = {"Content-Disposition": 'attachment; filename="verse.jsonl"'}
-        return stream(service_of(request).export(), content_type=JSON_LINES, headers=headers)
+        return stream(
+            request, service_of(request).export(), content_type=JSON_LINES, headers=headers
+        )
 
 
 def service_of(request: Request) -> MemoryService:

@@ -75,7 +75,7 @@ class CompletionsView(OpenAIView):
             key=key,
             digest=request_digest(request.data) if key else b"",
         )
-        return render(completion.start(), body)
+        return render(request, completion.start(), body)
 
 
 def model_object(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer, Reasoning
@@ -31,7 +32,7 @@ from chat.services import Reply
 from retrieval import steps
 
 
-def render(reply: Reply, body: CompletionBody) -> HttpResponseBase:
+def render(request: Request, reply: Reply, body: CompletionBody) -> HttpResponseBase:
     """The answer as the client asks for it. Raises ModelError, NotFound, ApiError."""
     if not body.stream:
         return as_object(reply, body)
@@ -41,7 +42,7 @@ def render(reply: Reply, body: CompletionBody) -> HttpResponseBase:
     chunks = Chunks(head, include_usage=body.include_usage)
     events = live_chunks(reply.live, chunks, body) if reply.live else replayed(reply, chunks, body)
     headers = {"Cache-Control": "no-cache"} | _headers(reply)
-    return stream(events, content_type=EVENT_STREAM, headers=headers)
+    return stream(request, events, content_type=EVENT_STREAM, headers=headers)
 
 
 def as_object(reply: Reply, body: CompletionBody) -> Response:

@@ -19,6 +19,7 @@ from chat.answers import idempotency, turns
 from chat.answers.client_messages import Part, text_of
 from chat.answers.completion_parser import storable
 from chat.answers.turns import Turn
+from chat.conflicts import repeat_after_conflict
 from chat.models import IdempotencyKey, StandaloneChat
 from chat.openai_api.outlines import last_message_of
 from chat.openai_api.placement import Placement
@@ -63,6 +64,7 @@ def stored_key(key: str | None) -> str | None:
     return key and f"/v1 {sha256(key.encode()).hexdigest()}"
 
 
+@repeat_after_conflict
 def find_replay(new: NewTurn) -> Turn | None:
     """The turn of the user's idempotency key, finished, or started again if it failed.
 
@@ -80,6 +82,7 @@ def find_replay(new: NewTurn) -> Turn | None:
     return None
 
 
+@repeat_after_conflict
 def start_turn(new: NewTurn, place: Callable[[], Placement]) -> tuple[Turn, Placement]:
     """Save the question and an empty answer, in a new chat if need be.
 

@@ -9,10 +9,9 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
-from pytest_django import DjangoDbBlocker, Settings
+from pytest_django import DjangoDbBlocker
 from rest_framework.test import APIClient
 
-from chat.answers import server_ways
 from chat.models import StandaloneChat
 from chat.tests.admin_support import client_of
 from chat.tests.old_programs import USERS, OldDatabase
@@ -85,19 +84,6 @@ def blind_operator(db: None) -> Client:
     user = User.objects.create(username="blind", is_staff=True)
     user.user_permissions.set(Permission.objects.exclude(codename="view_content"))
     return client_of(user)
-
-
-@pytest.fixture
-def forgotten_ways() -> Iterator[None]:
-    """What was learned about a server is forgotten: all tests have the same one."""
-    server_ways._ways.clear()
-    yield
-    server_ways._ways.clear()
-
-
-@pytest.fixture
-def unlimited(settings: Settings) -> None:
-    settings.THROTTLE_MESSAGES = None
 
 
 @pytest.fixture

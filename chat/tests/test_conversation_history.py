@@ -28,7 +28,7 @@ from fake_openai import (
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("forgotten_ways", "unlimited"),
+    pytest.mark.usefixtures("unlimited"),
 ]
 
 

@@ -25,7 +25,7 @@ from fake_openai import (
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("forgotten_ways", "unlimited"),
+    pytest.mark.usefixtures("unlimited"),
 ]
 KEY = "sk-test-secret-0123456789"
 LENGTHS = ("max_tokens", "max_completion_tokens")

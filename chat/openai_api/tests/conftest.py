@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.contrib.auth.models import User
 from openai import OpenAI
-from pytest_django import DjangoDbBlocker, Settings
+from pytest_django import DjangoDbBlocker
 
-from chat.answers import server_ways
 from chat.auth.api_tokens import create_token
 from chat.openai_api.tests.support import Bearer
 from fake_openai import FakeOpenAI
@@ -68,16 +67,3 @@ def client(alice: User, client_of: Callable[[User], OpenAI]) -> OpenAI:
 def bearer(alice: User, fake_openai: FakeOpenAI, unlimited: None) -> Bearer:
     """Alice's client of /v1 in this process."""
     return Bearer(alice)
-
-
-@pytest.fixture
-def forgotten_ways() -> Iterator[None]:
-    """What was learned about a server is forgotten: all tests have the same one."""
-    server_ways._ways.clear()
-    yield
-    server_ways._ways.clear()
-
-
-@pytest.fixture
-def unlimited(settings: Settings) -> None:
-    settings.THROTTLE_MESSAGES = None

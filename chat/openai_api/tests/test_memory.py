@@ -110,7 +110,7 @@ def test_parameters_are_passed_on_and_win(
     "behaviour", [NoSystem(), Unsupported(("stream_options",)), Unsupported(("max_tokens",))]
 )
 def test_a_server_that_refuses_a_form_is_asked_in_another(
-    behaviour: Any, bearer: Bearer, fake_openai: FakeOpenAI, forgotten_ways: None
+    behaviour: Any, bearer: Bearer, fake_openai: FakeOpenAI
 ) -> None:
     fake_openai.chat.script(*[behaviour] * 3)
     reply = bearer.ask(user("Hello"), assistant("Hi."), user("Well?"), max_tokens=5)
