@@ -29,10 +29,28 @@ from retrieval import db
 from retrieval.embeddings import usage
 from retrieval.message_tables import MessageTable, select_message
 from retrieval.models import ForgottenMessage, UserEmbeddingUsage, message_tables
+from retrieval.queries import value
+from retrieval.runtime import Expiring
 from retrieval.sql_files import read_statements
 
 SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
+# Whether row ``m`` is no answer that the user's edits and deletions have reached. Most users have
+# none: the first lookup saves the second. Locks: none.
+NOT_TAINTED = sql.SQL("""(m.role <> 'assistant'
+    OR NOT EXISTS (SELECT FROM forgotten_messages f WHERE f.user_id = m.user_id)
+    OR NOT EXISTS (SELECT FROM tainted_by_1({message_ref}, m.reply_to, m.context,
+        coalesce(m.edited_at, m.created_at))))""")
+# Not before chat 0010_recall_messages, nor for a role of before grant_roles.
+MAY_TELL = """
+    SELECT coalesce(has_function_privilege(
+            to_regprocedure('tainted_by_1(bigint, bigint, jsonb, timestamptz)'), 'EXECUTE'), false)
+        AND coalesce(has_table_privilege(to_regclass('forgotten_messages'), 'SELECT'), false)
+"""
 COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, edited_at")
+
+
+LOOK_AGAIN_S = 20.0
+_may_tell: Expiring[bool] = Expiring()
 
 
 class Answer(NamedTuple):
@@ -59,6 +77,17 @@ def tainted_on_older_schema(user_id: int, refs: list[int]) -> set[int]:
 def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
     rows = db.execute(_tainted_statement(), {"user": user_id, "refs": refs})
     return set(rows[0][0]), bool(rows[0][1])
+
+
+def not_tainted(table: MessageTable) -> sql.Composable:
+    """SQL: whether row ``m`` of the table is not tainted, as far as this role can tell.
+
+    What the user's next recall will mark is not marked yet. At most one query in LOOK_AGAIN_S.
+    """
+    may_tell = _may_tell.get()
+    if may_tell is None:
+        may_tell = _may_tell.set(bool(value(MAY_TELL)), seconds=LOOK_AGAIN_S)
+    return NOT_TAINTED.format(**table.names) if may_tell else sql.SQL("true")
 
 
 def propagate_taint(user_id: int) -> None:

@@ -37,7 +37,7 @@ WEB = {
 # that say whether a message may be embedded.
 BACKFILL = {
     "message_memories": (SELECT, INSERT, UPDATE),
-    "forgotten_messages": (INSERT,),
+    "forgotten_messages": (SELECT, INSERT),
     "embedding_models": (SELECT, INSERT, UPDATE),
     "embedding_usage": (SELECT, INSERT, UPDATE),
     "user_embedding_usage": (SELECT, INSERT, UPDATE),

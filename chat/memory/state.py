@@ -8,6 +8,7 @@ from chat.memory.recall import HYBRID, LEXICAL, OFF, can_recall
 from chat.memory.recalled import MODELS
 from chat.models import Message
 from retrieval import current_model, storage
+from retrieval.backfill.pending import count_tainted
 from retrieval.db import NoMemory
 from retrieval.embeddings import embedding_service
 from retrieval.message_tables import unpack_ref
@@ -29,7 +30,7 @@ def memory_state(user_id: int) -> dict[str, Any]:
     mode = HYBRID if by_meaning and not embedding_service.is_paused() else LEXICAL
     if not (memory_settings.enabled and can_recall()):
         mode = OFF
-    pending = max(messages - embedded - failed, 0) if memory_settings.enabled else 0
+    pending = _pending(user_id, messages - embedded - failed) if memory_settings.enabled else 0
     return {
         "enabled": memory_settings.enabled,
         "messages": messages,
@@ -38,6 +39,13 @@ def memory_state(user_id: int) -> dict[str, Any]:
         "failed": failed,
         "mode": mode,
     }
+
+
+def _pending(user_id: int, without: int) -> int:
+    """How many of the messages without a vector are to be embedded: none that is tainted."""
+    with suppress(NoMemory):
+        without -= count_tainted(user_id) if without > 0 else 0
+    return max(without, 0)
 
 
 def _visible(model: type[Message], user_id: int, memory_settings: MemorySettings) -> int:

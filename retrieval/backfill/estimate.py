@@ -25,7 +25,8 @@ TEXTS_TO_BUY = sql.SQL("""
 """)
 ALL_TEXTS = sql.SQL("""
     SELECT m.id * 2 + {kind_bit} AS ref, m.user_id, hashtextextended(m.content, 0) AS text_hash,
-        {pending} AND {remembered} AS is_pending, coalesce(p.model = c.id, false) AS is_embedded
+        {pending} AND {remembered} AND {not_tainted} AS is_pending,
+        coalesce(p.model = c.id, false) AS is_embedded
     FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> ''

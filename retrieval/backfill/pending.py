@@ -1,4 +1,6 @@
-"""Which messages are pending: no vector of the current model, not set aside, not switched off.
+"""Which messages are pending: without a vector of the current model, and to be embedded.
+
+Those that are set aside, switched off or tainted are not.
 
 A message without a row in message_memories is pending too: ``fill_words`` inserts the row.
 """
@@ -10,8 +12,9 @@ from typing import TypeAlias
 from psycopg import sql
 
 from retrieval import db
+from retrieval.forgetting import not_tainted
 from retrieval.message_tables import MessageTable
-from retrieval.models import EmbeddingModel
+from retrieval.models import EmbeddingModel, message_tables
 
 RETRY_BATCH_ROWS = 500  # of one transaction
 # ``m`` is the message, ``p`` its row in message_memories or NULL, ``c`` the current model or NULL.
@@ -29,7 +32,7 @@ NEXT_ROWS = sql.SQL("""
     SELECT m.id, m.user_id, m.content, m.role = 'user', {young}
     FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.id <= %(last)s
-        AND p.embedding_error IS NULL AND {remembered}
+        AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
 """)
 HAS_NO_MODEL = sql.SQL("p.model IS NULL")
@@ -38,15 +41,27 @@ HAS_OLD_MODEL = sql.SQL(
 )
 # Reads the whole table. Locks: none.
 COUNT = sql.SQL("""
-    SELECT count(*) FILTER (WHERE {pending}),
-        coalesce(sum(length(m.content)) FILTER (WHERE {pending}), 0),
-        count(*) FILTER (WHERE p.model = c.id), count(*) FILTER (WHERE {failed}),
-        coalesce(max(m.id) FILTER (WHERE {pending}), 0),
-        coalesce(bool_or(p.model = c.id AND {young}), false)
-    FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
-    LEFT JOIN embedding_models c ON CASE
-        WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
-    WHERE m.content <> '' AND {remembered}
+    SELECT count(*) FILTER (WHERE is_pending),
+        coalesce(sum(length(content)) FILTER (WHERE is_pending), 0),
+        count(*) FILTER (WHERE is_embedded), count(*) FILTER (WHERE is_failed),
+        coalesce(max(id) FILTER (WHERE is_pending), 0),
+        coalesce(bool_or(is_embedded AND is_young), false)
+    FROM (
+        SELECT m.id, m.content, {pending} AND {not_tainted} AS is_pending,
+            p.model = c.id AS is_embedded, {failed} AS is_failed, {young} AS is_young
+        FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
+        LEFT JOIN embedding_models c ON CASE
+            WHEN %(model)s::text IS NULL THEN c.current ELSE c.name = %(model)s END
+        WHERE m.content <> '' AND {remembered}
+        OFFSET 0  -- so that is_pending is computed once
+    ) message
+""")
+# A user's answers that would be pending if they were not tainted. Locks: none.
+COUNT_TAINTED = sql.SQL("""
+    SELECT count(*) FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
+    LEFT JOIN embedding_models c ON c.current
+    WHERE p.user_id = %(user)s AND (p.id & 1) = {kind_bit} AND NOT p.by_user
+        AND {pending} AND {remembered} AND NOT {not_tainted}
 """)
 # Locks: the row of message_memories.
 SET_ASIDE = sql.SQL("""
@@ -59,6 +74,7 @@ PENDING_AMONG = sql.SQL("""
     FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.id = ANY (%(ids)s::bigint[]) AND m.content <> '' AND {pending} AND {remembered}
+        AND {not_tainted}
     ORDER BY m.id
 """)
 # Locks: the rows that it changes. SKIP LOCKED: as RETRY_FAILED.
@@ -121,6 +137,16 @@ def count(table: MessageTable, *, model: str | None) -> Counts:
     One statement, which reads the table. Raises NoMemory.
     """
     return Counts(*db.execute(for_table(COUNT, table), {"model": model})[0])
+
+
+def count_tainted(user_id: int) -> int:
+    """How many answers of the user are not pending only because they are tainted.
+
+    One statement for each message table. Raises NoMemory.
+    """
+    params = {"user": user_id}
+    tables = message_tables()
+    return sum(int(db.execute(for_table(COUNT_TAINTED, table), params)[0][0]) for table in tables)
 
 
 def models_of_pending() -> list[int | None]:
@@ -186,12 +212,16 @@ def retry(table: MessageTable, ids: Sequence[int]) -> int:
 
 
 def for_table(statement: sql.SQL, table: MessageTable, **parts: sql.Composable) -> sql.Composed:
-    """The statement for one message table, with {pending}, {failed}, {remembered} and its names."""
+    """The statement for one message table, with {pending} and so on, and the table's names.
+
+    At most one query in 20 s.
+    """
     return statement.format(
         pending=PENDING,
         failed=FAILED,
         young=YOUNG,
         remembered=table.is_remembered,
+        not_tainted=not_tainted(table),
         **table.names,
         **parts,
     )

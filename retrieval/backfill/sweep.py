@@ -15,7 +15,7 @@ from retrieval.message_tables import MessageTable
 UNCLAIMED = sql.SQL("""
     SELECT p.id FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s
-        AND p.embedding_error IS NULL AND {remembered}
+        AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
         AND (%(young_answers)s AND NOT p.by_user
             OR greatest(m.created_at, m.edited_at) < now() - %(min_age_s)s * interval '1 second')
         AND NOT EXISTS (SELECT FROM embedding_claims c WHERE c.id = p.id AND c.until > now())

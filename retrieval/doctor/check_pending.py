@@ -30,7 +30,8 @@ COUNTS = sql.SQL("""
             greatest(m.created_at, m.edited_at, %(memory_since)s,
                 (SELECT changed_at FROM memory_switches s WHERE s.user_id = m.user_id),
                 (SELECT max(at) FROM imports WHERE first_id <= m.id))
-        ) FILTER (WHERE {pending} AND p.model IS NULL)))
+        ) FILTER (WHERE {pending} AND p.model IS NULL AND {not_tainted}))),
+        count(*) FILTER (WHERE {pending} AND NOT {not_tainted})
     FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
     LEFT JOIN embedding_models c ON c.current
     WHERE m.content <> '' AND {remembered}
@@ -62,10 +63,11 @@ class EmbeddingCounts:
     set_aside: int
     unknown: int
     oldest_s: float | None
+    tainted: int
 
     @property
     def pending(self) -> int:
-        return self.total - self.embedded - self.set_aside
+        return self.total - self.embedded - self.set_aside - self.tainted
 
 
 def _counts() -> list[EmbeddingCounts]:
