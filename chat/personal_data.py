@@ -20,6 +20,7 @@ from chat.models import (
     ChatMessage,
     ClientChat,
     IdempotencyKey,
+    KeptConversation,
     MemorySwitch,
     Passage,
     RunningAnswer,
@@ -27,6 +28,7 @@ from chat.models import (
     StandaloneChatMessage,
 )
 from chat.models.imports import MemoryImport, has_imports
+from chat.retention import kept
 from retrieval import forgetting, steps, storage, token_usage
 from retrieval.db import NoMemory
 from retrieval.embeddings import usage
@@ -60,6 +62,7 @@ EXPORTED: dict[type[models.Model], tuple[str, ...]] = {
     IdempotencyKey: ("key", "passage_id", "chat_id", "message_id", "created_at"),
     RunningAnswer: ("message_id", "text", "started_at"),
     ClientChat: ("client_id", "chat_id"),
+    KeptConversation: ("chat_id", "passage_id"),
     UserEmbeddingUsage: ("day", "model", "texts", "tokens", "cost_usd"),
     UserTokenUsage: (
         *("day", "prompt_tokens", "completion_tokens", "cached_tokens", "embedding_tokens"),
@@ -120,6 +123,8 @@ def _exists(model: type[models.Model]) -> bool:
     """Whether the table exists: some come with later migrations than the chat's first."""
     if model is UserEmbeddingUsage:
         return usage.has_table()
+    if model is KeptConversation:
+        return kept.has_table()
     if model is UserTokenUsage:
         return token_usage.has_table()
     return model is not MemoryImport or has_imports()

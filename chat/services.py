@@ -23,6 +23,7 @@ from chat.memory import embed, recalled
 from chat.memory.answer_recall import recall_for_answer
 from chat.memory.recalled import Memory
 from chat.models import Conversation, Message, Status
+from chat.retention import kept
 from retrieval import audit, connection_share
 from retrieval.db_errors import error_name
 
@@ -124,6 +125,7 @@ class ChatService:
             message.content, message.edited_at = content, timezone.now()
             message.context = None  # the user's own words now, if it was a copy
             message.save(update_fields=["content", "edited_at", "context"])
+            self._update(updated_at=message.edited_at)
         embed.embed_in_background(message)
         return message
 
@@ -136,19 +138,28 @@ class ChatService:
 
     @repeat_after_conflict
     def change(self, changes: dict[str, Any]) -> None:
-        """Set fields of the conversation. Raises NotFound if it was deleted meanwhile.
+        """Set fields of the conversation. ``keep``: RETENTION_DAYS does not delete it.
 
-        A switch of its memory is in the audit log.
+        A switch of its memory is in the audit log. Raises NotFound if the conversation was deleted
+        meanwhile, DatabaseUnavailable for ``keep`` on an older schema.
         """
-        conversation = self.conversation
+        conversation, fields = self.conversation, dict(changes)
+        keep = fields.pop("keep", None)
         with transaction.atomic():
-            enabled = changes.get("memory", conversation.memory)
+            enabled = fields.get("memory", conversation.memory)
             if enabled != conversation.memory:
                 self.record_switch(enabled, by=conversation.user)
-            rows = type(conversation).objects.filter(pk=conversation.pk)
-            if changes and not rows.update(**changes):
-                raise NotFound
-        for name, value in changes.items():
+            if fields:
+                self._update(**fields, updated_at=timezone.now())
+            if keep is not None:
+                kept.set_kept(conversation, keep)
+
+    def _update(self, **fields: Any) -> None:
+        """Set fields of the conversation. Raises NotFound. Locks: its row."""
+        conversation = self.conversation
+        if not type(conversation).objects.filter(pk=conversation.pk).update(**fields):
+            raise NotFound
+        for name, value in fields.items():
             setattr(conversation, name, value)
 
     def record_switch(self, enabled: bool, *, by: User) -> None:

@@ -6,14 +6,21 @@ from django.urls import URLPattern, path
 
 from chat.api import conversation_views as views
 from chat.api import import_views, memory_views, token_views, usage_views
-from chat.api.serializers import ChatSerializer, PassageSerializer
+from chat.api.conversation_serializers import (
+    ChatSerializer,
+    KeptChatSerializer,
+    KeptPassageSerializer,
+    PassageSerializer,
+)
 from chat.models import Passage, StandaloneChat
 
 
-def conversation_paths(name: str, model: Any, serializer: Any) -> list[URLPattern]:
+def conversation_paths(
+    name: str, model: Any, serializer: Any, kept_serializer: Any
+) -> list[URLPattern]:
     """The URLs of one kind of conversation: ``chats`` or ``passages``."""
     list_view = views.ConversationsView.as_view(model=model, serializer_class=serializer)
-    view = views.ConversationView.as_view(model=model, serializer_class=serializer)
+    view = views.ConversationView.as_view(model=model, serializer_class=kept_serializer)
     chat = f"{name}/<int:conversation_id>/"
     message = f"{chat}messages/<int:message_id>/"
     return [
@@ -41,6 +48,6 @@ urlpatterns = [
     path("memory/import/<int:import_id>/", import_views.ImportView.as_view(), name="import"),
     path("memory/search/", memory_views.SearchView.as_view(), name="memory-search"),
     path("usage/", usage_views.UsageView.as_view(), name="usage"),
-    *conversation_paths("chats", StandaloneChat, ChatSerializer),
-    *conversation_paths("passages", Passage, PassageSerializer),
+    *conversation_paths("chats", StandaloneChat, ChatSerializer, KeptChatSerializer),
+    *conversation_paths("passages", Passage, PassageSerializer, KeptPassageSerializer),
 ]

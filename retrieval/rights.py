@@ -47,6 +47,8 @@ MEMORY_RIGHTS = {
     "embedding_rate": READ,
     "recall_times": WRITE,
     "token_usage": (SELECT, INSERT, UPDATE),
+    "kept_conversations": WRITE,
+    "retention_state": (SELECT, INSERT, UPDATE),
     "user_token_usage": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }

@@ -37,6 +37,7 @@ OPERATION = [
     "howto/run-daily-jobs",
     "howto/change-the-stemming-language",
     "howto/create-api-tokens",
+    "howto/delete-old-conversations",
 ]
 # Kinds of blocks that are run. "dotenv": settings that the page tells the reader to write.
 RUN = {"dotenv", "sh", "sql", "python"}

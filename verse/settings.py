@@ -46,6 +46,7 @@ CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", *_OWN_HEADERS)
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
 )
+RETENTION_DAYS = env.limit("RETENTION_DAYS", maximum=36_500)
 AUDIT_DAYS = env.integer("AUDIT_DAYS", 365, minimum=1)
 PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=256)

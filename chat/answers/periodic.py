@@ -9,6 +9,7 @@ from django.db import Error
 from chat.answers import idempotency
 from chat.answers.heartbeat import TICK_S
 from chat.auth import open_streams
+from chat.retention import sweep
 from chat.transfer import imported_items
 from retrieval import forgetting, log_counts, steps, token_usage
 from retrieval.db_errors import error_name
@@ -30,6 +31,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
     log_counts.purge: 3600.0,
     recall_times.purge: 3600.0,
     token_usage.purge: 3600.0,
+    sweep.sweep: 600.0,
 }
 
 

@@ -25,6 +25,7 @@ from chat.api.serializers import ContentSerializer, MessageSerializer, TurnSeria
 from chat.errors import NotLast
 from chat.find_conversation import find_conversation
 from chat.models import KINDS, Message, Passage, Role, StandaloneChat
+from chat.retention import kept
 from chat.row_lists import CONVERSATION_LISTS, MESSAGE_LISTS, RowList
 from chat.services import ChatService
 
@@ -66,8 +67,17 @@ class ConversationView(ConversationMixin, generics.RetrieveUpdateDestroyAPIView[
     lookup_url_kwarg = "conversation_id"
     http_method_names = ("get", "patch", "delete", "head", "options")
 
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The conversation, and whether the user keeps it."""
+        conversation = self.get_object()
+        conversation.keep = kept.is_kept(conversation)
+        return Response(self.get_serializer(conversation).data)
+
     def perform_update(self, serializer: Any) -> None:
-        ChatService(serializer.instance).change(serializer.validated_data)
+        conversation = serializer.instance
+        ChatService(conversation).change(serializer.validated_data)
+        keep = serializer.validated_data.get("keep")
+        conversation.keep = kept.is_kept(conversation) if keep is None else keep
 
     def perform_destroy(self, instance: Any) -> None:
         ChatService(instance).delete_conversation()

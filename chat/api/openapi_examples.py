@@ -83,13 +83,14 @@ def conversation_operations(
     """Those of one kind of conversation; ``kind`` as in operation ids, ``name`` in sentences."""
     times = {"created_at": AT, "updated_at": AT}
     conversation = {"id": 15, **fields, "memory": True, **times}
+    detailed = conversation | {"keep": False}
     edited = QUESTION | {"content": "Are we flying to Vienna?"}
     stopped = ANSWER | {"content": "No, you", "status": "interrupted"}
     operations = {
         "list": Operation(f"List your {name}s", None, page(conversation)),
         "create": Operation(f"Make a {name}", fields, conversation),
-        "retrieve": Operation(f"Read a {name}", None, conversation),
-        "partial_update": Operation(f"Change a {name}", change, conversation | change),
+        "retrieve": Operation(f"Read a {name}", None, detailed),
+        "partial_update": Operation(f"Change a {name}", change, detailed | change),
         "destroy": Operation(f"Delete a {name} with its messages", None, None),
         "messages_list": Operation("List messages, oldest first", None, page(QUESTION, ANSWER)),
         "messages_create": Operation(

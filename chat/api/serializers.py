@@ -16,9 +16,7 @@ from chat.models import (
     MAX_CONTENT_CHARS,
     ApiToken,
     Message,
-    Passage,
     Role,
-    StandaloneChat,
     Status,
 )
 
@@ -72,29 +70,6 @@ class TokenSerializer(PlainSerializer[ApiToken]):
     class Meta:
         model = ApiToken
         fields = ["id", "name", "created_at", "last_used_at"]
-
-
-class ChatSerializer(PlainSerializer[StandaloneChat]):
-    """A standalone chat."""
-
-    title = Text(max_length=200, allow_blank=True, required=False)
-
-    class Meta:
-        model = StandaloneChat
-        fields = ["id", "title", "memory", "created_at", "updated_at"]
-        read_only_fields = ["created_at", "updated_at"]
-
-
-class PassageSerializer(PlainSerializer[Passage]):
-    """A passage."""
-
-    reference = Text(max_length=200)
-    text = Text(max_length=MAX_CONTENT_CHARS)
-
-    class Meta:
-        model = Passage
-        fields = ["id", "reference", "text", "memory", "created_at", "updated_at"]
-        read_only_fields = ["created_at", "updated_at"]
 
 
 class ContentSerializer(serializers.Serializer[Any]):

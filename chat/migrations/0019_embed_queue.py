@@ -15,7 +15,7 @@ SQL = Path(__file__).with_name("sql")
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("chat", "0017_token_usage")]
+    dependencies = [("chat", "0018_retention")]
     operations = [
         RunSqlFiles(
             "Create the tables of claims and of the rate",

@@ -12,6 +12,7 @@ from chat.models.conversations import (
     StandaloneChat,
 )
 from chat.models.imports import ImportedItem, ImportStatus, MemoryImport
+from chat.models.kept_conversations import KeptConversation, RetentionState
 from chat.models.messages import (
     KINDS,
     ChatMessage,
@@ -35,6 +36,7 @@ __all__ = [
     "IdempotencyKey",
     "ImportStatus",
     "ImportedItem",
+    "KeptConversation",
     "MemoryImport",
     "MemorySwitch",
     "Message",
@@ -42,6 +44,7 @@ __all__ = [
     "OwnedQuerySet",
     "Passage",
     "RateWindow",
+    "RetentionState",
     "Role",
     "RunningAnswer",
     "StandaloneChat",

@@ -9,13 +9,8 @@ from rest_framework import serializers
 
 from chat.answers.history import read_history
 from chat.answers.turns import Turn
-from chat.api.serializers import (
-    ChatSerializer,
-    MessageSerializer,
-    PassageSerializer,
-    TokenSerializer,
-    TurnSerializer,
-)
+from chat.api.conversation_serializers import ChatSerializer, PassageSerializer
+from chat.api.serializers import MessageSerializer, TokenSerializer, TurnSerializer
 from chat.auth.api_tokens import create_token
 from chat.find_conversation import find_conversation
 from chat.memory.recalled import Memory

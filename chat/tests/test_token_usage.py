@@ -26,11 +26,7 @@ from retrieval.models import TokenUsage, UserTokenUsage
 from retrieval.token_count import count_tokens
 from tests.support import PATIENCE_S
 
-pytestmark = [
-    pytest.mark.newest_schema,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("forgotten_ways"),
-]
+pytestmark = [pytest.mark.newest_schema, pytest.mark.django_db(transaction=True)]
 QUESTION = "Where did I leave the blue umbrella?"
 
 

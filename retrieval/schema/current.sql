@@ -255,6 +255,25 @@ CREATE TABLE IF NOT EXISTS token_usage (
     PRIMARY KEY (day, part)
 );
 
+-- Which conversations RETENTION_DAYS does not delete, and when it was run: chat/retention.
+CREATE TABLE IF NOT EXISTS kept_conversations (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL,
+    chat_id bigint UNIQUE,
+    passage_id bigint UNIQUE,
+    CHECK ((chat_id IS NULL) <> (passage_id IS NULL)),
+    FOREIGN KEY (chat_id, user_id) REFERENCES standalone_chats (id, user_id) ON DELETE CASCADE,
+    FOREIGN KEY (passage_id, user_id) REFERENCES passages (id, user_id) ON DELETE CASCADE
+);
+
+CREATE INDEX {concurrently}IF NOT EXISTS kept_conversations_user ON kept_conversations (user_id);
+
+CREATE TABLE IF NOT EXISTS retention_state (
+    id smallint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
+    begun_at timestamptz NOT NULL,
+    swept_at timestamptz
+);
+
 -- Which process embeds which message at the moment: retrieval/backfill/claims.py.
 CREATE TABLE IF NOT EXISTS embedding_claims (
     id bigint PRIMARY KEY,

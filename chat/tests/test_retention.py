@@ -1,0 +1,246 @@
+"""RETENTION_DAYS: what is older is deleted everywhere, and what users keep stays."""
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from chat.memory.embed import finish_embedding_jobs
+from chat.models import (
+    IdempotencyKey,
+    Passage,
+    RetentionState,
+    RunningAnswer,
+    StandaloneChat,
+    StandaloneChatMessage,
+)
+from chat.retention import expired, sweep
+from chat.tests.model_server_support import joined
+from fake_openai import Answer, FakeOpenAI
+from retrieval import audit
+from retrieval.models import MessageMemory
+from tests.support import PATIENCE_S
+
+pytestmark = [pytest.mark.newest_schema, pytest.mark.django_db(transaction=True)]
+DAYS = 30
+OLD = timedelta(days=DAYS, minutes=1)
+CANARY = "My zebra is called Quagmire and lives in Trieste."
+
+
+@pytest.fixture(autouse=True)
+def retention(settings: Settings) -> None:
+    settings.RETENTION_DAYS = DAYS
+
+
+def run(*arguments: str) -> dict[str, int]:
+    out = StringIO()
+    call_command("expire_conversations", *arguments, "--json", stdout=out)
+    return dict(json.loads(out.getvalue()))
+
+
+def age(conversation: Any, by: timedelta = OLD) -> None:
+    """Let the conversation and its messages be so old."""
+    then = timezone.now() - by
+    conversation.messages.update(created_at=then)
+    type(conversation).objects.filter(pk=conversation.pk).update(updated_at=then)
+
+
+def say(client: APIClient, chat: StandaloneChat, content: str, **headers: str) -> Any:
+    url = f"/api/chats/{chat.pk}/messages/"
+    turn = client.post(url, {"content": content}, format="json", headers=headers)
+    assert turn.status_code == 201, turn.content
+    finish_embedding_jobs()
+    return turn.json()
+
+
+def export(client: APIClient) -> str:
+    response: Any = client.get("/api/memory/export/")
+    return asyncio.run(joined(response.streaming_content)).decode()
+
+
+def chat_of(user: User, messages: int = 2) -> StandaloneChat:
+    """An old chat."""
+    chat = StandaloneChat.objects.create(user=user)
+    roles = ("user", "assistant")
+    StandaloneChatMessage.objects.bulk_create(
+        StandaloneChatMessage(user=user, conversation=chat, role=roles[n % 2], content=f"Text {n}")
+        for n in range(messages)
+    )
+    age(chat)
+    return chat
+
+
+def test_what_expires_is_deleted_everywhere(
+    client: APIClient, alice: User, remembering: FakeOpenAI
+) -> None:
+    remembering.chat.default = Answer("I see.")
+    old, new = (StandaloneChat.objects.create(user=alice) for _ in range(2))
+    say(client, old, CANARY, **{"Idempotency-Key": "once"})
+    answer = say(client, new, "What is my zebra called?")
+    assert CANARY in str(answer["context"])
+    age(old)
+    assert run("--dry-run") == {"conversations": 1, "messages": 2}
+    assert old.messages.count() == 2
+    assert run() == {"conversations": 1, "messages": 2}
+    assert client.get(f"/api/chats/{old.pk}/").status_code == 404
+    for address in ("/api/chats/", f"/api/chats/{new.pk}/messages/"):
+        assert "Quagmire" not in client.get(address).content.decode()
+    results = client.get("/api/memory/search/?limit=50&q=Quagmire+zebra").content.decode()
+    assert "Quagmire" not in results + export(client)
+    assert not IdempotencyKey.objects.filter(key="once").exists()
+    assert MessageMemory.objects.filter(user_id=alice.pk).count() == new.messages.count()
+    again = say(client, new, "What is my zebra called, once more?")
+    assert "Quagmire" not in str(again) + str(remembering.chat.requests[-1].messages)
+    assert run() == {"conversations": 0, "messages": 0}
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        {"title": "Another title"},
+        {"memory": False},
+    ],
+    ids=["title", "memory"],
+)
+def test_a_new_title_and_a_switch_of_memory_are_touches(
+    touch: dict[str, Any], client: APIClient, alice: User
+) -> None:
+    chat = chat_of(alice)
+    assert client.patch(f"/api/chats/{chat.pk}/", touch, format="json").status_code == 200
+    assert run() == {"conversations": 0, "messages": 0}
+
+
+def test_a_new_message_an_edit_and_a_running_answer_hold_a_conversation(
+    client: APIClient, alice: User, fake_openai: FakeOpenAI
+) -> None:
+    imported, edited, running = (chat_of(alice) for _ in range(3))
+    imported.messages.filter(role="assistant").update(created_at=timezone.now())
+    message = edited.messages.get(role="user").pk
+    url = f"/api/chats/{edited.pk}/messages/{message}/"
+    assert client.patch(url, {"content": "Corrected"}, format="json").status_code == 200
+    RunningAnswer.objects.create(user=alice, chat=running, message_id=1)
+    assert run() == {"conversations": 0, "messages": 0}
+
+
+def test_kept_conversations_stay_and_keeping_is_no_touch(
+    client: APIClient, bob: User, alice: User, api: Any
+) -> None:
+    chat, passage = chat_of(alice), Passage.objects.create(user=alice, reference="A", text="B")
+    age(passage)
+    for row in (chat, passage):
+        address = f"/api/{row.kind}s/{row.pk}/"
+        before = client.get(address).json()
+        assert before["keep"] is False
+        assert api(bob).patch(address, {"keep": True}, format="json").status_code == 404
+        after = client.patch(address, {"keep": True}, format="json").json()
+        assert after == before | {"keep": True}
+        assert client.patch(address, {"keep": True}, format="json").status_code == 200
+        assert client.get(address).json() == after
+    assert export(client).count("kept_conversations") == 2
+    assert run("--dry-run") == run() == {"conversations": 0, "messages": 0}
+    client.patch(f"/api/chats/{chat.pk}/", {"keep": False}, format="json")
+    assert run() == {"conversations": 1, "messages": 2}
+    assert client.delete(f"/api/passages/{passage.pk}/").status_code == 204
+
+
+def test_without_days_nothing_is_deleted(alice: User, settings: Settings) -> None:
+    chat_of(alice)
+    settings.RETENTION_DAYS = None
+    with pytest.raises(CommandError, match="RETENTION_DAYS is not set"):
+        run()
+    sweep.begin()
+    assert sweep.sweep().conversations == 0
+    assert StandaloneChat.objects.count() == 1
+    assert audit.lines() == []
+
+
+def test_a_long_conversation_and_many_are_deleted_in_small_transactions(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired, "MAX_MESSAGES", 7)
+    for messages in (25, 0, 3, 1):
+        chat_of(alice, messages)
+    chat_of(alice).messages.update(created_at=timezone.now())
+    counts = expired.Counts()
+    steps = [counts.messages for _ in expired.delete(counts, days=DAYS)]
+    assert max(b - a for a, b in zip([0, *steps], steps, strict=False)) <= 7
+    assert (counts.conversations, counts.messages) == (4, 29)
+    assert StandaloneChat.objects.count() == 1
+
+
+def test_what_another_session_holds_is_left_and_nothing_waits_for_it(
+    alice: User, other: Any
+) -> None:
+    held, with_held_message, _ = (chat_of(alice) for _ in range(3))
+    other.execute("BEGIN")
+    other.execute("SELECT FROM standalone_chats WHERE id = %s FOR KEY SHARE", [held.pk])
+    message = with_held_message.messages.first()
+    assert message
+    other.execute("UPDATE standalone_chat_messages SET role = role WHERE id = %s", [message.pk])
+    began = time.monotonic()
+    assert run() == {"conversations": 1, "messages": 2}
+    assert time.monotonic() - began < PATIENCE_S
+    other.execute("ROLLBACK")
+    assert {*StandaloneChat.objects.all()} == {held, with_held_message}
+    assert run() == {"conversations": 2, "messages": 4}
+
+
+def test_a_conversation_that_is_touched_at_the_last_moment_stays(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the lock it gets a message, or is kept."""
+    chats = [chat_of(alice) for _ in range(2)]
+    look = expired._find
+
+    def touch_after(*arguments: Any, **more: Any) -> list[int]:
+        ids = look(*arguments, **more)
+        if ids:
+            StandaloneChat.objects.filter(pk=ids[0]).update(updated_at=timezone.now())
+        return ids
+
+    monkeypatch.setattr(expired, "_find", touch_after)
+    assert run() == {"conversations": 1, "messages": 2}
+    assert StandaloneChat.objects.get() == chats[0]
+
+
+def test_servers_begin_after_the_command_and_one_sweeps_an_hour(alice: User) -> None:
+    chat_of(alice)
+    assert sweep.sweep().conversations == 0
+    run("--dry-run")
+    assert sweep.sweep().conversations == 1
+    chat_of(alice)
+    assert sweep.sweep().conversations == 0  # not within the same hour
+    RetentionState.objects.update(swept_at=timezone.now() - timedelta(hours=1, seconds=1))
+    assert sweep.sweep().conversations == 1
+    lines = [(line.who.partition(":")[0], line.what) for line in audit.lines()]
+    assert lines == [("verse", "expire_conversations: 1 conversations")] * 2
+
+
+def test_a_sweep_that_takes_long_goes_on_at_the_next(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        chat_of(alice)
+    sweep.begin()
+    monkeypatch.setattr(sweep, "MAX_SWEEP_S", 0)
+    monkeypatch.setattr(expired, "FIRST_BATCH", 1)
+    assert [sweep.sweep().conversations for _ in range(3)] == [1, 1, 1]
+
+
+def test_the_command_has_a_line_in_the_audit_log(alice: User) -> None:
+    chat_of(alice)
+    run("--dry-run")
+    assert audit.lines() == []  # it has changed nothing
+    run()
+    (line,) = audit.lines()
+    assert line.who.startswith("command:")
+    assert line.what == "expire_conversations"
