@@ -69,7 +69,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def say(client: httpx2.Client, content: str, **headers: str) -> int:
     """A turn in a new chat; the status of its response."""
-    chat = client.post("/api/chats/", json={"title": "Zyxwv"}, headers=headers).json()["id"]
+    chat = client.post("/api/chats/", json={"title": "Zyxwv"}).json()["id"]
     body = {"content": content}
     return client.post(f"/api/chats/{chat}/messages/", json=body, headers=headers).status_code
 
@@ -153,11 +153,12 @@ def test_a_turn_is_one_trace_from_request_to_model(
     with Receiver() as receiver:
         running = start(
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="100",
-            LOG_FORMAT="json",
+            LOG_FORMAT="json", HTTP_PROXY=f"http://127.0.0.1:{free_port()}",
         )  # fmt: skip
         client = running.client(create_token(alice)[1], traceparent=TRACEPARENT)
         client.headers["baggage"] = "note=Zyxwv"
         assert say(client, "I keep a lizard called Zyxwv") == 201
+        assert say(client, "Zyxwv eats crickets", accept="text/event-stream") == 200
         client.get("/api/memory/search/", params={"q": "Zyxwv", "verse_q": "1"})
         client.get("/no-such-page/", params={"verse_q": "1"})
         openai_server.chat.default = Refuse(500, message="Zyxwv")
@@ -165,14 +166,14 @@ def test_a_turn_is_one_trace_from_request_to_model(
         wanted = {"turn", "turn.embedding", "turn.recall", "turn.model", "turn.answer_embedding",
                   "POST api/chats/<int:conversation_id>/messages/"}  # fmt: skip
         spans = receiver.wait_for(lambda spans: wanted <= {span.name for span in spans})
-        wait_until(lambda: sum(span.name == "turn" for span in receiver.spans) == 2)
+        wait_until(lambda: sum(span.name == "turn" for span in receiver.spans) == 3)
         stop(running)
         spans = receiver.spans
     assert set(receiver.paths) == {"/v1/traces"}
     assert {span.trace_id.hex() for span in spans} == {TRACEPARENT[3:35]}
     by_id = {span.span_id: span for span in spans}
-    turn = next(span for span in spans if span.name == "turn")
-    assert by_id[turn.parent_span_id].kind == Span.SPAN_KIND_SERVER
+    for turn in (span for span in spans if span.name == "turn"):
+        assert by_id[turn.parent_span_id].kind == Span.SPAN_KIND_SERVER
     model = next(span for span in spans if span.name == "turn.model")
     called = [span for span in spans if span.parent_span_id == model.span_id]
     assert "POST" in {span.name for span in called}  # the request to the model's server

@@ -77,6 +77,12 @@ class LiveAnswer:
         """The reasoning so far."""
         return "".join(self._reasoning)
 
+    @property
+    def log_id(self) -> str | None:
+        """Of the answer's message, for log lines: chat-17. None before it is stored."""
+        answer = self.turn.answer
+        return f"{self.turn.conversation.kind}-{answer.pk}" if answer.pk else None
+
     def add(self, text: str) -> None:
         """Append a piece of text and pass it to the listeners. An empty one is a keep-alive."""
         if text and self._began_at is not None:

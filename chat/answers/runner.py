@@ -101,7 +101,7 @@ class Runner:
     async def _run(self, live: LiveAnswer, preparation: Preparation) -> None:
         """Generate, save, publish, embed. Runs to the end even if the client disconnects."""
         live.task = asyncio.current_task()
-        turn_id.set(live.turn.answer.pk and f"{live.turn.conversation.kind}-{live.turn.answer.pk}")
+        turn_id.set(live.log_id)
         with spans.step("turn"):
             live.ending = await self._generate(live, preparation)
             if not live.may_stream.done():
@@ -152,6 +152,7 @@ class Runner:
         except Error as error:
             logger.error("A turn could not be stored: %s", error_name(error))
             raise DatabaseUnavailable from error
+        turn_id.set(live.log_id)
         if not live.may_stream.done():
             live.may_stream.set_result(True)
 

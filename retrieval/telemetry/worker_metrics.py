@@ -1,4 +1,4 @@
-"""GET /metrics of a process that is no web server: a worker of the embedding queue."""
+"""Serves GET /metrics of a process that is no web server: a worker of the embedding queue."""
 
 import atexit
 import logging
@@ -6,34 +6,22 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 
-from retrieval.telemetry import metrics_folder
+from retrieval import log_counts
+from retrieval.telemetry import exposition, metrics_folder
 
-logger = logging.getLogger(__name__)
 
-
-def serve_metrics() -> int | None:
-    """Serve the metrics of this process, and of those that it will fork, in a thread of its own.
-
-    Call it once, before anything is embedded or forked. Returns the port; None, and counts nothing,
-    unless METRICS_PORT and METRICS_TOKEN are set. Raises CommandError if the port is taken.
-    """
-    if not (settings.METRICS_PORT and settings.METRICS_TOKEN):
-        return None
-    metrics_folder.create(None)
+def serve(port: int) -> int:
+    """Count, and serve in a thread until the process ends. Returns the port."""
     atexit.register(metrics_folder.remove)
-    from retrieval import log_counts
-    from retrieval.telemetry import exposition
-
     exposition.registry()
     logging.getLogger().addHandler(log_counts.COUNTER)
     try:
-        server = ThreadingHTTPServer(("", settings.METRICS_PORT), _Handler)
+        server = ThreadingHTTPServer(("", port), _Handler)
     except OSError as error:
-        raise CommandError(f"METRICS_PORT {settings.METRICS_PORT}: {error.strerror}") from error
+        raise CommandError(f"METRICS_PORT {port} cannot be used: {error.strerror}") from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_port)
 
@@ -42,8 +30,6 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers like verse/metrics_endpoint.py."""
 
     def do_GET(self) -> None:  # http.server's own name
-        from retrieval.telemetry import exposition
-
         authorization = self.headers.get("authorization", "").encode("latin-1", "replace")
         if self.path.partition("?")[0] != exposition.PATH:
             self._answer(404, b"")
