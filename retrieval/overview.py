@@ -35,20 +35,16 @@ EMBEDDED = sql.SQL("""
     EXPLAIN (FORMAT JSON) SELECT FROM message_memories p
     WHERE (p.id & 1) = {kind_bit} AND p.model = {model}
 """)
-# So many rows by an index, how many of them are not switched off, and when the first of these was
-# written. Only lookups by primary key: the messages themselves are not read. Locks: none.
+# So many rows by an index, how many of their messages are neither switched off nor tainted, and
+# when the first of these was written. Messages are looked up by primary key. Locks: none.
 COUNT = sql.SQL("""
     SELECT count(*), count(*) FILTER (WHERE is_on), min(created_at) FILTER (WHERE is_on)
     FROM (
-        SELECT p.created_at, of_conversation.memory AND coalesce(of_user.enabled, true) AS is_on
+        SELECT p.created_at, {remembered} AND {not_tainted} AS is_on
         FROM (
-            SELECT p.user_id, p.conversation, p.created_at FROM message_memories p
+            SELECT p.id, p.created_at FROM message_memories p
             WHERE {condition} AND (p.id & 1) = {kind_bit} LIMIT %(limit)s
-        ) p LEFT JOIN LATERAL (
-            SELECT c.memory FROM {conversations} c WHERE c.id = p.conversation >> 1 LIMIT 1
-        ) of_conversation ON true LEFT JOIN LATERAL (
-            SELECT s.enabled FROM memory_switches s WHERE s.user_id = p.user_id LIMIT 1
-        ) of_user ON true
+        ) p LEFT JOIN LATERAL (SELECT * FROM {table} m WHERE m.id = p.id >> 1 LIMIT 1) m ON true
     ) p
 """)
 IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
@@ -166,7 +162,7 @@ def _count(
 ) -> Counted:
     if limit <= 0:
         return Counted(has_more=True)
-    statement = COUNT.format(condition=condition, **table.names)
+    statement = pending.for_table(COUNT, table, condition=condition)
     params = {"limit": limit, "model": model, "after": 0}
     ((looked_at, count, oldest),) = db.execute(statement, params)
     return Counted(count, looked_at == limit, oldest, looked_at)

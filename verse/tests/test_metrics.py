@@ -1,24 +1,20 @@
 """GET /metrics of one process: who may read it, and what turns, failures and rows change in it."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
-from psycopg import sql
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from chat.answers import heartbeat, turns
 from chat.memory.embed import finish_embedding_jobs
-from chat.models import StandaloneChat, StandaloneChatMessage
+from chat.models import StandaloneChat
 from chat.tests.support import Api
 from fake_openai import Answer, FakeOpenAI, Hang, Refuse
-from retrieval import log_counts, overview, queries
-from retrieval.models import EmbeddingModel, MessageMemory, RecallMeasurement
-from retrieval.telemetry import database_figures, exposition, metrics
+from retrieval import log_counts
+from retrieval.telemetry import exposition, metrics
 from tests.support import PATIENCE_S
 from verse.tests.metrics_support import TOKEN, ask, counted, parse, scrape
 
@@ -61,18 +57,6 @@ def say(alice: User, api: Api, fake_openai: FakeOpenAI) -> Callable[[str], int]:
         return status
 
     return post
-
-
-def pending(user: User, *contents: str) -> list[StandaloneChatMessage]:
-    chat = StandaloneChat.objects.create(user=user)
-    new = StandaloneChatMessage.objects.create
-    return [new(user=user, conversation=chat, role="user", content=text) for text in contents]
-
-
-def forget_figures() -> None:
-    """As if MAX_AGE_S were over."""
-    exposition.registry.cache_clear()
-    exposition.registry()
 
 
 def test_every_metric_exists_from_the_start_at_zero() -> None:
@@ -161,80 +145,6 @@ def test_an_abandoned_answer_is_counted_by_the_process_that_ends_it(alice: User)
     assert samples["verse_turns_total outcome=interrupted"] == 1
     assert samples["verse_failures_total reason=interrupted"] == 1
     assert samples["verse_running_answers"] == 0
-
-
-def test_pending_rows_are_counted_without_hidden_and_refused_ones(alice: User, bob: User) -> None:
-    pending(alice, "one", "two", "three")
-    (refused,) = pending(bob, "four")
-    hidden = pending(bob, "five")[0].conversation
-    hidden.memory = False
-    hidden.save()
-    MessageMemory.objects.filter(id=refused.memory_table.pack_ref(refused.pk)).update(
-        embedding_error="refused"
-    )
-    samples = scrape()
-    assert (samples["verse_pending_rows"], samples["verse_set_aside_rows"]) == (3, 1)
-
-
-def test_many_pending_rows_are_counted_by_the_index(
-    alice: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = EmbeddingModel.objects.create(name="old")
-    new = EmbeddingModel.objects.create(name="new", current=True)
-    messages = pending(alice, *map(str, range(7)))
-    refs = [message.memory_table.pack_ref(message.pk) for message in messages]
-    MessageMemory.objects.filter(id__in=refs[:3]).update(model=old)
-    MessageMemory.objects.filter(id=refs[0]).update(embedding_error="refused")
-    MessageMemory.objects.filter(id=refs[3]).update(model=new, embedding_error="before")
-    MessageMemory.objects.filter(id=refs[6]).update(embedding_error="refused")
-    assert queries.value(database_figures.COUNT_BY_INDEX) == 4
-    assert scrape()["verse_pending_rows"] == 4
-    monkeypatch.setattr(overview, "MAX_COUNTED", 2)
-    forget_figures()
-    assert scrape()["verse_pending_rows"] == 4
-
-
-def test_counting_pending_rows_reads_no_table(alice: User) -> None:
-    pending(alice, "one")
-    with transaction.atomic():
-        queries.execute(database_figures.SET_LIMITS, {"seconds": 5})
-        statement = sql.SQL("EXPLAIN ") + sql.SQL(database_figures.COUNT_BY_INDEX)
-        plan = queries.rows(statement)
-    assert "message_memories_pending" in str(plan)
-    assert "Seq Scan on message_memories" not in str(plan)
-
-
-def test_figures_of_the_database_are_read_once_for_some_seconds(alice: User) -> None:
-    assert scrape()["verse_pending_rows"] == 0
-    pending(alice, "one")
-    assert scrape()["verse_pending_rows"] == 0
-    forget_figures()
-    assert scrape()["verse_pending_rows"] == 1
-
-
-def test_the_last_measurement_of_recall_is_shown() -> None:
-    for recall in (0.5, 0.75):
-        RecallMeasurement.objects.create(
-            questions=9, users=3, recall=recall, p50_ms=1, p95_ms=2,
-            measured_at=f"2026-01-0{recall * 4:.0f}T00:00Z",
-        )  # fmt: skip
-    assert scrape()["verse_sampled_recall"] == 0.75
-
-
-def test_without_the_database_its_figures_are_unknown(caplog: pytest.LogCaptureFixture) -> None:
-    figures = database_figures.DatabaseFigures()
-    connection.close()
-    name = connection.settings_dict["NAME"]
-    connection.settings_dict["NAME"] = "no_such_database"
-    try:
-        for _ in range(3):
-            figures._latest.forget()
-            assert math.isnan(next(iter(figures.collect())).samples[0].value)
-    finally:
-        connection.settings_dict["NAME"] = name
-    assert [record.message for record in caplog.records] == [
-        "Pending messages cannot be counted: OperationalError"
-    ]
 
 
 def test_nothing_of_a_user_is_in_the_text(
