@@ -1,6 +1,7 @@
 """For tests of /metrics: what it answers, as a Prometheus server reads it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from django.test import override_settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from retrieval.telemetry import exposition, metrics
+from tests.support import PATIENCE_S
 from verse.asgi_messages import Message
 from verse.metrics_endpoint import serve_metrics
 
@@ -68,3 +70,12 @@ def scrape() -> Samples:
     status, text, _ = ask()
     assert status == 200, text
     return parse(text)
+
+
+def scrape_until(name: str, value: float) -> Samples:
+    """Scrape until the sample has this value: an answer is counted just after it is saved."""
+    until = time.monotonic() + PATIENCE_S
+    while (samples := scrape())[name] != value:
+        assert time.monotonic() < until, samples[name]
+        time.sleep(0.01)
+    return samples

@@ -16,7 +16,7 @@ from fake_openai import Answer, FakeOpenAI, Hang, Refuse
 from retrieval import log_counts
 from retrieval.telemetry import exposition, metrics
 from tests.support import PATIENCE_S
-from verse.tests.metrics_support import TOKEN, ask, counted, parse, scrape
+from verse.tests.metrics_support import TOKEN, ask, counted, parse, scrape, scrape_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 CANARIES = ("alice", "Zyxwv", "sk-test-0123456789", TOKEN)
@@ -133,8 +133,8 @@ def test_running_answers_are_those_of_now(alice: User, api: Api, fake_openai: Fa
     answer = chat.messages.get(role="assistant")
     assert client.post(f"{address}{answer.pk}/stop/").status_code == 200
     stream.close()
-    assert scrape()["verse_running_answers"] == 0
-    assert scrape()["verse_turns_total outcome=interrupted"] == 1
+    samples = scrape_until("verse_turns_total outcome=interrupted", 1)
+    assert samples["verse_running_answers"] == 0
 
 
 def test_an_abandoned_answer_is_counted_by_the_process_that_ends_it(alice: User) -> None:

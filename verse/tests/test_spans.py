@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ from chat.tests.support import Api
 from fake_openai import Answer, FakeOpenAI, Refuse
 from retrieval.telemetry import log_context, spans
 from retrieval.telemetry.safe_spans import RequestTraces, SafeExporter
+from tests.support import PATIENCE_S
 from verse.logs import JsonFormatter
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -65,13 +67,22 @@ def say(user: User, api: Api, content: str) -> None:
     finish_embedding_jobs()
 
 
+def spans_of_turn(memory: InMemorySpanExporter) -> list[ReadableSpan]:
+    """The spans so far, once that of the whole turn has ended."""
+    until = time.monotonic() + PATIENCE_S
+    while not any(span.name == "turn" for span in memory.get_finished_spans()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return list(memory.get_finished_spans())
+
+
 def test_the_steps_of_a_turn_are_spans_of_its_request(
     alice: User, api: Api, remembering: FakeOpenAI, tracer: Tracer, memory: InMemorySpanExporter
 ) -> None:
     remembering.chat.default = Answer("I see.")
     with tracer.start_as_current_span("request", kind=SpanKind.SERVER) as request:
         say(alice, api, "What is the lizard called?")
-    exported = {span.name: span for span in memory.get_finished_spans()}
+    exported = {span.name: span for span in spans_of_turn(memory)}
     assert exported.keys() == STEPS | {"request"}
     trace_id = request.get_span_context().trace_id
     assert {span.context and span.context.trace_id for span in exported.values()} == {trace_id}
@@ -85,7 +96,7 @@ def test_a_failed_step_tells_nothing_of_why(
     remembering.chat.default = Refuse(500, message=CANARY)
     remembering.embeddings.default = Refuse(400, message=CANARY)
     say(alice, api, f"What is {CANARY}?")
-    exported = memory.get_finished_spans()
+    exported = spans_of_turn(memory)
     failed = {span.name for span in exported if not span.status.is_ok}
     assert "turn.model" in failed
     assert CANARY not in "".join(span.to_json() for span in exported)
