@@ -1,8 +1,10 @@
 """The audit log: each act has its line without contents, and no role changes or deletes one."""
 
+import getpass
 import json
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from django.db import DatabaseError, connection, transaction
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from chat.models import ApiToken, StandaloneChat
+from chat.models import StandaloneChat
+from fake_openai import FakeOpenAI
 from retrieval import audit
+from retrieval.models import EmbeddingModel
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 Api = Callable[[User], APIClient]
@@ -70,18 +74,47 @@ def test_each_act_of_a_user_has_its_line(alice: User, api: Api) -> None:
     assert len(acts()) == 6
 
 
-def test_commands_that_change_or_give_out_something_have_a_line(alice: User) -> None:
-    run("create_token", "alice")
-    run("export_messages", "--user", "alice")
-    run("rag_status")
-    run("backfill_embeddings", "--dry-run")
-    who = {who for who, _, _ in acts()}
-    assert [line[1:] for line in acts()] == [
-        ("create_token", "alice"),
-        ("export_messages", "alice"),
-    ]
-    assert all(name.startswith("command:") for name in who)
-    assert ApiToken.objects.count() == 1
+COMMANDS = {
+    "rag_rollout dark": ("rag_rollout dark", ""),
+    "rag_model use --yes": ("rag_model use", ""),
+    "rag_text use english": ("rag_text use", ""),
+    "rag_index rebuild": ("rag_index rebuild", ""),
+    "backfill_embeddings": ("backfill_embeddings", ""),
+    "import_messages {file}": ("import_messages", ""),
+    "import_messages --format claude --user alice {export}": ("import_messages", "alice"),
+    "export_messages": ("export_messages", ""),
+    "export_messages --user alice": ("export_messages", "alice"),
+    "expire_conversations": ("expire_conversations", ""),
+    "create_token alice --name canary": ("create_token", "alice"),
+    "erase_data alice": ("erase", "alice"),
+}
+LINE = {"user": "alice", "conversation": "canary", "role": "user", "content": "canary"}
+EXPORT = [{"uuid": "canary", "name": "canary", "chat_messages": []}]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_that_changes_or_gives_out_something_has_its_line(
+    command: str, alice: User, remembering: FakeOpenAI, settings: Settings, tmp_path: Path
+) -> None:
+    settings.RETENTION_DAYS = 1
+    EmbeddingModel.objects.create(name="text-embedding-ada-002", current="use" in command)
+    chat = StandaloneChat.objects.create(user=alice, title="canary")
+    chat.messages.create(user=alice, role="user", content="canary")
+    file, export = tmp_path / "lines.jsonl", tmp_path / "conversations.json"
+    file.write_text(json.dumps(LINE | {"created_at": "2026-01-01T00:00:00Z"}))
+    export.write_text(json.dumps(EXPORT))
+    run(*command.format(file=file, export=export).split())
+    (line,) = acts()
+    assert line == (f"command:{getpass.getuser()}", *COMMANDS[command])
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["rag_status", "rag_rollout", "rag_text", "rag_cost_estimate", "backfill_embeddings --dry-run"],
+)
+def test_a_command_that_only_looks_has_no_line(command: str, remembering: FakeOpenAI) -> None:
+    run(*command.split())
+    assert acts() == []
 
 
 def test_the_command_prints_and_purges(settings: Settings) -> None:
