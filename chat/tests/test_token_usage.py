@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from chat.answers import answer_reader, server_ways
+from chat.auth.api_tokens import create_token
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import StandaloneChat
 from chat.services import ChatService
@@ -24,10 +26,12 @@ from fake_openai import Answer, Behaviour, Echo, FakeOpenAI, Raw, Refuse, Unsupp
 from retrieval import token_usage
 from retrieval.models import TokenUsage, UserTokenUsage
 from retrieval.token_count import count_tokens
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, Server
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.django_db(transaction=True)]
 QUESTION = "Where did I leave the blue umbrella?"
+STREAMS = 5  # of a user at once
+EMBEDDED = 2 * 20  # tokens of a question and its answer, at most
 
 
 def post(client: APIClient, chat: StandaloneChat, content: str = QUESTION, **headers: Any) -> Any:
@@ -289,3 +293,49 @@ def test_old_days_are_deleted(alice: User) -> None:
     UserTokenUsage.objects.update(day=F("day") - timedelta(days=1))
     token_usage.purge()
     assert not UserTokenUsage.objects.exists()
+
+
+@pytest.mark.soak
+def test_two_processes_exceed_a_limit_by_running_answers_alone(
+    alice: User, bob: User, server: Callable[..., Server], openai_server: FakeOpenAI
+) -> None:
+    """Usage is the fake's own count, and each user's stays within the limit and five turns."""
+    limit = 3_000
+    openai_server.chat.default = Echo(first_token_s=0.02)
+    running = server(
+        WEB_CONCURRENCY="2",
+        OPENAI_BASE_URL=openai_server.base_url,
+        OPENAI_API_KEY="sk-test",
+        THROTTLE_MESSAGES="off",
+        RAG_TIMEOUT=str(PATIENCE_S),
+        DAILY_TOKENS_PER_USER=str(limit),
+    )
+    tokens = {user: create_token(user)[1] for user in (alice, bob)}
+
+    def chatting(user: User) -> str:
+        client = running.client(tokens[user])
+        chat = client.post("/api/chats/", json={}).json()["id"]
+        while True:
+            turn = client.post(f"/api/chats/{chat}/messages/", json={"content": QUESTION})
+            if turn.json().get("code") == "daily_limit":
+                return str(turn.headers["Retry-After"])
+            assert turn.status_code in (201, 429), turn.text
+
+    with ThreadPoolExecutor(16) as pool:
+        waits = list(pool.map(chatting, [alice, bob] * 8))
+    assert all(0 < int(wait) <= 86_400 for wait in waits)
+    turns = [
+        request.usage["total_tokens"] for request in openai_server.chat.requests if request.usage
+    ]
+    counted = counted_by(openai_server)
+
+    def reports() -> list[dict[str, int]]:
+        clients = (running.client(token) for token in tokens.values())
+        return [client.get("/api/usage/").json()["day"] for client in clients]
+
+    until = time.monotonic() + PATIENCE_S
+    while sum(map(total, reports())) != total(counted_by(openai_server)):
+        assert time.monotonic() < until, (reports(), counted)
+        time.sleep(0.1)
+    for day in reports():
+        assert limit <= total(day) < limit + STREAMS * (max(turns) + EMBEDDED)
