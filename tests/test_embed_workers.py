@@ -30,6 +30,12 @@ PEOPLE = """
     VALUES ('old', '!', false, '', '', '', false, true, now()) RETURNING id)
     INSERT INTO standalone_chats (user_id) SELECT id FROM person
 """
+IS_IN_ADMIN = """
+import verse.urls
+from django.contrib import admin
+from procrastinate.contrib.django.models import ProcrastinateJob
+print(admin.site.is_registered(ProcrastinateJob))
+"""
 END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -190,6 +196,8 @@ def test_the_engines_own_tools_see_jobs_and_workers(queue: Queue) -> None:
         checks = queue.command(sys.executable, "manage.py", "procrastinate", "healthchecks")
         assert checks.stdout.count(": OK") == 4, checks.stdout + checks.stderr
         assert queue.database.run("SELECT count(*) FROM procrastinate_workers") == [(1,)]
+        admin = queue.command(sys.executable, "manage.py", "shell", "-c", IS_IN_ADMIN)
+        assert admin.stdout.strip().endswith("True"), admin.stdout + admin.stderr
     assert worker.process.poll() is None
 
 

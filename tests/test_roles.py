@@ -13,6 +13,7 @@ from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
 from tests.databases import Database
+from tests.embed_queue_support import Worker, wait_for
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment
 
 pytestmark = pytest.mark.newest_schema
@@ -475,3 +476,36 @@ def test_before_migrate_it_says_to_migrate(
         empty.drop()
     assert done.returncode == 1
     assert "run manage.py migrate" in done.stderr
+
+
+@pytest.mark.soak
+def test_a_worker_as_the_backfills_role_serves_servers_of_the_webs(
+    database: Roles, openai_server: FakeOpenAI
+) -> None:
+    values = {
+        "EMBED_QUEUE": "procrastinate",
+        "OPENAI_BASE_URL": openai_server.base_url,
+        "OPENAI_API_KEY": "sk-test",
+        "LLM_BASE_URL": openai_server.base_url,
+        "SECRET_KEY": "test",
+    }
+    database.manage(database.owner, "migrate", values=values)
+    database.grant()
+    database.run("INSERT INTO auth_user (username, password, is_superuser, first_name, last_name,"
+                 " email, is_staff, is_active, date_joined)"
+                 " VALUES ('carol', '!', false, '', '', '', false, true, now())")  # fmt: skip
+    token = database.manage(database.web, "create_token", "carol").strip()
+    worker = Worker(values | {"DATABASE_URL": database.url_of(database.backfill)})
+    server = Server(values | {"DATABASE_URL": database.url_of(database.web)})
+    try:
+        client = server.client(token)
+        chat = client.post("/api/chats/", json={}).json()["id"]
+        path = f"/api/chats/{chat}/messages/"
+        assert client.post(path, json={"content": FACT}).status_code == 201
+        wait_for(lambda: client.get("/api/memory/").json()["embedded"] == 2)
+        wait_for(lambda: database.run("SELECT count(*) FROM procrastinate_jobs") == [(0,)])
+        assert "WARNING" not in worker.log + server.log, worker.log + server.log
+        assert "ERROR" not in worker.log + server.log, worker.log + server.log
+    finally:
+        worker.end()
+        server.end()

@@ -45,6 +45,11 @@ BACKFILL = {
     "token_usage": (SELECT, INSERT, UPDATE),
     "user_token_usage": (SELECT, INSERT, UPDATE),
     "embedding_rate": (SELECT, INSERT, UPDATE),
+    # Procrastinate's own, which are there with EMBED_QUEUE=procrastinate.
+    "procrastinate_jobs": WRITE,
+    "procrastinate_events": WRITE,
+    "procrastinate_workers": WRITE,
+    "procrastinate_periodic_defers": WRITE,
     "log_counts": READ,
     "audit_log": (SELECT, INSERT),
     "search_configs": READ,
@@ -194,7 +199,8 @@ def _on_table(
     yield REVOKE_ALL.format(identifier, sql.Identifier(web), sql.Identifier(backfill))
     yield grant(WEB.get(table, WRITE), identifier, web)
     for names in rows(SEQUENCES, [table]):
-        yield USE_SEQUENCE.format(sql.Identifier(*names), sql.Identifier(web))
+        for role in (web, backfill) if table in BACKFILL else (web,):
+            yield USE_SEQUENCE.format(sql.Identifier(*names), sql.Identifier(role))
     if table in BACKFILL:
         yield grant(BACKFILL[table], identifier, backfill)
     if table in {message_table.table for message_table in message_tables()}:
