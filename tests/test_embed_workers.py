@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from fake_openai import FakeOpenAI, Vectors
 from tests.databases import Database
@@ -30,16 +32,20 @@ PEOPLE = """
     VALUES ('old', '!', false, '', '', '', false, true, now()) RETURNING id)
     INSERT INTO standalone_chats (user_id) SELECT id FROM person
 """
+# What a server imports at its start.
+LOADED = """
+import sys
+import verse.asgi
+verse.asgi.start()
+print(*sys.modules)
+"""
 IS_IN_ADMIN = """
 import verse.urls
 from django.contrib import admin
 from procrastinate.contrib.django.models import ProcrastinateJob
 print(admin.site.is_registered(ProcrastinateJob))
 """
-END_SESSIONS = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()
-"""
+END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
 
 
 @pytest.fixture(params=ENGINES)
@@ -105,14 +111,26 @@ def test_a_killed_workers_call_is_taken_up_within_a_minute(queue: Queue) -> None
     assert [len(call) for call in queue.calls()] == [5, 5]
 
 
+def allow_connections(database: Database, *, allowed: bool) -> None:
+    """As if the database's server were away, for its other sessions."""
+    name = database.name
+    with psycopg.connect(
+        database.url.replace(f"/{name}?", "/postgres?"), autocommit=True
+    ) as server:
+        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        server.execute(statement.format(sql.Identifier(name), sql.Literal(allowed)))
+        server.execute(END_SESSIONS if not allowed else "SELECT 1", [name] if not allowed else None)
+
+
 def test_a_worker_goes_on_after_its_database_was_away(queue: Queue) -> None:
     worker = queue.start_worker()
     with talking(queue, 2) as (server, tokens):
         post(server, tokens, 2)
         queue.wait_until_embedded()
-        for _ in range(2):
-            queue.database.run(END_SESSIONS)
-            time.sleep(1)
+        allow_connections(queue.database, allowed=False)
+        worker.wait_for_log("The database failed")
+        allow_connections(queue.database, allowed=True)
+        worker.wait_for_log("The database is back")
         post(server, tokens, 2)
         queue.wait_until_embedded()
     assert set(queue.bought().values()) == {1}
@@ -213,3 +231,11 @@ def test_follow_goes_on_until_a_signal(database: Database, openai_server: FakeOp
         out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, err
     assert out.count("5 embedded, 0 failed") == 2
+
+
+def test_inline_imports_no_engine(database: Database) -> None:
+    done = database.process("shell", "-c", LOADED)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "chat.services" in loaded
+    assert not loaded & {"celery", "kombu", "redis", "procrastinate"}

@@ -37,6 +37,12 @@ def broker(remembering: FakeOpenAI, settings: Settings) -> Iterator[Redis]:
     sys.modules.pop(jobs.ENGINES["celery"], None)
 
 
+def sent(broker: Redis) -> list[bytes]:
+    """The messages that wait in the queue."""
+    with redis.Redis.from_url(broker.url) as client:
+        return list(client.lrange(QUEUE, 0, -1))
+
+
 def test_a_broker_that_is_away_costs_one_warning_and_no_turn(
     alice: User,
     api: Callable[[User], APIClient],
@@ -53,14 +59,16 @@ def test_a_broker_that_is_away_costs_one_warning_and_no_turn(
     assert [turn.status_code for turn in turns] == [201, 201]
     finish_embedding_jobs()
     with broker:
-        jobs._is_away.forget()  # five seconds later
+        jobs.publish([2 * question for question in range(9)])  # nothing is tried for five seconds
+        assert not sent(broker)
+        jobs._is_away.forget()
         question = turns[1].json()["user_message"]["id"]
         edited = api(alice).patch(
             f"{path}{question}/", {"content": "Wine of the hill"}, format="json"
         )
         assert edited.status_code == 200
         finish_embedding_jobs()
-        (message,) = redis.Redis.from_url(broker.url).lrange(QUEUE, 0, -1)
+        (message,) = sent(broker)
     assert b"Wine" not in message
     assert json.loads(message)["headers"]["argsrepr"] == f"([{2 * question}],)"
     lines = [record.message for record in caplog.records if record.name == jobs.logger.name]
