@@ -103,8 +103,9 @@ def reason_of(record: logging.LogRecord) -> str:
 
 
 def _is_known_refusal(record: logging.LogRecord) -> bool:
-    """Django's line for a 502, 503 or 504: why it was answered is counted by itself."""
-    return getattr(record, "status_code", 500) > 500
+    """Django's line for a request that it refused, or for a 502 to 504, whose reason is counted."""
+    is_refused = record.name.startswith("django.security")
+    return is_refused or getattr(record, "status_code", 500) > 500
 
 
 def _is_at_start() -> bool:

@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,8 @@ LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 METRICS_PORT = env.integer("METRICS_PORT", 0, minimum=0, maximum=65535)  # of workers; 0: none
 # Where traces are sent, if anywhere: docs/observability.md. OpenTelemetry reads all OTEL_* itself.
 OTEL_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT")
-OTEL_PROTOCOL = env.choice(
-    "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", ("http/protobuf", "grpc")
-)
+_protocols = ["http/protobuf", *(["grpc"] if find_spec("grpc") else [])]  # grpc needs a package
+OTEL_PROTOCOL = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", _protocols)
 OTEL = {"OTEL_EXPORTER_OTLP_PROTOCOL": OTEL_PROTOCOL}
 OTEL |= {name: value for name, value in env.values.items() if name.startswith("OTEL_") and value}
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413

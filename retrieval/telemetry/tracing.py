@@ -24,13 +24,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from retrieval.telemetry import spans
 from retrieval.telemetry.safe_spans import RequestTraces, SafeExporter
 
-HTTP = "http/protobuf"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 END_S = 2.0  # for the last spans at the end of a process
 
 
 def start() -> None:
-    """Create spans from now on. Once in a process. Raises SystemExit for an unknown exporter."""
+    """Create spans from now on. Once in a process."""
     given: dict[str, str] = settings.OTEL
     if given.get("OTEL_TRACES_EXPORTER") == "none":
         return
@@ -51,17 +50,12 @@ def start() -> None:
 
 
 def exporter() -> SpanExporter:
-    """HTTP with protobuf, unless OTEL_EXPORTER_OTLP_PROTOCOL names another installed exporter."""
-    protocol = settings.OTEL_PROTOCOL
-    if protocol == HTTP:
+    """HTTP with protobuf, or the installed exporter that OTEL_EXPORTER_OTLP_PROTOCOL names."""
+    if settings.OTEL_PROTOCOL == "http/protobuf":
         return OTLPSpanExporter(session=_session())
-    name = f"otlp_proto_{protocol}"
-    for installed in entry_points(group="opentelemetry_traces_exporter", name=name):
-        return cast("SpanExporter", installed.load()())
-    raise SystemExit(
-        f"Verse cannot start: OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r} needs the package "
-        f"opentelemetry-exporter-otlp-proto-{protocol}; allowed without it: {HTTP}"
-    )
+    name = f"otlp_proto_{settings.OTEL_PROTOCOL}"
+    (installed,) = entry_points(group="opentelemetry_traces_exporter", name=name)
+    return cast("SpanExporter", installed.load()())
 
 
 def end() -> None:

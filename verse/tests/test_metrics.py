@@ -117,6 +117,7 @@ def test_failures_are_counted_by_reason(say: Callable[[str], int], remembering: 
     assert samples["verse_failures_total reason=embedding"] == 1
     assert samples["verse_embedding_calls_total"] == len(remembering.embeddings.requests)
     assert samples["verse_embedding_tokens_total"] == 0
+    logging.getLogger("django.security.DisallowedHost").error("Invalid HTTP_HOST header")
     logging.getLogger("chat").error("Something else failed: %s", "Zyxwv")
     assert scrape()["verse_failures_total reason=internal"] == 1
 

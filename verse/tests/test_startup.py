@@ -33,6 +33,7 @@ SECRETS = {
     "DATABASE_DIRECT_URL": "postgresql://verse:canary-5@127.0.0.1:1/verse",
 }
 BAD_SETTINGS = [
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
     ("DEBUG", "maybe", "true or false"),
     ("ALLOWED_HOSTS", "https://chat.example.com", "host names without scheme or port"),
     ("CSRF_TRUSTED_ORIGINS", "chat.example.com", "origins with their scheme"),
