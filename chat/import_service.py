@@ -18,6 +18,7 @@ from chat.models.imports import ImportStatus, MemoryImport
 from chat.transfer import background, imported_items
 from chat.transfer.imported_items import Record
 from retrieval import audit
+from retrieval.replica.user_writes import recorded
 
 OLDER_SCHEMA = "The database is older than imports; they work after manage.py migrate."
 RUNNING = "An import of yours is running; wait for its end."
@@ -65,13 +66,14 @@ class ImportService:
         row = self.get(import_id)
         if row.status == ImportStatus.RUNNING:
             raise InProgress(RUNNING)
-        with transaction.atomic(), connection.cursor() as cursor:
-            turns.lock_user(self.user.pk)
+        user_id = self.user.pk
+        with transaction.atomic(), recorded(user_id), connection.cursor() as cursor:
+            turns.lock_user(user_id)
             audit.record(self.user, f"import {import_id} removed", whose=self.user)
             for kind, model in KINDS.items():
                 ids = imported_items.delete_messages(cursor, import_id, kind)
                 empty = imported_items.empty_conversations(
-                    cursor, import_id, kind, user_id=self.user.pk, ids=ids
+                    cursor, import_id, kind, user_id=user_id, ids=ids
                 )
                 conversations = model._meta.get_field("conversation").related_model
                 conversations._default_manager.filter(pk__in=empty).delete()

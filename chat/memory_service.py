@@ -17,6 +17,7 @@ from chat.memory.state import memory_state
 from chat.models import KINDS, MemorySwitch, Role
 from retrieval import audit
 from retrieval.recall.candidates import Scope
+from retrieval.replica.user_writes import recorded
 
 
 class MemoryService:
@@ -56,7 +57,7 @@ class MemoryService:
     def configure(self, *, enabled: bool | None = None) -> dict[str, Any]:
         """Turn memory on or off (None: leave it); the state. Off: no recall and no embedding."""
         if enabled is not None:
-            with transaction.atomic():
+            with transaction.atomic(), recorded(self.user.pk):
                 audit.record(self.user, f"memory {'on' if enabled else 'off'}", whose=self.user)
                 MemorySwitch.objects.update_or_create(
                     user=self.user, defaults={"enabled": enabled, "changed_at": timezone.now()}

@@ -33,6 +33,7 @@ from retrieval import forgetting, steps, storage, token_usage
 from retrieval.db import NoMemory
 from retrieval.embeddings import usage
 from retrieval.models import UserEmbeddingUsage, UserTokenUsage
+from retrieval.replica.user_writes import recorded
 
 PAGE_ROWS = 500
 # In this order: rows that refer to others are deleted before them.
@@ -89,7 +90,7 @@ def erase(user_id: int) -> dict[str, Any]:
     Returns ``{"deleted": rows by table, "at"}``. A running answer ends with its conversation.
     Locks: the user's row and the deleted rows.
     """
-    with transaction.atomic():
+    with transaction.atomic(), recorded(user_id):
         turns.lock_user(user_id)  # so that no turn starts meanwhile
         deleted = _count_memories(user_id)
         for model in filter(_exists, ERASED):

@@ -11,6 +11,7 @@ from chat.memory import embed
 from chat.models import Message, Role, StandaloneChat
 from chat.rate_limit import count_hit
 from retrieval import connection_share
+from retrieval.replica.user_writes import recorded
 
 TITLE = "Remembered"  # its name in an export too
 
@@ -20,7 +21,7 @@ def remember(user: User, content: str) -> Message:
 
     Raises Throttled: it counts as a posted message. Locks the user's row, as a turn does.
     """
-    with connection_share.hold(user.pk), transaction.atomic():
+    with connection_share.hold(user.pk), transaction.atomic(), recorded(user.pk):
         turns.lock_user(user.pk)
         chat = _chat_of(user)
         known: Message | None = chat.messages.filter(role=Role.USER, content=content).first()

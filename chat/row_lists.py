@@ -21,6 +21,7 @@ from chat.models import (
     StandaloneChatMessage,
 )
 from retrieval.queries import rows
+from retrieval.replica import reading
 
 M = TypeVar("M", bound=Model)
 # Compares time and id as one pair: a range of the index on both. Locks: nothing.
@@ -53,13 +54,27 @@ class RowList(Generic[M]):
         }
 
     def read(
-        self, owner_id: int, border: tuple[datetime, int] | None, *, ascending: bool, limit: int
+        self,
+        owner_id: int,
+        border: tuple[datetime, int] | None,
+        *,
+        ascending: bool,
+        limit: int,
+        replica_for: int | None = None,
     ) -> list[M]:
-        """The first rows behind the border, a time and an id; None: of all. One query."""
+        """The first rows behind the border, a time and an id; None: of all. One query.
+
+        ``replica_for``: the user whose rows they are, if they may be read from the replica.
+        """
         at, pk = border or (None, None)
         params = {"owner": owner_id, "at": at, "id": pk, "limit": limit}
         statement = self.statements[ascending, border is not None]
-        return [self._row.instance(values) for values in rows(statement, params)]
+
+        def select() -> list[M]:
+            selected = rows(statement, params, connection=reading.database())
+            return [self._row.instance(values) for values in selected]
+
+        return select() if replica_for is None else reading.read(replica_for, select)
 
 
 TOKEN_LIST = RowList(ApiToken, owner="user_id")

@@ -26,6 +26,7 @@ from chat.models import Conversation, Message, Status
 from chat.retention import kept
 from retrieval import audit, connection_share
 from retrieval.db_errors import error_name
+from retrieval.replica.user_writes import recorded
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class ChatService:
     @repeat_after_conflict
     def edit(self, message: Message, content: str) -> Message:
         """Change the user's message and embed it again. Raises InProgress while it is answered."""
-        with self._share(), transaction.atomic():
+        with self._share(), transaction.atomic(), recorded(message.user_id):
             self._refuse_while_streaming(message)
             message.content, message.edited_at = content, timezone.now()
             message.context = None  # the user's own words now, if it was a copy
@@ -132,7 +133,7 @@ class ChatService:
     @repeat_after_conflict
     def delete(self, message: Message) -> None:
         """Raises InProgress while the message is generated or answered."""
-        with self._share(), transaction.atomic():
+        with self._share(), transaction.atomic(), recorded(message.user_id):
             self._refuse_while_streaming(message)
             message.delete()
 
@@ -145,7 +146,7 @@ class ChatService:
         """
         conversation, fields = self.conversation, dict(changes)
         keep = fields.pop("keep", None)
-        with transaction.atomic():
+        with transaction.atomic(), recorded(conversation.user_id):
             enabled = fields.get("memory", conversation.memory)
             if enabled != conversation.memory:
                 self.record_switch(enabled, by=conversation.user)
@@ -171,8 +172,9 @@ class ChatService:
     @repeat_after_conflict
     def delete_conversation(self) -> None:
         """Delete the conversation and its messages; a running answer ends."""
-        with self._share(), transaction.atomic():
-            turns.lock_user(self.conversation.user_id)  # so that no turn starts meanwhile
+        user_id = self.conversation.user_id
+        with self._share(), transaction.atomic(), recorded(user_id):
+            turns.lock_user(user_id)  # so that no turn starts meanwhile
             self.conversation.delete()
 
     def _get_relevant_context(

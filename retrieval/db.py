@@ -20,6 +20,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
+from retrieval.replica import reading
 from retrieval.runtime import Expiring
 
 P = ParamSpec("P")
@@ -143,8 +144,8 @@ def require_memory() -> Iterator[None]:
         with savepoint:
             yield
     except ProgrammingError as error:
-        if not isinstance(error.__cause__, UNDEFINED_ERRORS):
-            raise
+        if reading.is_reading() or not isinstance(error.__cause__, UNDEFINED_ERRORS):
+            raise  # what a replica lacks, it has not replayed yet
         _vector_type.forget()
         _has_functions.forget()
         # Without a function there may still be memory, as of an earlier migration.
@@ -171,10 +172,11 @@ def execute(
 def _execute(
     statement: QueryNoTemplate, params: Mapping[str, Any], *, binary: bool = False
 ) -> list[tuple[Any, ...]]:
-    connection.ensure_connection()
-    session = cast("psycopg.Connection[Any]", connection.connection)
+    database = reading.database()
+    database.ensure_connection()
+    session = cast("psycopg.Connection[Any]", database.connection)
     _register_vectors(session)
-    with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
+    with database.wrap_database_errors, psycopg.Cursor(session) as cursor:
         cursor.execute(statement, params, binary=binary)
         has_rows = cursor.rownumber is not None
         return cursor.fetchall() if has_rows else [(cursor.rowcount,)]

@@ -30,6 +30,7 @@ from retrieval.embeddings import usage
 from retrieval.message_tables import MessageTable, select_message
 from retrieval.models import ForgottenMessage, UserEmbeddingUsage, message_tables
 from retrieval.queries import value
+from retrieval.replica import reading
 from retrieval.runtime import Expiring
 from retrieval.sql_files import read_statements
 
@@ -94,8 +95,10 @@ def propagate_taint(user_id: int) -> None:
     """Mark the answers that the user's edits and deletions have reached.
 
     One transaction of two statements. The walk is done in Python: a recursive query reads every
-    edge again at each step, 22 s for 10,000 answers that were each given the ones before.
+    edge again at each step, 22 s for 10,000 answers that were each given the ones before. Raises
+    PrimaryNeededError on a replica.
     """
+    reading.require_primary()
     with transaction.atomic():
         rows = db.execute(_take_forgotten_statement(), {"user": user_id})
         forgotten = {ref: at for is_answer, ref, at, _ in rows if not is_answer}

@@ -18,6 +18,7 @@ from retrieval.memory_model import MemoryModel
 from retrieval.message_tables import MessageTable
 from retrieval.queue_models import EmbeddingClaim as EmbeddingClaim
 from retrieval.queue_models import EmbeddingRate as EmbeddingRate
+from retrieval.replica.user_write_model import UserWrite as UserWrite
 from retrieval.rollout_models import RecallTime as RecallTime
 from retrieval.rollout_models import Rollout as Rollout
 from retrieval.token_models import TokenUsage as TokenUsage

@@ -50,6 +50,7 @@ MEMORY_RIGHTS = {
     "kept_conversations": WRITE,
     "retention_state": (SELECT, INSERT, UPDATE),
     "user_token_usage": WRITE,
+    "user_writes": WRITE,
     "search_configs": READ,  # by message_terms, which has its caller's rights
 }
 # Their names alone identify them: none has a second signature.

@@ -52,6 +52,7 @@ REASONS = {
     "needs your own database": 2,
     "needs a container engine": 3,
     "needs a cluster": 2,
+    "needs a replica": 1,
     "needs a second checkout": 1,
 }
 METRICS_TOKEN = "a-long-random-text"  # docs/observability.md

@@ -5,10 +5,10 @@ import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from corsheaders.defaults import default_headers
 
+from verse import databases
 from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
 from verse.environment import Environment
@@ -30,6 +30,7 @@ METRICS_TOKEN = env.secret("METRICS_TOKEN")
 env.secrets.update(re.split(r"[=,\s]+", env.text("OTEL_EXPORTER_OTLP_HEADERS")))
 _server = env.database("DATABASE_URL")
 _direct = env.database("DATABASE_DIRECT_URL") or _server
+_replica = env.database("DATABASE_REPLICA_URL")
 # The setting that commands connect by, for their error messages.
 DATABASE_SETTING = "DATABASE_URL" if _direct is _server else "DATABASE_DIRECT_URL"
 
@@ -75,27 +76,20 @@ _embedded = {
 SECRET_KEY = env.secret_key(
     "SECRET_KEY", HOME / "secret_key", may_generate=DEBUG or _server is None
 )
-
-
-def database(parts: dict[str, Any], *, pool: dict[str, int] | None = None) -> dict[str, Any]:
-    """A Django database of a URL's parts; requests get its connections from the pool."""
-    # rag_doctor compares the versions of running servers by this name.
-    name = f"verse {VERSION}" if pool else "verse"
-    options = {"application_name": name, "connect_timeout": 5} | parts.get("OPTIONS", {})
-    if pool:
-        options["pool"] = pool
-    # With DATABASE_DIRECT_URL, DATABASE_URL may lead to a pooler, which cannot keep cursors open.
-    is_behind_pooler = pool is not None and _direct != _server
-    return {**parts, "OPTIONS": options, "DISABLE_SERVER_SIDE_CURSORS": is_behind_pooler}
-
-
-# Commands and tests connect directly; the server uses SERVER_DATABASE (verse/server_settings.py).
-DATABASES = {"default": database(_direct or _embedded)}
-SERVER_DATABASE = database(
+# Commands and tests connect directly; the server uses these (verse/server_settings.py).
+DATABASES = {"default": databases.direct(_direct or _embedded)}
+SERVER_DATABASE = databases.pooled(
     _server or _embedded,
-    # A request waits up to 5 s for a connection, then it gets 503: docs/decisions/0003-database.md
-    pool={"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 5, "max_idle": 60},
+    version=VERSION,
+    size=DATABASE_POOL_SIZE,
+    # With DATABASE_DIRECT_URL, DATABASE_URL may lead to a pooler.
+    is_behind_pooler=_direct != _server,
 )
+# None: no replica. Servers read from it; commands and workers, too, record what users write.
+REPLICA_DATABASE = _replica and databases.replica(
+    _replica, version=VERSION, size=DATABASE_POOL_SIZE
+)
+REPLICA_MAX_LAG_S = env.seconds("REPLICA_MAX_LAG", 1)
 
 # --- the language model -----------------------------------------------------------------------
 LLM = env.choice("LLM", "openai", ("openai", "local"))

@@ -18,6 +18,7 @@ from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
 from chat.answers.stop import cancel_stopped
 from retrieval import queries, steps
 from retrieval.db_errors import error_name
+from retrieval.replica.user_writes import recorded
 from retrieval.telemetry import metrics
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ FLAGS = """
 END_ABANDONED = """
     WITH abandoned AS (
         DELETE FROM running_answers WHERE alive_at < now() - make_interval(secs => %(seconds)s)
-        RETURNING passage_id, message_id, text
+        RETURNING user_id, passage_id, message_id, text
     ), passages AS (
         UPDATE chat_messages m
         SET status = 'interrupted', error = 'interrupted', content = abandoned.text
@@ -54,7 +55,7 @@ END_ABANDONED = """
         SET status = 'interrupted', error = 'interrupted', content = abandoned.text
         FROM abandoned WHERE abandoned.passage_id IS NULL AND m.id = abandoned.message_id
     )
-    SELECT count(*) FROM abandoned
+    SELECT user_id FROM abandoned
 """
 
 
@@ -81,8 +82,10 @@ def read_flags(ids: list[int]) -> dict[int, Flags]:
 
 def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
     """End the answers of dead processes as interrupted, with the text they had. One statement."""
-    count = queries.value(END_ABANDONED, {"seconds": seconds})
-    metrics.turns_ended("interrupted", "interrupted", count=count)
+    with recorded() as users:
+        owners = [user_id for (user_id,) in queries.rows(END_ABANDONED, {"seconds": seconds})]
+        users.update(owners)
+    metrics.turns_ended("interrupted", "interrupted", count=len(owners))
 
 
 class Heartbeat:

@@ -15,6 +15,7 @@ from retrieval import forgetting, log_counts, steps, token_usage
 from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.recall import min_similarity
+from retrieval.replica import user_writes
 from retrieval.rollout import fuse, recall_times
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
     idempotency.delete_expired_keys: 3600.0,
     forgetting.purge_deleted_users: 3600.0,
     imported_items.purge_deleted_users: 3600.0,
+    user_writes.purge_deleted_users: 3600.0,
     log_counts.purge: 3600.0,
     recall_times.purge: 3600.0,
     token_usage.purge: 3600.0,

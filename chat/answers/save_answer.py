@@ -6,10 +6,11 @@ from typing import Any
 
 from django.db import ProgrammingError, connection
 
-from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT
+from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT, Statements
 from chat.conflicts import repeat_after_conflict
 from chat.models import Message, Status
 from retrieval import queries, token_usage
+from retrieval.replica.user_writes import recorded
 from retrieval.token_usage import Tokens
 
 INTERRUPTED = "interrupted"  # the ``error`` of an answer whose process died or was stopped
@@ -69,16 +70,18 @@ def finish(
 
 def _finish(answer: Message, parameters: dict[str, Any], tokens: Tokens | None) -> bool:
     """Whether the answer was saved."""
-    with connection.cursor() as cursor:
-        if tokens and tokens.total and token_usage.has_table():
-            counted = tokens.parameters(answer.user_id)
-            try:
-                cursor.execute(FINISH_AND_COUNT[type(answer)], parameters | counted)
-            except ProgrammingError:
-                token_usage.forget_table()  # migrated back since
-            else:
-                return bool(cursor.rowcount)
-        cursor.execute(FINISH[type(answer)], parameters)
+    if tokens and tokens.total and token_usage.has_table():
+        counted = tokens.parameters(answer.user_id)
+        try:
+            return _run(FINISH_AND_COUNT, answer, parameters | counted)
+        except ProgrammingError:
+            token_usage.forget_table()  # migrated back since
+    return _run(FINISH, answer, parameters)
+
+
+def _run(statements: Statements, answer: Message, parameters: dict[str, Any]) -> bool:
+    with recorded(answer.user_id), connection.cursor() as cursor:
+        cursor.execute(statements[type(answer)], parameters)
         return bool(cursor.rowcount)
 
 

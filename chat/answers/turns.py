@@ -20,6 +20,7 @@ from chat.conflicts import repeat_after_conflict
 from chat.models import Conversation, Message, MessageQuerySet, Role, RunningAnswer, Status
 from chat.rate_limit import count_message
 from chat.token_limits import check_tokens
+from retrieval.replica.user_writes import recorded
 
 
 @dataclass
@@ -51,7 +52,7 @@ def start(
     then nothing is saved.
     """
     digest = digest or hashlib.sha256(b"message " + content.encode()).digest()
-    with transaction.atomic():
+    with transaction.atomic(), recorded(conversation.user_id):
         lock_user(conversation.user_id)
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
@@ -73,7 +74,7 @@ def restart(conversation: Conversation, answer: Message, *, key: str | None) -> 
     changed.
     """
     digest = hashlib.sha256(f"regenerate {answer.pk}".encode()).digest()
-    with transaction.atomic():
+    with transaction.atomic(), recorded(conversation.user_id):
         lock_user(conversation.user_id)
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:

@@ -53,6 +53,7 @@ class ConversationsView(ConversationMixin, PagesMixin, generics.ListCreateAPIVie
     """The user's conversations of one kind, newest first."""
 
     pagination_class = Pages
+    may_read_replica = True
 
     def get_rows(self) -> RowList[Any]:
         return CONVERSATION_LISTS[self.model]
@@ -95,7 +96,11 @@ class MessagesView(ConversationMixin, generics.GenericAPIView[Any]):
         """A page of messages. A running answer shows its text so far."""
         service = self.get_service()
         conversation = service.conversation
-        read = partial(MESSAGE_LISTS[KINDS[conversation.kind]].read, conversation.pk)
+        read = partial(
+            MESSAGE_LISTS[KINDS[conversation.kind]].read,
+            conversation.pk,
+            replica_for=conversation.user_id,
+        )
         page = cast("list[Message]", self.paginate_queryset(cast("Any", read)))
         messages = service.fill_in(page)
         return self.get_paginated_response(MessageSerializer(cast("Any", messages), many=True).data)

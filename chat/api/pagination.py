@@ -115,14 +115,21 @@ class Pages(CursorPagination):
 
 
 class PagesMixin:
-    """For DRF's views of lists: a page of the user's rows is read by ``get_rows``."""
+    """For DRF's views of lists: a page of the user's rows is read by ``get_rows``.
+
+    ``may_read_replica``: the list decides no rights, and only writes of its user change it.
+    """
+
+    may_read_replica = False
 
     def get_rows(self) -> RowList[Any]:
         raise NotImplementedError
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        view, read = cast("GenericAPIView[Any]", self), self.get_rows().read
-        page = view.paginate_queryset(cast("Any", partial(read, cast("int", request.user.pk))))
+        view, user_id = cast("GenericAPIView[Any]", self), cast("int", request.user.pk)
+        replica_for = user_id if self.may_read_replica else None
+        read = partial(self.get_rows().read, user_id, replica_for=replica_for)
+        page = view.paginate_queryset(cast("Any", read))
         return view.get_paginated_response(view.get_serializer(page, many=True).data)
 
 

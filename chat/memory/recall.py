@@ -7,6 +7,7 @@ be shown: deleted and tainted messages, and duplicates.
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from django.conf import settings
 
@@ -21,8 +22,9 @@ from retrieval.embeddings import embedding_service
 from retrieval.embeddings.errors import EmbeddingError
 from retrieval.recall import messages, min_similarity
 from retrieval.recall.candidates import Scope
-from retrieval.recall.messages import Question, rank_messages
+from retrieval.recall.messages import Question, Recalled, rank_messages
 from retrieval.recall.question import extract_question
+from retrieval.replica import reading
 from retrieval.telemetry import metrics
 from retrieval.vectors import Vector
 
@@ -69,20 +71,15 @@ def find_memories(
 ) -> SearchResult:
     """Recall within the scope, without tainted messages. Two queries, more if many are tainted.
 
+    On the replica if there is one that has the user's latest write.
+
     ``for_answer``: with the other message of each one's turn, and without repetitions.
     """
     question = Question(text, scope, embedding, embedding_service.model_name() or "")
+    find = partial(_find, question, limit=limit, for_answer=for_answer)
     began = time.perf_counter()
     try:
-        ranking = rank_messages(question)
-        related = ranking.related(min_similarity.min_similarity(question.model))
-        fetch = messages.fetch if has_recall_functions() else older_schema.fetch
-        spare = SPARE_MESSAGES if for_answer else 0
-        recalled = fetch(question, related, limit=limit + spare, companions=for_answer)
-        by_meaning = ranking.by_meaning
-        if embedding is not None and not by_meaning:
-            # The scope's filters may have excluded every message that has a vector.
-            by_meaning = storage.has_vectors(scope.user_id, model=question.model)
+        recalled, by_meaning = reading.read(scope.user_id, find)
     except NoMemory:
         return SearchResult(OFF)
     if for_answer:
@@ -91,6 +88,20 @@ def find_memories(
     mode = HYBRID if by_meaning else LEXICAL
     metrics.recalled_in(time.perf_counter() - began, mode=mode)
     return SearchResult(mode, memories)
+
+
+def _find(question: Question, *, limit: int, for_answer: bool) -> tuple[list[Recalled], bool]:
+    """The messages, and whether meaning was compared. Raises NoMemory."""
+    ranking = rank_messages(question)
+    related = ranking.related(min_similarity.min_similarity(question.model))
+    fetch = messages.fetch if has_recall_functions() else older_schema.fetch
+    spare = SPARE_MESSAGES if for_answer else 0
+    recalled = fetch(question, related, limit=limit + spare, companions=for_answer)
+    by_meaning = ranking.by_meaning
+    if question.embedding is not None and not by_meaning:
+        # The scope's filters may have excluded every message that has a vector.
+        by_meaning = storage.has_vectors(question.scope.user_id, model=question.model)
+    return recalled, by_meaning
 
 
 def _embed_query(text: str, user_id: int) -> Vector | None:

@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from retrieval.replica.user_writes import recorded
+
 MAX_CONTENT_CHARS = 32_000  # of a message, and of a passage's text; docs/api.md
 
 
@@ -45,6 +47,10 @@ class Conversation(models.Model):
 
     class Meta:
         abstract = True
+
+    def save(self, **options: Any) -> None:
+        with recorded(self.user_id):
+            super().save(**options)
 
 
 class Passage(Conversation):

@@ -24,6 +24,7 @@ from chat.models import IdempotencyKey, StandaloneChat
 from chat.openai_api.outlines import last_message_of
 from chat.openai_api.placement import Placement
 from retrieval.queries import execute
+from retrieval.replica.user_writes import recorded
 
 TITLE_CHARS = 80
 MAX_ATTEMPTS = 3  # to place a turn while other requests change the chat
@@ -75,7 +76,7 @@ def find_replay(new: NewTurn) -> Turn | None:
     known = IdempotencyKey.objects.filter(user=new.user, key=new.key, chat__isnull=False)
     for row in known.select_related("chat").order_by("-id")[:1]:
         chat = cast("StandaloneChat", row.chat)
-        with transaction.atomic():
+        with transaction.atomic(), recorded(new.user.pk):
             turns.lock_user(new.user.pk)
             question = idempotency.find_question(chat, new.key, new.digest)
             return turns.replay_or_retry(chat, question) if question else None
@@ -91,7 +92,7 @@ def start_turn(new: NewTurn, place: Callable[[], Placement]) -> tuple[Turn, Plac
     for _ in range(MAX_ATTEMPTS):
         placement = place()
         try:
-            with transaction.atomic():
+            with transaction.atomic(), recorded(new.user.pk):
                 turns.lock_user(new.user.pk)
                 return _start(new, placement), placement
         except Moved:

@@ -16,6 +16,7 @@ from psycopg import sql
 from chat.models import KINDS, Message
 from retrieval import queries
 from retrieval.db_errors import sqlstate
+from retrieval.replica.user_writes import recorded
 from retrieval.sql_files import read_statements
 
 MAX_BATCH = 500  # conversations a transaction: docs/promises.md
@@ -114,12 +115,12 @@ def _delete_batch(
     statements: dict[str, str], ids: list[int], counts: Counts, *, days: int
 ) -> list[int]:
     """One transaction. Returns the conversations that have messages left."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), recorded() as users, connection.cursor() as cursor:
 
         def run(name: str, ids: Sequence[int], **more: Any) -> list[int]:
             params: dict[str, Any] = {"ids": list(ids), "days": days} | more
             cursor.execute(statements[name], params)
-            return [pk for (pk,) in cursor.fetchall()] if cursor.description else []
+            return [value for (value,) in cursor.fetchall()] if cursor.description else []
 
         cursor.execute(LOCK_TIMEOUT)
         cursor.execute(NO_WAIT_FOR_DISK)
@@ -128,7 +129,7 @@ def _delete_batch(
         messages = cursor.rowcount
         empty = run("without_messages", expired)
         run("delete_keys", empty)
-        run("delete", empty)
+        users.update(run("delete", empty))
     counts.messages += messages
     counts.conversations += len(empty)
     return sorted(set(expired) - set(empty))

@@ -38,7 +38,7 @@ DELETE FROM idempotency_keys WHERE {conversation} = ANY (%(ids)s::bigint[])
 
 -- name: delete
 -- Locks: these conversations, whose rows are locked already.
-DELETE FROM {conversations} WHERE id = ANY (%(ids)s::bigint[])
+DELETE FROM {conversations} WHERE id = ANY (%(ids)s::bigint[]) RETURNING user_id
 
 -- name: expired
 -- A condition, by the index on conversation and time. An import brings old messages with their own

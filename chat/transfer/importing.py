@@ -17,6 +17,8 @@ from chat.transfer import imported_items
 from chat.transfer.imported_items import Record
 from chat.transfer.json_lines import MAX_FILE_LINE_BYTES, BadLineError, parse
 from chat.transfer.refusals import ImportBusyError, ImportRefusedError
+from retrieval import queries
+from retrieval.replica.user_writes import recorded
 from retrieval.schema import bulk_insert_memories
 from retrieval.schema.locks import IMPORT_LOCK
 from retrieval.sql_files import read_statements
@@ -85,7 +87,11 @@ def import_rows(
 
     ``record``: note what came with this import, and leave out what an earlier one added.
     """
-    with transaction.atomic(durable=True), connection.cursor() as cursor:
+    with (
+        transaction.atomic(durable=True),
+        recorded() as users,
+        connection.cursor() as cursor,
+    ):
         copy_rows(cursor, rows)
         _find_users(cursor, result, create_users=create_users, skip_bad=skip_bad)
         if record:
@@ -94,6 +100,7 @@ def import_rows(
         _add_messages(cursor, result, record)
         if record:
             record.finish(cursor, result)
+        users.update(*queries.rows(SQL["known_users"]))
     return result
 
 

@@ -28,6 +28,9 @@ UPDATE import_users i SET id = u.id FROM {users} u
 WHERE i.id IS NULL AND octet_length(u.username) > length(u.username)
     AND normalize(u.username, NFKC) = i.username
 
+-- name: known_users
+SELECT id FROM import_users WHERE id IS NOT NULL
+
 -- name: unknown_users
 SELECT line, username, (sum(lines) OVER ())::bigint
 FROM import_users WHERE id IS NULL ORDER BY line LIMIT %(limit)s

@@ -288,6 +288,12 @@ CREATE TABLE IF NOT EXISTS embedding_rate (
     at timestamptz NOT NULL
 );
 
+-- The transaction that wrote last for each user: retrieval/replica/user_writes.py.
+CREATE TABLE IF NOT EXISTS user_writes (
+    user_id bigint PRIMARY KEY,
+    xid xid8 NOT NULL
+) WITH (fillfactor = 50);
+
 CREATE TABLE IF NOT EXISTS forgotten_messages (
     id bigint NOT NULL,
     user_id bigint NOT NULL,

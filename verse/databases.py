@@ -1,0 +1,43 @@
+"""Django's databases of the URLs in the settings."""
+
+from typing import Any
+
+from pooled_postgres.deadlines import DeadlineConnection
+
+Parts = dict[str, Any]  # of a URL, as Environment.database returns them
+# The idle connections of a process are closed after a minute.
+IDLE = {"min_size": 0, "max_idle": 60}
+
+
+def direct(parts: Parts) -> Parts:
+    """For commands and tests."""
+    return with_options(parts, {"application_name": "verse", "connect_timeout": 5})
+
+
+def pooled(parts: Parts, *, version: str, size: int, is_behind_pooler: bool) -> Parts:
+    """For a server: requests take connections from a pool of its process.
+
+    A request waits up to 5 s for one, then it gets 503: docs/decisions/0003-database.md
+    """
+    # rag_doctor compares the versions of running servers by this name.
+    options = {"application_name": f"verse {version}", "connect_timeout": 5}
+    options["pool"] = IDLE | {"max_size": size, "timeout": 5}
+    # A pooler cannot keep cursors open.
+    return with_options(parts, options) | {"DISABLE_SERVER_SIDE_CURSORS": is_behind_pooler}
+
+
+def replica(parts: Parts, *, version: str, size: int) -> Parts:
+    """For a server: a pool that gives up soon, because the primary can do the same."""
+    options = {"application_name": f"verse {version}", "connect_timeout": 2}
+    options["pool"] = IDLE | {
+        "max_size": size,
+        "timeout": 1,
+        "reconnect_timeout": 2,  # by default the pool tries for 5 minutes, more and more seldom
+        "connection_class": DeadlineConnection,
+    }
+    return with_options(parts, options) | {"DISABLE_SERVER_SIDE_CURSORS": True}
+
+
+def with_options(parts: Parts, options: Parts) -> Parts:
+    """Those of the URL have priority."""
+    return {**parts, "OPTIONS": options | parts.get("OPTIONS", {})}
