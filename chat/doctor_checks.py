@@ -9,6 +9,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from chat.doctor_answers import answers_succeed, chat_works
+from chat.doctor_retention import retention_runs
 from chat.memory.recall import can_recall, find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Passage, Role, StandaloneChat
@@ -150,6 +151,7 @@ def checks() -> list[Check]:
         Check("checklist.3", keys_are_set),
         Check("checklist.6", answers_succeed),
         Check("trap.10", keys_are_separate),
+        Check("retention.runs", retention_runs),
         Check(
             "isolation.canaries", recall_keeps_users_apart, option="isolation", in_transaction=False
         ),

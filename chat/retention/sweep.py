@@ -28,6 +28,11 @@ CLAIM = """
 _table = WritableTable(RetentionState._meta.db_table)
 
 
+def has_table() -> bool:
+    """Whether servers can sweep: not before chat 0018_retention. At most one query a minute."""
+    return _table.exists()
+
+
 def begin() -> None:
     """An operator runs the command: from now on servers do so by themselves. One statement."""
     RetentionState.objects.bulk_create([RetentionState(begun_at=Now())], ignore_conflicts=True)
@@ -37,7 +42,7 @@ def sweep() -> Counts:
     """Delete what is expired if it is this process's turn. No query without RETENTION_DAYS."""
     counts = Counts()
     days = settings.RETENTION_DAYS
-    if days is None or not _table.exists() or not queries.rows(CLAIM):
+    if days is None or not has_table() or not queries.rows(CLAIM):
         return counts
     until = time.monotonic() + MAX_SWEEP_S
     for _ in expired.delete(counts, days=days):

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from chat.doctor_retention import retention_runs
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import (
     IdempotencyKey,
@@ -244,3 +245,20 @@ def test_the_command_has_a_line_in_the_audit_log(alice: User) -> None:
     (line,) = audit.lines()
     assert line.who.startswith("command:")
     assert line.what == "expire_conversations"
+
+
+def test_the_doctor_warns_until_servers_look(alice: User, settings: Settings) -> None:
+    def status() -> tuple[str, str]:
+        finding = retention_runs()
+        return finding.status, finding.fix
+
+    assert status() == ("WARN", "python manage.py expire_conversations --dry-run")
+    run("--dry-run")
+    assert status()[0] == "PASS"
+    RetentionState.objects.update(begun_at=timezone.now() - timedelta(hours=4))
+    assert status() == ("WARN", f"RETENTION_DAYS={DAYS}")
+    sweep.sweep()
+    assert status()[0] == "PASS"
+    settings.RETENTION_DAYS = None
+    RetentionState.objects.all().delete()
+    assert status()[0] == "PASS"

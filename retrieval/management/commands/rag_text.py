@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from retrieval import audit
 from retrieval.management.operator_command import OperatorCommand
@@ -40,10 +41,11 @@ class Command(OperatorCommand):
             raise CommandError("name a configuration, such as: rag_text use german", returncode=2)
         if options["action"]:
             try:
-                search_config.switch(options["config"])
+                with transaction.atomic():
+                    search_config.switch(options["config"])
+                    audit.record_command("rag_text use")
             except search_config.UnknownConfig as error:
                 raise CommandError(str(error)) from error
-            audit.record_command("rag_text use")
         counted = search_config.count_by_config()
         counts = f"{counted.current:,} messages indexed, {counted.other:,} by another configuration"
         hint = ["Run backfill_embeddings: it indexes their words again, at no cost"]
