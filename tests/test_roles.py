@@ -479,6 +479,13 @@ def test_before_migrate_it_says_to_migrate(
 
 
 @pytest.mark.soak
+def test_both_roles_may_read_the_figures_of_metrics(database: Roles) -> None:
+    show = "from retrieval.telemetry.database_figures import *; print(read(), count_by_index())"
+    for role in (database.web, database.backfill):
+        assert "Reading(pending=" in database.manage(role, "shell", "-v0", "-c", show)
+
+
+@pytest.mark.soak
 def test_a_worker_as_the_backfills_role_serves_servers_of_the_webs(
     database: Roles, openai_server: FakeOpenAI
 ) -> None:

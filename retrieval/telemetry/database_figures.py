@@ -31,9 +31,13 @@ COUNT_BY_INDEX = read_statement(Path(__file__).with_name("pending_rows.sql"))
 NO_VECTOR = sql.SQL("""
     (p.model IS NULL OR p.model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
 """)
+# Conversations, but those of users who are switched off. The user of a message, since a worker's
+# role may not read that of a conversation.
 SWITCHED_OFF = sql.SQL("""
-    SELECT c.user_id, c.id * 2 + {kind_bit} AS ref FROM {conversations} c
-    WHERE NOT c.memory OR c.user_id IN (SELECT user_id FROM memory_switches WHERE NOT enabled)
+    SELECT owner.user_id, c.id * 2 + {kind_bit} AS ref FROM {conversations} c CROSS JOIN LATERAL (
+        SELECT m.user_id FROM {table} m WHERE m.{conversation} = c.id LIMIT 1
+    ) owner WHERE NOT c.memory
+        AND owner.user_id NOT IN (SELECT user_id FROM memory_switches WHERE NOT enabled)
 """)
 # Until the next ANALYZE after a backfill the planner would read the table: 330 ms, not 6, of
 # 1,000,000 rows with 7 pending.

@@ -76,9 +76,10 @@ def test_both_ways_count_neither_hidden_nor_tainted_messages(alice: User, bob: U
         user=alice, role="assistant", content="Stone", reply_to=question.pk, context=given
     )
     fact.delete()
-    hidden = pending(alice, "one", "two")[0].conversation
-    hidden.memory = False
-    hidden.save()
+    for user in (alice, bob):
+        hidden = pending(user, "one", "two")[0].conversation
+        hidden.memory = False
+        hidden.save()
     pending(bob, "three")
     MemorySwitch.objects.create(user=bob, enabled=False)
     assert scrape()["verse_pending_rows"] == 1
