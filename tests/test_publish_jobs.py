@@ -80,6 +80,16 @@ def test_a_broker_that_is_away_costs_one_warning_and_no_turn(
     assert texts == ["Bread, number 0", "Bread, number 1"]  # the questions of the turns alone
 
 
+def test_without_a_key_there_are_no_jobs(broker: Redis, settings: Settings) -> None:
+    assert jobs.has_workers()
+    settings.OPENAI_API_KEY = ""
+    assert not jobs.has_workers()
+    settings.EMBEDDINGS = "local"
+    assert jobs.has_workers()
+    settings.EMBEDDINGS = "none"
+    assert not jobs.has_workers()
+
+
 def test_a_broker_that_hangs_costs_less_than_a_second(broker: Redis) -> None:
     with broker:
         jobs.engine().publish([1])

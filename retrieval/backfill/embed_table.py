@@ -5,7 +5,6 @@ No transaction waits for the service. While it works on a batch, the batch befor
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from django.db import Error
 
 from retrieval import current_model, storage
 from retrieval.backfill import pending, token_bucket
+from retrieval.backfill.batch import Batch
 from retrieval.backfill.claims import Claims
 from retrieval.backfill.count_turns import count_answers
 from retrieval.backfill.embedding_calls import Answer, Refusal, RetryingService
@@ -31,17 +31,6 @@ LARGER_THAN_RATE = (
     "its {tokens:,} tokens are more than EMBEDDING_RATE_TOKENS_PER_MIN, {limit:,}: raise that,"
     " then run backfill_embeddings --retry-failed"
 )
-
-
-@dataclass
-class Batch:
-    """Pending rows, and one call for those texts that are bought; ``answers`` come with it."""
-
-    rows: list[Row]
-    answers: dict[Text, Answer]
-    bought: list[Text] = field(default_factory=list)
-    tokens: int = 0
-    call: Future[list[Vector]] | None = None
 
 
 @dataclass
@@ -98,10 +87,9 @@ class TableBackfill:
         """Embed those of these messages that are pending and that no other process embeds.
 
         Of many only as many as one call allows. None if there was nothing to do. Raises as
-        ``Backfill.embed``; vectors that the database did not take are kept for the next call.
+        ``Backfill.embed``; vectors that the database did not take are kept: ``store_unstored``.
         """
-        if self._unstored:
-            return self._store_unstored(self._unstored)
+        self.store_unstored()
         rows = self._rows.claim(refs)
         try:
             batch = self._start(rows)
@@ -115,9 +103,16 @@ class TableBackfill:
             with suppress(Error):
                 self._rows.release(rows)
             raise
-        return self._store_unstored(batch) if batch.rows else None
+        return self._store_again(batch) if batch.rows else None
 
-    def _store_unstored(self, batch: Batch) -> Report:
+    def store_unstored(self) -> Report | None:
+        """Store what was paid for when the database failed; it is claimed still. None if nothing.
+
+        Raises as ``embed_refs``.
+        """
+        return self._store_again(self._unstored) if self._unstored else None
+
+    def _store_again(self, batch: Batch) -> Report:
         try:
             report = self._report_of(batch)
         except EmbeddingError:  # another model is the current one by now

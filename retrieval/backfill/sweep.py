@@ -53,6 +53,8 @@ def sweep(runs: Sequence[TableBackfill], *, min_age_s: float) -> Iterator[Report
     One statement for each table and model if there is nothing. Raises as ``Backfill.embed``.
     """
     for run in runs:
+        if report := run.store_unstored():
+            yield report
         for model in models_of_pending():
             while refs := unclaimed(
                 run.table, model=model, min_age_s=min_age_s, limit=run.batch_size

@@ -53,8 +53,10 @@ def _limit_times() -> None:
     app.conf.broker_connection_timeout = TIMEOUT_S
     app.conf.broker_transport_options = TRANSPORT | {
         "max_retries": 0,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,  # of Redis
         "socket_timeout": TIMEOUT_S,
+        "read_timeout": TIMEOUT_S,  # of AMQP
+        "write_timeout": TIMEOUT_S,
     }
 
 

@@ -39,8 +39,12 @@ _is_away: Expiring[bool] = Expiring()
 
 
 def has_workers() -> bool:
-    """Whether workers embed answers and edits, instead of the process that writes them."""
-    return bool(settings.EMBED_QUEUE != INLINE and settings.EMBEDDINGS != "none")
+    """Whether workers embed answers and edits, instead of the process that writes them.
+
+    Without a key no worker runs, and jobs would pile up.
+    """
+    can_embed = settings.OPENAI_API_KEY or settings.EMBEDDINGS == "local"
+    return bool(settings.EMBED_QUEUE != INLINE and settings.EMBEDDINGS != "none" and can_embed)
 
 
 def engine() -> Engine:

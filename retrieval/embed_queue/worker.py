@@ -43,7 +43,7 @@ SWEEP_S = 20.0  # with CLAIM_S, a dead worker's messages are embedded within 60 
 MIN_AGE_S = 30.0
 NEAR_REFS = 2_000  # answers this far before one that was named are embedded with it
 FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0  # while the service fails: doubled each time
-ENGINE_PAUSE_S = 2.0
+ENGINE_PAUSE_S = DATABASE_PAUSE_S = 2.0
 STOP_S = 5.0  # how long the engine may take to end
 MAX_FAILURES = 5  # that lengthen the pause
 ENGINE_AWAY = "The queue %s is away (%s): messages are embedded by sweeps"
@@ -57,6 +57,7 @@ class EmbedWorker:
     limits: Limits = field(default_factory=Limits)
     bell: Bell = field(default_factory=Bell)
     claims: Claims = field(default_factory=Claims)
+    batch_rows: int = BATCH_ROWS
     _swept_at: float = field(default=-SWEEP_S, init=False)
     _failures: int = field(default=0, init=False)
     _table_runs: list[TableBackfill] = field(default_factory=list, init=False)
@@ -93,7 +94,8 @@ class EmbedWorker:
         except Error as error:
             connection.close()
             self._database_outage.begin("The database failed: %s", error_name(error))
-            self._pause_after_failure()
+            self.limits.pause(DATABASE_PAUSE_S)
+            self._swept_at = time.monotonic() - SWEEP_S
 
     def _embed_due(self) -> None:
         if refs := self.bell.take(age_s=GATHER_S):
@@ -107,17 +109,22 @@ class EmbedWorker:
     def _embed_named(self, run: TableBackfill, refs: Sequence[int]) -> None:
         """Embed those of these messages that still wait, and answers near them that wait too."""
         named = [pk for kind_bit, pk in map(unpack_ref, refs) if kind_bit == run.table.kind_bit]
+        for first in range(0, len(named), self.batch_rows):
+            self._embed_waiting(run, named[first : first + self.batch_rows])
+
+    def _embed_waiting(self, run: TableBackfill, named: list[int]) -> None:
         while rows := pending.pending_among(run.table, named):
+            self.limits.wait(0)
             waiting = [run.table.pack_ref(row.pk) for row in rows]
             others = unclaimed(
                 run.table,
                 model=None,
                 min_age_s=MIN_AGE_S,
-                limit=BATCH_ROWS,
+                limit=self.batch_rows,
                 after=waiting[0] - NEAR_REFS,
                 young_answers=True,
             )
-            batch = list(dict.fromkeys(waiting + others))[:BATCH_ROWS]
+            batch = list(dict.fromkeys(waiting + others))[: self.batch_rows]
             if not self._succeeded(run.embed_refs(batch)):
                 return
 
@@ -151,7 +158,7 @@ class EmbedWorker:
         service = RetryingService(self.limits.wait, lambda _line: None)
         return [
             TableBackfill(
-                table, NOTHING_COUNTED, model, service, self.limits, self.claims, BATCH_ROWS
+                table, NOTHING_COUNTED, model, service, self.limits, self.claims, self.batch_rows
             )
             for table in message_tables()
         ]

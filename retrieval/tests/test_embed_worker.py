@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from chat.models import Passage, Role, StandaloneChat
 from fake_openai import FakeOpenAI, Refuse, Vectors
-from retrieval.backfill.limits import Limits
+from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.embed_queue import bell, worker
 from retrieval.embed_queue.bell import Bell, NoWorker
 from retrieval.embed_queue.worker import EmbedWorker
@@ -68,6 +68,17 @@ def test_answers_of_turns_count_towards_the_daily_limit(
         (bob.pk, 3),
     ]
     assert len(texts_of_calls(remembering)) == 2
+
+
+@pytest.mark.django_db
+def test_many_jobs_are_embedded_in_batches(alice: User, remembering: FakeOpenAI) -> None:
+    refs = [say(alice, f"answer {number}") for number in range(7)]
+    stopped = EmbedWorker(limits=Limits(cancelled=True))
+    with pytest.raises(Cancelled):
+        ring(refs, stopped)
+    assert texts_of_calls(remembering) == []
+    ring(refs, EmbedWorker(batch_rows=3))
+    assert [len(call) for call in texts_of_calls(remembering)] == [3, 3, 1]
 
 
 @pytest.mark.django_db
@@ -175,7 +186,7 @@ def test_vectors_that_could_not_be_stored_are_kept(alice: User, remembering: Fak
     batch = run._start(run._rows.claim([ref]))
     run._unstored = batch
     run._wait_for(batch)  # paid for, and then the statement that stores it fails
-    ring([ref], embed_worker)
+    embed_worker._sweep()
     assert texts_of_calls(remembering) == [[ANSWER]]
     assert embedded_texts() == {ANSWER}
 
