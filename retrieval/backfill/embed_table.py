@@ -103,16 +103,16 @@ class TableBackfill:
             with suppress(Error):
                 self._rows.release(rows)
             raise
-        return self._store_again(batch) if batch.rows else None
+        return self._store_bought(batch) if batch.rows else None
 
     def store_unstored(self) -> Report | None:
         """Store what was paid for when the database failed; it is claimed still. None if nothing.
 
         Raises as ``embed_refs``.
         """
-        return self._store_again(self._unstored) if self._unstored else None
+        return self._store_bought(self._unstored) if self._unstored else None
 
-    def _store_again(self, batch: Batch) -> Report:
+    def _store_bought(self, batch: Batch) -> Report:
         try:
             report = self._report_of(batch)
         except EmbeddingError:  # another model is the current one by now
