@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -189,12 +190,17 @@ def test_a_turn_is_one_trace_from_request_to_model(
     assert '"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"' in running.log
 
 
+@pytest.mark.parametrize("is_listening", [False, True], ids=["away", "hanging"])
 def test_a_receiver_that_is_away_is_one_line_and_slows_nothing(
-    start: StartServer, alice: User, openai_server: FakeOpenAI
+    start: StartServer, alice: User, openai_server: FakeOpenAI, is_listening: bool
 ) -> None:
+    receiver = socket.create_server(("127.0.0.1", 0))  # accepts nothing, so it never answers
+    port = receiver.getsockname()[1]
+    if not is_listening:
+        receiver.close()
     openai_server.chat.default = Answer("I see.")
     running = start(
-        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
         OTEL_EXPORTER_OTLP_TIMEOUT="1",
         OTEL_BSP_SCHEDULE_DELAY="50",
     )
@@ -207,3 +213,4 @@ def test_a_receiver_that_is_away_is_one_line_and_slows_nothing(
     stop(running)
     assert running.log.count("Traces cannot be sent") == 1
     assert running.log.lower().count("trace") == 1
+    receiver.close()

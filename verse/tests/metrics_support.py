@@ -45,10 +45,16 @@ async def _not_found(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 def ask(
-    authorization: str | None = BEARER, *, method: str = "GET", path: str = "/metrics"
+    authorization: str | None = BEARER,
+    *,
+    method: str = "GET",
+    path: str = "/metrics",
+    accept: str = "*/*",
 ) -> tuple[int, str, dict[bytes, bytes]]:
     """Status, body and headers of a request to the endpoint before an empty application."""
-    headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+    headers = [(b"accept", accept.encode())]
+    if authorization is not None:
+        headers.append((b"authorization", authorization.encode()))
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
     sent: list[Message] = []
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
+from prometheus_client.openmetrics import parser as openmetrics
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -86,6 +87,13 @@ def test_only_get_and_head_are_answered() -> None:
     assert (status, text) == (200, "")
     assert int(headers[b"content-length"]) > 1_000
     assert ask(path="/metrics/x")[0] == 404
+
+
+def test_prometheus_may_ask_for_openmetrics() -> None:
+    _, text, headers = ask(accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert headers[b"content-type"].startswith(b"application/openmetrics-text")
+    families = {family.name for family in openmetrics.text_string_to_metric_families(text)}
+    assert families >= {"verse_turns", "verse_recall_seconds", "verse_pending_rows"}
 
 
 def test_a_turn_is_seen_in_each_of_its_metrics(
