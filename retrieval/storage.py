@@ -82,7 +82,11 @@ def store_and_count(
         return
     params = {"id": pk, "content": content, "embedding": embedding, "model": model}
     counted = Tokens(embedding_tokens=tokens).parameters(user_id)
-    db.execute(_store_and_count_statement(table), params | counted)
+    try:
+        db.execute(_store_and_count_statement(table), params | counted)
+    except db.NoMemory:
+        token_usage.forget_table()  # it may be the missing one
+        raise
 
 
 def store_all(table: MessageTable, rows: Sequence[tuple[int, str, Vector]], *, model: str) -> int:

@@ -5,6 +5,7 @@ query. A day is a UTC day by the database's clock: clocks of machines do not mat
 before chat 0017_token_usage nothing is counted.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from psycopg import sql
 
 from retrieval import queries
 from retrieval.token_models import UserTokenUsage
-from retrieval.writable_table import WritableTable
+from retrieval.writable_table import MissingTableError, WritableTable
 
 PARTS = 16  # rows of a day's total: two turns that end at once seldom wait for each other
 KEPT_DAYS = 400  # a year, and the month before
@@ -120,22 +121,25 @@ def forget_table() -> None:
 
 def add(user_id: int, tokens: Tokens) -> None:
     """Count tokens that no other statement counts. One statement."""
-    if tokens.total and has_table():
-        queries.execute(ADD, tokens.parameters(user_id))
+    if tokens.total:
+        with suppress(MissingTableError), _table.required():
+            queries.execute(ADD, tokens.parameters(user_id))
 
 
 def used_today(user_id: int) -> UsedToday | None:
-    """One statement; None on a schema that does not count."""
-    return UsedToday(*queries.row(USED_TODAY, {"user": user_id})) if has_table() else None
+    """One statement, in a savepoint; None on a schema that does not count."""
+    with suppress(MissingTableError), _table.required():
+        return UsedToday(*queries.row(USED_TODAY, {"user": user_id}))
+    return None
 
 
 def report(user_id: int) -> UsedTokens:
     """Two statements. All is zero on a schema that does not count."""
     resets_at = queries.value(RESETS_AT)
-    if not has_table():
-        return UsedTokens(Tokens(), Tokens(), resets_at)
-    numbers = queries.row(REPORT, {"user": user_id})
-    return UsedTokens(Tokens(*numbers[:4]), Tokens(*numbers[4:]), resets_at)
+    with suppress(MissingTableError), _table.required():
+        numbers = queries.row(REPORT, {"user": user_id})
+        return UsedTokens(Tokens(*numbers[:4]), Tokens(*numbers[4:]), resets_at)
+    return UsedTokens(Tokens(), Tokens(), resets_at)
 
 
 def purge() -> None:

@@ -1,6 +1,10 @@
 """A table of a later migration that a running server uses as soon as it may."""
 
-from django.db import connection
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from django.db import ProgrammingError, connection, transaction
+from psycopg import errors
 
 from retrieval.runtime import Expiring
 
@@ -10,6 +14,10 @@ MAY_WRITE = """
     SELECT coalesce(bool_and(has_table_privilege(to_regclass(%s), privilege)), false)
     FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) privilege
 """
+
+
+class MissingTableError(Exception):
+    """The table does not exist, or this role may not write it."""
 
 
 class WritableTable:
@@ -31,6 +39,24 @@ class WritableTable:
                 cursor.execute(MAY_WRITE, [self.name])
                 known = self._known.set(bool(cursor.fetchone()[0]), seconds=self._check_again_s)
         return known
+
+    @contextmanager
+    def required(self) -> Iterator[None]:
+        """Around statements on the table: MissingTableError without it, and if it was just removed.
+
+        Inside a transaction a savepoint keeps the failure from the statements around it.
+        """
+        if not self.exists():
+            raise MissingTableError
+        savepoint = transaction.atomic() if connection.in_atomic_block else nullcontext()
+        try:
+            with savepoint:
+                yield
+        except ProgrammingError as error:
+            if not isinstance(error.__cause__, errors.UndefinedTable):
+                raise
+            self.forget()
+            raise MissingTableError from error
 
     def forget(self) -> None:
         """A statement has failed for want of the table: look again."""

@@ -1,12 +1,14 @@
 """Conversations that a user keeps: RETENTION_DAYS does not delete them."""
 
-from django.db import IntegrityError, transaction
+from contextlib import suppress
+
+from django.db import IntegrityError
 from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound
 
 from chat.errors import DatabaseUnavailable
 from chat.models import Conversation, KeptConversation
-from retrieval.writable_table import WritableTable
+from retrieval.writable_table import MissingTableError, WritableTable
 
 OLDER_SCHEMA = "The database is older than this setting; it works after manage.py migrate."
 
@@ -20,7 +22,9 @@ def has_table() -> bool:
 
 def is_kept(conversation: Conversation) -> bool:
     """One query."""
-    return has_table() and _rows(conversation).exists()
+    with suppress(MissingTableError), _table.required():
+        return _rows(conversation).exists()
+    return False
 
 
 def set_kept(conversation: Conversation, keep: bool) -> None:
@@ -28,19 +32,21 @@ def set_kept(conversation: Conversation, keep: bool) -> None:
 
     Raises NotFound if it was deleted meanwhile, DatabaseUnavailable on an older schema.
     """
-    if not has_table():
-        raise DatabaseUnavailable(OLDER_SCHEMA)
+    try:
+        with _table.required():
+            _set_kept(conversation, keep)
+    except MissingTableError as error:
+        raise DatabaseUnavailable(OLDER_SCHEMA) from error
+    except IntegrityError as error:
+        raise NotFound from error
+
+
+def _set_kept(conversation: Conversation, keep: bool) -> None:
     if not keep:
         _rows(conversation).delete()
         return
-    row = KeptConversation(
-        user_id=conversation.user_id, **{f"{conversation.kind}_id": conversation.pk}
-    )
-    try:
-        with transaction.atomic():
-            KeptConversation.objects.bulk_create([row], ignore_conflicts=True)
-    except IntegrityError as error:
-        raise NotFound from error
+    ids = {"user_id": conversation.user_id, f"{conversation.kind}_id": conversation.pk}
+    KeptConversation.objects.bulk_create([KeptConversation(**ids)], ignore_conflicts=True)
 
 
 def _rows(conversation: Conversation) -> QuerySet[KeptConversation]:

@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
 from django.db.backends.signals import connection_created
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from chat.memory.embed import finish_embedding_jobs
@@ -158,3 +159,31 @@ def test_memory_removed_while_running_is_off_and_no_error(
         call_command("migrate", "chat", verbosity=0)
         runtime.reset()
     assert client.get("/api/memory/").json()["mode"] == "lexical"
+
+
+def test_limits_usage_and_keeping_work_while_their_tables_are_removed(
+    alice: User, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    """The process knows the tables, and they are dropped: no request may fail."""
+    settings.DAILY_TOKENS_PER_USER = 1_000_000
+    client = api(alice)
+    chat = client.post("/api/chats/", {}, format="json").json()["id"]
+
+    def use(keep: bool) -> list[int]:
+        url = f"/api/chats/{chat}/"
+        return [
+            client.post(f"{url}messages/", {"content": "Hello"}, format="json").status_code,
+            client.get("/api/usage/").status_code,
+            client.get(url).status_code,
+            client.patch(url, {"keep": keep}, format="json").status_code,
+        ]
+
+    assert use(True) == [201, 200, 200, 200]
+    call_command("migrate", "chat", "0016_rollout", verbosity=0)
+    try:
+        assert use(False) == [201, 200, 200, 503]
+        assert client.get("/api/usage/").json()["day"]["prompt_tokens"] == 0
+    finally:
+        call_command("migrate", "chat", verbosity=0)
+        runtime.reset()
+    assert use(True) == [201, 200, 200, 200]
