@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from chat.answers import heartbeat, periodic, runner, server_ways
 from chat.auth.api_tokens import create_token
+from chat.conflicts import repeat_after_conflict
 from chat.memory.embed import finish_embedding_jobs
 from fake_openai import FakeOpenAI
 from retrieval import event_loop, runtime
@@ -131,8 +132,12 @@ def quick_flush() -> Iterator[None]:
         yield
 
 
+@repeat_after_conflict
 def delete_all_rows() -> None:
-    """Empty every table, except those that migrations fill."""
+    """Empty every table, except those that migrations fill.
+
+    A server that several tests share may write at the same moment: a deadlock.
+    """
     seeded = (Permission, ContentType, SearchConfig)
     tables = {model._meta.db_table for model in apps.get_models() if model not in seeded}
     with connection.cursor() as cursor:

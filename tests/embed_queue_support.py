@@ -3,9 +3,8 @@
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,21 +16,12 @@ from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.databases import Database
 from tests.redis_server import Redis
-from tests.support import PATIENCE_S, ROOT, Server, clean_environment
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
 PENDING = """
     SELECT count(*) FROM message_memories WHERE model IS NULL AND embedding_error IS NULL
 """
 STARTED = "Embedding for the queue"
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    """Wait until the condition is true. Raises TimeoutError."""
-    until = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 class Worker:

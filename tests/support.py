@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -28,6 +28,15 @@ def database_url(connection: Any) -> str:
         {name: params[name] for name in ("host", "port", "user", "password") if params.get(name)}
     )
     return f"postgresql:///{quote(connection.settings_dict['NAME'])}?{query}"
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Wait until the condition is true. Raises TimeoutError."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.05)
 
 
 def free_port() -> int:

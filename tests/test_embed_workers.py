@@ -14,8 +14,8 @@ from psycopg import sql
 
 from fake_openai import FakeOpenAI, Vectors
 from tests.databases import Database
-from tests.embed_queue_support import Queue, post, queue_of, talking, wait_for
-from tests.support import PATIENCE_S, Server
+from tests.embed_queue_support import Queue, post, queue_of, talking
+from tests.support import PATIENCE_S, Server, wait_for
 
 pytestmark = [pytest.mark.soak, pytest.mark.django_db, pytest.mark.newest_schema]
 BIN = Path(sys.executable).parent

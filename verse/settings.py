@@ -48,6 +48,12 @@ CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", *_OWN_HEADERS)
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
 )
+SECURE_HSTS_SECONDS = env.integer("HSTS_SECONDS", 0, minimum=0)
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # whether subdomains have https too is not for Verse to say
+    "security.W008",  # the proxy redirects to https; probes come without it
+    "security.W021",  # nor does Verse ask browsers for their preload list
+]
 RETENTION_DAYS = env.limit("RETENTION_DAYS", maximum=36_500)
 AUDIT_DAYS = env.integer("AUDIT_DAYS", 365, minimum=1)
 PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)

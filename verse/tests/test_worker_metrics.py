@@ -10,8 +10,15 @@ from django.db import connection
 
 from fake_openai import FakeOpenAI
 from tests.databases import USERS, Database
-from tests.embed_queue_support import queue_of, wait_for
-from tests.support import PATIENCE_S, ROOT, clean_environment, database_url, free_port
+from tests.embed_queue_support import queue_of
+from tests.support import (
+    PATIENCE_S,
+    ROOT,
+    clean_environment,
+    database_url,
+    free_port,
+    wait_for,
+)
 from verse.tests.metrics_support import BEARER, TOKEN, Samples, parse
 
 pytestmark = [
