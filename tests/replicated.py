@@ -18,8 +18,7 @@ import psycopg
 from embedded_postgres.create_data import SUPERUSER
 from embedded_postgres.files import Paths, account
 from embedded_postgres.programs import ENVIRONMENT, command_line
-from tests.embed_queue_support import wait_for
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, wait_for
 
 SETTINGS = (
     "listen_addresses=",

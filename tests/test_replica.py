@@ -14,9 +14,8 @@ import httpx2
 import pytest
 
 from fake_openai import Answer, FakeOpenAI
-from tests.embed_queue_support import wait_for
 from tests.replicated import PostgresServer, copy_to_replica, replicated_servers
-from tests.support import PATIENCE_S, ROOT, Server, clean_environment
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
 pytestmark = pytest.mark.soak
 FACT = "The spare key is in the blue teapot."

@@ -13,8 +13,8 @@ from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
 from tests.databases import Database
-from tests.embed_queue_support import Worker, wait_for
-from tests.support import PATIENCE_S, ROOT, Server, clean_environment
+from tests.embed_queue_support import Worker
+from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
 pytestmark = pytest.mark.newest_schema
 FACT = "My dog is called Biscuit and he loves cheese."
