@@ -48,6 +48,7 @@ class Claims:
 
     def __enter__(self) -> "Claims":
         self.release_all()
+        purge()
         self._thread.start()
         return self
 
@@ -96,8 +97,9 @@ def renew(holder: int) -> None:
 
 def purge() -> None:
     """Delete what killed processes have left. One statement, on a table of some hundred rows."""
-    ended = Now() - timedelta(seconds=PURGE_AFTER_S)
-    EmbeddingClaim.objects.filter(until__lt=ended).delete()
+    if _table.exists():
+        ended = Now() - timedelta(seconds=PURGE_AFTER_S)
+        EmbeddingClaim.objects.filter(until__lt=ended).delete()
 
 
 def has_table() -> bool:

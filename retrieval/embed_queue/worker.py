@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import Error, connection
 
 from retrieval import current_model
-from retrieval.backfill import claims, pending
+from retrieval.backfill import pending
 from retrieval.backfill.claims import Claims
 from retrieval.backfill.embed_table import TableBackfill
 from retrieval.backfill.embedding_calls import RetryingService
@@ -133,7 +133,6 @@ class EmbedWorker:
         current_model.refuse_other(embedding_service.model_name())
         report = next(sweep(self._runs(), min_age_s=MIN_AGE_S), None)
         if not self._succeeded(report):
-            claims.purge()
             self._swept_at = time.monotonic()
 
     def _succeeded(self, report: Report | None) -> bool:
