@@ -52,6 +52,7 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
 	$(BIN)/python -m benchmarks.first_token --json benchmarks/results/first_token.json
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.retention
 
 bench-memory: install ## how well memory finds what was said, and other ways; MEMORY_DATA=FILE adds a data set
 	$(BIN)/python -m benchmarks.memory $(ARGS)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_CHARS = 2_000_000  # bounds the memory of an endless answer; docs/api/messages.md
 END_TIMEOUT_S = 0.1  # for the end of the body after the answer, usually in the same packet
-USAGE_TIMEOUT_S = 2.0  # for the count of tokens after the answer, from a server that sends it
+USAGE_TIMEOUT_S = 1.0  # for the count of tokens after the answer, from a server that sends it
 CUT_REASONS = {"length", "content_filter"}  # the server ended the answer early, but properly
 ToolCalls = tuple[dict[str, Any], ...]  # deltas, as the server sends them
 
@@ -102,7 +102,7 @@ class Reader:
 
         self._deadline.reschedule(None)  # the answer is complete
         with suppress(TimeoutError, *CONNECTION_ERRORS, CompletionError, ValueError):
-            if self._sends_usage and not self._parser.usage:
+            if self._sends_usage and not (self._parser.usage or self._parser.is_done):
                 async with asyncio.timeout(USAGE_TIMEOUT_S):
                     await self._drain(chunks, until_usage=True)
             async with asyncio.timeout(END_TIMEOUT_S):

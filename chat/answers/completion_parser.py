@@ -19,11 +19,12 @@ class CompletionParser:
     """Gives the pieces of an answer as its bytes come.
 
     ``is_complete``: the server has ended the answer, by ``[DONE]``, a ``finish_reason`` or one JSON
-    object. ``finish_reason`` and ``usage`` (its count of tokens) are None if it gave none.
+    object; ``is_done``: by ``[DONE]``, after which comes nothing. ``finish_reason`` and ``usage``
+    (its count of tokens) are None if it gave none.
     """
 
     def __init__(self, *, key: str = "") -> None:
-        self.is_complete = False
+        self.is_complete = self.is_done = False
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self._key = key  # never repeated, even if the server does
@@ -69,7 +70,7 @@ class CompletionParser:
 
     def _parse_event(self, data: str) -> Piece:
         if data.startswith("[DONE]"):
-            self.is_complete = True
+            self.is_complete = self.is_done = True
             return Piece()
         event = _loads(data)
         if not isinstance(event, dict):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -24,12 +25,12 @@ from chat.models import (
     StandaloneChat,
     StandaloneChatMessage,
 )
-from chat.retention import expired, sweep
+from chat.retention import expired, kept, sweep
 from chat.tests.model_server_support import joined
 from fake_openai import Answer, FakeOpenAI
 from retrieval import audit
 from retrieval.models import MessageMemory
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, Server
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.django_db(transaction=True)]
 DAYS = 30
@@ -262,3 +263,21 @@ def test_the_doctor_warns_until_servers_look(alice: User, settings: Settings) ->
     settings.RETENTION_DAYS = None
     RetentionState.objects.all().delete()
     assert status()[0] == "PASS"
+
+
+@pytest.mark.soak
+def test_one_of_two_processes_sweeps(alice: User, server: Callable[..., Server]) -> None:
+    chats = [chat_of(alice) for _ in range(30)]
+    StandaloneChat.objects.filter(pk=chats[0].pk).update(updated_at=timezone.now())
+    kept.set_kept(chats[1], True)
+    run("--dry-run")
+    running = server(WEB_CONCURRENCY="2", RETENTION_DAYS=str(DAYS))
+    until = time.monotonic() + PATIENCE_S
+    while StandaloneChat.objects.count() > 2:
+        assert time.monotonic() < until, running.log
+        time.sleep(0.1)
+    assert {*StandaloneChat.objects.all()} == {*chats[:2]}
+    while "Retention: " not in running.log:
+        assert time.monotonic() < until, running.log
+        time.sleep(0.1)
+    assert running.log.count("INFO: Retention: deleted 28 conversations, 56 messages") == 1
