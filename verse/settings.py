@@ -130,7 +130,8 @@ EMBEDDING_PRICE_PER_1K = env.dollars("EMBEDDING_PRICE_PER_1K")
 EMBEDDING_BUDGET_USD = env.dollars("EMBEDDING_BUDGET_USD")
 EMBED_QUEUE = env.choice("EMBED_QUEUE", "inline", ("inline", "procrastinate", "celery"))
 if EMBED_QUEUE == "celery" and not CELERY_BROKER_URL:
-    env.refuse("CELERY_BROKER_URL", f"{BROKER_URL}; it must be set with EMBED_QUEUE=celery")
+    required = f"{BROKER_URL}; it must be set with EMBED_QUEUE=celery"
+    env.refuse("CELERY_BROKER_URL", required, show=False)
 # None: no limit
 EMBEDDING_RATE_TOKENS_PER_MIN = env.limit("EMBEDDING_RATE_TOKENS_PER_MIN")
 RAG_ENABLED = env.boolean("RAG_ENABLED", default=True)

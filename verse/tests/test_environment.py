@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
+from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
 from verse.environment import Environment, Rate
 from verse.secret_file import load_or_create_secret
@@ -174,6 +175,9 @@ HIDDEN = [
     ("url", f"https://host/v1?key={CANARY}", BASE),
     ("url", f"ftp://verse:{CANARY}@host/v1", ADDRESS),
     ("url", f"host/v1?api_key={CANARY}", ADDRESS),
+    ("broker", f"http://verse:{CANARY}@host:6379/0", BROKER_URL),
+    ("broker", f"redis://:{CANARY}@host:65536/0", BROKER_URL),
+    ("broker", f"redis:///{CANARY}", BROKER_URL),
     ("similarity", f"sk-{CANARY}", "a cosine similarity from -1 to 1"),
 ]
 

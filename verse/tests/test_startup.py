@@ -134,6 +134,12 @@ def test_a_command_with_an_invalid_secret_prints_one_line_without_it(
     assert line.startswith(f"Verse cannot start: {name} cannot be used; allowed: {allowed}")
 
 
+def test_celery_without_its_broker_does_not_start(tree: Path) -> None:
+    line = the_line_of(run(tree, *CHECK, **SECRETS | {"EMBED_QUEUE": "celery"}))
+    assert line.startswith("Verse cannot start: CELERY_BROKER_URL cannot be used; allowed: a URL ")
+    assert line.endswith("; it must be set with EMBED_QUEUE=celery")
+
+
 # WEB_CONCURRENCY is not among them: gunicorn reads it itself, before our configuration file.
 @pytest.mark.parametrize(
     ("name", "value"),
