@@ -67,6 +67,8 @@ _protocols = ["http/protobuf", *(["grpc"] if find_spec("grpc") else [])]  # grpc
 OTEL_PROTOCOL = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", _protocols)
 OTEL = {"OTEL_EXPORTER_OTLP_PROTOCOL": OTEL_PROTOCOL}
 OTEL |= {name: value for name, value in env.values.items() if name.startswith("OTEL_") and value}
+if OTEL.get("OTEL_TRACES_EXPORTER") == "none" or OTEL.get("OTEL_SDK_DISABLED", "") == "true":
+    OTEL_ENDPOINT = ""  # OpenTelemetry's own ways to turn it off
 MAX_BODY_BYTES = 1_000_000  # docs/api.md: a larger request is answered 413
 IMPORT_MAX_MB = env.integer("IMPORT_MAX_MB", 1000)
 MAX_COMPLETION_BODY_BYTES = 20_000_000  # of /v1/: a whole conversation, with images

@@ -87,10 +87,6 @@ def disable() -> None:
     wait_listeners.discard(waited_for_connection)
 
 
-def is_enabled() -> bool:
-    return _process.metrics is not None
-
-
 def answer_started() -> None:
     if metrics := _process.metrics:
         metrics.running.inc()

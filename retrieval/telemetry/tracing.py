@@ -31,8 +31,6 @@ END_S = 2.0  # for the last spans at the end of a process
 def start() -> None:
     """Create spans from now on. Once in a process."""
     given: dict[str, str] = settings.OTEL
-    if given.get("OTEL_TRACES_EXPORTER") == "none":
-        return
     if "service.name=" not in given.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         given = {"OTEL_SERVICE_NAME": "verse"} | given
     os.environ.update(given)  # those of .env too
