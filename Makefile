@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak faults bench figures bench-memory bench-check rehearse links docs screenshots check lint fix lock
+.PHONY: help install demo serve test soak faults bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -70,6 +70,12 @@ docs: .docs-venv/installed ## the documentation as a site, in build/docs
 	$(PYTHON) -m venv .docs-venv
 	.docs-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement docs/site/requirements.lock
 	@touch $@
+
+sbom: install ## what a server consists of, as CycloneDX JSON: build/sbom.json; needs a network
+	@mkdir -p build
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements-production.lock \
+	  --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --output-file build/sbom.json
+	@echo "Written: build/sbom.json"
 
 screenshots: install ## takes the pictures of the docs again; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest -m soak tests/browser/test_tutorial.py
