@@ -79,7 +79,7 @@ def ask(person: Person, other: Person, chance: random.Random) -> str:
     """A search, or a request for an object of ``other``; the answer's text."""
     if chance.random() < 0.2:
         question = chance.choice(QUESTIONS).format(other=other.user.pk)
-        answer = person.client.get("/api/memory/search/", {"q": question, "limit": 50})
+        answer = person.client.get("/api/memory/search/", {"q": question, "limit": "50"})
         assert answer.status_code == 200
         return str(answer.content.decode())
     address, ids = chance.choice(list(other.addresses.items()))
