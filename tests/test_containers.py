@@ -134,7 +134,8 @@ def test_all_that_the_server_imports_is_in_its_lock() -> None:
         name.split(".")[0] for path in files for name in imports(ast.parse(path.read_text()))
     }
     packages = packages_distributions()
-    needed = {packages[name][0].lower() for name in imported - sys.stdlib_module_names - SERVER}
+    others = imported - sys.stdlib_module_names - SERVER
+    needed = {packages[name][0].lower().replace("_", "-") for name in others}
     installed = {name for name, _ in pins("requirements-production.lock")}
     assert needed - LOCAL_ONLY <= installed, (
         f"not in requirements-production.lock: {needed - LOCAL_ONLY - installed}"
