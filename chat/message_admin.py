@@ -16,6 +16,7 @@ from django.utils.dateformat import format as date_format
 from django.utils.html import format_html, format_html_join
 
 from chat import inspection
+from chat.answers.prices import price_of
 from chat.content_admin import ContentsAdmin
 from chat.embedding_requests import CannotEmbed, request_embedding
 from chat.errors import InProgress
@@ -57,6 +58,7 @@ class MessageAdmin(ContentsAdmin):
             "edited_at",
         ),
         "Text": ("content", "chars", "truncated", "answered", "memories_used"),
+        "Tokens": ("tokens", "cost"),
         "Embedding": ("state", "model_name", "dimensions", "norm", "refusal"),
     }
 
@@ -116,6 +118,25 @@ class MessageAdmin(ContentsAdmin):
     @admin.display(description="why it failed")
     def refusal(self, message: Any) -> str:
         return message.embedding_details.refusal or NONE
+
+    @admin.display(description="used")
+    def tokens(self, message: Any) -> str:
+        usage = message.usage
+        if usage is None:
+            return NONE
+        prompt = (
+            f"{usage['prompt_tokens']:,} of the prompt, {usage['cached_tokens']:,} of them cached"
+        )
+        return f"{prompt}; {usage['completion_tokens']:,} of the answer"
+
+    @admin.display(description="cost")
+    def cost(self, message: Any) -> str:
+        """By today's price of the model that wrote it."""
+        model = message.model
+        price = price_of(model) if model else None
+        if price is None:
+            return f"no price of {model} is known" if model else NONE
+        return f"${price.cost_usd(message.usage):.6f} by {model}"
 
     @admin.display(description="conversation")
     def conversation_link(self, message: Any) -> str:

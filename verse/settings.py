@@ -13,6 +13,7 @@ from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
 from verse.environment import Environment
 from verse.log_config import logging_config
+from verse.price import PRICE, is_price
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # This release: shown by /readyz, by rag_status, and in the names of the servers' database sessions.
@@ -115,6 +116,9 @@ if LLM_MAX_TOKENS > LLM_CONTEXT_TOKENS // 2:
         "LLM_MAX_TOKENS", f"at most half of LLM_CONTEXT_TOKENS, here {LLM_CONTEXT_TOKENS // 2}"
     )
 LLM_EXTRA_BODY = env.json_object("LLM_EXTRA_BODY")
+LLM_PRICE_PER_1M = env.json_object("LLM_PRICE_PER_1M")
+if LLM_PRICE_PER_1M and not is_price(LLM_PRICE_PER_1M):
+    env.refuse("LLM_PRICE_PER_1M", PRICE)
 CHAT_HISTORY_LIMIT = env.integer("CHAT_HISTORY_LIMIT", 40, minimum=0, maximum=1000)
 THROTTLE_MESSAGES = env.rate("THROTTLE_MESSAGES", "60/min")
 STREAMS_PER_USER = env.integer("STREAMS_PER_USER", 5, maximum=10_000)

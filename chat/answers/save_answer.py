@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import ProgrammingError, connection
 
+from chat.answers.prices import model_name
 from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT, Statements
 from chat.conflicts import repeat_after_conflict
 from chat.models import Message, Status
@@ -32,7 +33,7 @@ class Ending:
             entries.append({"finish_reason": self.finish_reason})
         if tokens:
             numbers = (tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
-            entries.append({"usage": list(numbers)})
+            entries.append({"usage": list(numbers), "model": model_name()})
         return entries
 
 

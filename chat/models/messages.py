@@ -51,7 +51,7 @@ class Message(Embedded):
     foreign key: an id without a row says that the message was deleted and the answer is tainted.
     The history's entry may hold ``window``: the tokens of a prompt that the model's server accepted
     and of one that it refused. An entry ``{"finish_reason"}`` says why it cut the answer, one
-    ``{"usage": [prompt, completion, cached]}`` how many tokens it used.
+    ``{"usage": [prompt, completion, cached], "model"}`` how many tokens of which model it used.
     """
 
     conversation: models.ForeignKey[Any, Any]
@@ -103,6 +103,12 @@ class Message(Embedded):
                 case [int(prompt), int(completion), int(cached)]:
                     return dict(zip(USAGE, (prompt, completion, cached), strict=True))
         return None
+
+    @property
+    def model(self) -> str | None:
+        """The language model that wrote an answer; None of one from before tokens were counted."""
+        models = (entry.get("model") for entry in context_entries(self.context))
+        return next(filter(None, models), None)
 
 
 def context_entries(context: Any) -> list[dict[str, Any]]:

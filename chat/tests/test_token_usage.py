@@ -12,6 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import F
+from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -22,7 +23,7 @@ from chat.models import StandaloneChat
 from chat.services import ChatService
 from chat.tests.model_server_support import joined
 from chat.tests.support import Api
-from fake_openai import Answer, Behaviour, Echo, FakeOpenAI, Raw, Refuse, Unsupported
+from fake_openai import Answer, Behaviour, Deltas, Echo, FakeOpenAI, Raw, Refuse, Unsupported
 from retrieval import token_usage
 from retrieval.models import TokenUsage, UserTokenUsage
 from retrieval.token_count import count_tokens
@@ -293,6 +294,34 @@ def test_old_days_are_deleted(alice: User) -> None:
     UserTokenUsage.objects.update(day=F("day") - timedelta(days=1))
     token_usage.purge()
     assert not UserTokenUsage.objects.exists()
+
+
+def test_the_admin_shows_what_an_answer_used_and_cost(
+    client: APIClient,
+    chat: StandaloneChat,
+    blind_operator: Client,
+    fake_openai: FakeOpenAI,
+    settings: Settings,
+) -> None:
+    settings.LLM_MODEL = "gpt-4o-mini"
+    server: dict[str, Any] = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+    server["prompt_tokens_details"] = {"cached_tokens": 400}
+    fake_openai.chat.default = Deltas(({"content": "Here."},), usage=server)
+    answer = post(client, chat).json()["assistant_message"]["id"]
+
+    def page() -> str:
+        url = f"/admin/chat/standalonechatmessage/{answer}/change/"
+        return blind_operator.get(url).content.decode()
+
+    assert "1,000 of the prompt, 400 of them cached; 100 of the answer" in page()
+    assert "$0.000180 by gpt-4o-mini" in page()  # 600 × 0.15 + 400 × 0.075 + 100 × 0.60
+    settings.LLM_PRICE_PER_1M = {"prompt": 1, "cached": 0, "completion": 2}
+    assert "$0.000800 by gpt-4o-mini" in page()
+    settings.LLM_MODEL = "another"
+    assert "$0.000180 by gpt-4o-mini" in page()
+    answer = post(client, chat).json()["assistant_message"]["id"]
+    settings.LLM_PRICE_PER_1M = {}
+    assert "no price of another is known" in page()
 
 
 @pytest.mark.soak
