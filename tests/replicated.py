@@ -110,9 +110,22 @@ def children_of(pid: int) -> list[int]:
 @contextmanager
 def replicated_servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
     """A primary with an empty database and its replica, both running."""
-    folder = Path(tempfile.mkdtemp(prefix="verse-test-replica-"))
+    with postgres_server() as primary:
+        replica = PostgresServer(primary.folder.with_name("replica"))
+        copy_to_replica(primary, replica)
+        replica.start()
+        try:
+            yield primary, replica
+        finally:
+            replica.kill()
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of its own, running, with an empty database."""
+    folder = Path(tempfile.mkdtemp(prefix="verse-test-postgres-"))
     folder.chmod(0o755)
-    primary, replica = PostgresServer(folder / "primary"), PostgresServer(folder / "replica")
+    primary = PostgresServer(folder / "primary")
     try:
         primary.run_program(
             "initdb", "-D", str(primary.data), f"--username={SUPERUSER}", "--auth=trust",
@@ -121,12 +134,9 @@ def replicated_servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
         primary.start(database="postgres")
         with psycopg.connect(primary.url, dbname="postgres", autocommit=True) as session:
             session.execute("CREATE DATABASE verse")
-        copy_to_replica(primary, replica)
-        replica.start()
-        yield primary, replica
+        yield primary
     finally:
-        for server in (replica, primary):
-            server.kill()
+        primary.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

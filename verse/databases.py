@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pooled_postgres.deadlines import DeadlineConnection
+from pooled_postgres.deadlines import DeadlineConnection, PoolerConnection
 
 Parts = dict[str, Any]  # of a URL, as Environment.database returns them
-# The idle connections of a process are closed after a minute.
-IDLE = {"min_size": 0, "max_idle": 60}
+# Idle connections are closed after a minute. A lost server is tried every second for 2 s, then by
+# the next request; psycopg's own 5 minutes mean pauses that double, also when it is back long ago.
+POOL = {"min_size": 0, "max_idle": 60, "reconnect_timeout": 2}
 
 
 def direct(parts: Parts) -> Parts:
@@ -20,19 +21,20 @@ def pooled(parts: Parts, *, version: str, size: int, is_behind_pooler: bool) -> 
     A request waits up to 5 s for one, then it gets 503: docs/decisions/0003-database.md
     """
     # rag_doctor compares the versions of running servers by this name.
-    options = {"application_name": f"verse {version}", "connect_timeout": 5}
-    options["pool"] = IDLE | {"max_size": size, "timeout": 5}
+    options: Parts = {"application_name": f"verse {version}", "connect_timeout": 5}
+    options["pool"] = POOL | {"max_size": size, "timeout": 5}
+    if is_behind_pooler:
+        options["pool"]["connection_class"] = PoolerConnection
     # A pooler cannot keep cursors open.
     return with_options(parts, options) | {"DISABLE_SERVER_SIDE_CURSORS": is_behind_pooler}
 
 
 def replica(parts: Parts, *, version: str, size: int) -> Parts:
     """For a server: a pool that gives up soon, because the primary can do the same."""
-    options = {"application_name": f"verse {version}", "connect_timeout": 2}
-    options["pool"] = IDLE | {
+    options: Parts = {"application_name": f"verse {version}", "connect_timeout": 2}
+    options["pool"] = POOL | {
         "max_size": size,
         "timeout": 1,
-        "reconnect_timeout": 2,  # by default the pool tries for 5 minutes, more and more seldom
         "connection_class": DeadlineConnection,
     }
     return with_options(parts, options) | {"DISABLE_SERVER_SIDE_CURSORS": True}

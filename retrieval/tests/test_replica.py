@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from pooled_postgres.deadlines import DeadlineConnection
+from pooled_postgres.deadlines import DeadlineConnection, PoolerConnection
 from retrieval import queries
 from retrieval.doctor.check_replica import replica_follows
 from retrieval.replica.lag import Position
@@ -55,6 +55,20 @@ def test_a_statement_without_an_answer_ends_the_connection() -> None:
         pid = session.info.backend_pid
         session.execute("SELECT 1")
         session.deadline = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT pg_sleep(600)")
+        assert session.closed
+    queries.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+@pytest.mark.django_db
+def test_through_a_pooler_only_the_wait_for_a_session_is_bounded() -> None:
+    with PoolerConnection.connect(database_url(connection)) as session:
+        session.execute("SELECT 1")
+        session.session_s = 0.0
+        session.execute("SELECT pg_sleep(0.05)")  # inside the transaction
+        session.commit()
+        pid = session.info.backend_pid
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT pg_sleep(600)")
         assert session.closed
