@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from fake_openai import FakeOpenAI, Vectors
+from retrieval.embeddings.batching import truncate
 from tests.databases import Database
 from tests.embed_queue_support import Queue, post, queue_of, talking
 from tests.support import PATIENCE_S, Server, wait_for
@@ -238,6 +239,32 @@ def test_follow_goes_on_until_a_signal(database: Database, openai_server: FakeOp
         out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143, err
     assert out.count("5 embedded, 0 failed") == 2
+
+
+def test_all_workers_and_backfills_share_one_rate(
+    database: Database, openai_server: FakeOpenAI
+) -> None:
+    """Two minutes' tokens: those of one are there at once, the others come within a minute."""
+    with queue_of("procrastinate", database, openai_server) as queue:
+        database.run(PEOPLE)
+        database.run(MESSAGES, 150)
+        contents = database.run("SELECT content FROM standalone_chat_messages")
+        tokens = sum(truncate(content).tokens for (content,) in contents)
+        limit = str(tokens // 2)
+        queue.settings["EMBEDDING_RATE_TOKENS_PER_MIN"] = limit
+        began = time.monotonic()
+        follow = database.start("backfill_embeddings", "--follow", settings=queue.settings)
+        for _ in range(2):
+            queue.start_worker()
+        queue.wait_until_embedded()
+        took = time.monotonic() - began
+        follow.terminate()
+        follow.communicate(timeout=PATIENCE_S)
+        bought, calls = queue.bought(), queue.calls()
+    print(f"{len(calls)} calls, {took:.0f} s")  # noqa: T201
+    assert took > 50
+    assert set(bought.values()) == {1}
+    assert max(sum(truncate(text).tokens for text in call) for call in calls) <= int(limit)
 
 
 def test_inline_imports_no_engine(database: Database) -> None:

@@ -25,6 +25,7 @@ from chat.memory.embed import finish_embedding_jobs
 from chat.transfer import background
 from retrieval import event_loop, log_counts, steps
 from retrieval.db_errors import error_name
+from retrieval.embed_queue import jobs
 from retrieval.telemetry import log_context
 from retrieval.token_count import encoding
 from verse import request_traces
@@ -86,6 +87,8 @@ def start() -> None:
     # Takes about a second. Otherwise the first requests would do it while others wait.
     import_module(settings.ROOT_URLCONF)
     import_module("retrieval.openai_client")
+    if jobs.has_workers():
+        jobs.engine()
     encoding()
     try:
         with direct_connection() as direct:

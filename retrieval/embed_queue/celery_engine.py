@@ -51,6 +51,8 @@ def publish(refs: list[int]) -> None:
 def _limit_times() -> None:
     """For a process that publishes. One that waits for jobs, or for replies, waits for longer."""
     app.conf.broker_connection_timeout = TIMEOUT_S
+    app.conf.broker_pool_acquire_timeout = TIMEOUT_S
+    app.conf.broker_pool_limit = steps.MAX_THREADS
     app.conf.broker_transport_options = TRANSPORT | {
         "max_retries": 0,
         "socket_connect_timeout": TIMEOUT_S,  # of Redis
