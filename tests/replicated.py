@@ -63,11 +63,16 @@ class PostgresServer:
         assert process.poll() is None, (self.folder / "log").read_text()
 
     def run(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
-        """The statement's rows."""
-        with psycopg.connect(self.url, autocommit=True) as session:
+        """The statement's rows, however long it takes."""
+        options = "-c statement_timeout=0"
+        with psycopg.connect(self.url, autocommit=True, options=options) as session:
             cursor = psycopg.ClientCursor(session)
             cursor.execute(statement, params or None)
             return cursor.fetchall() if cursor.description else []
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
 
     def session(self) -> psycopg.Connection[Any]:
         """A session with a transaction."""

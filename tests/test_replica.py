@@ -229,6 +229,27 @@ def wait_for_lines(server: Server, beginning: str, count: int) -> None:
     wait_for(lambda: server.log.count(beginning) >= count)
 
 
+def test_what_the_replica_cancels_runs_on_the_primary(cluster: Cluster) -> None:
+    """As by a conflict with recovery: the connection lives, so the replica is not left alone."""
+    server = cluster.start()
+    client = server.client(cluster.tokens["bob"])
+    cluster.wait_for_scans("message_memories", client, f"/api/memory/search/?q={QUESTION}")
+    cluster.replica.run("ALTER SYSTEM SET statement_timeout = '1ms'")
+    cluster.replica.run("SELECT pg_reload_conf()")
+    try:
+
+        def is_cancelled() -> bool:
+            answer = client.get("/api/memory/search/", params={"q": QUESTION})
+            assert FACT in {row["content"] for row in answer.raise_for_status().json()["results"]}
+            return "canceling statement due to statement timeout" in cluster.replica.log
+
+        wait_for(is_cancelled)
+    finally:
+        cluster.replica.run("ALTER SYSTEM RESET statement_timeout")
+        cluster.replica.run("SELECT pg_reload_conf()")
+    assert ALONE not in server.log
+
+
 class Load:
     """Requests of all kinds until ``stop``; ``failures`` are the answers of 500 and above."""
 
