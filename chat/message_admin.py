@@ -16,7 +16,6 @@ from django.utils.dateformat import format as date_format
 from django.utils.html import format_html, format_html_join
 
 from chat import inspection
-from chat.answers.prices import price_of
 from chat.content_admin import ContentsAdmin
 from chat.embedding_requests import CannotEmbed, request_embedding
 from chat.errors import InProgress
@@ -29,6 +28,7 @@ from chat.message_lists.filters import (
     TimeFilter,
 )
 from chat.models import ChatMessage, Message, StandaloneChatMessage
+from chat.prices import price_of
 from chat.services import ChatService
 
 NONE = "-"  # as Django shows an empty field

@@ -1,4 +1,4 @@
-"""The setting LLM_PRICE_PER_1M: chat/answers/prices.py"""
+"""The setting LLM_PRICE_PER_1M: chat/prices.py"""
 
 from typing import Any
 

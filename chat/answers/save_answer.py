@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db import ProgrammingError, connection
 
-from chat.answers.prices import model_name
 from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT, Statements
 from chat.conflicts import repeat_after_conflict
 from chat.models import Message, Status
+from chat.prices import model_name
 from retrieval import queries, token_usage
 from retrieval.replica.user_writes import recorded
 from retrieval.token_usage import Tokens
