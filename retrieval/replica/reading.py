@@ -35,7 +35,7 @@ def read(user_id: int, function: Callable[[], T]) -> T:
 
     Two short statements more, one of each server. Without a replica, or inside a transaction: none.
     """
-    if ALIAS not in connections.databases or connection.in_atomic_block:
+    if ALIAS not in connections.databases or is_reading() or connection.in_atomic_block:
         return function()
     position = monitor().position()
     if position is None:
