@@ -49,8 +49,8 @@ def test_reasoning_is_shown_and_never_stored_or_sent_back(
 def test_reasoning_counts_against_silence(
     client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
-    settings.LLM_TIMEOUT_S = 0.5
-    fake_openai.chat.default = Answer("<think>" + "hm " * 15 + "</think> Yes.", tokens_per_s=15)
+    settings.LLM_TIMEOUT_S = 2
+    fake_openai.chat.default = Answer("<think>" + "hm " * 45 + "</think> Yes.", tokens_per_s=15)
     assert post(client, chat).data["assistant_message"]["content"] == "Yes."
 
 

@@ -40,7 +40,7 @@ def test_a_question_without_an_answer_is_no_history(
     fake_openai: FakeOpenAI,
     settings: Settings,
 ) -> None:
-    settings.LLM_TIMEOUT_S = 0.3
+    settings.LLM_TIMEOUT_S = 2
     fake_openai.chat.default = StrictRoles()
     fake_openai.chat.script(StrictRoles(Answer("One.")), failure)
     statuses = [post(client, chat, text).status_code for text in ("First", "Second", "Third")]
@@ -116,7 +116,7 @@ FAILURES: list[Behaviour] = [
 def test_no_conversation_becomes_unanswerable_and_no_answer_is_lost(
     seed: int, client: APIClient, chat: StandaloneChat, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:
-    settings.LLM_TIMEOUT_S = 0.5
+    settings.LLM_TIMEOUT_S = 2
     choose = random.Random(seed)
     window = choose.choice([1800, 3000, 8192])
     answer = Echo(tokens=choose.choice([20, 150]))

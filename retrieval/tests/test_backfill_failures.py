@@ -340,14 +340,14 @@ def test_a_run_against_a_dead_service_ends_within_40_seconds(
 def test_it_waits_as_long_as_retry_after_says(
     alice: User, remembering: FakeOpenAI, settings: Settings
 ) -> None:
-    settings.EMBEDDING_TIMEOUT_S = 1
+    settings.EMBEDDING_TIMEOUT_S = 3
     add_messages(alice, texts(3))
-    remembering.embeddings.script(Refuse(429, headers={"Retry-After": "2"}))
+    remembering.embeddings.script(Refuse(429, headers={"Retry-After": "4"}))
     done = run()
     assert done.code == 0
-    assert "the service failed: status 429 (rate_limit_exceeded); trying again in 2 s" in done.lines
+    assert "the service failed: status 429 (rate_limit_exceeded); trying again in 4 s" in done.lines
     first, second = remembering.embeddings.requests
-    assert second.arrived_at - first.arrived_at >= 2
+    assert second.arrived_at - first.arrived_at >= 4
 
 
 def test_a_long_retry_after_ends_the_run(alice: User, remembering: FakeOpenAI) -> None:

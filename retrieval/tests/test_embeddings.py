@@ -176,7 +176,7 @@ def test_a_reset_cancels_running_calls(fake: FakeOpenAI) -> None:
 def test_a_failure_is_logged_once_with_or_without_a_waiting_caller(
     fake: FakeOpenAI, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.EMBEDDING_TIMEOUT_S = 0.5
+    settings.EMBEDDING_TIMEOUT_S = 1.5
     fake.embeddings.default = Refuse(500)
     with pytest.raises(errors.ServiceUnavailable):
         embedding_service.get_embedding("hello")

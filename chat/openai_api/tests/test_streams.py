@@ -8,6 +8,7 @@ from pytest_django import Settings
 from chat.models import RunningAnswer, StandaloneChat, StandaloneChatMessage
 from chat.openai_api.tests.support import Bearer, assistant, stored, texts, user
 from fake_openai import Answer, CutAfter, Deltas, FakeOpenAI, Hang, Refuse
+from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -83,7 +84,7 @@ def test_the_models_failure_has_openais_form(
     fake_openai: FakeOpenAI,
     settings: Settings,
 ) -> None:
-    settings.LLM_TIMEOUT_S = 0.5
+    settings.LLM_TIMEOUT_S = 2 if status == 504 else PATIENCE_S
     fake_openai.chat.script(behaviour, behaviour)
     reply = bearer.ask(user("Hello"))
     assert (reply.status, reply.code) == (status, code)
