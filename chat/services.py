@@ -24,6 +24,7 @@ from chat.memory.answer_recall import recall_for_answer
 from chat.memory.recalled import Memory
 from chat.models import Conversation, Message, Status
 from chat.retention import kept
+from chat.titles import title_from
 from retrieval import audit, connection_share
 from retrieval.db_errors import error_name
 from retrieval.replica.user_writes import recorded
@@ -123,6 +124,7 @@ class ChatService:
         """Change the user's message and embed it again. Raises InProgress while it is answered."""
         with self._share(), transaction.atomic(), recorded(message.user_id):
             self._refuse_while_streaming(message)
+            self._replace_title(title_from(message.content), by=title_from(content))
             message.content, message.edited_at = content, timezone.now()
             message.context = None  # the user's own words now, if it was a copy
             message.save(update_fields=["content", "edited_at", "context"])
@@ -135,7 +137,13 @@ class ChatService:
         """Raises InProgress while the message is generated or answered."""
         with self._share(), transaction.atomic(), recorded(message.user_id):
             self._refuse_while_streaming(message)
+            self._replace_title(title_from(message.content), by="")
             message.delete()
+
+    def _replace_title(self, title: str, *, by: str) -> None:
+        """If the chat is titled by a message that is edited or deleted, the title follows it."""
+        if title and getattr(self.conversation, "title", None) == title:
+            self._update(title=by)
 
     @repeat_after_conflict
     def change(self, changes: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W021",  # nor does Verse ask browsers for their preload list
 ]
 RETENTION_DAYS = env.limit("RETENTION_DAYS", maximum=36_500)
-AUDIT_DAYS = env.integer("AUDIT_DAYS", 365, minimum=1)
+AUDIT_DAYS = env.integer("AUDIT_DAYS", 365, minimum=1, maximum=36_500)
 PORT = env.integer("PORT", 8000, minimum=1, maximum=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", os.cpu_count() or 1, maximum=256)
 SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)

@@ -23,10 +23,10 @@ from chat.conflicts import repeat_after_conflict
 from chat.models import IdempotencyKey, StandaloneChat
 from chat.openai_api.outlines import last_message_of
 from chat.openai_api.placement import Placement
+from chat.titles import title_from
 from retrieval.queries import execute
 from retrieval.replica.user_writes import recorded
 
-TITLE_CHARS = 80
 MAX_ATTEMPTS = 3  # to place a turn while other requests change the chat
 # Until the end of the transaction: the triggers leave copies out of memory.
 DEFER_MEMORY = "SELECT set_config('verse.defer_memory_insert', %s, true)"
@@ -125,7 +125,7 @@ def _start(new: NewTurn, placement: Placement) -> Turn:
 
 
 def _new_chat(new: NewTurn, placement: Placement) -> StandaloneChat:
-    title = new.question.strip().splitlines()[0][:TITLE_CHARS]
+    title = title_from(new.question)
     chat = StandaloneChat.objects.create(user=new.user, title=title, memory=new.memory)
     client_id, before = placement.client_id, placement.named_before
     if client_id and not client_chats.point_to(chat, client_id, before=before):

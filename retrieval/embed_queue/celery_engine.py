@@ -3,6 +3,7 @@
 Imported with EMBED_QUEUE=celery, and by Celery's own commands: ``celery -A verse inspect ping``.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from functools import cache
@@ -31,6 +32,10 @@ app.conf.update(
     broker_connection_retry=False,
     broker_connection_retry_on_startup=False,
     worker_hijack_root_logger=False,
+)
+# Of a lost broker it says "Shutting down": that ends a connection, and not the worker.
+logging.getLogger("celery.worker.consumer.consumer").addFilter(
+    lambda record: record.levelno < logging.CRITICAL
 )
 
 

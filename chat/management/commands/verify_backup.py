@@ -25,6 +25,7 @@ from retrieval.management.cancellation import cancel_on_signal, raise_keyboard_i
 from retrieval.management.operator_command import OperatorCommand
 
 INTERRUPTED = "interrupted; the restored database is dropped"
+RESTORABLE = "the backup can be restored"
 ERASE_AGAIN = (
     "erased since: {names}. After a restore of this backup erase their data again:"
     " manage.py erase_data NAME; --allow-erased accepts it as it is"
@@ -71,8 +72,10 @@ class Command(OperatorCommand):
             "recall": recalled,
             "erased_since": known,
         }
-        self.report(options, as_json, *_lines(restored, live, recalled))
-        if known and not options["allow_erased"]:
+        lines = _lines(restored, live, recalled)
+        is_bad = known and not options["allow_erased"]
+        self.report(options, as_json, *(lines if is_bad else [*lines, RESTORABLE]))
+        if is_bad:
             raise CommandError(ERASE_AGAIN.format(names=", ".join(known)))
 
 
@@ -91,5 +94,4 @@ def _lines(restored: contents.Contents, live: contents.Contents, recalled: str) 
         *rows,
         f"indexes: {indexes}",
         f"recall of the newest message: {recalled}",
-        "the backup can be restored",
     ]

@@ -49,7 +49,7 @@ def limit(text: str) -> int | None:
 class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "state", nargs="?", type=rollout_state, metavar="off|dark|N%%|on", help="set it"
+            "state", nargs="?", type=rollout_state, metavar="STATE", help="off, dark, N%% or on"
         )
         fuse: dict[str, Any] = {"type": limit, "default": KEEP}
         parser.add_argument("--fuse-ms", metavar="MS", help="95 of 100 recalls within it", **fuse)
