@@ -18,7 +18,7 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
 from chat.auth.api_tokens import BearerAuthentication
-from chat.errors import DatabaseUnavailable
+from chat.errors import database_unavailable
 from retrieval import steps
 from verse.asgi_messages import Application, Headers, Message, Receive, Scope, Send, send_json
 
@@ -65,7 +65,7 @@ def _authenticate(scope: Scope) -> User:
         challenge = [(b"www-authenticate", b"Bearer")]
         raise Refused(401, "not_authenticated", str(error.detail), challenge) from error
     except Error as error:
-        unavailable = DatabaseUnavailable()
+        unavailable = database_unavailable(error)
         raise Refused(503, "database_unavailable", str(unavailable.detail)) from error
     return cast("User", authenticated[0])
 

@@ -59,6 +59,8 @@ class ConversationsView(ConversationMixin, PagesMixin, generics.ListCreateAPIVie
         return CONVERSATION_LISTS[self.model]
 
     def perform_create(self, serializer: Any) -> None:
+        if "keep" in self.request.data:
+            raise exceptions.ValidationError({"keep": ["Set it by PATCH."]})
         serializer.save(user=self.request.user)
 
 

@@ -154,6 +154,12 @@ def test_kept_conversations_stay_and_keeping_is_no_touch(
     assert client.delete(f"/api/passages/{passage.pk}/").status_code == 204
 
 
+def test_keep_is_refused_where_a_conversation_is_created(client: APIClient) -> None:
+    answer = client.post("/api/chats/", {"title": "Mine", "keep": True}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert not StandaloneChat.objects.exists()
+
+
 def test_without_days_nothing_is_deleted(alice: User, settings: Settings) -> None:
     chat_of(alice)
     settings.RETENTION_DAYS = None

@@ -137,3 +137,12 @@ def test_probes_answer_unknown_hosts_and_head_requests(server_without_database: 
         assert client.get("/healthz").json() == {"status": "ok"}
         assert client.head("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
+
+
+def test_without_a_database_mcp_is_a_503_with_the_line_of_others(
+    server_without_database: Server,
+) -> None:
+    with server_without_database.client(Authorization="Bearer x") as client:
+        answer = client.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert "ERROR: Database unavailable: " in server_without_database.log
