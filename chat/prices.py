@@ -24,8 +24,8 @@ class Price:
         return total / 1_000_000
 
 
-# https://developers.openai.com/api/docs/pricing, entered 2026-11-29. LLM_PRICE_PER_1M overrides the
-# configured model's.
+# As known on 2026-11-29, not read from the page of prices that day: compare them with
+# https://developers.openai.com/api/docs/pricing. LLM_PRICE_PER_1M overrides the configured model's.
 PRICES = {
     "gpt-4o-mini": Price(0.15, 0.075, 0.60),
     "gpt-4o": Price(2.50, 1.25, 10.00),

@@ -7,7 +7,7 @@ A message without a row in message_memories is pending too: ``fill_words`` inser
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from psycopg import sql
 
@@ -27,10 +27,9 @@ YOUNG = sql.SQL("(greatest(m.created_at, m.edited_at) > now() - interval '1 minu
 # Reads the index message_memories_pending by id: 1 ms among 1,000,000 rows, however few are
 # pending. The ORDER BY names all its columns, and HAS_OLD_MODEL compares them as one row: with an
 # equality for the model the planner may scan the primary key past all embedded rows, 60 to 140 ms.
-# Locks: none.
+# No texts: they are read when the messages are claimed (PENDING_AMONG). Locks: none.
 NEXT_ROWS = sql.SQL("""
-    SELECT m.id, m.user_id, m.content, m.role = 'user', {young}
-    FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
+    SELECT m.id, {young} FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s AND p.id <= %(last)s
         AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
@@ -100,6 +99,13 @@ Text: TypeAlias = tuple[
 ]  # (user id, content): only a user's own equal texts are bought once
 
 
+class NextRow(NamedTuple):
+    """A pending message that is still to be claimed. ``young``: as of Row."""
+
+    pk: int
+    young: bool
+
+
 @dataclass(frozen=True)
 class Row:
     """A pending message. ``young``: a server may be embedding it now."""
@@ -161,14 +167,14 @@ def models_of_pending() -> list[int | None]:
 
 def next_rows(
     table: MessageTable, *, model: int | None, after: int, last: int, limit: int
-) -> list[Row]:
+) -> list[NextRow]:
     """The oldest pending rows, after id ``after`` up to ``last``, with vectors by ``model``.
 
     One statement.
     """
     after, last = table.pack_ref(after), table.pack_ref(last)
     params = {"after": after, "last": last, "limit": limit, "model": model}
-    return [Row(*row) for row in db.execute(next_rows_statement(table, model), params)]
+    return [NextRow(*row) for row in db.execute(next_rows_statement(table, model), params)]
 
 
 def next_rows_statement(table: MessageTable, model: int | None) -> sql.Composed:

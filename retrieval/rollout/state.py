@@ -41,6 +41,13 @@ class State:
         return self.name == ON or place_of(user_id) < thousandths(self.name)
 
     @property
+    def share(self) -> float:
+        """Of the users, those who are given memories: from 0 to 1."""
+        if self.name in (OFF, DARK):
+            return 0.0
+        return 1.0 if self.name == ON else thousandths(self.name) / THOUSANDTHS
+
+    @property
     def may_blow(self) -> bool:
         """Whether there is a fuse, and users who are given memories."""
         has_fuse = self.fuse_ms is not None or self.fuse_errors is not None

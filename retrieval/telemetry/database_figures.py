@@ -21,6 +21,7 @@ from retrieval.db_errors import error_name
 from retrieval.embeddings import embedding_service
 from retrieval.models import RecallMeasurement, message_tables
 from retrieval.overview import Counted
+from retrieval.rollout import state
 from retrieval.runtime import Expiring
 from retrieval.sql_files import read_statement
 
@@ -50,24 +51,30 @@ SET_LIMITS = """
 
 @dataclass(frozen=True)
 class Reading:
-    """Numbers of messages; ``recall`` and ``model_matches`` from 0 to 1; index name → valid.
+    """Numbers of messages; index name → valid; the others from 0 to 1.
 
-    ``recall`` is the last measurement's, 0 before the first one.
+    ``recall`` is the last measurement's, 0 before the first one. ``rollout_share``: of the users,
+    those who are given memories.
     """
 
     pending: float = 0
     set_aside: float = 0
     recall: float = 0
     model_matches: float = 1
+    rollout_share: float = 1
+    fuse_blown: float = 0
     indexes: dict[str, bool] = field(default_factory=dict)
 
 
-UNKNOWN = Reading(math.nan, math.nan, math.nan, math.nan)  # the database is away
+# While the database is away.
+UNKNOWN = Reading(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
 HELP = {
     "verse_pending_rows": "Messages that wait for their embeddings, in the whole database.",
     "verse_set_aside_rows": "Messages that the embedding service refused.",
     "verse_sampled_recall": "Recall of the last measurement against an exact search; 0: none yet.",
     "verse_model_matches": "0 if the settings name another model than the stored vectors.",
+    "verse_rollout_share": "Share of the users who are given memories, from 0 to 1.",
+    "verse_fuse_blown": "1 if recall's fuse has turned memory dark, until a state is set.",
     "verse_index_valid": "1 if the index exists and was built to its end.",
 }
 
@@ -83,11 +90,11 @@ class DatabaseFigures(Collector):
     def collect(self) -> Iterator[Metric]:
         with self._reading:  # two scrapes at once read once
             figures = self._latest.get() or self._latest.set(self._read(), seconds=MAX_AGE_S)
-        values = (figures.pending, figures.set_aside, figures.recall, figures.model_matches)
+        *values, indexes = vars(figures).values()  # in the order of HELP
         for name, value in zip(HELP, values, strict=False):
             yield GaugeMetricFamily(name, HELP[name], value=value)
         valid = GaugeMetricFamily("verse_index_valid", HELP["verse_index_valid"], labels=["index"])
-        for name, is_valid in figures.indexes.items():
+        for name, is_valid in indexes.items():
             valid.add_metric([name], is_valid)
         yield valid
 
@@ -119,12 +126,15 @@ def _read() -> Reading:
     stored, configured = current_model.current_model(), embedding_service.configured_name()
     waiting = sum(map(overview.count_pending, message_tables()), Counted())
     set_aside = sum(map(overview.count_set_aside, message_tables()), Counted())
+    rollout = state.read()
     by_index = count_by_index() if waiting.has_more else 0
     return Reading(
         pending=max(waiting.count, by_index),
         set_aside=set_aside.count,
         recall=measured.first() or 0,
         model_matches=float(None in (stored, configured) or stored == configured),
+        rollout_share=rollout.share,
+        fuse_blown=float(rollout.blown_at is not None),
         indexes={index["name"]: index["valid"] for index in status.indexes()},
     )
 

@@ -12,6 +12,7 @@ from chat.models import MemorySwitch, StandaloneChat, StandaloneChatMessage
 from retrieval import overview, queries
 from retrieval.forgetting import propagate_taint
 from retrieval.models import EmbeddingModel, MessageMemory, RecallMeasurement
+from retrieval.rollout import state
 from retrieval.telemetry import database_figures, exposition
 from verse.tests.metrics_support import counted, scrape
 
@@ -111,6 +112,22 @@ def test_the_last_measurement_of_recall_is_shown() -> None:
             measured_at=f"2026-01-0{recall * 4:.0f}T00:00Z",
         )  # fmt: skip
     assert scrape()["verse_sampled_recall"] == 0.75
+
+
+@pytest.mark.parametrize(("name", "share"), [("off", 0), ("dark", 0), ("2.5%", 0.025), ("on", 1)])
+def test_the_rollout_is_shown_as_the_share_of_users(name: str, share: float) -> None:
+    state.save(name, fuse_ms=None, fuse_errors=5)
+    shown = scrape()
+    assert (shown["verse_rollout_share"], shown["verse_fuse_blown"]) == (share, 0)
+
+
+def test_a_blown_fuse_is_shown() -> None:
+    assert scrape()["verse_rollout_share"] == 1
+    state.save("5%", fuse_ms=None, fuse_errors=5)
+    assert state.blow(state.read(), "a test")
+    forget_figures()
+    shown = scrape()
+    assert (shown["verse_rollout_share"], shown["verse_fuse_blown"]) == (0, 1)
 
 
 def test_without_the_database_its_figures_are_unknown(caplog: pytest.LogCaptureFixture) -> None:
