@@ -33,9 +33,11 @@ def ids(pages: list[dict[str, Any]]) -> list[int]:
     return [row["id"] for page in pages for row in page["results"]]
 
 
-def messages_of_one_time(user: User, number: int) -> StandaloneChat:
-    """A chat with so many messages of the same time."""
-    chat = StandaloneChat.objects.create(user=user)
+def messages_of_one_time(
+    user: User, number: int, chat: StandaloneChat | None = None
+) -> StandaloneChat:
+    """The chat, or a new one, with so many messages of the same time."""
+    chat = chat or StandaloneChat.objects.create(user=user)
     rows = (
         StandaloneChatMessage(
             user=user, conversation=chat, role="user", content="", created_at=NOON
@@ -155,9 +157,9 @@ def test_the_earliest_and_the_latest_time_are_usable_cursors(alice: User, api: A
 
 def test_a_page_in_the_middle_reads_its_own_rows_only(alice: User, bob: User, api: Api) -> None:
     client = api(alice)
-    messages_of_one_time(bob, 3_000)
-    chat = messages_of_one_time(alice, 3_000)
-    messages_of_one_time(bob, 3_000)
+    chat = messages_of_one_time(alice, 2)
+    messages_of_one_time(bob, 3_000)  # between two pages of alice's, by time and id
+    messages_of_one_time(alice, 30, chat)
     execute("ANALYZE standalone_chat_messages")
     page = client.get(f"/api/chats/{chat.pk}/messages/?page_size=1").json()
     table = "standalone_chat_messages"
