@@ -24,13 +24,14 @@ from retrieval.queries import rows
 from retrieval.replica import reading
 
 M = TypeVar("M", bound=Model)
-# Compares time and id as one pair: a range of the index on both. Locks: nothing.
+# The border compares the owner too: by time and id alone the planner may read an index of all
+# users' messages, and with them whatever others have written since. Locks: nothing.
 SELECT = sql.SQL("""
     SELECT {columns} FROM {table} r WHERE r.{owner} = %(owner)s {border}
     ORDER BY r.created_at {direction}, r.id {direction} LIMIT %(limit)s
 """)
-AFTER = sql.SQL("AND (r.created_at, r.id) > (%(at)s, %(id)s)")
-BEFORE = sql.SQL("AND (r.created_at, r.id) < (%(at)s, %(id)s)")
+AFTER = sql.SQL("AND (r.{owner}, r.created_at, r.id) > (%(owner)s, %(at)s, %(id)s)")
+BEFORE = sql.SQL("AND (r.{owner}, r.created_at, r.id) < (%(owner)s, %(at)s, %(id)s)")
 
 
 class RowList(Generic[M]):
@@ -42,12 +43,14 @@ class RowList(Generic[M]):
     def __init__(self, model: type[M], *, owner: str) -> None:
         self._row = ModelRow(model, alias="r", without={"embedding"})
         table = sql.Identifier(model._meta.db_table)
+        column = sql.Identifier(owner)
+        borders = {True: AFTER.format(owner=column), False: BEFORE.format(owner=column)}
         self.statements = {
             (ascending, has_border): SELECT.format(
                 columns=self._row.columns,
                 table=table,
-                owner=sql.Identifier(owner),
-                border=(AFTER if ascending else BEFORE) if has_border else sql.SQL(""),
+                owner=column,
+                border=borders[ascending] if has_border else sql.SQL(""),
                 direction=sql.SQL("ASC" if ascending else "DESC"),
             ).as_string()
             for ascending, has_border in product((True, False), repeat=2)
