@@ -47,7 +47,7 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.index_build
 	$(BIN)/python -m benchmarks.backfill
 	$(BIN)/python -m benchmarks.recall --json benchmarks/results/recall.json
-	$(BIN)/python -m benchmarks.growth --json benchmarks/results/growth.json
+	$(BIN)/python -m benchmarks.scale --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.hostile --json benchmarks/results/hostile.json
 	$(BIN)/python -m benchmarks.search --json benchmarks/results/search.json
 	$(BIN)/python -m benchmarks.first_token --json benchmarks/results/first_token.json

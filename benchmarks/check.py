@@ -18,7 +18,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "verse.settings")
 django.setup()
 
-from benchmarks import growth, recall, results, search
+from benchmarks import recall, results, scale, search
 
 COMMITTED = results.FOLDER / "check.json"
 TOLERANCE = 1.5  # the ratios of two runs on a busy machine differed by up to 1.35
@@ -47,7 +47,7 @@ def measure() -> dict[str, float]:
     """The ratios of three small runs."""
     runs: list[dict[str, Any]] = [
         recall.run(30_000, 25, hnsw=False, others=False),
-        growth.run([5_000], 25, hnsw_rows=0),
+        scale.run([5_000], 25, hnsw_rows=0),
         search.run(5_000, 40),
     ]
     return {name: ratio for run in runs for name, ratio in run["ratios"].items()}

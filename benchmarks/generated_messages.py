@@ -9,8 +9,10 @@ The data is in a folder: ``vectors.npy`` (rows, 1536), ``users.npy`` (rows), ``t
 for each row). Processes with other libraries read it too.
 """
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,13 +110,13 @@ def write(
     generator: DataGenerator,
     *,
     sizes: tuple[int, ...] = SIZES,
-    within: int = 0,
+    stages: Sequence[int] = (),
 ) -> Messages:
     """Write ``rows`` random rows into the folder.
 
-    The rows of the measured users are among the first ``within`` (0: anywhere).
+    The rows of each measured user are between two neighbours of ``stages``, as early as they fit.
     """
-    users = owners(rows, sizes, within or rows)
+    users = owners(rows, sizes, stages)
     vectors = np.lib.format.open_memmap(
         folder / "vectors.npy", "w+", np.float32, (len(users), DIMENSIONS)
     )
@@ -129,16 +131,24 @@ def write(
     return Messages(folder, vectors, users, texts)
 
 
-def owners(rows: int, sizes: tuple[int, ...], within: int) -> NDArray[np.int64]:
-    """The user of each row, shuffled: users 1, 2, … have ``sizes`` messages, others OTHERS."""
-    measured = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
-    others = [len(sizes) + 1 + n // OTHERS for n in range(max(rows - len(measured), 0))]
+def owners(rows: int, sizes: tuple[int, ...], stages: Sequence[int]) -> NDArray[np.int64]:
+    """The user of each row: users 1, 2, … have ``sizes`` messages, others OTHERS.
+
+    Shuffled between ``stages``. All of the sizes are there, if need be in more rows.
+    """
     rng = np.random.default_rng(2)
-    first = np.array(measured + others[: within - len(measured)])
-    later = np.array(others[within - len(measured) :])
-    rng.shuffle(first)
-    rng.shuffle(later)
-    return np.concatenate([first, later]).astype(np.int64)
+    measured = deque(enumerate(sizes, start=1))
+    others = (len(sizes) + 1 + n // OTHERS for n in itertools.count())
+    parts = []
+    for start, end in itertools.pairwise([0, *(at for at in stages if at < rows), rows]):
+        part: list[int] = []
+        while measured and (end == rows or len(part) + measured[0][1] <= end - start):
+            user, size = measured.popleft()
+            part += [user] * size
+        part += itertools.islice(others, max(end - start - len(part), 0))
+        rng.shuffle(shuffled := np.array(part))
+        parts.append(shuffled)
+    return np.concatenate(parts).astype(np.int64)
 
 
 def reference(row: int) -> int:

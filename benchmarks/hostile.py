@@ -24,8 +24,7 @@ from django.db import connection
 
 from benchmarks import results
 from benchmarks.generated_messages import DataGenerator, Messages, fill, sign_up, write
-from benchmarks.growth import drop_hnsw
-from benchmarks.recall import ask_of, backend, nearest_first, refs_of, whole
+from benchmarks.recall import ask_of, backend, drop_hnsw, nearest_first, refs_of, whole
 from benchmarks.stage import scratch_database
 from benchmarks.ways import WARM, Question, Way, as_row, ask_all, local
 

@@ -11,9 +11,9 @@ import psycopg
 from pgvector.psycopg import register_vector
 
 from benchmarks.generated_messages import DataGenerator, write
-from benchmarks.growth import costs
 from benchmarks.recalls import fill_side
 from benchmarks.sides import Checkout, Figures, databases
+from benchmarks.write_costs import costs
 
 ROWS = 10_000
 KINDS = ("bare", "recall")

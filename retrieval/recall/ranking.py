@@ -1,10 +1,11 @@
 """Orders the rows of a recall: arithmetic on arrays, without a database.
 
-    score = WORDS * words + MEANING * meaning + LENGTH * length + a part for the kind of message
+    score = words + meaning of the message + meaning of its neighbours + length + kind of message
 
-Each constant has its reason here and its measured share in docs/decisions/0017-recall-order.md,
-"Each constant alone"; docs/how-memory-works.md has an example with every number. Where two values
-are given, the second holds if words alone decide.
+Each part is explained at its constants. Their values were fitted on two sets of conversations: what
+each brings is in docs/decisions/0017-recall-order.md, "Each constant alone". An example with every
+number: docs/how-memory-works.md. Of two values the second, ..._ALONE, is used if no row has a
+similarity. Rows that may not be shown are no results, but they count as neighbours and in means.
 """
 
 from dataclasses import dataclass, replace
@@ -16,36 +17,39 @@ from numpy.typing import NDArray
 from retrieval.recall.rows import Bools, Floats, Rows, Terms
 
 T = TypeVar("T", bound=np.generic)
-# Words. The share, by rarity, of the question's words that a message or a neighbour has: a word
-# counts less with the distance of the message that has it, 0, 1, 2, 3 or 4 messages away.
+# Words. The sum of the weights of those words of the question that a message or a neighbour has,
+# divided by the weights of all. A word counts by the nearest message that has it: in full in the
+# message itself, less in one that is 1, 2, 3 or 4 messages away.
 WORDS = 1.4
 NEARNESS = (1.0, 0.7, 0.5, 0.35, 0.2)
-# A frequent word (one that does not spread) counts only in the message itself, twice.
+# A frequent word (not in Terms.spreads) does not count for neighbours, but double in the message.
 FREQUENT = 2.0
-# Meaning. The cosine to the question less the mean of all rows, in standard deviations: how far the
-# cosines of a model spread does not matter (by 0.09 for one bundled model, by 0.02 for another).
+# Meaning. (cosine to the question - mean of all rows) / their standard deviation. Models differ in
+# how far their cosines spread, the bundled ones from 0.02 to 0.09: divided, it does not matter.
 MEANING = 0.17
-MIN_SPREAD_ROWS = 20  # the deviation of fewer cosines says little: one of 1 / MEANING counts 1
+# The standard deviation of fewer cosines says little: then the difference to the mean counts as is.
+MIN_SPREAD_ROWS = 20
 # Neighbours say what a terse message is about: most of all the other half of its turn, the answer
 # to it or what it answers; then the message on its other side, and the two beyond.
 OTHER_HALF, OTHER_SIDE, BEYOND = 0.6, 0.2, 0.2
 # Length. ln(characters), limited to SHORT and LONG, less the mean of the user's or of the
-# assistant's messages: what is long for its author says more. Else long answers would come first.
+# assistant's messages: what is long for its author says more. Without "less the mean", answers
+# would come first, because they are the longest.
 LENGTH, LENGTH_ALONE = 0.2, 0.08
 SHORT, LONG = 20, 300  # characters
 # What users ask for is mostly what they said themselves, not what was answered.
 BY_USER, BY_USER_ALONE = 0.2, 0.1
 QUESTION, QUESTION_ALONE = -0.15, -0.1  # a question is seldom what a question looks for
-AFTER_QUESTION = 0.1  # what follows a question often is
+AFTER_QUESTION = 0.1  # the message after a question often is what a question looks for
 WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
-# A score by an estimated similarity may be wrong by so many standard deviations. All messages that
-# may then be among the wanted ones are compared exactly: SPARE more than are wanted, and MAX_EXACT
-# at most unless more are wanted.
+# Similarities are estimates at first. A message is compared exactly if its score would be among the
+# wanted ones should the estimate be wrong by so many standard deviations: at least SPARE messages
+# more than are wanted, at most MAX_EXACT, or wanted + SPARE if that is more.
 DEVIATIONS = 3
 SPARE, MAX_EXACT = 3, 60
-# The order looks at more than meaning, so the nearest message can come late. A long list also has
-# the NEAREST by meaning alone, after the BEST. They are chosen from NEAREST_EXACT, the nearest by
-# their estimates, which are compared exactly.
+# The order looks at more than meaning, so the nearest message can come late. Of a list of more than
+# BEST messages, up to NEAREST of the last places are for the nearest by meaning alone. They are
+# chosen from the NEAREST_EXACT nearest by estimates, which are among those compared exactly.
 NEAREST, NEAREST_EXACT, BEST = 8, 24, 40
 
 
@@ -55,9 +59,9 @@ class Ranking:
 
     ``scores`` are higher for better messages and have no fixed scale. A score is its ``bases`` and
     ``similarity_weight`` times what the similarity is above ``mean_similarity``. ``shares_words``:
-    whether the message, or one within WORDS_WITHIN of it, has a word of the question.
-    ``companions``: the answer to a message of the user's, or the message that an answer follows; 0
-    if that may not be shown.
+    whether the message, or one at most WORDS_WITHIN away, has a word of the question.
+    ``companions``: the ref of the answer to a message of the user's, or of the message that an
+    answer follows; 0 if there is none, or if it may not be shown.
     """
 
     refs: NDArray[np.int64]
@@ -68,7 +72,7 @@ class Ranking:
     companions: NDArray[np.int64]
     mean_similarity: float
     similarity_weight: float
-    error: float  # standard deviation of the similarities
+    error: float  # of the estimated similarities, a standard deviation
     by_meaning: bool  # whether any row has a similarity
     min_similarity: float = -1.0  # required of messages that share no word
 
@@ -89,12 +93,12 @@ class Ranking:
 
     @property
     def min_similarities(self) -> Floats:
-        """That of each message: of those that share a word -1, any; NaN without a similarity."""
+        """What each message needs: -1 (any) if it shares a word; NaN without a similarity."""
         required = np.where(self.shares_words, -1.0, self.min_similarity)
         return np.where(np.isnan(self.similarity), np.nan, required)
 
     def related(self, min_similarity: float) -> "Ranking":
-        """Without messages that share no word and are surely less similar than that."""
+        """Without messages that share no word and are less similar, by DEVIATIONS, than that."""
         lowest = min_similarity - DEVIATIONS * self.error
         is_unrelated = ~self.shares_words & (self.similarity < lowest)
         return replace(self[~is_unrelated], min_similarity=min_similarity)
@@ -123,7 +127,7 @@ def count_nearest(limit: int) -> int:
 
 
 def rank(rows: Rows) -> Ranking:
-    """The shown rows that have a word of the question near them, or a similarity."""
+    """The shown rows that have a similarity, or a word of the question (``_words`` above 0)."""
     has_similarity = rows.has_similarity
     by_meaning = bool(has_similarity.any())
     mean, weight = _mean_and_weight(rows.similarity[has_similarity], rows.error)
@@ -151,7 +155,7 @@ def rank(rows: Rows) -> Ranking:
 def _mean_and_weight(similarity: Floats, error: float) -> tuple[float, float]:
     """The mean of the similarities, and MEANING divided by their standard deviation.
 
-    The deviation is without ``error``, that of the estimates.
+    The standard deviation is that of the true similarities: without ``error``, of the estimates.
     """
     if len(similarity) < MIN_SPREAD_ROWS:
         return (float(similarity.mean()) if len(similarity) else 0.0), 1.0
@@ -176,9 +180,9 @@ def _after(values: NDArray[T], follows: Bools) -> NDArray[T]:
 
 
 def _words(terms: Terms, follows: Bools) -> Floats:
-    """The share, by weight, of the question's terms that a message or its neighbours have.
+    """The weight of the question's terms that a message or its neighbours have, over that of all.
 
-    A term weighs ln(1 + n/df): n messages, df of them with the term.
+    From 0 to 1, with frequent terms to FREQUENT. Only terms that the user has used have a weight.
     """
     words: Floats = np.zeros(len(follows))
     weights = terms.weights
