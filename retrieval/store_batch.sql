@@ -1,7 +1,13 @@
 -- Stores the embeddings of many messages. Locks the rows that it changes (FOR NO KEY UPDATE).
-WITH new AS MATERIALIZED (
-    SELECT * FROM unnest(%(ids)s::bigint[], %(contents)s::text[], %(embeddings)b)
-        v (id, content, embedding)
+-- The index's pending list stays short, as triggers keep it: recall and the lookup of an equal text
+-- read all of it for each term. The commit does not wait for the disk, as storage.STORE explains.
+WITH settings AS MATERIALIZED (
+    SELECT pg_catalog.set_config('gin_pending_list_limit', '64kB', true),
+        pg_catalog.set_config('synchronous_commit', 'off', true)
+),
+new AS MATERIALIZED (
+    SELECT v.* FROM settings CROSS JOIN unnest(%(ids)s::bigint[], %(contents)s::text[],
+        %(embeddings)b) v (id, content, embedding)
 ),
 -- The rows that no other transaction has locked. SKIP LOCKED: a bulk update that waits for row
 -- locks can deadlock.

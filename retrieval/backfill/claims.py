@@ -24,12 +24,18 @@ PURGE_AFTER_S = 3600.0  # claims of processes that were killed
 # killed one has claimed.
 BACKFILL_HOLDER = 0
 # In the order of ids: two processes cannot deadlock. Locks: the rows that it inserts or changes.
+# No commit of a claim waits for the disk: a crash of the database server ends the claims' use.
 TAKE = """
     INSERT INTO embedding_claims AS c (id, holder, until)
-    SELECT id, %(holder)s, now() + %(claim)s FROM unnest(%(refs)s::bigint[]) id ORDER BY id
+    SELECT id, %(holder)s, now() + %(claim)s FROM unnest(%(refs)s::bigint[]) id
+    WHERE set_config('synchronous_commit', 'off', true) IS NOT NULL ORDER BY id
     ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = excluded.until
         WHERE c.until <= now()
     RETURNING c.id
+"""
+RELEASE = """
+    DELETE FROM embedding_claims WHERE id = ANY (%(refs)s::bigint[]) AND holder = %(holder)s
+        AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 """
 _table = WritableTable(EmbeddingClaim._meta.db_table)
 
@@ -73,7 +79,7 @@ class Claims:
         """End the claims on these messages; after their vectors are committed. One statement."""
         if refs and _table.exists():
             with self._lock:
-                EmbeddingClaim.objects.filter(id__in=refs, holder=self._holder).delete()
+                db.execute(RELEASE, {"refs": list(refs), "holder": self._holder})
 
     def release_all(self) -> None:
         """End all claims of this process. One statement."""

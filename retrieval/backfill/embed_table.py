@@ -20,6 +20,7 @@ from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Counts, Row, Text
 from retrieval.backfill.progress_line import Report
 from retrieval.backfill.row_claims import RowClaims
+from retrieval.db import NoMemory
 from retrieval.embeddings import usage
 from retrieval.embeddings.batching import MAX_CALL_TEXTS, truncate
 from retrieval.embeddings.errors import EmbeddingError, InputRefused
@@ -100,7 +101,7 @@ class TableBackfill:
                 if self._unstored:  # answers that came before the failure
                     self._store(self._unstored)
             self._unstored = None
-            with suppress(Error):
+            with suppress(Error, NoMemory):
                 self._rows.release(rows)
             raise
         return self._store_bought(batch) if batch.rows else None

@@ -30,6 +30,8 @@ from retrieval.tests.backfill_support import (
 from retrieval.token_count import count_tokens
 from tests.support import database_url
 
+SHORT_LIST_PAGES = 64 * 1024 // 8192
+
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 
 
@@ -60,6 +62,16 @@ def test_each_batch_is_a_line_with_the_progress_in_its_table(
     assert again.code == 0
     assert not any("batch" in line for line in again.lines)
     assert len(remembering.embeddings.requests) == 3  # the texts of the passage were known by then
+
+
+def test_the_pending_list_of_terms_stays_short(alice: User, remembering: FakeOpenAI) -> None:
+    """Recall reads all of it for each word."""
+    add_messages(
+        alice, [f"{number} the quick brown fox jumps over lazy dogs" for number in range(500)]
+    )
+    run("--batch-size", "100")
+    ((pages,),) = query("SELECT gin_clean_pending_list('message_memories_terms')")
+    assert pages <= SHORT_LIST_PAGES
 
 
 def test_the_oldest_are_embedded_first(alice: User, remembering: FakeOpenAI) -> None:
