@@ -1,91 +1,25 @@
 """MCP by the SDK's own client: over HTTP with two server processes, and over stdio."""
 
 import asyncio
-import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
+from mcp import Client, MCPError
 from pytest_django import DjangoDbBlocker
 
 from chat.auth.api_tokens import create_token, find_token, revoke_token
-from chat.models import Passage, StandaloneChat, StandaloneChatMessage
+from chat.models import StandaloneChat, StandaloneChatMessage
 from fake_openai import FakeOpenAI
-from tests.support import (
-    PATIENCE_S,
-    ROOT,
-    Server,
-    clean_environment,
-    database_url,
-    serve_test_database,
-)
+from tests.mcp_support import NOT_THERE, connected, error_of, over_stdio, result_of, talk
+from tests.support import ROOT, Server, clean_environment, database_url, serve_test_database
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-NOT_THERE = "There is no such message."
-START = datetime(2024, 5, 3, 10, tzinfo=UTC)
-
-
-@asynccontextmanager
-async def connected(server: Server, key: str, *, mode: Any = "auto") -> AsyncIterator[Client]:
-    """A client; each request opens a connection, so that both processes answer."""
-    headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S, trust_env=False) as http,
-        Client(streamable_http_client(f"{server.url}/mcp", http_client=http), mode=mode) as client,
-    ):
-        yield client
-
-
-def over_stdio(user: User) -> Client:
-    """A client that starts the command."""
-    environment = clean_environment(
-        DATABASE_URL=database_url(connection), SECRET_KEY="test", EMBEDDINGS="none"
-    )
-    command = StdioServerParameters(
-        command=sys.executable,
-        args=["manage.py", "mcp", "--user", user.username],
-        env=environment,
-        cwd=ROOT,
-    )
-    return Client(command, read_timeout_seconds=PATIENCE_S)
-
-
-async def result_of(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    answer = await client.call_tool(tool, arguments)
-    assert not answer.is_error, answer.content
-    structured: dict[str, Any] = answer.structured_content
-    return structured
-
-
-async def error_of(client: Client, tool: str, **arguments: Any) -> str:
-    answer = await client.call_tool(tool, arguments)
-    assert answer.is_error
-    (content,) = answer.content
-    return str(content.text)  # type: ignore[union-attr] # a text
-
-
-def talk(user: User, *texts: str, title: str = "Trip") -> list[int]:
-    """The ids of the messages of a new chat, a minute apart."""
-    chat = StandaloneChat.objects.create(user=user, title=title)
-    return [
-        chat.messages.create(
-            user=user,
-            role="assistant" if number % 2 else "user",
-            content=text,
-            created_at=START + timedelta(minutes=number),
-        ).pk
-        for number, text in enumerate(texts)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -264,41 +198,3 @@ def test_the_sdk_is_imported_by_the_first_request_only() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True
     )
     assert output == "False\n"
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("calls", [40, pytest.param(1_000, marks=pytest.mark.soak)])
-def test_many_calls_show_no_row_of_another_user(
-    calls: int, alice: User, bob: User, two: Server
-) -> None:
-    rng = random.Random(1)
-    texts = [f"My {word} is {word}ish." for word in ("boat", "dog", "tea", "hat", "car")]
-    hers = set(talk(alice, *(f"alice {text}" for text in texts)))
-    his = set(talk(bob, *(f"bob {text}" for text in texts)))
-    passage = Passage.objects.create(user=bob, reference="Tobit 6", text="A dog followed.")
-    passage.messages.create(user=bob, role="user", content="bob My dog is old.")
-
-    async def ask(key: str, mine: set[int], theirs: set[int]) -> str:
-        texts_seen, errors = "", set[str]()
-        async with connected(two, key) as client:
-            for _ in range(calls // 2):
-                word = rng.choice(["boat", "dog", "tea", "hat", "car"])
-                answer = await result_of(client, "search", query=f"What is my {word}?", limit=50)
-                assert answer["results"]
-                texts_seen += str(answer)
-                own, foreign = rng.choice(sorted(mine)), rng.choice(sorted(theirs))
-                texts_seen += str(await result_of(client, "fetch", id=f"chat-{own}"))
-                errors.add(await error_of(client, "fetch", id=f"chat-{foreign}"))
-        assert errors == {NOT_THERE}
-        return texts_seen
-
-    keys = create_token(alice)[1], create_token(bob)[1]
-
-    async def both() -> tuple[str, str]:
-        return await asyncio.gather(ask(keys[0], hers, his), ask(keys[1], his, hers))
-
-    alices, bobs = asyncio.run(both())
-    assert "alice My" in alices
-    assert "bob" not in alices
-    assert "bob My" in bobs
-    assert "alice" not in bobs

@@ -78,6 +78,12 @@ class ContentSerializer(serializers.Serializer[Any]):
     content = Text(max_length=MAX_CONTENT_CHARS)
 
 
+class HeadingSerializer(serializers.Serializer[Any]):
+    """What stands above a text to remember, if anything."""
+
+    title = Text(allow_blank=True, allow_null=True)
+
+
 class MemorySourceSerializer(serializers.Serializer[Any]):
     """The conversation that a memory comes from."""
 

@@ -11,7 +11,7 @@ from django.db.models import F
 from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from rest_framework.exceptions import APIException, ValidationError
 
-from chat.api.serializers import ContentSerializer, SearchSerializer
+from chat.api.serializers import ContentSerializer, HeadingSerializer, SearchSerializer
 from chat.errors import DatabaseUnavailable, is_database_away
 from chat.json_times import json_time
 from chat.memory.memory_settings import memory_settings_of
@@ -77,9 +77,11 @@ def fetch(user: User, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def remember_text(user: User, arguments: dict[str, Any]) -> dict[str, Any]:
     """The message that now holds the text, its title above it."""
-    title, text = arguments.get("title"), arguments.get("text")
-    if isinstance(title, str) and title.strip() and isinstance(text, str) and text.strip():
-        text = f"{title.strip()}\n\n{text}"
+    heading = HeadingSerializer(data={"title": arguments.get("title")})
+    heading.is_valid(raise_exception=True)
+    title, text = (heading.validated_data["title"] or "").strip(), arguments.get("text")
+    if title and isinstance(text, str) and text.strip():
+        text = f"{title}\n\n{text}"
     body = ContentSerializer(data={"content": text})
     body.is_valid(raise_exception=True)
     return _item(remember(user, body.validated_data["content"]), MAX_CHARS)

@@ -40,6 +40,9 @@ def error_of(user: User, tool: str, **arguments: Any) -> str:
         ("remember", {"text": "x" * 32_001}, "text: Ensure this field has no more than 32000"),
         ("remember", {"text": ["x"]}, "text: Not a valid string."),
         ("remember", {"text": "x\x00"}, "text: "),
+        ("remember", {"text": "x", "title": 7}, "title: Not a valid string."),
+        ("remember", {"text": "x", "title": []}, "title: Not a valid string."),
+        ("remember", {"text": "x", "title": "x\x00"}, "title: "),
     ],
 )
 def test_wrong_arguments_are_explained(
