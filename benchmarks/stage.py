@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from benchmarks.processes import children_of
+from retrieval import runtime
 from tests.support import Server, database_url, free_port
 
 DATABASE = "verse_benchmark"
@@ -31,6 +32,7 @@ def create_database(name: str) -> str:
 def scratch_database() -> Iterator[str]:
     """A database with the current schema, which this process uses too. Yields its URL."""
     url = create_database(DATABASE)
+    runtime.reset()  # types have other oids than in the one before
     call_command("migrate", verbosity=0)
     yield url
     connection.close()

@@ -14,7 +14,7 @@ def on_reset(forget: Callable[[], object]) -> None:
 
 
 def reset() -> None:
-    """For tests: forget everything that was looked up, counted or opened in this process."""
+    """For tests and benchmarks: forget what was looked up, counted or opened in this process."""
     for forget in _forget_functions:
         forget()
 
