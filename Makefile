@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak faults bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
+.PHONY: help install demo serve test soak faults cluster bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -36,6 +36,9 @@ soak: install ## the slow checks: slow tests, the oldest schema, PostgreSQL 18, 
 
 faults: install ## the tests of each fault of docs/reliability.md, which it writes; ten minutes
 	$(BIN)/python -m tests.faults.report $(ARGS)
+
+cluster: install ## two servers, two workers, a replica behind a balancer; kills each part: four minutes
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 bench: install ## this commit and an earlier one in turns, against the targets: half an hour; ARGS=--quick: ten minutes
 	$(BIN)/python -m benchmarks.targets --json benchmarks/results/targets.json $(ARGS)

@@ -49,6 +49,7 @@ GROUPS = {
     "tests/test_image": "roles",
     # All tests of each share a server, or a database that takes seconds to fill.
     "tests/browser/": "browser",
+    "tests/cluster/": "cluster",
     "tests/test_docs.py": "docs",
     "tests/test_mcp": "mcp",
     "chat/tests/test_open_streams": "open streams",

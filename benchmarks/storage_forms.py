@@ -113,8 +113,8 @@ def measure_form(
         database.execute(INSERT, [INSERTED])
         measured["insert, CPU ms"] = (cpu_ms(pids) - before) / INSERTED
     way = Way(local(lambda q: nearest_first(whole(q, q.vector))), backend)
-    for size, asked in questions.items():
-        row = ask_all({"recall": way}, asked)["recall"]
+    for size, chosen in questions.items():
+        row = ask_all({"recall": way}, chosen)["recall"]
         measured[f"recall of {size}, server CPU ms"] = row["server_cpu_ms"]
     return measured
 

@@ -84,8 +84,17 @@ class ModelError(ApiError):
         self.status_code = MODEL_STATUS[code]
 
 
-MODEL_STATUS = {"llm_error": 502, "interrupted": 502, "llm_not_configured": 503, "llm_timeout": 504}
+DATABASE_AWAY = "The database cannot be reached at the moment; try again."
+# Of what ended an answer; the database, if it was back when the answer was saved.
+MODEL_STATUS = {
+    "llm_error": 502,
+    "interrupted": 502,
+    "llm_not_configured": 503,
+    "database_unavailable": 503,
+    "llm_timeout": 504,
+}
 MODEL_DETAILS = {
+    "database_unavailable": DATABASE_AWAY,
     "llm_error": "The language model refused, or broke off its answer.",
     "llm_timeout": "The language model was silent for too long.",
     "llm_not_configured": "No language model is configured.",
@@ -104,7 +113,7 @@ class DatabaseUnavailable(ApiError):
     """503: the database cannot be reached or written to."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_detail = "The database cannot be reached at the moment; try again."
+    default_detail = DATABASE_AWAY
     default_code = "database_unavailable"
 
 

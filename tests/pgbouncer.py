@@ -1,6 +1,7 @@
 """A real PgBouncer for tests: transaction pooling, and no setting for Verse's sake."""
 
 import shutil
+import signal
 import socket
 import subprocess
 from contextlib import suppress
@@ -23,18 +24,27 @@ auth_type = trust
 auth_file = {folder}/users
 pool_mode = transaction
 default_pool_size = {sessions}
+server_login_retry = {retry_s}
 """
+DEFAULT_RETRY_S = 15  # PgBouncer's own
 
 
 class PgBouncer:
     """PgBouncer in front of the server, with its files in the server's folder."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(
+        self,
+        server: PostgresServer,
+        *,
+        sessions: int = SERVER_SESSIONS,
+        retry_s: int = DEFAULT_RETRY_S,
+    ) -> None:
         self.port = free_port()
         self.url = f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/verse"
         self._settings = server.folder / "pgbouncer.ini"
-        values = {"server": server.folder, "port": self.port, "folder": server.folder}
-        self._settings.write_text(SETTINGS.format(**values, sessions=SERVER_SESSIONS))
+        self._values = {"port": self.port, "folder": server.folder}
+        self._values |= {"sessions": sessions, "retry_s": retry_s}
+        self._write_settings(server)
         (server.folder / "users").write_text(f'"{SUPERUSER}" ""\n')
         self._log = server.folder / "pgbouncer.log"
         self.start()
@@ -57,6 +67,14 @@ class PgBouncer:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait(PATIENCE_S)
+
+    def move_to(self, server: PostgresServer) -> None:
+        """Send clients to another server from now on, by SIGHUP: it reads its file again."""
+        self._write_settings(server)
+        self._process.send_signal(signal.SIGHUP)
+
+    def _write_settings(self, server: PostgresServer) -> None:
+        self._settings.write_text(SETTINGS.format(server=server.folder, **self._values))
 
     def _listens(self) -> bool:
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):

@@ -21,24 +21,22 @@ from typing import Any
 
 from django.db import Error
 
-from chat.answers import save_answer
+from chat.answers import endings, save_answer
 from chat.answers.answer_tokens import answer_tokens, count_unstored
-from chat.answers.errors import CompletionError, LLMNotConfigured
+from chat.answers.errors import CompletionError
 from chat.answers.heartbeat import Heartbeat
 from chat.answers.live_answer import LiveAnswer
-from chat.answers.llm import llm_address
 from chat.answers.periodic import run_periodic_tasks
 from chat.answers.prepare import Preparation
 from chat.answers.save_answer import Ending
 from chat.answers.shorten import complete_shortened
-from chat.errors import ApiError, DatabaseUnavailable
+from chat.errors import ApiError, DatabaseUnavailable, is_database_away
 from chat.memory import embed
 from chat.memory.answer_recall import Recalled
 from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
 from retrieval import connection_share, event_loop
 from retrieval.db_errors import error_name
-from retrieval.root_cause import root_cause_name
 from retrieval.telemetry import metrics, spans
 from retrieval.telemetry.log_context import turn_id
 
@@ -133,13 +131,15 @@ class Runner:
                     after_word=partial(self._store, live, prepared) if live.store else None,
                 )
         except CompletionError as error:
-            return _failed(live, error)
+            return endings.failed(live, error)
         except ApiError as refusal:
             live.refusal = refusal
             return Ending(Status.FAILED, str(refusal.get_codes()), str(refusal.detail))
         except asyncio.CancelledError:
             return live.ending or Ending(Status.INTERRUPTED, save_answer.INTERRUPTED)
-        except Exception:
+        except Exception as error:
+            if is_database_away(error):
+                return endings.failed_without_database(live, error)
             logger.exception("An answer failed")
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
         return Ending(Status.COMPLETE, finish_reason=finish_reason)
@@ -220,17 +220,6 @@ def _unsaved(live: LiveAnswer, ending: Ending) -> Message:
     answer.content, answer.status, answer.error = live.text, ending.status, ending.error
     answer.memories = live.memories
     return answer
-
-
-def _failed(live: LiveAnswer, error: CompletionError) -> Ending:
-    """Interrupted if the model said a word, else failed. One line in the log."""
-    if not isinstance(error, LLMNotConfigured):
-        cause = f" ({root_cause_name(error.__cause__)})" if error.__cause__ else ""
-        logger.warning("No answer from %s: %s%s", llm_address(), error, cause)
-    if not live.may_stream.done():
-        live.may_stream.set_result(False)
-    status = Status.INTERRUPTED if live.text.strip() else Status.FAILED
-    return Ending(status, error.code, str(error))
 
 
 @cache

@@ -4,6 +4,7 @@ Its tables come from its own migrations; before them a job cannot be put into th
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -46,7 +47,18 @@ class _Process:
 
 def serve(ready: Callable[[], None]) -> None:
     """Run jobs on an event loop of this thread, with at most five connections of its own."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_no_outage)
     asyncio.run(_serve(ready))
+
+
+def is_no_outage(record: logging.LogRecord) -> bool:
+    """False for what the engine, and asyncio for its tasks, log while the database is away.
+
+    The worker says it in one line. For ``logging.Handler.addFilter``, which adds a filter once.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, ConnectorException)
 
 
 def stop() -> None:

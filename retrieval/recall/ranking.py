@@ -2,10 +2,9 @@
 
     score = words + meaning of the message + meaning of its neighbours + length + kind of message
 
-Each part is explained at its constants. Their values were fitted on two sets of conversations: what
-each brings is in docs/decisions/0017-recall-order.md, "Each constant alone". An example with every
-number: docs/how-memory-works.md. Of two values the second, ..._ALONE, is used if no row has a
-similarity. Rows that may not be shown are no results, but they count as neighbours and in means.
+Each part is explained at its constants, which were fitted on two sets of conversations: what each
+brings is in docs/decisions/0017-recall-order.md. An example with numbers: docs/how-memory-works.md.
+..._ALONE is used if no row has a similarity. Hidden rows count as neighbours and in means.
 """
 
 from dataclasses import dataclass, replace

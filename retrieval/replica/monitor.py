@@ -12,10 +12,19 @@ from functools import cache
 
 from django.conf import settings
 from django.db import Error, connection, connections
+from psycopg_pool import ConnectionPool
 
 from retrieval import queries, runtime
 from retrieval.db_errors import error_name
-from retrieval.replica.lag import ALIAS, IDENTITY, Position, current_position, why_unusable
+from retrieval.replica.lag import (
+    ALIAS,
+    BEHIND,
+    IDENTITY,
+    SILENT,
+    Position,
+    current_position,
+    why_unusable,
+)
 
 logger = logging.getLogger(__name__)
 TRY_AGAIN_S = 10.0
@@ -67,6 +76,8 @@ class Monitor:
             logger.warning(
                 "The read replica is left alone, tried every %g s: %s", TRY_AGAIN_S, reason
             )
+        if reason not in (SILENT, BEHIND):
+            end_connections()
 
     def _end_rest(self) -> None:
         with self._lock:
@@ -97,6 +108,17 @@ class Monitor:
                 self._end_rest() if reason is None else self.rest(reason)
         finally:
             connection.close()
+
+
+def end_connections() -> None:
+    """Close the pool's connections, those in use when they come back.
+
+    They lead to a server that is no replica; the next may lead to another server, by DNS or because
+    libpq tries several addresses.
+    """
+    pool: ConnectionPool | None = getattr(connections[ALIAS], "pool", None)
+    if pool:
+        pool.drain()
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Two servers, two workers, PgBouncer, a primary and a replica behind HAProxy: ``make cluster``."""
