@@ -68,24 +68,37 @@ async def _receive_all(side: Side, listeners: list[Listener], spread_s: float) -
 
 
 async def receive(port: int, token: str, chat: int) -> float:
-    """Milliseconds to the first token of a whole stream. Raises if it does not end well.
+    """Milliseconds to the first token of a whole stream. Raises if it does not end well."""
+    address = f"/api/chats/{chat}/messages/"
+    headers = f"Authorization: Token {token}\r\nAccept: text/event-stream\r\n"
+    return await first_token_ms(
+        port, request_of(address, headers, BODY), first=b"event: delta", end=b"event: done"
+    )
+
+
+def request_of(address: str, headers: str, body: bytes) -> bytes:
+    """The bytes of a POST of JSON; each header ends its line."""
+    head = (
+        f"POST {address} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def first_token_ms(port: int, request: bytes, *, first: bytes, end: bytes) -> float:
+    """Milliseconds to ``first`` of a whole stream. Raises if it has no ``end``.
 
     Uses bare sockets: an HTTP library would use as much processor time as a worker.
     """
-    head = (
-        f"POST /api/chats/{chat}/messages/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-        f"Authorization: Token {token}\r\nAccept: text/event-stream\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
-    )
     started_ms = clock_ms()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(head.encode() + BODY)
-        await reader.readuntil(b"event: delta")
+        writer.write(request)
+        await reader.readuntil(first)
         first_ms = clock_ms() - started_ms
         rest = await reader.read(-1)
     finally:
         writer.close()
-    if b"event: done" not in rest:
+    if end not in rest:
         raise RuntimeError(f"the stream ended with {rest[-200:]!r}")
     return first_ms

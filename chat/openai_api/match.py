@@ -64,6 +64,8 @@ def match(
             return _continued(sent, chat, len(form))
         if _asks_again(sent, chat) and sent.equal(form, chat.turns[:-1]):
             return _again(chat, len(form))
+        if chat.open and ends_unfinished(sent, form, chat) and not form[-1].answer:
+            return _continued(sent, chat, len(form) - 1)
     for form in sent.forms:
         size = len(form)
         if is_named and size and sent.equal(form, chat.turns[:size]):
@@ -92,13 +94,31 @@ def match_failed(sent: Sent, chat: Outline) -> Match | None:
 
 
 def is_part(sent: Sent, chat: Outline) -> bool:
-    """Whether the chat holds the client's history, and goes on otherwise."""
+    """Whether the chat holds the client's history, and goes on otherwise.
+
+    A client may have seen more of an answer than a process had saved when it died.
+    """
     for form in sent.forms:
+        if ends_unfinished(sent, form, chat):
+            return True
         size = len(form)
         for start in range(len(chat.turns) - size + 1):
             if form and sent.equal(form, chat.turns[start : start + size]):
                 return True
     return False
+
+
+def ends_unfinished(sent: Sent, form: Sequence[TextTurn], chat: Outline) -> bool:
+    """Whether the client's last question is the chat's last one, which has no whole answer."""
+    if not form:
+        return False
+    *before, last = form
+    unfinished, earlier = chat.open, chat.turns
+    if chat.is_broken and chat.turns:
+        *earlier, unfinished = chat.turns
+    if not unfinished or last.question.digest != unfinished.question.digest:
+        return False
+    return sent.equal(before, earlier[len(earlier) - len(before) :])
 
 
 def held_in(turns: Sequence[TextTurn]) -> list[int]:
@@ -107,7 +127,8 @@ def held_in(turns: Sequence[TextTurn]) -> list[int]:
 
 def shared(sent: Sent, chat: Outline) -> list[int]:
     """The stored messages that the client sends too, whatever else it has changed."""
-    messages = {turn.question.digest: turn.question.ref for turn in chat.turns}
+    turns = [*chat.turns, *([chat.open] if chat.open else [])]
+    messages = {turn.question.digest: turn.question.ref for turn in turns}
     messages |= {turn.answer.digest: turn.answer.ref for turn in chat.turns if turn.answer}
     digests = (
         message.digest for turn in sent.turns for message in (turn.question, turn.answer) if message

@@ -53,10 +53,10 @@ class SimulatedClient:
         """The chat holds what is shown: each message once, of cut answers the whole text."""
         if self.chat is None:
             return
-        messages = StandaloneChatMessage.objects.filter(conversation_id=self.chat).in_order()
-        rows = list(messages.exclude(content="").values_list("role", "content"))
+        rows = self._stored()
         left = list(rows)
         for question, answer in reversed(self.turns):
+            assert left, (rows, self.turns)
             # An answer of which nothing was shown need not be stored.
             if left[-1][0] == "assistant":
                 assert left.pop()[1].startswith(answer), (rows, self.turns)
@@ -64,6 +64,18 @@ class SimulatedClient:
                 assert not answer, (rows, self.turns)
             assert left.pop() == ("user", question), (rows, self.turns)
         assert not (self.own_id and left), (rows, self.turns)
+
+    def _stored(self) -> list[tuple[str, str]]:
+        """Without empty answers, and the questions before them that are shown no more."""
+        messages = StandaloneChatMessage.objects.filter(conversation_id=self.chat).in_order()
+        rows = list(messages.values_list("role", "content"))
+        texts_after = [*(text for _, text in rows[1:]), "none"]
+        shown = {question for question, _ in self.turns}
+        return [
+            (role, text)
+            for (role, text), text_after in zip(rows, texts_after, strict=True)
+            if text and (text_after or text in shown)
+        ]
 
     def _answer(self, question: str) -> None:
         headers = {"X-OpenWebUI-Chat-Id": self.own_id} if self.own_id else {}

@@ -99,15 +99,42 @@ def test_the_same_request_after_a_failure_takes_its_place(
     assert StandaloneChat.objects.count() == 1
 
 
-def test_a_conversation_goes_on_after_a_question_that_failed(
-    bearer: Bearer, fake_openai: FakeOpenAI
+@pytest.mark.parametrize("headers", [OWN, {}], ids=["by id", "by texts"])
+@pytest.mark.parametrize("has_turn_before", [True, False])
+def test_a_conversation_goes_on_after_its_last_question_failed(
+    has_turn_before: bool, headers: dict[str, str], bearer: Bearer, fake_openai: FakeOpenAI
 ) -> None:
-    first = bearer.ask(user("One"), headers=OWN)
+    before = FIRST if has_turn_before else ()
+    if has_turn_before:
+        bearer.ask(user("One"), headers=headers)
     fake_openai.chat.script(Refuse(500))
-    bearer.ask(*FIRST, user("Two"), headers=OWN)
-    third = bearer.ask(*FIRST, user("Two"), user("Three"), headers=OWN)
-    assert third.chat == first.chat
-    assert texts() == ["One", "You said: One", "Two", "", "Three", "You said: Three"]
+    bearer.ask(*before, user("Two"), headers=headers)
+    chat = StandaloneChat.objects.get()
+    third = bearer.ask(*before, user("Two"), user("Three"), headers=headers)
+    assert third.chat == chat.pk
+    assert texts()[-4:] == ["Two", "", "Three", "You said: Three"]
+
+
+@pytest.mark.parametrize("headers", [OWN, {}], ids=["by id", "by texts"])
+@pytest.mark.parametrize("has_turn_before", [True, False])
+@pytest.mark.parametrize("left", ["", "So"])
+def test_what_a_dead_process_has_not_saved_makes_a_branch(
+    left: str,
+    has_turn_before: bool,
+    headers: dict[str, str],
+    bearer: Bearer,
+) -> None:
+    """The client has seen more of the answer than was saved."""
+    before = FIRST if has_turn_before else ()
+    if has_turn_before:
+        bearer.ask(user("One"), headers=headers)
+    bearer.ask(*before, user("Two"), headers=headers)
+    lost = {"content": left, "status": "interrupted", "error": "interrupted"}
+    StandaloneChatMessage.objects.filter(content="You said: Two").update(**lost)
+    shown = (*before, user("Two"), assistant("So far"))
+    third = bearer.ask(*shown, user("Three"), headers=headers)
+    contents = [message["content"] for message in shown]
+    assert texts(third.chat) == [*contents, "Three", "You said: Three"]
 
 
 def test_messages_that_are_no_longer_sent_stay(bearer: Bearer) -> None:
