@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak faults cluster bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
+.PHONY: help install demo serve test soak faults cluster storm bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -39,6 +39,9 @@ faults: install ## the tests of each fault of docs/reliability.md, which it writ
 
 cluster: install ## two servers, two workers, a replica behind a balancer; kills each part: four minutes
 	$(BIN)/python -m tests.cluster $(ARGS)
+
+storm: install ## thirty users while everything fails, then every promise is checked; SEED=7 MINUTES=10
+	$(BIN)/python -m tests.storm $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(PEOPLE),--people $(PEOPLE)) $(ARGS)
 
 bench: install ## this commit and an earlier one in turns, against the targets: half an hour; ARGS=--quick: ten minutes
 	$(BIN)/python -m benchmarks.targets --json benchmarks/results/targets.json $(ARGS)

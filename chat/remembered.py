@@ -3,7 +3,6 @@
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils import timezone
 
 from chat.answers import turns
 from chat.errors import Throttled
@@ -22,14 +21,16 @@ def remember(user: User, content: str) -> Message:
     Raises Throttled: it counts as a posted message. Locks the user's row, as a turn does.
     """
     with connection_share.hold(user.pk), transaction.atomic(), recorded(user.pk):
-        turns.lock_user(user.pk)
+        now = turns.lock_user(user.pk)
         chat = _chat_of(user)
         known: Message | None = chat.messages.filter(role=Role.USER, content=content).first()
         if known:
             return known
         _count(user)
-        message: Message = chat.messages.create(user=user, role=Role.USER, content=content)
-        StandaloneChat.objects.filter(pk=chat.pk).update(updated_at=timezone.now())
+        message: Message = chat.messages.create(
+            user=user, role=Role.USER, content=content, created_at=now
+        )
+        StandaloneChat.objects.filter(pk=chat.pk).update(updated_at=now)
     embed.embed_in_background(message)
     return message
 

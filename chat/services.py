@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -123,12 +124,12 @@ class ChatService:
     def edit(self, message: Message, content: str) -> Message:
         """Change the user's message and embed it again. Raises InProgress while it is answered."""
         with self._share(), transaction.atomic(), recorded(message.user_id):
-            self._refuse_while_streaming(message)
+            now = self._refuse_while_streaming(message)
             self._replace_title(title_from(message.content), by=title_from(content))
-            message.content, message.edited_at = content, timezone.now()
+            message.content, message.edited_at = content, now
             message.context = None  # the user's own words now, if it was a copy
             message.save(update_fields=["content", "edited_at", "context"])
-            self._update(updated_at=message.edited_at)
+            self._update(updated_at=now)
         embed.embed_in_background(message)
         return message
 
@@ -227,15 +228,17 @@ class ChatService:
             logger.warning("A turn reads again, later: %s", error_name(error))
         return preparation
 
-    def _refuse_while_streaming(self, message: Message) -> None:
-        turns.lock_user(self.conversation.user_id)
+    def _refuse_while_streaming(self, message: Message) -> datetime:
+        """Lock the user's row; the time by the database's clock. Raises InProgress."""
+        now = turns.lock_user(self.conversation.user_id)
         row = turns.running_answer_of(self.conversation)
         if row is None:
-            return
+            return now
         answers = self.conversation.messages.filter(pk=row.message_id)
         question_id = answers.values_list("reply_to", flat=True).first()
         if message.pk in (row.message_id, question_id):
             raise errors.InProgress
+        return now
 
 
 OWN_RECALL = ChatService._get_relevant_context  # noqa: SLF001 - to see whether it is replaced

@@ -1,20 +1,18 @@
 """Shared by the tests of EMBED_QUEUE: a database with the engine's tables, workers, a server."""
 
 import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from django.contrib.auth.models import User
 
 from chat.auth.api_tokens import create_token
 from fake_openai import FakeOpenAI
 from tests.databases import Database
+from tests.embed_worker import Worker
 from tests.redis_server import Redis
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
@@ -22,41 +20,6 @@ PENDING = """
     SELECT count(*) FROM message_memories WHERE model IS NULL AND embedding_error IS NULL
 """
 STARTED = "Embedding for the queue"
-
-
-class Worker:
-    """``embed_worker`` in a process, with its output in a file."""
-
-    def __init__(self, settings: dict[str, str]) -> None:
-        self._log = Path(tempfile.mkstemp(prefix="verse-test-worker-")[1])
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "embed_worker"],
-                cwd=ROOT,
-                env=clean_environment(**settings),
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def log(self) -> str:
-        """Its output so far."""
-        return self._log.read_text()
-
-    def wait_for_log(self, text: str) -> None:
-        """Wait until it has printed the text."""
-        wait_for(lambda: text in self.log or self.process.poll() is not None)
-        assert text in self.log, self.log
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.wait(PATIENCE_S)
-
-    def end(self) -> None:
-        """Kill it, and delete its output."""
-        self.kill()
-        self._log.unlink(missing_ok=True)
 
 
 @dataclass

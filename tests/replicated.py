@@ -78,6 +78,9 @@ class PostgresServer:
         """A session with a transaction."""
         return psycopg.connect(self.url)
 
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL to the server and all of its processes."""
         if self._process:
@@ -126,9 +129,9 @@ def replicated_servers() -> Iterator[tuple[PostgresServer, PostgresServer]]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server of its own, running, with an empty database."""
-    folder = Path(tempfile.mkdtemp(prefix="verse-test-postgres-"))
+def postgres_server(parent: Path | None = None) -> Iterator[PostgresServer]:
+    """A server of its own, running, with an empty database; its files below ``parent``."""
+    folder = Path(tempfile.mkdtemp(prefix="verse-test-postgres-", dir=parent))
     folder.chmod(0o755)
     primary = PostgresServer(folder / "primary")
     try:

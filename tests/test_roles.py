@@ -13,7 +13,7 @@ from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
 from tests.databases import Database
-from tests.embed_queue_support import Worker
+from tests.embed_worker import Worker
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
 pytestmark = pytest.mark.newest_schema

@@ -58,8 +58,12 @@ def finish(
         "truncated": truncated,
     }
     entries = ending.entries(tokens)
-    ids = {"running_id": running_id, "answer_id": answer.pk}
-    parameters = values | ids | {"entries": json.dumps(entries) if entries else None}
+    parameters = values | {
+        "running_id": running_id,
+        "answer_id": answer.pk,
+        "context": json.dumps(answer.context) if answer.context else None,
+        "entries": json.dumps(entries) if entries else None,
+    }
     if not _finish(answer, parameters, tokens):
         return type(answer)._default_manager.filter(pk=answer.pk).first()
     for name, value in values.items():

@@ -37,30 +37,37 @@ def _for_both_tables(statement: sql.SQL, **parts: sql.Composable) -> Statements:
 
 
 # Locks: the user's row. The ORM's select_for_update() does the same in 0.7 ms more for every turn.
+# The time is read once the row is locked: so the times of a user's turns and edits are in the order
+# of their transactions, whatever the clocks of the servers say.
 LOCK_USER = (
-    sql.SQL("SELECT FROM {users} WHERE id = %(user)s FOR NO KEY UPDATE")
+    sql.SQL("""
+    SELECT clock_timestamp()
+    FROM (SELECT FROM {users} WHERE id = %(user)s FOR NO KEY UPDATE) locked
+""")
     .format(users=sql.Identifier(get_user_model()._meta.db_table))
     .as_string()
 )
-# Only the process that deletes the running_answers row may write the answer. Locks: both rows.
+# Only the process that deletes the running_answers row may write the answer. SAVE_CONTEXT does not
+# wait for the disk: what a crash of the database has lost of it is written again. Locks: both rows.
 _FINISH = sql.SQL("""
     WITH claimed AS (DELETE FROM running_answers WHERE id = %(running_id)s RETURNING id){counted}
     UPDATE {messages}
     SET content = %(content)s, status = %(status)s, error = %(error)s, truncated = %(truncated)s,
-        context = CASE WHEN %(entries)s::jsonb IS NULL THEN context
-            ELSE coalesce(context, '[]') || %(entries)s::jsonb END
+        context = CASE WHEN %(entries)s::jsonb IS NULL THEN coalesce(context, %(context)s::jsonb)
+            ELSE coalesce(context, %(context)s::jsonb, '[]') || %(entries)s::jsonb END
     WHERE id = %(answer_id)s AND EXISTS (SELECT FROM claimed)
 """)
 FINISH = _for_both_tables(_FINISH, counted=sql.SQL(""))
 # The turn's tokens are counted even if another process has ended the answer, or the user has
 # deleted it. Locks: also what token_usage.COUNTED locks.
 FINISH_AND_COUNT = _for_both_tables(_FINISH, counted=sql.SQL(", ") + token_usage.COUNTED)
-# Sets the conversation's time and returns the conversations of the user's running answers.
+# Sets the conversation's time; returns it, and the conversations of the user's running answers.
 # Locks: the conversation's row.
 TOUCH = _for_both_tables(
     sql.SQL("""
-    UPDATE {conversations} SET updated_at = %(now)s WHERE id = %(conversation)s
-    RETURNING ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s)
+    UPDATE {conversations} SET updated_at = clock_timestamp() WHERE id = %(conversation)s
+    RETURNING updated_at,
+        ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s)
 """)
 )
 # TOUCH, and if neither the conversation nor the user is busy, the rows of a new turn; their ids are
@@ -68,25 +75,25 @@ TOUCH = _for_both_tables(
 ADD_TURN = _for_both_tables(
     sql.SQL("""
     WITH touched AS (
-        UPDATE {conversations} SET updated_at = %(now)s WHERE id = %(conversation)s
-        RETURNING ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s)
-            AS busy
+        UPDATE {conversations} SET updated_at = clock_timestamp() WHERE id = %(conversation)s
+        RETURNING updated_at,
+            ARRAY(SELECT {conversation_id} FROM running_answers WHERE user_id = %(user)s) AS busy
     ), question AS (
         INSERT INTO {messages} (user_id, {conversation_id}, role, content, created_at)
-        SELECT %(user)s, %(conversation)s, 'user', %(content)s, %(now)s FROM touched
+        SELECT %(user)s, %(conversation)s, 'user', %(content)s, updated_at FROM touched
         WHERE array_position(busy, %(conversation)s) IS NULL
             AND cardinality(busy) < %(max_running)s
-        RETURNING id
+        RETURNING id, created_at
     ), answer AS (
         INSERT INTO {messages}
             (user_id, {conversation_id}, role, content, created_at, status, reply_to)
-        SELECT %(user)s, %(conversation)s, 'assistant', '', %(now)s, 'streaming', id
+        SELECT %(user)s, %(conversation)s, 'assistant', '', created_at, 'streaming', id
         FROM question RETURNING id, reply_to
     ), running AS (
         INSERT INTO running_answers (user_id, {conversation_id}, message_id)
         SELECT %(user)s, %(conversation)s, id FROM answer RETURNING id
     )
-    SELECT busy, running.id, answer.id, reply_to
+    SELECT updated_at, busy, running.id, answer.id, reply_to
     FROM touched LEFT JOIN answer ON true LEFT JOIN running ON true
 """)
 )

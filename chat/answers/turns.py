@@ -6,11 +6,11 @@ fails later (the model refuses, the process dies) ends in a status of the answer
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from chat import errors
@@ -98,11 +98,11 @@ def answer_again(
     """
     if not is_counted:
         check_tokens(conversation.user_id)
-    _refuse_if_busy(conversation)
+    now = _refuse_if_busy(conversation)
     if not is_counted:
         count_message(conversation.user_id)
     idempotency.save_key(conversation, key, digest, question)
-    return _start_answer(conversation, question, answer)
+    return _start_answer(conversation, question, answer, now)
 
 
 def running_answer_of(conversation: Conversation) -> RunningAnswer | None:
@@ -110,10 +110,17 @@ def running_answer_of(conversation: Conversation) -> RunningAnswer | None:
     return RunningAnswer.objects.filter(**{conversation.kind: conversation}).first()
 
 
-def lock_user(user_id: int) -> None:
-    """Serialise one user's turns: lock the user's row (FOR NO KEY UPDATE) until the commit."""
+def lock_user(user_id: int) -> datetime:
+    """Serialise one user's turns: lock the user's row (FOR NO KEY UPDATE) until the commit.
+
+    Returns the time by the database's clock, then. Raises NotFound if the user was deleted.
+    """
     with connection.cursor() as cursor:
         cursor.execute(LOCK_USER, {"user": user_id})
+        row = cursor.fetchone()
+    if row is None:
+        raise NotFound
+    return cast("datetime", row[0])
 
 
 def replay_or_retry(conversation: Conversation, question: Message) -> Turn:
@@ -125,8 +132,8 @@ def replay_or_retry(conversation: Conversation, question: Message) -> Turn:
     if answer is not None and idempotency.may_replay(answer):
         return Turn(conversation, question, answer)
     check_tokens(conversation.user_id)
-    _refuse_if_busy(conversation)
-    return _start_answer(conversation, question, answer)
+    now = _refuse_if_busy(conversation)
+    return _start_answer(conversation, question, answer, now)
 
 
 def _question_of_last(conversation: Conversation, answer: Message) -> Message:
@@ -140,16 +147,18 @@ def _question_of_last(conversation: Conversation, answer: Message) -> Message:
     return cast("Message", question)
 
 
-def _refuse_if_busy(conversation: Conversation) -> None:
-    """One answer at a time per conversation, STREAMS_PER_USER per user.
+def _refuse_if_busy(conversation: Conversation) -> datetime:
+    """One answer at a time per conversation, STREAMS_PER_USER per user. The database's time.
 
     The user's row must be locked. Abandoned answers count until they are ended. Raises NotFound
     if the conversation was deleted meanwhile.
     """
-    row = execute(TOUCH, conversation, now=timezone.now())
+    row = execute(TOUCH, conversation)
     if row is None:
         raise NotFound
-    _refuse_busy(conversation, row[0])
+    now, busy = row
+    _refuse_busy(conversation, busy)
+    return cast("datetime", now)
 
 
 def _refuse_busy(conversation: Conversation, busy: list[int | None]) -> None:
@@ -165,11 +174,10 @@ def _add_turn(conversation: Conversation, content: str) -> Turn:
 
     Raises what ``_refuse_if_busy`` raises.
     """
-    now, max_running = timezone.now(), settings.STREAMS_PER_USER
-    row = execute(ADD_TURN, conversation, content=content, now=now, max_running=max_running)
+    row = execute(ADD_TURN, conversation, content=content, max_running=settings.STREAMS_PER_USER)
     if row is None:
         raise NotFound
-    busy, running_id, answer_id, question_id = row
+    now, busy, running_id, answer_id, question_id = row
     _refuse_busy(conversation, busy)
     fields = {"user_id": conversation.user_id, "conversation": conversation, "created_at": now}
     new = conversation.messages.model
@@ -180,7 +188,9 @@ def _add_turn(conversation: Conversation, content: str) -> Turn:
     return Turn(conversation, question, answer, running_id)
 
 
-def _start_answer(conversation: Conversation, question: Message, answer: Message | None) -> Turn:
+def _start_answer(
+    conversation: Conversation, question: Message, answer: Message | None, now: datetime
+) -> Turn:
     """Add an empty answer, or empty the given one, and add the running_answers row."""
     empty: dict[str, Any] = {
         "content": "",
@@ -190,10 +200,10 @@ def _start_answer(conversation: Conversation, question: Message, answer: Message
         "reply_to": question.pk,
     }
     if answer is None:
-        new = {"user_id": conversation.user_id, "role": Role.ASSISTANT}
+        new = {"user_id": conversation.user_id, "role": Role.ASSISTANT, "created_at": now}
         answer = cast("Message", conversation.messages.create(**new, **empty))
     else:
-        empty["edited_at"] = timezone.now()  # taints answers that used the old text
+        empty["edited_at"] = now  # taints answers that used the old text
         for name, value in empty.items():
             setattr(answer, name, value)
         answer.save(update_fields=list(empty))

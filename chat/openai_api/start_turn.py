@@ -12,7 +12,6 @@ from typing import cast
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils import timezone
 
 from chat import client_chats, errors
 from chat.answers import idempotency, turns
@@ -33,7 +32,7 @@ DEFER_MEMORY = "SELECT set_config('verse.defer_memory_insert', %s, true)"
 # The context says that they are copies: retrieval/message_tables.py. Locks: the new rows.
 COPY = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at, context)
-    SELECT %(user)s, %(chat)s, role, content, %(now)s, '[{"copy": true}]'
+    SELECT %(user)s, %(chat)s, role, content, now(), '[{"copy": true}]'
     FROM unnest(%(roles)s::text[], %(contents)s::text[]) WITH ORDINALITY sent (role, content, place)
     ORDER BY place
 """
@@ -142,7 +141,6 @@ def _copy(messages: list[Part], chat: StandaloneChat) -> None:
         "chat": chat.pk,
         "roles": [message["role"] for message in messages],
         "contents": [storable(text_of(message)) for message in messages],
-        "now": timezone.now(),
     }
     execute(DEFER_MEMORY, ["on"])
     execute(COPY, values)

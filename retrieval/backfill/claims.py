@@ -1,7 +1,8 @@
 """Which messages this process embeds: no other buys them at the same time.
 
 A claim is a row of ``embedding_claims`` that ends by itself 30 s after its process was killed. A
-thread renews it meanwhile, so a process that waits for the service keeps what it has claimed.
+thread renews it meanwhile, so a process that waits for the service keeps what it has claimed. A row
+that the process could not delete, because the database was away, is not renewed.
 """
 
 import secrets
@@ -48,6 +49,7 @@ class Claims:
 
     def __init__(self, holder: int | None = None) -> None:
         self._holder = secrets.randbits(63) if holder is None else holder
+        self._held: set[int] = set()  # refs
         self._left = threading.Event()
         self._lock = threading.Lock()  # renewing and releasing at once could deadlock
         self._thread = threading.Thread(target=self._renew_until_left, name="claims", daemon=True)
@@ -73,32 +75,38 @@ class Claims:
             return set(refs)
         claim = timedelta(seconds=CLAIM_S)
         params = {"refs": list(refs), "holder": self._holder, "claim": claim}
-        return {ref for (ref,) in db.execute(TAKE, params)}
+        taken = {ref for (ref,) in db.execute(TAKE, params)}
+        with self._lock:
+            self._held |= taken
+        return taken
 
     def release(self, refs: Sequence[int]) -> None:
         """End the claims on these messages; after their vectors are committed. One statement."""
         if refs and _table.exists():
             with self._lock:
+                self._held -= set(refs)
                 db.execute(RELEASE, {"refs": list(refs), "holder": self._holder})
 
     def release_all(self) -> None:
         """End all claims of this process. One statement."""
         if _table.exists():
             with self._lock:
+                self._held.clear()
                 EmbeddingClaim.objects.filter(holder=self._holder).delete()
 
     def _renew_until_left(self) -> None:
         while not self._left.wait(RENEW_S):
-            with suppress(Error), self._lock:
-                renew(self._holder)
+            with suppress(Error):
+                self.renew()
             connection.close()
 
-
-def renew(holder: int) -> None:
-    """Let the process keep its claims for another CLAIM_S. One statement, or two."""
-    if _table.exists():
-        until = Now() + timedelta(seconds=CLAIM_S)
-        EmbeddingClaim.objects.filter(holder=holder).update(until=until)
+    def renew(self) -> None:
+        """Keep the claims for another CLAIM_S. One statement, or two; none without a claim."""
+        with self._lock:
+            if self._held and _table.exists():
+                until = Now() + timedelta(seconds=CLAIM_S)
+                claims = EmbeddingClaim.objects.filter(holder=self._holder)
+                claims.filter(id__in=self._held).update(until=until)
 
 
 def purge() -> None:

@@ -118,6 +118,8 @@ class TableBackfill:
             report = self._report_of(batch)
         except EmbeddingError:  # another model is the current one by now
             self._unstored = None
+            with suppress(Error, NoMemory):
+                self._rows.release(batch.rows)
             raise
         self._unstored = None
         return report

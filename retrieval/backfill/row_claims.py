@@ -1,11 +1,15 @@
 """The pending rows of one table that this process has claimed."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from django.db import Error
 
 from retrieval.backfill import pending
 from retrieval.backfill.claims import Claims
 from retrieval.backfill.pending import Row
+from retrieval.db import NoMemory
 from retrieval.message_tables import MessageTable, unpack_ref
 
 
@@ -24,7 +28,12 @@ class RowClaims:
         claimed = self.claims.take(list(refs))
         if not claimed:
             return []
-        rows = pending.pending_among(self.table, [pk for _, pk in map(unpack_ref, claimed)])
+        try:
+            rows = pending.pending_among(self.table, [pk for _, pk in map(unpack_ref, claimed)])
+        except Error:
+            with suppress(Error, NoMemory):
+                self.claims.release(list(claimed))
+            raise
         self.claims.release(list(claimed - set(self._refs(rows))))
         return rows
 

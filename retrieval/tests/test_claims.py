@@ -1,7 +1,11 @@
 """Claims: what one process embeds no other buys, and what a killed one claimed is taken over."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from django.contrib.auth.models import User
+from django.db import InternalError, connection, transaction
 
 from fake_openai import FakeOpenAI
 from retrieval.backfill.claims import Claims
@@ -73,3 +77,24 @@ def test_a_backfill_leaves_what_another_process_embeds(
     assert run().code == 0
     assert embedded_texts() == set(contents)
     assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+
+
+def test_a_claim_that_could_not_be_released_is_not_renewed(alice: User) -> None:
+    first, second = refs_of(add_messages(alice, texts(2)))
+    claims = Claims()
+    claims.take([first, second])
+    with database_that_refuses_writes(), pytest.raises(InternalError):
+        claims.release([first])
+    query(AGE, 29)
+    claims.renew()
+    query(AGE, 2)
+    assert Claims().take([first, second]) == {first}
+
+
+@contextmanager
+def database_that_refuses_writes() -> Iterator[None]:
+    """As a standby, or a database whose disk is full."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+        yield
+        transaction.set_rollback(True)

@@ -7,14 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from django.contrib.auth.models import User
 
 from chat.auth.api_tokens import create_token
 from chat.models import RunningAnswer, StandaloneChat, StandaloneChatMessage
 from fake_openai import Answer, FakeOpenAI
-from tests.support import PATIENCE_S, Server, wait_for
+from tests.support import PATIENCE_S, Server, memory_settings, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.soak]
 Start = Callable[..., Server]
@@ -82,3 +84,37 @@ def test_no_answer_ends_early_when_the_clock_jumps(
     assert not thread.is_alive()
     assert answer().status == "complete"
     assert answer().content.split() == ["word"] * WORDS
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_order_and_forgetting_hold_when_a_servers_clock_jumps(
+    jump_s: int, clock: Path, alice: User, server: Start, openai_server: FakeOpenAI, tmp_path: Path
+) -> None:
+    jump = tmp_path / "jump"
+    wrong = server(LD_PRELOAD=str(clock), JUMP=str(jump), **memory_settings(openai_server))
+    right = server(**memory_settings(openai_server))
+    token = create_token(alice)[1]
+    clients = [wrong.client(token), right.client(token)]
+    jump.write_text(str(jump_s))
+    fact = say(clients[0], new_chat(clients[0]), "The spare key is in the blue teapot.")
+    chat = new_chat(clients[1])
+    for number, client in enumerate([*clients, *clients]):  # each answer repeats the fact
+        openai_server.chat.script(Answer(f"In the blue teapot, {number}."))
+        say(client, chat, f"Where is the spare key? {number}")
+    rows = clients[1].get(f"/api/chats/{chat}/messages/").json()["results"]
+    assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
+    editor = clients[jump_s > 0]  # the one whose clock is behind
+    address = f"/api/chats/{fact['chat']}/messages/{fact['id']}/"
+    editor.patch(address, json={"content": "The spare key is lost."}).raise_for_status()
+    results = clients[1].get("/api/memory/search/", params={"q": "blue teapot", "limit": 50})
+    assert "teapot" not in results.raise_for_status().text
+
+
+def new_chat(client: httpx2.Client) -> int:
+    return int(client.post("/api/chats/", json={}).raise_for_status().json()["id"])
+
+
+def say(client: httpx2.Client, chat: int, content: str) -> dict[str, Any]:
+    """The user's message, with its chat."""
+    reply = client.post(f"/api/chats/{chat}/messages/", json={"content": content})
+    return reply.raise_for_status().json()["user_message"] | {"chat": chat}

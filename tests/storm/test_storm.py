@@ -1,0 +1,27 @@
+"""A short storm. Longer ones: ``make storm``."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.storm.schedule import machine_faults, service_faults
+from tests.storm.script import script
+from tests.support import ROOT
+
+
+def first(number: int, seed: int) -> list[object]:
+    lists = (script(seed, 1), machine_faults(seed), service_faults(seed))
+    return [next(entries) for entries in lists for _ in range(number)]
+
+
+def test_a_seed_decides_every_action_and_every_fault() -> None:
+    assert first(100, seed=7) == first(100, seed=7)
+    assert first(100, seed=7) != first(100, seed=8)
+
+
+@pytest.mark.soak
+def test_after_a_minute_of_faults_every_promise_is_kept() -> None:
+    command = [sys.executable, "-m", "tests.storm", "--seed", "1", "--minutes", "1"]
+    storm = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert storm.returncode == 0, storm.stdout + storm.stderr
