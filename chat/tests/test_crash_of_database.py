@@ -1,11 +1,18 @@
-"""What a crash of the database may lose is stored again with the answer."""
+"""The database fails in the middle of a turn: what it lost, and what the user is answered."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 
 from chat.answers import save_answer, turns
 from chat.answers.save_answer import Ending
-from chat.models import StandaloneChat, Status
+from chat.models import StandaloneChat, StandaloneChatMessage, Status
+from chat.tests.support import Api
+from fake_openai import FakeOpenAI
 from retrieval.token_usage import Tokens
 
 pytestmark = pytest.mark.django_db
@@ -29,4 +36,47 @@ def test_an_answer_is_stored_with_the_memories_that_a_crash_lost(
     )
     turn.answer.refresh_from_db()
     assert (turn.answer.status, turn.answer.content) == ("complete", "In the attic.")
-    assert turn.answer.context[: len(MEMORIES)] == MEMORIES
+    assert (turn.answer.context or [])[: len(MEMORIES)] == MEMORIES
+
+
+FULL = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN RAISE ''no space'' USING ERRCODE = ''disk_full''; END';
+    CREATE TRIGGER refuse BEFORE UPDATE OF context ON standalone_chat_messages
+        FOR EACH ROW WHEN (NEW.status = 'streaming') EXECUTE FUNCTION refuse()
+"""
+NOT_FULL = "DROP TRIGGER refuse ON standalone_chat_messages; DROP FUNCTION refuse()"
+
+
+def run(statements: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statements)
+
+
+@pytest.fixture
+def full_disk(transactional_db: None) -> Iterator[Callable[[], None]]:
+    """What an answer was given cannot be written, until the result is called."""
+    with ExitStack() as stack:
+        run(FULL)
+        stack.callback(run, NOT_FULL)
+        yield stack.close
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_full_disk_before_the_model_is_503_and_the_key_succeeds(
+    accept: str, alice: User, api: Api, remembering: FakeOpenAI, full_disk: Callable[[], None]
+) -> None:
+    client, chat = api(alice), StandaloneChat.objects.create(user=alice)
+    address, body = f"/api/chats/{chat.pk}/messages/", {"content": "Where is the piano?"}
+    send = partial(client.post, address, body, format="json", headers={"Idempotency-Key": "k"})
+    StandaloneChatMessage.objects.create(
+        user=alice, conversation=chat, role="user", content="The piano is in the attic."
+    )
+    refused = send(headers={"Idempotency-Key": "k", "Accept": accept})
+    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+    assert refused.json()["user_message"]["content"] == body["content"]
+    full_disk()
+    assert send().status_code == 201
+    assert chat.messages.filter(content=body["content"]).count() == 1
+    assert len(remembering.chat.requests) == 1

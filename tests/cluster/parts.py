@@ -14,7 +14,8 @@ from pathlib import Path
 from fake_openai import Answer, FakeOpenAI
 from fake_openai.chat import Echo
 from tests.cluster.balancer import Balancer
-from tests.embed_queue_support import STARTED, Worker
+from tests.embed_queue_support import STARTED
+from tests.embed_worker import Worker
 from tests.pgbouncer import PgBouncer
 from tests.replicated import PostgresServer, replicated_servers
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment

@@ -117,4 +117,4 @@ def new_chat(client: httpx2.Client) -> int:
 def say(client: httpx2.Client, chat: int, content: str) -> dict[str, Any]:
     """The user's message, with its chat."""
     reply = client.post(f"/api/chats/{chat}/messages/", json={"content": content})
-    return reply.raise_for_status().json()["user_message"] | {"chat": chat}
+    return dict(reply.raise_for_status().json()["user_message"], chat=chat)

@@ -13,7 +13,7 @@ class Finding:
 
     rule: str
     user: int | None
-    message: object
+    message: int | str | None
     detail: str
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, rule: str, user: int | None, message: object, detail: str) -> None:
+    def add(self, rule: str, user: int | None, message: int | str | None, detail: str) -> None:
         with self._lock:
             self.violations.append(Finding(rule, user, message, detail))
 

@@ -86,9 +86,9 @@ class Site:
             self.webs.append(Web(self.settings | {"JUMP": str(clock)}))
         self.start_worker()
 
-    def run(self, *arguments: str) -> str:
-        """The output of a Python program with the storm's settings."""
-        settings = self.settings | {"DJANGO_SETTINGS_MODULE": "verse.settings"}
+    def run(self, *arguments: str, **settings: str) -> str:
+        """The output of a Python program with the storm's settings, and these."""
+        settings = self.settings | {"DJANGO_SETTINGS_MODULE": "verse.settings"} | settings
         return subprocess.run(
             [sys.executable, *arguments], cwd=ROOT, env=clean_environment(**settings),
             check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S,

@@ -169,5 +169,5 @@ async def _verify_export(person: Person) -> None:
             )
 
 
-def _found(person: Person, rule: str, message: object, detail: str) -> None:
+def _found(person: Person, rule: str, message: int | str | None, detail: str) -> None:
     person.findings.add(rule, person.diary.user, message, detail)
