@@ -12,7 +12,8 @@ POOL = {"min_size": 0, "max_idle": 60, "reconnect_timeout": 2}
 
 def direct(parts: Parts) -> Parts:
     """For commands and tests."""
-    return with_options(parts, {"application_name": "verse", "connect_timeout": 5})
+    # Not "verse": so are the servers named that know no version, which rag_doctor looks for.
+    return with_options(parts, {"application_name": "verse-command", "connect_timeout": 5})
 
 
 def pooled(parts: Parts, *, version: str, size: int, is_behind_pooler: bool) -> Parts:

@@ -32,9 +32,11 @@ FREE_CONNECTIONS = """
 SERVER_VERSIONS = """
     SELECT pg_catalog.split_part(application_name, ' ', 2), count(*)
     FROM pg_catalog.pg_stat_activity
-    WHERE datname = pg_catalog.current_database() AND application_name LIKE 'verse %'
+    WHERE datname = pg_catalog.current_database()
+        AND (application_name LIKE 'verse %' OR application_name = 'verse')
     GROUP BY 1 ORDER BY 1
 """
+NO_VERSION = "code that does not tell its version, such as that before memory"
 READY = f"curl --silent http://127.0.0.1:{settings.PORT}/readyz"
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]"}
 
@@ -82,7 +84,9 @@ def servers_run_this_version() -> Finding:
     sessions = dict(rows(SERVER_VERSIONS))
     others = {version: count for version, count in sessions.items() if version != settings.VERSION}
     if others:
-        names = ", ".join(f"{version} ({count} sessions)" for version, count in others.items())
+        names = ", ".join(
+            f"{version or NO_VERSION} ({count} sessions)" for version, count in others.items()
+        )
         return warning(
             f"this is version {settings.VERSION}, but servers run {names}: end them after the new "
             "ones have started",

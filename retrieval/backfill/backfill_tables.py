@@ -1,5 +1,6 @@
 """One run of a backfill over the message tables."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from retrieval.backfill import fill_words, pending, token_bucket
 from retrieval.backfill.claims import Claims
 from retrieval.backfill.embed_table import TableBackfill
 from retrieval.backfill.embedding_calls import PROBE_TOKENS, RetryingService, check_key
-from retrieval.backfill.hnsw_advice import advice
+from retrieval.backfill.hnsw_advice import advice, pauses
 from retrieval.backfill.limits import EMBEDDINGS_OFF, Limits
 from retrieval.backfill.progress_line import Report
 from retrieval.embeddings import embedding_service
@@ -79,7 +80,7 @@ class Backfill:
         model = self.model_to_embed()
         until_s = time.monotonic() + SERVER_CALL_S
         counts = [pending.count(table, model=model) for table in self.tables]
-        self._notify_hnsw_advice(counts)
+        self._notify_slowness(counts)
         with self.claims:
             runs = self.table_runs(counts, model)
             if any(at_start.server_embeds for at_start in counts):
@@ -107,11 +108,13 @@ class Backfill:
             for table, at_start in zip(self.tables, counts, strict=True)
         ]
 
-    def _notify_hnsw_advice(self, counts: Sequence[pending.Counts]) -> None:
-        for table, at_start in zip(self.tables, counts, strict=True):
-            rows = min(at_start.pending, self.limits.rows or at_start.pending)
-            if line := advice(table, rows):
-                self.notify(line)
+    def _notify_slowness(self, counts: Sequence[pending.Counts]) -> None:
+        rows = [min(each.pending, self.limits.rows or each.pending) for each in counts]
+        lines = [advice(table, number) for table, number in zip(self.tables, rows, strict=True)]
+        total = min(sum(rows), self.limits.rows or sum(rows))
+        batches = math.ceil(total / self.batch_size)
+        for line in filter(None, [*lines, pauses(batches, self.sleep_s)]):
+            self.notify(line)
 
     def _embed_tables(self, runs: list[TableBackfill], *, young_too: bool) -> Iterator[Report]:
         # While a call waits for the rate, no other's vectors may wait to be stored.

@@ -1,4 +1,4 @@
-"""Whether a large backfill should drop the HNSW indexes first: storing a vector is then faster.
+"""What makes a large backfill slow, in lines before its start: the HNSW indexes, and its pauses.
 
 The times are those of ``python -m benchmarks.index_build`` on two idle cores with 20,000 rows:
 docs/benchmarks.md, "Building the HNSW indexes". Calls and pauses take as long in both cases.
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from retrieval.message_tables import MessageTable
 from retrieval.reindex.index_state import HnswOptions, IndexState, missing_memory, read_states
 
+MIN_PAUSES_S = 120  # below, a run is short anyway
 MIN_ROWS = 5_000  # for fewer, three commands instead of one save some seconds only
 STORE_WITH_INDEX_S = 1 / 345  # a row
 STORE_S = 1 / 5_621
@@ -43,19 +44,29 @@ def advice(table: MessageTable, pending: int) -> str | None:
         times = Times(pending, index.rows)
         if index.valid and times.drop_and_create_s < times.with_index_s:
             return (
-                f"{table.table}: with its HNSW index, storing {pending:,} vectors takes about"
-                f" {_minutes(times.with_index_s)}; rag_index drop hnsw, this command, and"
-                f" rag_index create hnsw take about {_minutes(times.drop_and_create_s)}"
-                f"{_memory(index, times)}"
+                f"{table.table}: to store {pending:,} vectors takes about"
+                f" {_minutes(times.with_index_s)} with the HNSW index, and about"
+                f" {_minutes(times.drop_and_create_s)} with rag_index drop hnsw before this command"
+                f" and rag_index create hnsw after it{_memory(index, times)}"
             )
     return None
 
 
+def pauses(batches: int, sleep_s: float) -> str | None:
+    """One line, if the pauses between the batches take minutes."""
+    if batches * sleep_s < MIN_PAUSES_S:
+        return None
+    return (
+        f"the pauses between {batches:,} batches take {_minutes(batches * sleep_s)};"
+        " --sleep 0 leaves them out"
+    )
+
+
 def _memory(index: IndexState, times: Times) -> str:
-    """What the last of the commands needs for that: with less memory a build is much slower."""
+    """What the last command needs for that: with less memory a build is much slower."""
     full = replace(index, rows=times.pending + times.stored)
     options = missing_memory(full.graph_bytes(HnswOptions()))
-    return f" if the last of them has {options}" if options else ""
+    return f", if that has {options}" if options else ""
 
 
 def _minutes(seconds: float) -> str:

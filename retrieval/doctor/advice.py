@@ -10,8 +10,9 @@ from retrieval.doctor.report import Check, information, skipped
 BY_HAND = {
     "checklist.1": (
         "pg_dump -Fc --file=verse.dump service=verse",
-        "createdb --maintenance-db=service=verse verse_restored",
-        'pg_restore --no-owner --dbname="service=verse dbname=verse_restored" verse.dump',
+        "createdb --maintenance-db=service=verse-admin --owner=verse verse_restored",
+        # As an administrator: the dump creates the extension.
+        'pg_restore --exit-on-error -d "service=verse-admin dbname=verse_restored" verse.dump',
     ),
     "checklist.10": ("crontab -l | grep --extended-regexp 'rag_doctor|rag_status'",),
     "checklist.12": (f"{DOCTOR} --report > production.md",),

@@ -123,8 +123,8 @@ def no_message_waits_long() -> Finding:
 
 
 def running_commands() -> Finding:
-    """Whether migrate or backfill_embeddings runs now, which changes what other checks count."""
-    locks = {"migrate": MIGRATE_LOCK, "backfill_embeddings": BACKFILL_LOCK}
+    """Whether migrate, rag_index or backfill_embeddings runs now: other checks change with it."""
+    locks = {"migrate or rag_index": MIGRATE_LOCK, "backfill_embeddings": BACKFILL_LOCK}
     running = [
         f"{name} (process {pid})"
         for name, lock in locks.items()
@@ -134,7 +134,7 @@ def running_commands() -> Finding:
         return information(
             f"{' and '.join(running)} runs now: look again when it has ended", STATUS
         )
-    return information("neither migrate nor backfill_embeddings runs now", STATUS)
+    return information("no migrate, rag_index or backfill_embeddings runs now", STATUS)
 
 
 def checks() -> list[Check]:

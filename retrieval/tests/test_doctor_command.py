@@ -72,21 +72,26 @@ def test_list_names_each_check_and_what_it_looks_at(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_printed_rehearsal_of_a_restore_works(faulty: FaultyDatabase) -> None:
+    """As the pages' roles: ``verse`` may read the tables, ``verse-admin`` may create a database."""
     (backup,) = [check for check in all_checks() if check.name == "checklist.1"]
+    faulty.run("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
     params = connection.get_connection_params()
-    lines = [f"{name}={params[name]}" for name in ("host", "port", "user")]
-    service = "\n".join(["[verse]", *lines, f"dbname={faulty.name}"])
+    lines = [*(f"{name}={params[name]}" for name in ("host", "port")), f"dbname={faulty.name}"]
+    users = {"verse": "reader", "verse-admin": params["user"]}
+    services = "\n".join(
+        line for name, user in users.items() for line in (f"[{name}]", *lines, f"user={user}")
+    )
     faulty.run("DROP DATABASE IF EXISTS verse_restored")
-    commands = backup.run().fix
     faulty.shell(
-        f"unset PGHOST PGPORT PGUSER; echo '{service}' > services; "
-        f"export PGSERVICEFILE=$PWD/services\n{commands}"
+        f"unset PGHOST PGPORT PGUSER; echo '{services}' > services; "
+        f"export PGSERVICEFILE=$PWD/services\n{backup.run().fix}"
     )
     restored = faulty.url.replace(faulty.name, "verse_restored")
     with psycopg.connect(restored) as session:
         copied = session.execute("SELECT count(*) FROM chat_messages").fetchall()
     assert copied == faulty.run("SELECT count(*) FROM chat_messages")
     faulty.run("DROP DATABASE verse_restored")
+    faulty.run("DROP ROLE reader")
 
 
 def test_every_id_of_the_guide_has_a_text_and_a_check() -> None:

@@ -101,7 +101,7 @@ def test_a_running_backfill_is_reported_and_excuses_old_messages(
         assert faulty.check("criterion.3").status is Status.PASS
     with faulty.session() as other:
         other.execute("SELECT pg_advisory_lock(%s)", [locks.MIGRATE_LOCK])
-        assert "migrate (process" in faulty.check("work.now").detail
+        assert "migrate or rag_index (process" in faulty.check("work.now").detail
     assert_fix_works(faulty, "criterion.3", "FAIL", settings)
 
 

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from fake_openai import FakeOpenAI
-from retrieval.backfill.hnsw_advice import MIN_ROWS, Times, advice
+from retrieval.backfill.hnsw_advice import MIN_ROWS, Times, advice, pauses
 from retrieval.models import message_tables
 from retrieval.tests.backfill_support import add_messages, query, run, texts
 
@@ -20,8 +20,9 @@ def test_a_large_backfill_says_first_what_dropping_the_index_saves(
     query("ALTER TABLE standalone_chat_messages ENABLE TRIGGER USER")
     (line,) = [line for line in run("--max-cost", "0.000001").lines if "HNSW" in line]
     assert line == (
-        "standalone_chat_messages: with its HNSW index, storing 5,001 vectors takes about 14 s;"
-        " rag_index drop hnsw, this command, and rag_index create hnsw take about 3 s"
+        "standalone_chat_messages: to store 5,001 vectors takes about 14 s with the HNSW index,"
+        " and about 3 s with rag_index drop hnsw before this command and rag_index create hnsw"
+        " after it"
     )
     assert "HNSW" not in run("--limit", "5000", "--max-cost", "0.000001").out
 
@@ -32,6 +33,13 @@ def test_dropping_the_index_is_not_advised_if_most_rows_are_stored_already() -> 
     assert many.drop_and_create_s > many.with_index_s
 
 
+def test_long_pauses_are_named_before_a_run(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(3))
+    slow = run("--batch-size", "1", "--sleep", "40", "--max-cost", "0")
+    assert "the pauses between 3 batches take 2 minutes; --sleep 0 leaves them out" in slow.lines
+    assert pauses(119, 1.0) is None
+
+
 def test_the_advice_names_the_memory_of_a_large_graph() -> None:
     table = message_tables()[0]
     query("SET maintenance_work_mem = '8MB'")
@@ -40,8 +48,8 @@ def test_the_advice_names_the_memory_of_a_large_graph() -> None:
     fits = advice(table, MIN_ROWS + 1)
     query("RESET maintenance_work_mem")
     assert large is not None
-    assert large.endswith('if the last of them has PGOPTIONS="-c maintenance_work_mem=71MB"')
+    assert large.endswith(', if that has PGOPTIONS="-c maintenance_work_mem=71MB"')
     assert small is not None
     assert small.endswith('"-c maintenance_work_mem=36MB"')
     assert fits is not None
-    assert fits.endswith("take about 3 s")
+    assert fits.endswith("rag_index create hnsw after it")

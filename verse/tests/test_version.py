@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -38,6 +39,11 @@ def test_servers_of_this_version_pass(server: StartServer) -> None:
     with server().client() as client:
         assert client.get("/readyz").json()["version"] == settings.VERSION
     assert settings.VERSION in wait_for(Status.PASS).detail
+
+
+def test_a_server_from_before_memory_is_named() -> None:
+    with psycopg.connect(database_url(connection), application_name="verse"):
+        assert "servers run code that does not tell its version" in wait_for(Status.WARN).detail
 
 
 @pytest.mark.soak
