@@ -45,12 +45,17 @@ EXCHANGE = """
     ALTER TABLE exchanged_memories RENAME TO other_memories
 """
 INSERT = """
-    INSERT INTO message_memories SELECT (p).* FROM (
-        SELECT m #= hstore('id', (m.id + 1000000000000)::text) AS p FROM message_memories m
-        LIMIT %s) x
+    INSERT INTO message_memories (id, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, bits, model, search_config_id)
+    SELECT id + 1000000000000, user_id, conversation, created_at, by_user, terms, chars,
+        is_question, bits, model, search_config_id
+    FROM message_memories LIMIT %s
 """
+# Of the table, or of its partitions.
 SIZE = """
-    SELECT sum(pg_total_relation_size(relid)) / 1e6 FROM pg_partition_tree(%s) WHERE isleaf
+    SELECT sum(pg_total_relation_size(c.oid)) / 1e6 FROM pg_class c
+    WHERE c.oid = 'message_memories'::regclass OR c.oid IN (
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'message_memories'::regclass)
 """
 COPY = sql.SQL("""
     CREATE TABLE {name} AS SELECT id, user_id, embedding::{kind} AS embedding FROM (
@@ -73,7 +78,9 @@ def partitions(
     figures: dict[str, dict[str, list[float]]] = {"one table": {}, f"{PARTITIONS} partitions": {}}
     seconds = fill_partitions(database)
     questions = {
-        size: ask_of(messages, user, generator, 15) for user, size in enumerate(SIZES, start=1)
+        size: ask_of(messages, user, generator, 15)
+        for user, size in enumerate(SIZES, start=1)
+        if (messages.users == user).sum() == size
     }
     for _ in range(ROUNDS):
         for measured in figures.values():
@@ -91,7 +98,6 @@ def partitions(
 def fill_partitions(database: psycopg.Connection[Any]) -> float:
     """Make ``other_memories`` of all rows; the seconds that it took."""
     started = time.monotonic()
-    database.execute("CREATE EXTENSION IF NOT EXISTS hstore")
     database.execute(NEW_TABLE)
     for at in range(PARTITIONS):
         name = sql.Identifier(f"other_memories_{at}")
@@ -106,7 +112,7 @@ def measure_form(
     database: psycopg.Connection[Any], questions: dict[int, list[Question]]
 ) -> dict[str, float]:
     """The figures of the form that is called ``message_memories`` now."""
-    measured = {"MB": float((database.execute(SIZE, ["message_memories"]).fetchone() or (0,))[0])}
+    measured = {"MB": float((database.execute(SIZE).fetchone() or (0,))[0])}
     pids = [database.info.backend_pid]
     with database.transaction(force_rollback=True):
         before = cpu_ms(pids)
@@ -143,7 +149,7 @@ class Copy:
         self.names = {
             "name": sql.Identifier(name),
             "index": sql.Identifier(index),
-            "kind": sql.SQL("halfvec(1536)") if kind == "halfvec" else sql.SQL("vector"),
+            "kind": sql.SQL(kind) + sql.SQL("(1536)"),
             "kind_ops": sql.Identifier(f"{kind}_cosine_ops"),
         }
         params = {"user": HALFVEC_USER, "rows": COPIED}
