@@ -5,6 +5,7 @@ never in it. On a schema from before chat 0011_audit_log nothing is written.
 """
 
 import getpass
+import os
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import ProgrammingError, connection, transaction
@@ -35,7 +36,15 @@ def _name(user: AbstractBaseUser | str) -> str:
 
 def record_command(what: str, *, whose: AbstractBaseUser | str = "") -> None:
     """A line of the operator who runs a command, by the name of their account on this machine."""
-    record(f"command:{getpass.getuser()}", what, whose=whose)
+    record(f"command:{account_name()}", what, whose=whose)
+
+
+def account_name() -> str:
+    """Of this process's account; its number if it has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return str(os.getuid())
 
 
 def lines() -> list[AuditLine]:

@@ -1,6 +1,7 @@
 """Does without containers what `docker compose up` does with deploy/compose.yaml."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from tests.databases import Database
 from tests.support import ROOT
 
 ROLES = ("verse_owner", "verse_web", "verse_backfill")
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<kind>:[-?])?(?P<rest>[^}]*)\}")
 PASSWORDS = {"OWNER_PASSWORD": "o'wner", "WEB_PASSWORD": "w", "BACKFILL_PASSWORD": "b"}
 
 
@@ -23,8 +25,29 @@ def services() -> dict[str, Any]:
     return services
 
 
-def command(service: str) -> list[str]:
-    return [str(word) for word in services()[service]["command"]]
+def command(service: str, **env_file: str) -> list[str]:
+    """The service's command with the values of deploy/.env."""
+    return [interpolated(str(word), env_file) for word in services()[service]["command"]]
+
+
+def environment(service: str, **env_file: str) -> dict[str, str]:
+    """The service's variables: those of deploy/.env, then those of the file itself."""
+    own = services()[service]["environment"]
+    return env_file | {name: interpolated(str(value), env_file) for name, value in own.items()}
+
+
+def interpolated(text: str, values: dict[str, str]) -> str:
+    """The text with ${NAME}, ${NAME:-default} and ${NAME:?error} replaced.
+
+    ValueError: the error's text.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        if match["kind"] == ":?" and not values.get(match["name"]):
+            raise ValueError(f"{match['name']} {match['rest']}")
+        return values.get(match["name"]) or match["rest"]
+
+    return VARIABLE.sub(replace, text)
 
 
 def run_roles_sql(database: Database) -> "subprocess.CompletedProcess[str]":

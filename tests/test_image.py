@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +12,16 @@ from typing import Any
 import httpx2
 import psycopg.conninfo
 import pytest
-import yaml
 
-from tests import compose
-from tests.databases import Database
+from fake_openai import FakeOpenAI
+from tests import compose, kubernetes
+from tests.databases import TABLES, Database
 from tests.image import Image, may_unshare
-from tests.support import PATIENCE_S, ROOT, free_port
+from tests.relay import relay
+from tests.support import PATIENCE_S, free_port
 
 pytestmark = pytest.mark.soak
 GRACE_S = 2
-PIECE_BYTES = 65_536
 
 
 @pytest.fixture(scope="module")
@@ -34,48 +32,37 @@ def image() -> Iterator[Image]:
     image.remove()
 
 
-@pytest.fixture
-def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The URL of an empty database's owner, by TCP: the image's account may not use the socket."""
-    with django_db_blocker.unblock():
-        empty = Database("image")
-        parts = psycopg.conninfo.conninfo_to_dict(empty.url)
-        with relay(f"{parts['host']}/.s.PGSQL.{parts['port']}") as port, compose.roles(empty):
-            yield f"postgresql://verse_owner@127.0.0.1:{port}/{parts['dbname']}"
-        empty.drop()
-
-
 @contextmanager
-def relay(path: str) -> Iterator[int]:
-    """A port of 127.0.0.1 that forwards to the socket ``path``."""
+def reachable(database: Database) -> Iterator[str]:
+    """Its ``host:port/name``: by TCP, because the image's account may not use the socket."""
+    parts = psycopg.conninfo.conninfo_to_dict(database.url)
+    with relay(f"{parts['host']}/.s.PGSQL.{parts['port']}") as port, compose.roles(database):
+        yield f"127.0.0.1:{port}/{parts['dbname']}"
 
-    def pass_on(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while piece := source.recv(PIECE_BYTES):
-                target.sendall(piece)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # one side has closed, and the other notices
 
-    def accept() -> None:
-        while True:
-            try:
-                near = listener.accept()[0]
-            except OSError:
-                return  # closed
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(path)
-            ends.extend((near, far))
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=pass_on, args=pair, daemon=True).start()
+@pytest.fixture
+def empty(django_db_setup: None, django_db_blocker: Any) -> Iterator[Database]:
+    """An empty database."""
+    with django_db_blocker.unblock():
+        database = Database("image")
+        yield database
+        database.drop()
 
-    ends: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield int(listener.getsockname()[1])
-        listener.shutdown(socket.SHUT_RDWR)
-    for end in ends:
-        end.close()
+
+@pytest.fixture
+def database(empty: Database) -> Iterator[str]:
+    """The URL of an empty database's owner."""
+    with reachable(empty) as place:
+        yield f"postgresql://verse_owner@{place}"
+
+
+@pytest.fixture
+def live(empty: Database) -> Iterator[str]:
+    """The ``host:port/name`` of a database from before memory, with a message in each table."""
+    empty.start_at("0001_initial")
+    empty.add_message("My dog is called Biscuit.")
+    with reachable(empty) as place:
+        yield place
 
 
 class Container:
@@ -136,8 +123,7 @@ def start(image: Image, tmp_path: Path) -> Iterator[Start]:
 
 def lifecycle(name: str) -> list[str]:
     """A lifecycle command of the Deployment's container, without its sleep."""
-    deployment = next(yaml.safe_load_all((ROOT / "deploy/kubernetes/web.yaml").read_text()))
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    (container,) = kubernetes.containers("Deployment/verse")
     words = container["lifecycle"][name]["exec"]["command"]
     return [str(word).replace("sleep 10", "sleep 0") for word in words]
 
@@ -194,6 +180,44 @@ def test_a_container_migrates_serves_drains_and_stops(
     assert web.process.wait(GRACE_S + 10) == 0
     assert "Traceback" not in web.log.read_text()
     assert not list((image.workdir / ".verse").iterdir())
+
+
+SETTINGS = {"SECRET_KEY": "test", "LLM_API_KEY": "sk-model", "OPENAI_API_KEY": "sk-embeddings"}
+Step = tuple[list[str], dict[str, str]]  # a container's command and environment
+
+
+def kubernetes_steps(name: str, place: str) -> list[Step]:
+    """What the pod of a Job runs, in order."""
+    secret = SETTINGS | {"DATABASE_URL": f"postgresql://verse_owner@{place}"}
+    jobs = kubernetes.containers(f"Job/verse-{name}")
+    return [(job["command"], kubernetes.environment(job, **secret)) for job in jobs]
+
+
+def compose_steps(name: str, place: str) -> list[Step]:
+    """What `docker compose run` runs for a service, with this database instead of ``db``."""
+    env_file = compose.PASSWORDS | {"POSTGRES_PASSWORD": "a"} | SETTINGS
+    environment = compose.environment(name, **env_file)
+    environment["DATABASE_URL"] = environment["DATABASE_URL"].replace("db:5432/verse", place)
+    return [(compose.command(name, **env_file), environment)]
+
+
+@pytest.mark.parametrize("steps", [kubernetes_steps, compose_steps])
+def test_migrate_and_backfill_run_as_their_manifests_say(
+    image: Image, live: str, empty: Database, steps: Callable[[str, str], list[Step]]
+) -> None:
+    output = ""
+    with FakeOpenAI() as service:
+        for name in ("migrate", "backfill"):
+            for command, environment in steps(name, live):
+                address = {"OPENAI_BASE_URL": service.base_url}
+                done = image.run(*command, **environment | address)
+                assert done.returncode == 0, done.stdout
+                output += done.stdout
+    assert "is enabled" in output
+    assert "Applying chat.0002_embedding" in output
+    assert "2 embedded" in output
+    for table in TABLES:
+        assert empty.run(f"SELECT count(*) FROM {table} WHERE embedding IS NULL") == [(0,)]
 
 
 def test_a_missing_setting_ends_the_start_with_one_line(start: Start) -> None:

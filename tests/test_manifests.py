@@ -10,12 +10,11 @@ import pytest
 import yaml
 from django.core.management import get_commands
 
+from tests.kubernetes import FOLDER, containers_of, manifests, objects, pods
 from tests.support import ROOT
 
 BIN = Path(sys.executable).parent
 DEPLOY = ROOT / "deploy"
-KUBERNETES = DEPLOY / "kubernetes"
-MANIFESTS = sorted([*KUBERNETES.rglob("*.yaml"), *KUBERNETES.rglob("*.example")])
 OLDEST = "1.31.0"  # the first Kubernetes with a stable podFailurePolicy
 NEEDED = {
     "DATABASE_URL", "SECRET_KEY", "LLM_API_KEY", "OPENAI_API_KEY",
@@ -48,28 +47,6 @@ def compose() -> dict[str, Any]:
     return services
 
 
-def objects() -> dict[str, dict[str, Any]]:
-    """Every object of the manifests, by kind/name."""
-    manifests = [item for path in MANIFESTS for item in yaml.safe_load_all(path.read_text())]
-    return {f"{item['kind']}/{item['metadata']['name']}": item for item in manifests}
-
-
-def pods() -> dict[str, dict[str, Any]]:
-    """The pod's spec of each workload, by kind/name."""
-    specs = {}
-    for name, item in objects().items():
-        if item["kind"] in {"Deployment", "Job"}:
-            specs[name] = item["spec"]
-        elif item["kind"] == "CronJob":
-            specs[name] = item["spec"]["jobTemplate"]["spec"]
-    return {name: spec["template"]["spec"] for name, spec in specs.items()}
-
-
-def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    """A pod's containers, with its init containers."""
-    return [*pod.get("initContainers", ()), *pod["containers"]]
-
-
 def containers() -> list[dict[str, Any]]:
     """Every container of every pod."""
     return [container for pod in pods().values() for container in containers_of(pod)]
@@ -84,7 +61,7 @@ def web() -> dict[str, Any]:
 @pytest.mark.parametrize("version", [(), ("--kubernetes-version", OLDEST)], ids=["newest", OLDEST])
 def test_the_manifests_are_valid(version: tuple[str, ...]) -> None:
     validated = subprocess.run(
-        [BIN / "kubernetes-validate", "--strict", *version, *MANIFESTS],
+        [BIN / "kubernetes-validate", "--strict", *version, *manifests()],
         capture_output=True,
         text=True,
     )
@@ -139,10 +116,10 @@ def test_no_secret_is_in_a_file() -> None:
 
 
 def test_kubectl_applies_no_secret_and_no_job_with_the_folder() -> None:
-    texts = [path.read_text() for path in KUBERNETES.glob("*.yaml")]
+    texts = [path.read_text() for path in FOLDER.glob("*.yaml")]
     kinds = {item["kind"] for text in texts for item in yaml.safe_load_all(text)}
     assert kinds == {"ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "CronJob"}
-    jobs = {path.name for path in (KUBERNETES / "jobs").iterdir()}
+    jobs = {path.name for path in (FOLDER / "jobs").iterdir()}
     assert jobs == {"migrate.yaml", "backfill.yaml"}
 
 

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from retrieval.models import EmbeddingModel
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 Api = Callable[[User], APIClient]
+NAMELESS_UID = 10_001
 CHANGES = {
     "UPDATE": "UPDATE audit_log SET who = 'nobody'",
     "DELETE": "DELETE FROM audit_log",
@@ -106,6 +108,15 @@ def test_each_command_that_changes_or_gives_out_something_has_its_line(
     run(*command.format(file=file, export=export).split())
     (line,) = acts()
     assert line == (f"command:{getpass.getuser()}", *COMMANDS[command])
+
+
+def test_an_account_without_a_name_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the account of the image."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: NAMELESS_UID)
+    audit.record_command("backfill")
+    assert acts() == [(f"command:{NAMELESS_UID}", "backfill", "")]
 
 
 @pytest.mark.parametrize(
