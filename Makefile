@@ -59,6 +59,8 @@ figures: install ## the other figures of docs/benchmarks.md, about an hour; inst
 	$(BIN)/python -m benchmarks.first_token --json benchmarks/results/first_token.json
 	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.retention
+	$(BIN)/python -m benchmarks.openai_api
+	$(BIN)/python -m benchmarks.openai_streams
 
 bench-memory: install ## how well memory finds what was said, and other ways; MEMORY_DATA=FILE adds a data set
 	$(BIN)/python -m benchmarks.memory $(ARGS)
