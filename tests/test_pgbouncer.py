@@ -1,10 +1,12 @@
 """Servers behind a real PgBouncer in transaction mode, which is restarted, as is the database."""
 
+import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +15,7 @@ import pytest
 
 from fake_openai import Answer, FakeOpenAI
 from fake_openai.behaviours import Trickle
+from retrieval.steps import MAX_THREADS
 from tests.pgbouncer import SERVER_SESSIONS, PgBouncer
 from tests.replicated import PostgresServer, postgres_server
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
@@ -198,3 +201,18 @@ def test_a_key_succeeds_after_an_outage_in_mid_turn(
     page = client.get(f"/api/chats/{chat}/messages/").json()
     assert [row["content"] for row in page["results"] if row["role"] == "user"] == [question]
     assert [row["status"] for row in page["results"]][1:] in (["complete"], ["interrupted"])
+
+
+def test_probes_of_a_hanging_database_take_no_thread_each(site: Site) -> None:
+    """More probes than a process has threads; the requests after them are answered."""
+    (client, _) = site.clients()
+    site.database.signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(8) as probes:
+            answers = list(probes.map(lambda _: client.get("/readyz"), range(MAX_THREADS + 8)))
+    finally:
+        site.database.signal(signal.SIGCONT)
+    assert {answer.status_code for answer in answers} == {503}
+    assert answers[0].json()["failing"].keys() == {"database"}
+    wait_for(lambda: client.get("/readyz").status_code == 200)
+    assert client.get("/api/chats/").status_code == 200

@@ -41,12 +41,12 @@ def lost_turns(traffic: Traffic) -> list[str]:
         lost.extend(
             operation.content
             for operation in user.operations
-            if operation.turn and not _is_stored(operation, by_id, counts)
+            if operation.turn and not is_stored(operation, by_id, counts)
         )
     return lost
 
 
-def _is_stored(operation: Operation, by_id: dict[int, str], counts: Counter[str]) -> bool:
+def is_stored(operation: Operation, by_id: dict[int, str], counts: Counter[str]) -> bool:
     question, answer = operation.turn["user_message"], operation.turn["assistant_message"]
     return (
         by_id.get(question["id"]) == operation.content
@@ -79,7 +79,7 @@ def purchases(cluster: Cluster, outages: list[Outage]) -> Purchases:
     result.texts = len(calls)
     for text, bought in calls.items():
         for call in bought[:-1]:
-            cause = next((outage for outage in outages if _explains(outage, call)), None)
+            cause = next((outage for outage in outages if explains(outage, call)), None)
             if cause:
                 result.again[cause.name] += 1
             else:
@@ -87,7 +87,7 @@ def purchases(cluster: Cluster, outages: list[Outage]) -> Purchases:
     return result
 
 
-def _explains(outage: Outage, call: RecordedRequest) -> bool:
+def explains(outage: Outage, call: RecordedRequest) -> bool:
     """Whether the vectors of the call may not have been committed because of the outage."""
     ended = call.finished_at or outage.back
     return outage.holds_calls and call.arrived_at <= outage.back and ended + STORE_S > outage.began
