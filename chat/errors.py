@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions, status
 from rest_framework.response import Response
@@ -145,9 +145,13 @@ def database_unavailable(error: BaseException) -> DatabaseUnavailable:
 
 
 def is_database_away(error: BaseException) -> bool:
-    """Whether the database is unreachable, full or read-only: not the request's fault."""
+    """Whether the database is unreachable, full or read-only: not the request's fault.
+
+    psycopg raises an InternalError without SQLSTATE if a connection breaks in the middle of COMMIT.
+    """
     read_only = isinstance(error, DatabaseError) and sqlstate(error) == READ_ONLY
-    return read_only or isinstance(error, (OperationalError, InterfaceError))
+    is_broken = isinstance(error, InternalError) and sqlstate(error) is None
+    return read_only or is_broken or isinstance(error, (OperationalError, InterfaceError))
 
 
 def _body(error: exceptions.APIException) -> dict[str, Any]:

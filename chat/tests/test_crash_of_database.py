@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import InternalError, connection
 
 from chat.answers import save_answer, turns
 from chat.answers.save_answer import Ending
+from chat.errors import is_database_away
 from chat.models import StandaloneChat, StandaloneChatMessage, Status
 from chat.tests.support import Api
 from fake_openai import FakeOpenAI
@@ -45,7 +47,14 @@ FULL = """
     CREATE TRIGGER refuse BEFORE UPDATE OF context ON standalone_chat_messages
         FOR EACH ROW WHEN (NEW.status = 'streaming') EXECUTE FUNCTION refuse()
 """
-NOT_FULL = "DROP TRIGGER refuse ON standalone_chat_messages; DROP FUNCTION refuse()"
+# PostgreSQL ends the session in the middle of a COMMIT.
+ENDS_IN_COMMIT = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON standalone_chat_messages
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+WELL_AGAIN = "DROP TRIGGER refuse ON standalone_chat_messages; DROP FUNCTION refuse()"
 
 
 def run(statements: str) -> None:
@@ -54,11 +63,39 @@ def run(statements: str) -> None:
 
 
 @pytest.fixture
+def ends_in_commit(transactional_db: None) -> Iterator[None]:
+    run(ENDS_IN_COMMIT)
+    yield
+    run(WELL_AGAIN)
+
+
+@pytest.mark.usefixtures("ends_in_commit")
+def test_a_connection_that_ends_in_a_commit_is_a_503(alice: User, api: Api) -> None:
+    client, chat = api(alice), StandaloneChat.objects.create(user=alice)
+    body = {"content": "Where is the piano?"}
+    answer = client.post(f"/api/chats/{chat.pk}/messages/", body, format="json")
+    connection.close()
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+
+
+INTERNAL = "DO $$ BEGIN RAISE 'unexpected' USING ERRCODE = 'XX000'; END $$"
+
+
+def test_an_error_of_the_driver_in_a_commit_is_a_database_away() -> None:
+    with pytest.raises(InternalError) as broken, connection.wrap_database_errors:
+        raise psycopg.InternalError("received 2 results from command 'COMMIT'")
+    assert is_database_away(broken.value)
+    with pytest.raises(InternalError) as of_the_server:
+        run(INTERNAL)
+    assert not is_database_away(of_the_server.value)
+
+
+@pytest.fixture
 def full_disk(transactional_db: None) -> Iterator[Callable[[], None]]:
     """What an answer was given cannot be written, until the result is called."""
     with ExitStack() as stack:
         run(FULL)
-        stack.callback(run, NOT_FULL)
+        stack.callback(run, WELL_AGAIN)
         yield stack.close
 
 
