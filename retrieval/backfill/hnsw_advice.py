@@ -10,6 +10,7 @@ from retrieval.message_tables import MessageTable
 from retrieval.reindex.index_state import HnswOptions, IndexState, missing_memory, read_states
 
 MIN_PAUSES_S = 120  # below, a run is short anyway
+MIN_PAUSES = 100  # who chooses a long pause for a few batches knows it
 MIN_ROWS = 5_000  # for fewer, three commands instead of one save some seconds only
 STORE_WITH_INDEX_S = 1 / 345  # a row
 STORE_S = 1 / 5_621
@@ -53,8 +54,8 @@ def advice(table: MessageTable, pending: int) -> str | None:
 
 
 def pauses(batches: int, sleep_s: float) -> str | None:
-    """One line, if the pauses between the batches take minutes."""
-    if batches * sleep_s < MIN_PAUSES_S:
+    """One line, if the pauses between many batches take minutes."""
+    if batches < MIN_PAUSES or batches * sleep_s < MIN_PAUSES_S:
         return None
     return (
         f"the pauses between {batches:,} batches take {_minutes(batches * sleep_s)};"

@@ -34,10 +34,11 @@ def test_dropping_the_index_is_not_advised_if_most_rows_are_stored_already() -> 
 
 
 def test_long_pauses_are_named_before_a_run(alice: User, remembering: FakeOpenAI) -> None:
-    add_messages(alice, texts(3))
-    slow = run("--batch-size", "1", "--sleep", "40", "--max-cost", "0")
-    assert "the pauses between 3 batches take 2 minutes; --sleep 0 leaves them out" in slow.lines
+    add_messages(alice, texts(100))
+    slow = run("--batch-size", "1", "--sleep", "1.2", "--max-cost", "0")
+    assert "the pauses between 100 batches take 2 minutes; --sleep 0 leaves them out" in slow.lines
     assert pauses(119, 1.0) is None
+    assert pauses(2, 60.0) is None
 
 
 def test_the_advice_names_the_memory_of_a_large_graph() -> None:
