@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from retrieval.rollout_models import Rollout
 from retrieval.runtime import Expiring
-from retrieval.writable_table import WritableTable
+from retrieval.writable_table import MissingTableError, WritableTable
 
 OFF, DARK, ON = "off", "dark", "on"
 LOOK_AGAIN_S = 5.0  # a process notices a change within 10 s: docs/promises.md
@@ -90,7 +90,11 @@ def current() -> State:
 
 def read() -> State:
     """The state in the database. At most two queries."""
-    row = Rollout.objects.first() if _table.exists() else None
+    try:
+        with _table.required():
+            row = Rollout.objects.first()
+    except MissingTableError:
+        return State()
     if row is None:
         return State()
     fuse = (row.fuse_ms, row.fuse_errors)

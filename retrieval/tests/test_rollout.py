@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 
 from retrieval import audit, runtime
@@ -215,3 +216,15 @@ def test_on_an_older_schema_everybody_is_given_memories(database: Database) -> N
     ended = database.command("rag_rollout", "dark")
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert "run manage.py migrate" in ended.stderr
+
+
+def test_when_the_table_goes_everybody_is_given_memories_at_once() -> None:
+    """On the way back to an older schema, while servers run."""
+    call_command("rag_rollout", "dark", verbosity=0)
+    assert state.read().name == "dark"
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE rag_rollout RENAME TO gone")
+        try:
+            assert state.read() == State("on")
+        finally:
+            cursor.execute("ALTER TABLE gone RENAME TO rag_rollout")
