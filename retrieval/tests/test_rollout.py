@@ -223,8 +223,8 @@ def test_when_the_table_goes_everybody_is_given_memories_at_once() -> None:
     call_command("rag_rollout", "dark", verbosity=0)
     assert state.read().name == "dark"
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE rag_rollout RENAME TO gone")
+        cursor.execute("ALTER TABLE rag_rollout RENAME TO removed_rollout")
         try:
             assert state.read() == State("on")
         finally:
-            cursor.execute("ALTER TABLE gone RENAME TO rag_rollout")
+            cursor.execute("ALTER TABLE removed_rollout RENAME TO rag_rollout")
