@@ -3,9 +3,11 @@
 On a schema before chat 0015_client_chats no id is known, and none is kept.
 """
 
+from contextlib import suppress
+
 from chat.models import StandaloneChat
 from retrieval.queries import rows
-from retrieval.writable_table import WritableTable
+from retrieval.writable_table import MissingTableError, WritableTable
 
 _table = WritableTable("client_chats")
 # Locks: nothing.
@@ -27,15 +29,15 @@ def has_table() -> bool:
 
 def find_chat(user_id: int, client_id: str) -> int | None:
     """One query."""
-    if not _table.exists():
-        return None
-    found_rows = rows(FIND, {"user": user_id, "id": client_id})
-    return int(found_rows[0][0]) if found_rows else None
+    with suppress(MissingTableError), _table.required():
+        chat_ids = rows(FIND, {"user": user_id, "id": client_id})
+        return int(chat_ids[0][0]) if chat_ids else None
+    return None
 
 
 def point_to(chat: StandaloneChat, client_id: str, *, before: int | None) -> bool:
     """Let the id mean this chat; False if it means another one than ``before`` by now."""
-    if not _table.exists():
-        return True
     params = {"user": chat.user_id, "id": client_id, "chat": chat.pk, "before": before}
-    return bool(rows(POINT, params))
+    with suppress(MissingTableError), _table.required():
+        return bool(rows(POINT, params))
+    return True

@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth.models import User
 
+from chat import client_chats
 from chat.client_chats import find_chat
 from chat.models import StandaloneChat
 from chat.openai_api import outlines
@@ -58,6 +59,19 @@ def test_a_clients_own_id_means_one_chat(header: str, bearer: Bearer) -> None:
 def test_an_id_in_the_metadata_means_one_chat(bearer: Bearer) -> None:
     first = bearer.ask(user("One"), metadata={"chat_id": "7f-a"})
     assert bearer.ask(*FIRST, user("Two"), metadata={"chat_id": "7f-a"}).chat == first.chat
+
+
+def test_an_id_is_no_error_while_its_table_is_on_its_way_back(bearer: Bearer) -> None:
+    headers = {"X-Verse-Client-Chat": "a"}
+    first = bearer.ask(user("One"), headers=headers)
+    execute("ALTER TABLE client_chats RENAME TO removed_client_chats")
+    try:
+        second = bearer.ask(*FIRST, user("Two"), headers=headers)
+    finally:
+        execute("ALTER TABLE removed_client_chats RENAME TO client_chats")
+        client_chats._table.forget()  # as after a minute
+    assert second.status == 200
+    assert second.chat != first.chat  # as on a schema before the table
 
 
 def test_two_users_may_have_the_same_id(bearer: Bearer, bob: User) -> None:
