@@ -61,7 +61,7 @@ def test_an_id_in_the_metadata_means_one_chat(bearer: Bearer) -> None:
     assert bearer.ask(*FIRST, user("Two"), metadata={"chat_id": "7f-a"}).chat == first.chat
 
 
-def test_an_id_is_no_error_while_its_table_is_on_its_way_back(bearer: Bearer) -> None:
+def test_an_id_is_no_error_without_its_table(bearer: Bearer) -> None:
     headers = {"X-Verse-Client-Chat": "a"}
     first = bearer.ask(user("One"), headers=headers)
     execute("ALTER TABLE client_chats RENAME TO removed_client_chats")
