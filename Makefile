@@ -4,7 +4,7 @@ BIN = .venv/bin
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate \
 	--python-version 3.11 --quiet
 
-.PHONY: help install demo serve test soak faults cluster storm bench figures bench-memory bench-check rehearse links docs sbom screenshots check lint fix lock
+.PHONY: help install demo serve test soak faults cluster storm bench figures bench-memory bench-check rehearse links docs sbom audit screenshots check lint fix lock
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -84,6 +84,10 @@ sbom: install ## what a server consists of, as CycloneDX JSON: build/sbom.json; 
 	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements-production.lock \
 	  --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --output-file build/sbom.json
 	@echo "Written: build/sbom.json"
+
+audit: install ## fails if a dependency has a known hole; asks PyPI
+	$(BIN)/uv tool run --quiet --from pip-audit==2.10.1 pip-audit --disable-pip --require-hashes \
+	  --progress-spinner off --requirement requirements.lock $(ARGS)
 
 screenshots: install ## takes the pictures of the docs again; needs Chromium
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest -m soak tests/browser/test_tutorial.py

@@ -29,11 +29,13 @@ def count_tokens(text: str) -> int:
 def count_up_to(limit: int, text: str) -> int:
     """The text's tokens if these are at most ``limit``, else any number above it.
 
-    So of a long text only the beginning is read.
+    So of a long text only the beginning is read: as far as that many tokens reach in Chinese, else
+    in English.
     """
-    beginning = text[: limit * MAX_TOKEN_CHARS]
-    tokens = count_tokens(beginning)
-    return tokens if tokens > limit or len(beginning) == len(text) else count_tokens(text)
+    for chars in (limit, limit * MAX_TOKEN_CHARS):
+        if chars < len(text) and (tokens := count_tokens(text[:chars])) > limit:
+            return tokens
+    return count_tokens(text)
 
 
 @lru_cache(maxsize=2_000)  # 1 MB of usual texts, 8 MB at most
@@ -57,17 +59,19 @@ def encode(text: str) -> list[int]:
 def cut_middle(text: str, *, max_tokens: int) -> str:
     """The text itself if it fits, else its two ends with a visible mark between them.
 
-    '' if not even the mark fits.
+    '' if not even the mark fits. Of a long text only the ends are read.
     """
     if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:
         return text  # a token has at least one byte
-    tokens = encode(text)
-    if len(tokens) <= max_tokens:
+    if count_up_to(max_tokens, text) <= max_tokens:
         return text
-    mark = f"\n[… {len(tokens) - max_tokens:,} tokens left out …]\n"
+    chars = max(max_tokens, 1) * MAX_TOKEN_CHARS
+    head, tail = encode(text[:chars]), encode(text[-chars:])
+    in_all = len(head) * len(text) // len(text[:chars])  # if all of it is like its beginning
+    mark = f"\n[… about {max(in_all - max_tokens, 1):,} tokens left out …]\n"
     half = (max_tokens - count_tokens(mark)) // 2
     while half >= 0:
-        cut = _decode(tokens[:half]) + mark + _decode(tokens[len(tokens) - half :])
+        cut = _decode(head[:half]) + mark + _decode(tail[len(tail) - half :])
         excess = count_tokens(cut) - max_tokens  # at the seams the text may split otherwise
         if excess <= 0:
             return cut

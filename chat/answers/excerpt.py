@@ -36,15 +36,18 @@ def excerpt(text: str, wanted: frozenset[str], *, max_tokens: int) -> str:
 
 def _around(pieces: list[str], middle: int, *, max_tokens: int) -> str:
     """The piece in the middle with as many after and before it as fit; '' if it does not fit."""
-    sizes = [count_tokens(piece) + 1 for piece in pieces]  # joined, they can be a token more
-    first, end, left = middle, middle + 1, max_tokens - sizes[middle]
+    first, end, left = middle, middle + 1, max_tokens - _size(pieces[middle])
     if left < 0:
         return ""
-    while end < len(pieces) and sizes[end] <= left:
-        left -= sizes[end]
+    while end < len(pieces) and (size := _size(pieces[end])) <= left:
+        left -= size
         end += 1
-    while first and sizes[first - 1] <= left:
+    while first and (size := _size(pieces[first - 1])) <= left:
         first -= 1
-        left -= sizes[first]
+        left -= size
     before, after = (f"{MARK}\n" if first else ""), (f"\n{MARK}" if end < len(pieces) else "")
     return before + "".join(pieces[first:end]).strip("\n") + after
+
+
+def _size(piece: str) -> int:
+    return count_tokens(piece) + 1  # joined, they can be a token more

@@ -16,6 +16,7 @@ LISTS = Path(__file__).with_name("function_words.txt")
 LANGUAGE_SAMPLE_CHARS = 600  # of a text, read to guess its language
 MIN_FUNCTION_WORDS = 2
 WORD = re.compile(r"[^\W_]+")
+ACCENT = re.compile("[\u0300-\u036f]")  # as a character of its own
 # Chinese has no spaces, so its terms are pairs of characters. A pair that contains one of these
 # characters carries no content.
 HAN = re.compile(
@@ -72,8 +73,7 @@ def _english_months(question: str, language: str) -> list[str]:
 
 def plain(text: str) -> str:
     """The text without case and accents, as message_terms (current.sql) stores words."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f")
+    return ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold()))
 
 
 @cache

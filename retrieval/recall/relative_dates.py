@@ -69,9 +69,8 @@ def _has_messages(user_id: int, period: Period) -> bool:
 
 def periods(question: str, today: date) -> list[Period]:
     """Days, last week as its month, and last month."""
-    text, is_french = plain(question), guess_language(question) == "french"
-    named = []
-    if YESTERDAY.search(text) or (is_french and HIER.search(text)):
+    text, named = plain(question), []
+    if YESTERDAY.search(text) or (HIER.search(text) and guess_language(question) == "french"):
         named.append(_day(today - DAY))
     if DAY_BEFORE.search(text):
         named.append(_day(today - 2 * DAY))
