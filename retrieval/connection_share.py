@@ -1,4 +1,4 @@
-"""Limits how many of a process's connections one user's work holds at a time: a fifth, or one.
+"""Limits how many of a process's connections one user's work holds at a time: a tenth, or one.
 
 One user's turns wait for each other, since each locks the user's row. Without a limit those that
 wait would hold every connection of the pool, and all other users would wait too.
@@ -19,9 +19,10 @@ from django.conf import settings
 
 from retrieval import steps
 
-# Half would leave connections for others, but steps share the processor too: with two of a user's
-# twelve huge messages under way, and not five, another user's turn takes half the time.
-PARTS = 5
+# Half would leave connections for others, but steps share the processor too: while a user posts
+# twelve huge messages, another user's turn takes twice as long with two of them under way as with
+# one (benchmarks/huge_posts.py).
+PARTS = 10
 P = ParamSpec("P")
 T = TypeVar("T")
 # Begins the work; False if its caller was cancelled.

@@ -66,7 +66,8 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
     if count_up_to(max_tokens, text) <= max_tokens:
         return text
     chars = max(max_tokens, 1) * MAX_TOKEN_CHARS
-    head, tail = encode(text[:chars]), encode(text[-chars:])
+    head = encode(text[:chars])
+    tail = encode(text[-chars:]) if chars < len(text) else head
     in_all = len(head) * len(text) // len(text[:chars])  # if all of it is like its beginning
     mark = f"\n[… about {max(in_all - max_tokens, 1):,} tokens left out …]\n"
     half = (max_tokens - count_tokens(mark)) // 2

@@ -1,4 +1,4 @@
-"""However many messages one user posts at once, others find a connection."""
+"""However many messages one user posts at once, others find a connection and the processor."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +11,17 @@ from django.contrib.auth.models import User
 from django.db import connection
 from pytest_django import Settings
 
+from chat.answers.long_messages import LONG_CHARS
 from chat.auth.api_tokens import create_token
 from chat.models import StandaloneChat
 from chat.services import ChatService
-from fake_openai import Answer, FakeOpenAI
+from fake_openai import Answer, FakeOpenAI, Vectors
 from retrieval import connection_share
 from retrieval.queries import value
 from tests.support import PATIENCE_S, Server, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
-POOL, SHARE = 10, 2
+POOL, SHARE = 20, 2
 POSTS = 12
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
@@ -46,7 +47,7 @@ def count_waiting(expected: int) -> int:
         time.sleep(0.02)
 
 
-def test_a_users_turns_hold_a_fifth_of_the_connections(
+def test_a_users_turns_hold_a_tenth_of_the_connections(
     alice: User,
     bob: User,
     server: Callable[..., Server],
@@ -88,3 +89,17 @@ def test_answers_are_saved_within_the_share_of_their_user(
         time.sleep(0.1)
         assert not live.saved.done()
     assert live.saved.result(PATIENCE_S) is not None
+
+
+def test_a_users_long_messages_are_prepared_one_after_the_other(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    remembering.embeddings.default = Vectors(delay_s=1.0)
+    long = "long " * LONG_CHARS
+    posts = [(alice, f"{long} 1"), (alice, f"{long} 2"), (alice, "Short"), (bob, f"{long} 3")]
+    for user, text in posts:
+        assert ChatService(StandaloneChat.objects.create(user=user)).reply_to(text).live
+    remembering.wait_for(lambda: len(remembering.embeddings.requests) >= len(posts) - 1)
+    time.sleep(0.2)  # for one that should not come
+    assert len(remembering.embeddings.requests) == len(posts) - 1
+    remembering.wait_for(lambda: len(remembering.chat.requests) >= len(posts))

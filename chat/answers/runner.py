@@ -21,7 +21,7 @@ from typing import Any
 
 from django.db import Error
 
-from chat.answers import endings, save_answer
+from chat.answers import endings, long_messages, save_answer
 from chat.answers.answer_tokens import answer_tokens, count_unstored
 from chat.answers.errors import CompletionError
 from chat.answers.heartbeat import Heartbeat
@@ -114,7 +114,8 @@ class Runner:
     async def _generate(self, live: LiveAnswer, preparation: Preparation) -> Ending:
         """Ask the model and collect its answer; every failure becomes an Ending."""
         try:
-            prepared = await preparation.prompt()
+            async with long_messages.alone(live.turn.question):
+                prepared = await preparation.prompt()
             prompt = prepared.result
             if live.running_id is None:
                 live.question_tokens = prepared.bought_tokens
