@@ -35,7 +35,9 @@ LIBPQ_PARAMETERS = {
     "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"
 }  # fmt: skip
 DATABASE_URL = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
-BASE_URL = "a URL such as https://api.openai.com/v1"
+BASE_URL = "https://api.openai.com/v1"
+_ways = ("always_on", "always_off", "traceidratio")
+SAMPLERS = [*(f"parentbased_{way}" for way in _ways), *_ways]  # OpenTelemetry's, the default first
 ENDPOINTS = ("/chat/completions", "/embeddings")  # of OpenAI's API
 
 
@@ -162,18 +164,18 @@ class Environment:
             self.refuse(name, "off, or a rate such as 60/min (s, min, hour or day; at most 99999)")
         return Rate(int(match[1]), SECONDS[match[2]])
 
-    def url(self, name: str, default: str = "") -> str:
+    def url(self, name: str, default: str = "", *, example: str = BASE_URL) -> str:
         """An http or https URL, to which names of endpoints are added, without its last slash."""
-        value = self.text(name)
+        value, allowed = self.text(name), f"a URL such as {example}"
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:  # an invalid port
             usable = False
         if value and (not usable or re.search(r"\s", value)):
-            self.refuse(name, BASE_URL)
+            self.refuse(name, allowed)
         if re.search(r"[?#]", value) or value.rstrip("/").endswith(ENDPOINTS):
-            self.refuse(name, f"{BASE_URL}, without a query and without {ENDPOINTS[0]} at its end")
+            self.refuse(name, f"{allowed}, without a query and without {ENDPOINTS[0]} at its end")
         return value.rstrip("/") or default
 
     def broker(self, name: str) -> str:

@@ -34,6 +34,8 @@ SECRETS = {
 }
 BAD_SETTINGS = [
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "a URL such as http://127.0.0.1:4318"),
+    ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_always_on or"),
     ("DEBUG", "maybe", "true or false"),
     ("ALLOWED_HOSTS", "https://chat.example.com", "host names without scheme or port"),
     ("CSRF_TRUSTED_ORIGINS", "chat.example.com", "origins with their scheme"),
