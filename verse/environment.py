@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ LIBPQ_PARAMETERS = {
     "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"
 }  # fmt: skip
 DATABASE_URL = "a PostgreSQL URL such as postgresql://user:password@host:5432/name"
-BASE_URL = "https://api.openai.com/v1"
+PROTOCOLS = ["http/protobuf", *(["grpc"] if find_spec("grpc") else [])]  # grpc needs a package
 _ways = ("always_on", "always_off", "traceidratio")
 SAMPLERS = [*(f"parentbased_{way}" for way in _ways), *_ways]  # OpenTelemetry's, the default first
 ENDPOINTS = ("/chat/completions", "/embeddings")  # of OpenAI's API
@@ -164,9 +165,9 @@ class Environment:
             self.refuse(name, "off, or a rate such as 60/min (s, min, hour or day; at most 99999)")
         return Rate(int(match[1]), SECONDS[match[2]])
 
-    def url(self, name: str, default: str = "", *, example: str = BASE_URL) -> str:
+    def url(self, name: str, default: str = "", *, like: str = "https://api.openai.com/v1") -> str:
         """An http or https URL, to which names of endpoints are added, without its last slash."""
-        value, allowed = self.text(name), f"a URL such as {example}"
+        value, allowed = self.text(name), f"a URL such as {like}"
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

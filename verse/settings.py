@@ -3,7 +3,6 @@
 import os
 import re
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 from corsheaders.defaults import default_headers
@@ -11,7 +10,7 @@ from corsheaders.defaults import default_headers
 from verse import databases
 from verse.broker_url import BROKER_URL
 from verse.env_file import read_env_file
-from verse.environment import SAMPLERS, Environment
+from verse.environment import PROTOCOLS, SAMPLERS, Environment
 from verse.log_config import logging_config
 from verse.price import PRICE, is_price
 
@@ -63,9 +62,8 @@ SHUTDOWN_GRACE_S = env.seconds("SHUTDOWN_GRACE", 25)
 LOG_FORMAT = env.choice("LOG_FORMAT", "text", ("text", "json"))
 METRICS_PORT = env.integer("METRICS_PORT", 0, minimum=0, maximum=65535)  # of workers; 0: none
 # Where traces are sent, if anywhere: docs/observability.md. OpenTelemetry reads all OTEL_* itself.
-OTEL_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", example="http://127.0.0.1:4318")
-_protocols = ["http/protobuf", *(["grpc"] if find_spec("grpc") else [])]  # grpc needs a package
-OTEL_PROTOCOL = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", _protocols)
+OTEL_ENDPOINT = env.url("OTEL_EXPORTER_OTLP_ENDPOINT", like="http://127.0.0.1:4318")
+OTEL_PROTOCOL = env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS[0], PROTOCOLS)
 env.choice("OTEL_TRACES_SAMPLER", SAMPLERS[0], SAMPLERS)  # OpenTelemetry would take any
 OTEL = {"OTEL_EXPORTER_OTLP_PROTOCOL": OTEL_PROTOCOL}
 OTEL |= {name: value for name, value in env.values.items() if name.startswith("OTEL_") and value}
