@@ -17,7 +17,7 @@ ALICE, BOB = 1, 2
 @pytest.fixture
 def shares(settings: Settings) -> Shares:
     """Two connections for each user."""
-    settings.DATABASE_POOL_SIZE = 10
+    settings.DATABASE_POOL_SIZE = 20
     return Shares()
 
 

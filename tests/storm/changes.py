@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 from tests.storm.client import RETRY_PAUSE_S, Reply, until_answered
 from tests.storm.expectations import Exchange, Expected, Presence, Talk
@@ -18,9 +19,7 @@ async def edit(person: Person, action: Action) -> None:
         return
     expected, path = chosen
     text = person.diary.new_text(action.words)
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "PATCH", path, json={"content": text})
-    )
+    reply, is_unknown = await _ask(person, action, "PATCH", path, json={"content": text})
     before = expected.texts or set()
     if reply and reply.status == 200:
         marks = expected.marks
@@ -37,9 +36,7 @@ async def delete(person: Person, action: Action) -> None:
     if chosen is None:
         return
     expected, path = chosen
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "DELETE", path)
-    )
+    reply, is_unknown = await _ask(person, action, "DELETE", path)
     if _is_deleted(reply, is_unknown=is_unknown):
         person.diary.forget_message(expected)
     elif reply and reply.status == 404:
@@ -60,6 +57,12 @@ def _message(person: Person, action: Action, *, roles: set[str]) -> tuple[Expect
     return (expected, f"/api/{talk.kind}/{talk.pk}/messages/{expected.pk}/") if expected else None
 
 
+async def _ask(
+    person: Person, action: Action, method: str, path: str, **request: Any
+) -> tuple[Reply | None, bool]:
+    return await until_answered(action, lambda web: person.client.ask(web, method, path, **request))
+
+
 def _is_deleted(reply: Reply | None, *, is_unknown: bool) -> bool:
     """Whether the deletion is acknowledged; 404: an earlier attempt has deleted it."""
     return bool(reply and (reply.status in (200, 204) or (reply.status == 404 and is_unknown)))
@@ -70,9 +73,7 @@ async def new_conversation(person: Person, action: Action) -> None:
     talk = Talk(kind, person.diary.new_text(action.words))
     fields = {"reference": talk.title, "text": "And the dog followed."}
     body = fields if kind == "passages" else {"title": talk.title}
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "POST", f"/api/{kind}/", json=body)
-    )
+    reply, is_unknown = await _ask(person, action, "POST", f"/api/{kind}/", json=body)
     if reply and reply.status == 201:
         talk.pk, talk.presence = reply.body["id"], Presence.CERTAIN
     if talk.pk or is_unknown:
@@ -84,9 +85,7 @@ async def delete_conversation(person: Person, action: Action) -> None:
     if talk is None:
         return
     path = f"/api/{talk.kind}/{talk.pk}/"
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "DELETE", path)
-    )
+    reply, is_unknown = await _ask(person, action, "DELETE", path)
     if _is_deleted(reply, is_unknown=is_unknown):
         person.diary.forget_talk(talk)
     elif reply and reply.status == 404:
@@ -149,9 +148,7 @@ async def remove_import(person: Person, action: Action) -> None:
     if talk is None:
         return
     path = f"/api/memory/import/{talk.import_id}/"
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "DELETE", path)
-    )
+    reply, is_unknown = await _ask(person, action, "DELETE", path)
     if _is_deleted(reply, is_unknown=is_unknown):
         person.diary.forget_talk(talk)
     elif is_unknown:
@@ -174,9 +171,7 @@ async def _switch(
     person: Person, action: Action, path: str, body: dict[str, bool], state: set[bool]
 ) -> None:
     """``state``: what the switch may be."""
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "PATCH", path, json=body)
-    )
+    reply, is_unknown = await _ask(person, action, "PATCH", path, json=body)
     if reply and reply.status == 200:
         state.clear()
     if is_unknown or (reply and reply.status == 200):
@@ -186,9 +181,7 @@ async def _switch(
 async def erase(person: Person, action: Action) -> None:
     """Erase everything, and begin again."""
     body = {"confirm": f"user {person.diary.user}"}
-    reply, is_unknown = await until_answered(
-        action, lambda web: person.client.ask(web, "DELETE", "/api/memory/", json=body)
-    )
+    reply, is_unknown = await _ask(person, action, "DELETE", "/api/memory/", json=body)
     for talk in person.diary.talks:
         if reply and reply.status == 200:
             person.diary.forget_talk(talk)
