@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def children() -> set[int]:
     """The numbers of this process's children. Needs Linux; elsewhere none are known."""
-    files = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for file in files for pid in file.read_text().split()}
+    pids = set[int]()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            pids.update(map(int, file.read_text().split()))
+    return pids
 
 
 def running_processes() -> list["subprocess.Popen[str]"]:
