@@ -20,8 +20,8 @@ from django.conf import settings
 from retrieval import steps
 
 # Half would leave connections for others, but steps share the processor too: while a user posts
-# twelve huge messages, another user's turn takes twice as long with two of them under way as with
-# one (benchmarks/huge_posts.py).
+# twelve huge messages, another user's turn takes 1.4 times as long with two of them under way as
+# with one (benchmarks/huge_posts.py).
 PARTS = 10
 P = ParamSpec("P")
 T = TypeVar("T")
