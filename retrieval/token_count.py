@@ -63,10 +63,13 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
     """
     if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:
         return text  # a token has at least one byte
-    if count_up_to(max_tokens, text) <= max_tokens:
-        return text
     chars = max(max_tokens, 1) * MAX_TOKEN_CHARS
     head = encode(text[:chars])
+    if len(head) <= max_tokens and chars < len(text):  # its tokens are long
+        chars = len(text)
+        head = encode(text)
+    if len(head) <= max_tokens:
+        return text
     tail = encode(text[-chars:]) if chars < len(text) else head
     in_all = len(head) * len(text) // len(text[:chars])  # if all of it is like its beginning
     mark = f"\n[… about {max(in_all - max_tokens, 1):,} tokens left out …]\n"

@@ -55,12 +55,13 @@ class Placing:
         """At most eight queries, two of them in most cases. Raises NotFound."""
         if self.name.number is not None:
             return self._in_chat(self._chat(self.name.number))
-        named = client_chats.find_chat(self.user.pk, self.name.client_id)
+        client_id = self.name.client_id
+        if not client_id:
+            return self._by_content() or Placement()
+        named = client_chats.find_chat(self.user.pk, client_id)
         if named is not None and (chat := self._find(named)):
             return self._in_chat(chat)
-        if self.name.client_id:
-            return Placement(client_id=self.name.client_id, named_before=named)
-        return self._by_content() or Placement()
+        return Placement(client_id=client_id, named_before=named)
 
     def _in_chat(self, chat: StandaloneChat) -> Placement:
         """The turn of a request that names its chat, by number or by the client's own id."""

@@ -1,5 +1,6 @@
 """The prompt fits its budget for any messages, and has the same beginning from turn to turn."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,7 +149,9 @@ def test_a_refused_prompt_of_a_few_words_never_empties_the_next(refused: int) ->
 def test_a_cut_text_keeps_both_ends_and_says_how_much_is_missing(text: Any) -> None:
     cut = cut_middle(text, max_tokens=200)
     assert count_tokens(cut) <= 200
-    assert "tokens left out" in cut
+    left_out = re.search(r"\[… about ([\d,]+) tokens left out …\]", cut)
+    assert left_out
+    assert int(left_out[1].replace(",", "")) == pytest.approx(count_tokens(text) - 200, rel=0.1)
     assert cut[:4] == text[:4]
     assert cut[-2:] == text[-2:]
 
