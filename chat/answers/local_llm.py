@@ -54,8 +54,8 @@ def _serve() -> Server:
     parameters.api_keys = [key]
     parameters.ui = parameters.endpoint_slots = False
     parameters.sampling.temp = 0.2  # at the usual 0.8 so small a model loses its subject
-    # So small a model repeats one sentence to the end: of seven questions to the sample conversations
-    # five ran to the longest answer with the first of these alone, two with all three.
+    # So small a model repeats one sentence to the end: of seven answers from the samples five ran to
+    # the longest length with the first of these alone, two with all three.
     parameters.sampling.dry_multiplier = 0.8
     parameters.sampling.penalty_repeat = 1.15
     parameters.sampling.penalty_last_n = 256  # tokens
