@@ -54,7 +54,7 @@ def _serve() -> Server:
     parameters.api_keys = [key]
     parameters.ui = parameters.endpoint_slots = False
     parameters.sampling.temp = 0.2  # at the usual 0.8 so small a model loses its subject
-    # So small a model repeats one sentence to the end: of seven answers from the samples five ran to
+    # It would repeat one sentence to the end: of seven answers from the samples five ran to
     # the longest length with the first of these alone, two with all three.
     parameters.sampling.dry_multiplier = 0.8
     parameters.sampling.penalty_repeat = 1.15
