@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -49,11 +48,12 @@ def test_forty_turns_are_answered_while_the_embedding_service_hangs(
     openai_server.chat.default = Answer("I see.")
     released = threading.Event()
     openai_server.embeddings.default = HangUntil(released)
-    facts = {f"What is in box{n}?": f"In box{n} is the rope." for n in range(TURNS)}
+    facts = {f"What is in box{n}?": f"In box{n} is the rope." for n in range(TURNS + 1)}
     earlier = StandaloneChat.objects.create(user=alice)
     for fact in facts.values():
         earlier.messages.create(user=alice, role="user", content=fact)
     questions = {StandaloneChat.objects.create(user=alice).pk: question for question in facts}
+    *at_once, alone = questions
     running = server(
         OPENAI_BASE_URL=openai_server.base_url,
         OPENAI_API_KEY="sk-test",
@@ -63,24 +63,23 @@ def test_forty_turns_are_answered_while_the_embedding_service_hangs(
     )
     token = create_token(alice)[1]
 
-    def ask(chat: int) -> Any:
+    def ask(chat: int) -> bool:
+        """Whether the answer was given the fact."""
         client, url = running.client(token), f"/api/chats/{chat}/messages/"
         started = time.monotonic()
         turn = client.post(url, json={"content": questions[chat]}).json()
         durations_s.append(time.monotonic() - started)
-        return turn
+        assert turn["assistant_message"]["content"] == "I see."
+        return facts[questions[chat]] in [memory["content"] for memory in turn["context"]]
 
     durations_s: list[float] = []
     with ThreadPoolExecutor(TURNS) as pool:
-        turns = list(pool.map(ask, questions))
-    assert [turn["assistant_message"]["content"] for turn in turns] == ["I see."] * TURNS
-    recalled = [[memory["content"] for memory in turn["context"]] for turn in turns]
-    by_words = [fact in memories for fact, memories in zip(facts.values(), recalled, strict=True)]
+        by_words = list(pool.map(ask, at_once))
     if machine_is_free:
         assert max(durations_s) < RAG_TIMEOUT_S + MIN_RECALL_S
         assert all(by_words)
-    # MIN_RECALL_S is too short for all on an overloaded machine.
-    assert sum(by_words) > TURNS / 2
+    # MIN_RECALL_S is too short for forty at once on an overloaded machine.
+    assert ask(alone)
     # On a slow machine the circuit breaker opens before the last turns begin.
     requested = facts.keys() & {
         text for request in openai_server.embeddings.requests for text in request.texts

@@ -14,6 +14,7 @@ from retrieval.forgetting import propagate_taint
 from retrieval.models import EmbeddingModel, MessageMemory, RecallMeasurement
 from retrieval.rollout import state
 from retrieval.telemetry import database_figures, exposition
+from retrieval.tests.backfill_support import add_messages
 from verse.tests.metrics_support import counted, scrape
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -89,7 +90,8 @@ def test_both_ways_count_neither_hidden_nor_tainted_messages(alice: User, bob: U
 
 
 def test_counting_pending_rows_reads_no_table(alice: User) -> None:
-    pending(alice, "one")
+    add_messages(alice, [str(number) for number in range(3_000)])  # of few, any index will do
+    queries.execute(sql.SQL("ANALYZE message_memories"), {})
     with transaction.atomic():
         queries.execute(database_figures.SET_LIMITS, {"seconds": 5})
         plan = queries.rows(sql.SQL("EXPLAIN ") + database_figures.statement_by_index())
