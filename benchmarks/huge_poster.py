@@ -21,10 +21,9 @@ def main() -> None:
     headers = {"Authorization": f"Token {token}"}
 
     def has_failed(chat: str, text: str) -> bool:
-        with httpx2.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
-            body = {"content": text}
-            return not client.post(f"/api/chats/{chat}/messages/", json=body).is_success
+        return not client.post(f"/api/chats/{chat}/messages/", json={"content": text}).is_success
 
+    client = httpx2.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
     print("posting", flush=True)
     with ThreadPoolExecutor(len(chats)) as pool:
         sys.exit(sum(pool.map(has_failed, chats, texts)))

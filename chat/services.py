@@ -14,7 +14,7 @@ from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from chat import errors
-from chat.answers import followers, runner, stop, turns
+from chat.answers import followers, long_messages, runner, stop, turns
 from chat.answers.client_prompt import ClientRequest
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.prepare import Preparation
@@ -59,7 +59,8 @@ class ChatService:
 
         Raises InProgress, KeyReused, TooManyStreams, Throttled.
         """
-        with self._share():
+        user_id = self.conversation.user_id
+        with long_messages.saved_alone(user_id, content), self._share():
             return self._reply(turns.start(self.conversation, content, key=key))
 
     def regenerate(self, answer: Message, *, key: str | None = None) -> Reply:

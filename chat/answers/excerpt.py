@@ -3,6 +3,7 @@
 import re
 
 from retrieval.recall.content_words import WORD, content_words, plain
+from retrieval.recall.question import extract_question
 from retrieval.token_count import count_tokens, count_up_to, cut_middle
 
 MARK = "[…]"
@@ -11,8 +12,8 @@ PIECE = re.compile(r"[^\n]{1,400}?(?:[.!?。！？](?=\s|$)|\n|$)\n*|[^\n]{1,400
 
 
 def words_to_match(question: str) -> frozenset[str]:
-    """The question's content words, as ``excerpt`` compares them."""
-    return frozenset(WORD.findall(plain(content_words(question))))
+    """The content words of what the message asks, as ``excerpt`` compares them."""
+    return frozenset(WORD.findall(plain(content_words(extract_question(question)))))
 
 
 def excerpt(text: str, wanted: frozenset[str], *, max_tokens: int) -> str:
@@ -23,11 +24,13 @@ def excerpt(text: str, wanted: frozenset[str], *, max_tokens: int) -> str:
     """
     if count_up_to(max_tokens, text) <= max_tokens:
         return text
+    if wanted.isdisjoint(WORD.findall(plain(text))):
+        return cut_middle(text, max_tokens=max_tokens)
     pieces = PIECE.findall(text)
     matches = [len(wanted.intersection(WORD.findall(plain(piece)))) for piece in pieces]
-    best = max(matches, default=0)
+    best = max(matches)
     left = max_tokens - 2 * count_tokens(f"{MARK}\n")
-    if not best:
+    if not best:  # the word is longer than a piece
         return cut_middle(text, max_tokens=max_tokens)
     return _around(pieces, matches.index(best), max_tokens=left) or cut_middle(
         text, max_tokens=max_tokens

@@ -1,20 +1,50 @@
-"""One user's long messages are prepared one after the other, so that others' turns go on."""
+"""One user's long messages are taken one after the other, with pauses, so that others' turns go on.
+
+Both where they are saved and where their prompts are prepared.
+"""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
-from weakref import WeakValueDictionary
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from chat.models import Message
+from retrieval import event_loop, steps
+from retrieval.connection_share import Shares
 
-# A message of 32,000 Chinese characters takes worker and database 0.14 s of processor time, a usual
+# A message of 32,000 Chinese characters takes worker and database 0.1 s of processor time, a usual
 # one 0.02 (benchmarks/huge_posts.py). Hardly anything that is typed is longer than this.
 LONG_CHARS = 4_000
+# After each, before the user's next one. With 0.1 s another user's turns are half as much slower
+# again (benchmarks/huge_posts.py).
+PAUSE_S = 0.2
 
-_locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by user
+_saved, _prepared = Shares(lambda: 1), Shares(lambda: 1)
 
 
-def alone(question: Message) -> AbstractAsyncContextManager[object]:
-    """Around the preparation of a turn, on the event loop. A short question waits for nothing."""
+@contextmanager
+def saved_alone(user_id: int, content: str) -> Iterator[None]:
+    """Around saving a message, in a step or any other thread. A short one waits for nothing."""
+    if len(content) <= LONG_CHARS:
+        yield
+        return
+    with steps.waiting():
+        _saved.ask(user_id).result()
+    try:
+        yield
+    finally:
+        event_loop.call_later(PAUSE_S, _saved.end, user_id)
+
+
+@asynccontextmanager
+async def prepared_alone(question: Message) -> AsyncIterator[None]:
+    """Around preparing a prompt, on the event loop. A short question waits for nothing."""
     if len(question.content) <= LONG_CHARS:
-        return nullcontext()
-    return _locks.setdefault(question.user_id, asyncio.Lock())
+        yield
+        return
+    begun = _prepared.ask(question.user_id)
+    try:
+        await asyncio.wrap_future(begun)
+        yield
+    finally:
+        if not begun.cancel():
+            event_loop.call_later(PAUSE_S, _prepared.end, question.user_id)

@@ -114,7 +114,7 @@ class Runner:
     async def _generate(self, live: LiveAnswer, preparation: Preparation) -> Ending:
         """Ask the model and collect its answer; every failure becomes an Ending."""
         try:
-            async with long_messages.alone(live.turn.question):
+            async with long_messages.prepared_alone(live.turn.question):
                 prepared = await preparation.prompt()
             prompt = prepared.result
             if live.running_id is None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from retrieval.token_count import encode, encoding
+from retrieval.token_count import beginning, encode, encoding
 
 # OpenAI's limits: 2,048 texts and 300,000 tokens a call, 8,192 tokens a text (the parameter "input"
 # of https://platform.openai.com/docs/api-reference/embeddings/create). Ours are slightly lower,
@@ -52,7 +52,7 @@ def sendable(text: str) -> str:
 def truncate(text: str) -> TruncatedText:
     """The beginning of the text that has at most MAX_TEXT_TOKENS tokens."""
     text = sendable(text)
-    tokens = encode(text)
+    tokens = beginning(text, MAX_TEXT_TOKENS)
     limit = MAX_TEXT_TOKENS
     while len(tokens) > MAX_TEXT_TOKENS:
         # The cut can fall inside a character, and the end can then split into more tokens.

@@ -16,7 +16,8 @@ def extract_question(text: str) -> str:
     if len(text) <= LONG_CHARS:
         return text
     ending = ""
-    for sentence in reversed([part for part in SENTENCE_END.split(text) if part.strip()]):
+    end = text.rstrip()[-LONG_CHARS:]
+    for sentence in reversed([part for part in SENTENCE_END.split(end) if part.strip()]):
         ending = f"{sentence} {ending}".strip()
         if len(ending) >= MIN_CHARS:
             break

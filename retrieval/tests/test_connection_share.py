@@ -8,17 +8,16 @@ import pytest
 from pytest_django import Settings
 
 from retrieval import connection_share
-from retrieval.connection_share import Shares
+from retrieval.connection_share import Shares, connections_of_a_user
 from tests.support import PATIENCE_S
 
 ALICE, BOB = 1, 2
 
 
 @pytest.fixture
-def shares(settings: Settings) -> Shares:
-    """Two connections for each user."""
-    settings.DATABASE_POOL_SIZE = 20
-    return Shares()
+def shares() -> Shares:
+    """Two at a time for each user."""
+    return Shares(lambda: 2)
 
 
 def work(begun: list[int], number: int, *, wanted: bool = True) -> Callable[[], bool]:
@@ -61,8 +60,9 @@ def test_cancelled_work_takes_no_place(shares: Shares) -> None:
     assert (shares._holding, shares._waiting) == ({}, {})
 
 
-def test_even_a_single_connection_can_be_had(shares: Shares, settings: Settings) -> None:
+def test_even_a_single_connection_can_be_had(settings: Settings) -> None:
     settings.DATABASE_POOL_SIZE = 1
+    shares = Shares(connections_of_a_user)
     begun: list[int] = []
     shares.begin(ALICE, work(begun, 0))
     shares.begin(ALICE, work(begun, 1))
