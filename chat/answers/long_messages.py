@@ -11,12 +11,12 @@ from chat.models import Message
 from retrieval import event_loop, steps
 from retrieval.connection_share import Shares
 
-# A message of 32,000 Chinese characters takes worker and database 0.1 s of processor time, a usual
+# A message of 32,000 Chinese characters takes worker and database 0.09 s of processor time, a usual
 # one 0.02 (benchmarks/huge_posts.py). Hardly anything that is typed is longer than this.
 LONG_CHARS = 4_000
-# After each, before the user's next one. With 0.1 s another user's turns are half as much slower
-# again (benchmarks/huge_posts.py).
-PAUSE_S = 0.2
+# After each, before the user's next one: another user's turns meanwhile are at most half as much
+# slower again, by their 95th percentile (benchmarks/huge_posts.py).
+PAUSE_S = 0.4
 
 _saved, _prepared = Shares(lambda: 1), Shares(lambda: 1)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from retrieval.recall.messages import Recalled
 
 SAME_SHARE = 0.9  # two texts that share so much of all their words read as the same
+END_CHARS = 2_000  # of a long text only the two ends are compared
 
 
 def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> list[Recalled]:
@@ -40,7 +41,8 @@ def _answers(message: Recalled, question_words: set[str]) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.casefold()))
+    ends = text if len(text) <= 2 * END_CHARS else f"{text[:END_CHARS]} {text[-END_CHARS:]}"
+    return set(re.findall(r"\w+", ends.casefold()))
 
 
 def _is_among(texts: list[set[str]], words: set[str]) -> bool:
