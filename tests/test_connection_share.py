@@ -108,7 +108,7 @@ def test_a_users_long_messages_are_prepared_one_after_the_other(
 
 
 def test_a_pause_follows_a_users_long_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_messages, "PAUSE_S", 2.0)
+    monkeypatch.setattr(long_messages, "PAUSE_S", 2.0 / LONG_CHARS)
     long, alice, bob = "x" * (LONG_CHARS + 1), 1, 2
     begun: list[str] = []
 
