@@ -36,11 +36,11 @@ def beginning(text: str, limit: int, *, at_end: bool = False) -> list[int]:
 
     So of a long text only a part is read. ``at_end``: its last ones.
     """
-    # A quarter more characters than if all of the text were like this part of it.
-    density = len(encode(_part(text, SAMPLE_CHARS, at_end=at_end))) / SAMPLE_CHARS or 1
-    chars = int(1.25 * (limit + 1) / density)
-    if SAMPLE_CHARS < len(text) > chars:
-        tokens = encode(_part(text, chars, at_end=at_end))
+    if len(text) > SAMPLE_CHARS:
+        # A quarter more characters than if all of the text were like this part of it.
+        tokens_of_sample = len(encode(_part(text, SAMPLE_CHARS, at_end=at_end)))
+        chars = (limit + 1) * SAMPLE_CHARS * 5 // (tokens_of_sample * 4)
+        tokens = encode(_part(text, chars, at_end=at_end)) if chars < len(text) else []
         if len(tokens) > limit:
             return tokens
     return encode(text)

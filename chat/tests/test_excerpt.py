@@ -57,7 +57,19 @@ def test_too_small_a_budget_gives_no_memory() -> None:
     assert fence_memories([memory("Fact", 1)], "gate code", budget_tokens=50) == ("", (), 0)
 
 
-@pytest.mark.parametrize("text", ["", "Fact", "x" * 32_000, "好" * 9_000, " " * 9_000, LIST])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Fact",
+        "x" * 32_000,
+        "好" * 9_000,
+        " " * 9_000,
+        LIST,
+        LIST + "好" * 999,
+        "好" * 999 + LIST,
+    ],
+)
 @pytest.mark.parametrize("limit", [0, 1, 20, 2_000])
 def test_a_count_up_to_a_limit_is_exact_below_it(text: str, limit: int) -> None:
     exact = count_tokens(text)
