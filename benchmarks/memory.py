@@ -144,6 +144,8 @@ def spread(of_people: list[list[Result]]) -> str:
     """The standard deviations of the people's R@5 and R@10, in points."""
     at_5 = [mean(row.at_5 for row in rows) for rows in of_people]
     at_10 = [mean(row.at_10 for row in rows) for rows in of_people]
+    if len(at_5) == 1:
+        return "–"
     return f"± {100 * stdev(at_5):.0f} / {100 * stdev(at_10):.0f}"
 
 

@@ -500,8 +500,8 @@ def test_a_worker_as_the_backfills_role_serves_servers_of_the_webs(
     database.grant()
     database.run("INSERT INTO auth_user (username, password, is_superuser, first_name, last_name,"
                  " email, is_staff, is_active, date_joined)"
-                 " VALUES ('carol', '!', false, '', '', '', false, true, now())")  # fmt: skip
-    token = database.manage(database.web, "create_token", "carol").strip()
+                 " VALUES ('frieda', '!', false, '', '', '', false, true, now())")  # fmt: skip
+    token = database.manage(database.web, "create_token", "frieda").strip()
     worker = Worker(values | {"DATABASE_URL": database.url_of(database.backfill)})
     server = Server(values | {"DATABASE_URL": database.url_of(database.web)})
     try:

@@ -87,8 +87,9 @@ def write_sources(folder: Path) -> None:
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("site"), dirs_exist_ok=True)
     shutil.copy(ROOT / "LICENSE", folder)
     for page in folder.rglob("*.md"):
-        text = page.read_text().replace("](../CHANGELOG.md", "](changelog.md")
-        page.write_text(text.replace("](../README.md", "](index.md"))
+        top = "../" * (len(page.relative_to(folder).parents) - 1)
+        text = page.read_text().replace(f"]({top}../CHANGELOG.md", f"]({top}changelog.md")
+        page.write_text(text.replace(f"]({top}../README.md", f"]({top}index.md"))
     (folder / "changelog.md").write_text((ROOT / "CHANGELOG.md").read_text())
     first = (ROOT / "README.md").read_text().replace("](docs/", "](")
     menus = "".join(_menu(title, names) for title, names in pages().items() if names)

@@ -32,7 +32,7 @@ def old_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "postgresql-15"]
         subprocess.run(install, check=True, capture_output=True)
     folder, port = tmp_path_factory.mktemp("old"), free_port()
-    for path in (folder, *folder.parents[:2]):
+    for path in (folder, *folder.parents[:3]):
         path.chmod(0o755)
     shutil.chown(folder, "postgres")
     _run(PROGRAMS / "initdb", "-A", "trust", "-E", "UTF8", "-D", folder / "data")
