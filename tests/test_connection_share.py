@@ -99,12 +99,16 @@ def test_a_users_long_messages_are_prepared_one_after_the_other(
     remembering.embeddings.default = Vectors(delay_s=1.0)
     long = "long " * LONG_CHARS
     posts = [(alice, f"{long} 1"), (alice, f"{long} 2"), (alice, "Short"), (bob, f"{long} 3")]
-    for user, text in posts:
-        assert ChatService(StandaloneChat.objects.create(user=user)).reply_to(text).live
+    replies = [
+        ChatService(StandaloneChat.objects.create(user=user)).reply_to(text) for user, text in posts
+    ]
     remembering.wait_for(lambda: len(remembering.embeddings.requests) >= len(posts) - 1)
     time.sleep(0.2)  # for one that should not come
     assert len(remembering.embeddings.requests) == len(posts) - 1
-    remembering.wait_for(lambda: len(remembering.chat.requests) >= len(posts))
+    for reply in replies:
+        assert reply.live
+        reply.live.saved.result(PATIENCE_S)
+    assert len(remembering.chat.requests) == len(posts)
 
 
 def test_a_pause_follows_a_users_long_message(monkeypatch: pytest.MonkeyPatch) -> None:
