@@ -61,6 +61,13 @@ class Shares:
         self.begin(user_id, start)
         return begun
 
+    def wait(self, user_id: int) -> None:
+        """``ask``, and wait until the caller may begin: in a step or any other thread."""
+        begun = self.ask(user_id)
+        if not begun.done():
+            with steps.waiting():
+                begun.result()
+
     def end(self, user_id: int) -> None:
         """The work has ended: the user's next one starts."""
         while (start := self._next(user_id)) is not None:
@@ -90,10 +97,7 @@ _shares = Shares(connections_of_a_user)
 @contextmanager
 def hold(user_id: int) -> Iterator[None]:
     """Around statements for a user, in a step or any other thread; gives the connection back."""
-    begun = _shares.ask(user_id)
-    if not begun.done():
-        with steps.waiting():
-            begun.result()
+    _shares.wait(user_id)
     try:
         yield
     finally:

@@ -36,6 +36,7 @@ def beginning(text: str, limit: int, *, at_end: bool = False) -> list[int]:
 
     So of a long text only a part is read. ``at_end``: its last ones.
     """
+    limit = max(limit, 0)
     if len(text) > SAMPLE_CHARS:
         # A quarter more characters than if all of the text were like this part of it.
         tokens_of_sample = len(encode(_part(text, SAMPLE_CHARS, at_end=at_end)))

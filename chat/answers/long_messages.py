@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from chat.models import Message
-from retrieval import event_loop, steps
+from retrieval import event_loop
 from retrieval.connection_share import Shares
 
 # A message of 32,000 Chinese characters takes worker and database 0.09 s of processor time, a usual
@@ -27,8 +27,7 @@ def saved_alone(user_id: int, content: str) -> Iterator[None]:
     if len(content) <= LONG_CHARS:
         yield
         return
-    with steps.waiting():
-        _saved.ask(user_id).result()
+    _saved.wait(user_id)
     try:
         yield
     finally:

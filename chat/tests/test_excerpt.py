@@ -33,12 +33,10 @@ def test_the_best_line_of_a_long_text_stays() -> None:
 @pytest.mark.parametrize(
     "text", ["x" * 32_000, "好" * 9_000, "camera " * 9_000, "\n" * 9_000, "🦊\n" * 5_000, LIST]
 )
-@pytest.mark.parametrize("max_tokens", [0, 5, 20, 200])
+@pytest.mark.parametrize("max_tokens", [-20, -1, 0, 5, 20, 200])
 def test_an_excerpt_never_exceeds_its_tokens(text: str, max_tokens: int) -> None:
-    assert (
-        count_tokens(excerpt(text, words_to_match("the camera? 好"), max_tokens=max_tokens))
-        <= max_tokens
-    )
+    cut = excerpt(text, words_to_match("the camera? 好"), max_tokens=max_tokens)
+    assert count_tokens(cut) <= max(max_tokens, 0)
 
 
 def test_a_long_answer_does_not_push_short_facts_out() -> None:
