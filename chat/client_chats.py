@@ -6,10 +6,10 @@ On a schema before chat 0015_client_chats no id is known, and none is kept.
 from contextlib import suppress
 
 from chat.models import StandaloneChat
+from retrieval.later_table import LaterTable, MissingTableError
 from retrieval.queries import rows
-from retrieval.writable_table import MissingTableError, WritableTable
 
-_table = WritableTable("client_chats")
+_table = LaterTable("client_chats")
 # Locks: nothing.
 FIND = "SELECT chat_id FROM client_chats WHERE user_id = %(user)s AND client_id = %(id)s"
 # Only if the id still means what it meant before. Locks: the row.
@@ -23,12 +23,12 @@ POINT = """
 
 
 def has_table() -> bool:
-    """At most one query a minute."""
-    return _table.exists()
+    """Whether ids are kept on this schema. At most one query a minute."""
+    return _table.may_write()
 
 
 def find_chat(user_id: int, client_id: str) -> int | None:
-    """One query."""
+    """The id of the chat that the client's id means; None if it is unknown. One query."""
     with suppress(MissingTableError), _table.required():
         chat_ids = rows(FIND, {"user": user_id, "id": client_id})
         return int(chat_ids[0][0]) if chat_ids else None

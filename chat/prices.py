@@ -24,7 +24,7 @@ class Price:
         return total / 1_000_000
 
 
-# As known on 2026-11-29, not read from the page of prices that day: compare them with
+# As known on 2026-11-29, not read from the provider's page that day: compare them with
 # https://developers.openai.com/api/docs/pricing. LLM_PRICE_PER_1M overrides the configured model's.
 PRICES = {
     "gpt-4o-mini": Price(0.15, 0.075, 0.60),

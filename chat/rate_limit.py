@@ -1,6 +1,6 @@
 """Sliding-window rate limits, counted in PostgreSQL so that they hold for all processes.
 
-chat/answers/turns.py counts posted messages, chat/auth/login_rate_limit.py login attempts, and
+``count_message`` counts posted messages, chat/auth/login_rate_limit.py login attempts, and
 chat/answers/followers.py stores its marks as hits.
 """
 

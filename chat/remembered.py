@@ -1,14 +1,12 @@
 """Texts that a user keeps without an answer, in a chat of their own."""
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
 from chat.answers import turns
-from chat.errors import Throttled
 from chat.memory import embed
 from chat.models import Message, Role, StandaloneChat
-from chat.rate_limit import count_hit
+from chat.rate_limit import count_message
 from retrieval import connection_share
 from retrieval.replica.user_writes import recorded
 
@@ -26,7 +24,7 @@ def remember(user: User, content: str) -> Message:
         known: Message | None = chat.messages.filter(role=Role.USER, content=content).first()
         if known:
             return known
-        _count(user)
+        count_message(user.pk)
         message: Message = chat.messages.create(
             user=user, role=Role.USER, content=content, created_at=now
         )
@@ -39,11 +37,3 @@ def _chat_of(user: User) -> StandaloneChat:
     """By its source, so that the user may rename it. The user's row must be locked."""
     chat: StandaloneChat | None = StandaloneChat.objects.of(user).filter(source=TITLE).first()
     return chat or StandaloneChat.objects.create(user=user, source=TITLE, title=TITLE)
-
-
-def _count(user: User) -> None:
-    rate = settings.THROTTLE_MESSAGES
-    if rate is not None:
-        wait_s = count_hit(f"messages {user.pk}", limit=rate.limit, seconds=rate.seconds)
-        if wait_s is not None:
-            raise Throttled(retry_after_s=wait_s)

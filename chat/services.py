@@ -57,7 +57,7 @@ class ChatService:
     def reply_to(self, content: str, *, key: str | None = None) -> Reply:
         """Save the user's message and start to answer it, or replay the turn of the key.
 
-        Raises InProgress, KeyReused, TooManyStreams, Throttled.
+        Raises what ``turns.start`` raises.
         """
         user_id = self.conversation.user_id
         with long_messages.saved_alone(user_id, content), self._share():

@@ -13,18 +13,28 @@ vectors AS (
         count(*) FILTER (WHERE model = (SELECT id FROM current_model)) AS of_current_model
     FROM message_memories WHERE model IS NOT NULL AND (id & 1) = {kind_bit}
 ),
--- Counted for each conversation: in one join, the planner would expect half of all messages. A
--- message has the user of its conversation: a foreign key requires it.
+switched_off_users AS (SELECT user_id FROM memory_switches WHERE NOT enabled),
+-- Counted for each conversation and each user: in one join, the planner would expect half of all
+-- messages. The user of a message: the backfill's role may not read that of a conversation.
 switched_off AS (
-    SELECT coalesce(sum(of_conversation.total), 0)::bigint AS total,
-        coalesce(sum(of_conversation.of_current_model), 0)::bigint AS of_current_model
-    FROM {conversations} c CROSS JOIN LATERAL (
-        SELECT count(*) AS total,
-            count(*) FILTER (WHERE p.model = (SELECT id FROM current_model)) AS of_current_model
-        FROM {table} m LEFT JOIN message_memories p ON p.id = m.id * 2 + {kind_bit}
-        WHERE m.{conversation} = c.id AND {has_text}
-    ) of_conversation
-    WHERE NOT c.memory OR c.user_id IN (SELECT user_id FROM memory_switches WHERE NOT enabled)
+    SELECT coalesce(sum(part.total), 0)::bigint AS total,
+        coalesce(sum(part.of_current_model), 0)::bigint AS of_current_model
+    FROM (
+        SELECT of_conversation.* FROM {conversations} c CROSS JOIN LATERAL (
+            SELECT count(*) AS total,
+                count(*) FILTER (WHERE p.model = (SELECT id FROM current_model)) AS of_current_model
+            FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
+            WHERE m.{conversation} = c.id AND {has_text}
+                AND m.user_id NOT IN (SELECT user_id FROM switched_off_users)
+        ) of_conversation WHERE NOT c.memory
+        UNION ALL
+        SELECT of_user.* FROM switched_off_users s CROSS JOIN LATERAL (
+            SELECT count(*) AS total,
+                count(*) FILTER (WHERE p.model = (SELECT id FROM current_model)) AS of_current_model
+            FROM {table} m LEFT JOIN message_memories p ON p.id = {message_ref}
+            WHERE m.user_id = s.user_id AND {has_text}
+        ) of_user
+    ) part
 ),
 set_aside AS (
     SELECT count(*) AS total FROM message_memories p JOIN {table} m ON m.id = p.id >> 1

@@ -40,8 +40,9 @@ FIND_VECTOR_TYPE = """
     JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid AND t.typname = 'vector'
     WHERE e.extname = 'vector' AND pg_catalog.to_regclass('message_memories') IS NOT NULL
 """
-# The last of them that a migration creates; grant_roles grants them together. They name the
-# extension's schema, so they cannot be used once the extension has moved to another.
+# Looks for recall_messages_2, the last of recall's functions that a migration creates; grant_roles
+# grants them together. The functions name the extension's schema, so they cannot be used once the
+# extension has moved to another.
 FIND_FUNCTION = """
     SELECT EXISTS (
         SELECT FROM pg_catalog.pg_proc p

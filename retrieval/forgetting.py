@@ -6,9 +6,9 @@ Every answer stores the ids of what its prompt held (``reply_to``, ``context``).
 2. The user's next recall follows the stored ids forward, once, and marks every answer that was
    given the message, or was given a marked answer (``propagate_taint``).
 3. Every recall leaves out the answers that are marked, or were given a message that is missing, was
-   edited later, or is marked: the SQL function ``tainted_by_1``. Schemas before chat
-   0010_recall_messages do not have it; for them it is ``tainted_on_older_schema``, called by
-   chat/memory/older_schema.py.
+   edited later, or is marked: the SQL function ``tainted_by_1``. On schemas before chat
+   0010_recall_messages ``tainted_on_older_schema`` applies the same rule;
+   chat/memory/older_schema.py calls it.
 
 The ids are followed forward, once per edit or deletion. Following them backward at each recall
 would read a user's whole history: 1.7 s at 20,000 messages. docs/decisions/0013-forgetting.md
@@ -35,14 +35,15 @@ from retrieval.runtime import Expiring
 from retrieval.sql_files import read_statements
 
 SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
-# Whether row ``m`` is no answer that the user's edits and deletions have reached. Most users have
-# none: the first lookup saves the second. Locks: none.
+# True unless row ``m`` is a tainted answer. Most users have no row in forgotten_messages, so the
+# function, which costs more, is called for few. Locks: none.
 NOT_TAINTED = sql.SQL("""(m.role <> 'assistant'
     OR NOT EXISTS (SELECT FROM forgotten_messages f WHERE f.user_id = m.user_id)
     OR NOT EXISTS (SELECT FROM tainted_by_1({message_ref}, m.reply_to, m.context,
         coalesce(m.edited_at, m.created_at))))""")
-# Not before chat 0010_recall_messages, nor for a role of before grant_roles.
-MAY_TELL = """
+# False on schemas before chat 0010_recall_messages, and for a role that grant_roles has not yet
+# given these rights.
+CAN_CHECK_TAINT = """
     SELECT coalesce(has_function_privilege(
             to_regprocedure('tainted_by_1(bigint, bigint, jsonb, timestamptz)'), 'EXECUTE'), false)
         AND coalesce(has_table_privilege(to_regclass('forgotten_messages'), 'SELECT'), false)
@@ -51,7 +52,7 @@ COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, 
 
 
 LOOK_AGAIN_S = 20.0
-_may_tell: Expiring[bool] = Expiring()
+_can_check_taint: Expiring[bool] = Expiring()
 
 
 class Answer(NamedTuple):
@@ -83,12 +84,12 @@ def _query_tainted(user_id: int, refs: list[int]) -> tuple[set[int], bool]:
 def not_tainted(table: MessageTable) -> sql.Composable:
     """SQL: whether row ``m`` of the table is not tainted, as far as this role can tell.
 
-    What the user's next recall will mark is not marked yet. At most one query in LOOK_AGAIN_S.
+    Taint that the user's next recall will propagate is not seen. At most one query in LOOK_AGAIN_S.
     """
-    may_tell = _may_tell.get()
-    if may_tell is None:
-        may_tell = _may_tell.set(bool(value(MAY_TELL)), seconds=LOOK_AGAIN_S)
-    return NOT_TAINTED.format(**table.names) if may_tell else sql.SQL("true")
+    can_check_taint = _can_check_taint.get()
+    if can_check_taint is None:
+        can_check_taint = _can_check_taint.set(bool(value(CAN_CHECK_TAINT)), seconds=LOOK_AGAIN_S)
+    return NOT_TAINTED.format(**table.names) if can_check_taint else sql.SQL("true")
 
 
 def propagate_taint(user_id: int) -> None:
@@ -136,7 +137,7 @@ def _reached(
 
 
 def was_edited_since(edited_at: datetime | None, written_at: datetime) -> bool:
-    """The *edited later* condition of ``has_stale_source``, for a source that is already loaded."""
+    """Whether a source was edited after the answer was written, as in SQL ``has_stale_source``."""
     return edited_at is not None and edited_at > written_at
 
 

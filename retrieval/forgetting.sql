@@ -1,18 +1,18 @@
 -- Fragments and statements of forgetting.py. "m" is a message, "ref" its packed id: MessageTable.
 --
 -- forgotten_messages holds two kinds of rows:
--- * NOT tainted, a source: a message that was edited or deleted, or an answer with a stale source
+-- * NOT tainted, pending: a message that was edited or deleted, or an answer with a stale source
 --   that the backfill came upon. It stays until its taint is propagated. message_at is its
 --   created_at: answers from before that time cannot have been given it.
 -- * tainted, a mark: an answer that was reached. message_at is when the marked text was written: a
 --   regenerated text is later, and so not marked.
 
 -- name: sources
--- "given" in the frozen chat/migrations/sql/0005_record_stale_answers.sql.
+-- The frozen chat/migrations/sql/0005_record_stale_answers.sql calls this fragment "given".
 -- The refs of the messages that the answer m was given: its question, the memories with their
 -- companions, and the history, which is of its own conversation. Any SQL may have written
--- "context": entries that name no message are skipped, they must not fail every recall. A shift
--- drops the bits that do not fit, where a multiplication would fail.
+-- "context": entries that name no message are skipped, they must not fail every recall. "<< 1" and
+-- not "* 2": a huge id must not be an error either.
 CASE WHEN m.role = 'assistant' THEN array_remove(ARRAY[m.reply_to << 1 | {kind_bit}] || ARRAY(
     SELECT CASE WHEN ids.id ~ '^[0-9]{{1,18}}$' THEN ids.id::bigint << 1 | ids.kind_bit END
     FROM jsonb_array_elements(
@@ -60,8 +60,8 @@ WITH forgotten AS (
     DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted
     RETURNING id, message_at, forgotten_at
 ),
--- Deletes the marks of answers that were themselves edited or deleted: memory_delete leaves them,
--- to avoid deadlocks.
+-- Deletes the marks of answers that were themselves edited or deleted. memory_update has done so
+-- already; memory_delete leaves them, to avoid deadlocks.
 unmarked AS (
     DELETE FROM forgotten_messages f USING forgotten WHERE f.tainted AND f.id = forgotten.id
 )

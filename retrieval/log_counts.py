@@ -18,10 +18,10 @@ from django.db.models import Max, Q, Sum
 from django.utils import timezone
 
 from retrieval import db
+from retrieval.later_table import LaterTable
 from retrieval.models import LogCount
 from retrieval.runtime import on_reset
 from retrieval.telemetry import metrics
-from retrieval.writable_table import WritableTable
 
 STARTED = "Application startup complete."  # docs/promises.md, "Log lines"
 START_S = 60.0  # an error that is logged this long after a start belongs to it
@@ -53,7 +53,7 @@ PURGE = """
         AND (kind <> %(started)s
             OR minute < (SELECT max(minute) FROM log_counts WHERE kind = %(started)s))
 """
-_table = WritableTable(LogCount._meta.db_table)
+_table = LaterTable(LogCount._meta.db_table)
 
 
 class Line(NamedTuple):
@@ -118,7 +118,7 @@ def flush() -> None:
     Until the table exists they wait too: a server may be older than the migration. A killed process
     loses what it has not added.
     """
-    if not _counts or not _table.exists():
+    if not _counts or not _table.may_write():
         return
     with _lock:
         counted = Counter(_counts)
@@ -144,7 +144,7 @@ def _add(counted: Counter[Line]) -> None:
 
 def purge() -> None:
     """Delete counts that are older than KEEP_DAYS. One statement."""
-    if _table.exists():
+    if _table.may_write():
         with connection.cursor() as cursor:
             cursor.execute(PURGE, {"days": KEEP_DAYS, "started": STARTED})
 
@@ -169,7 +169,7 @@ def report() -> dict[str, Any]:
 
     Empty before the table exists.
     """
-    if not _table.exists():
+    if not _table.may_read():
         return {"hour": {}, "day": {}, "last_start": None}
     with db.require_memory():
         started = last_start()

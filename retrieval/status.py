@@ -84,7 +84,8 @@ def sizes() -> dict[str, dict[str, int]]:
 def count_messages(table: MessageTable) -> dict[str, Any]:
     """``{"with", "without", "failed", "percent"}`` of the table's messages. One statement.
 
-    "with" a vector of the current model; "failed": set aside by the backfill; "without": pending.
+    "with" a vector of the current model; "failed": set aside by the backfill; "without": the
+    others, among them tainted answers, which are not embedded.
     A second statement if a vector has no row with its model, as before the first backfill.
     """
     ((total, embedded, failed, every_vector_has_model),) = db.execute(count_statement(table), {})

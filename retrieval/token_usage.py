@@ -14,8 +14,8 @@ from django.db.models import Exists, OuterRef
 from psycopg import sql
 
 from retrieval import queries
+from retrieval.later_table import LaterTable, MissingTableError
 from retrieval.token_models import UserTokenUsage
-from retrieval.writable_table import MissingTableError, WritableTable
 
 PARTS = 16  # rows of a day's total: two turns that end at once seldom wait for each other
 KEPT_DAYS = 400  # a year, and the month before
@@ -65,7 +65,7 @@ RESETS_AT = "SELECT ((now() AT TIME ZONE 'UTC')::date + 1)::timestamp AT TIME ZO
 # Locks the rows that it deletes.
 PURGE_OLD = "DELETE FROM user_token_usage WHERE day < (now() AT TIME ZONE 'UTC')::date - %(days)s"
 
-_table = WritableTable(UserTokenUsage._meta.db_table)
+_table = LaterTable(UserTokenUsage._meta.db_table)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class UsedTokens:
 
 def has_table() -> bool:
     """Whether turns are counted. At most one query a minute."""
-    return _table.exists()
+    return _table.may_write()
 
 
 def forget_table() -> None:

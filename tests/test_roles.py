@@ -478,6 +478,22 @@ def test_before_migrate_it_says_to_migrate(
     assert "run manage.py migrate" in done.stderr
 
 
+def test_both_roles_see_the_same_status(database: Roles) -> None:
+    database.manage(database.web, "rag_rollout", "dark")
+    database.run(
+        "INSERT INTO log_counts (minute, kind, at_start, count) "
+        "VALUES (date_trunc('minute', now()), 'An answer failed', false, 3)"
+    )
+    of_web, of_backfill = (
+        json.loads(database.manage(role, "rag_status", "--json"))
+        for role in (database.web, database.backfill)
+    )
+    assert {name for name in of_web if of_web[name] != of_backfill[name]} <= {"indexes"}  # scans
+    assert of_web["rollout"]["state"] == "dark"
+    assert of_web["log"]["hour"] == {"An answer failed": 3}
+    database.manage(database.web, "rag_rollout", "on")
+
+
 @pytest.mark.soak
 def test_both_roles_may_read_the_figures_of_metrics(database: Roles) -> None:
     show = "from retrieval.telemetry.database_figures import *; print(read(), count_by_index())"

@@ -52,7 +52,7 @@ def _takes(name: str, value: str) -> bool:
 
 
 def is_usable(options: Mapping[str, Any]) -> bool:
-    """Whether libpq would not refuse, only when it connects, an invalid port or sslmode."""
+    """Whether port and sslmode are valid: libpq would notice only when it connects."""
     ports = str(options.get("port") or "5432").split(",")  # one per host
     are_numbers = all(
         re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536 for port in ports if port

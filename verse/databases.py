@@ -6,13 +6,14 @@ from pooled_postgres.deadlines import DeadlineConnection, PoolerConnection
 
 Parts = dict[str, Any]  # of a URL, as Environment.database returns them
 # Idle connections are closed after a minute. A lost server is tried every second for 2 s, then by
-# the next request; psycopg's own 5 minutes mean pauses that double, also when it is back long ago.
+# the next request. With psycopg's default of 5 minutes the pauses between its attempts double, so
+# that it would notice late that the server is back.
 POOL = {"min_size": 0, "max_idle": 60, "reconnect_timeout": 2}
 
 
 def direct(parts: Parts) -> Parts:
     """For commands and tests."""
-    # Not "verse": so are the servers named that know no version, which rag_doctor looks for.
+    # Not "verse": rag_doctor takes a session of that name for a server too old to tell its version.
     return with_options(parts, {"application_name": "verse-command", "connect_timeout": 5})
 
 

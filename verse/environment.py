@@ -24,8 +24,8 @@ from verse.database_parameters import find_refused_parameter, is_usable
 from verse.secret_file import load_or_create_secret
 
 DAY_S = 86_400
-# Values of EMBEDDING_MODEL with EMBEDDINGS=local: retrieval/embeddings/bundled_models.py.
-BUNDLED_MODELS = ("minilm+use", "all-MiniLM-L6-v2", E5 := "multilingual-e5-small")
+E5 = "multilingual-e5-small"
+BUNDLED_MODELS = ("minilm+use", "all-MiniLM-L6-v2", E5)  # retrieval/embeddings/bundled_models.py
 SECONDS = {"s": 1, "sec": 1, "min": 60, "hour": 3600, "day": DAY_S}
 BOOLEANS = ("true", "1", "yes", "on", "false", "0", "no", "off")
 # A value that may be a credential is not shown: the usual beginning of an API key, the user part

@@ -51,6 +51,8 @@ BACKFILL = {
     "procrastinate_workers": WRITE,
     "procrastinate_periodic_defers": WRITE,
     "log_counts": READ,
+    "rag_rollout": READ,
+    "recall_times": READ,
     "audit_log": (SELECT, INSERT),
     "search_configs": READ,
     "recall_measurements": (SELECT, INSERT),

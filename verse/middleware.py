@@ -18,27 +18,27 @@ from chat.auth.api_tokens import key_of
 API, OPENAI_API = "/api/", "/v1/"  # of verse/urls.py
 
 
-class PassedByTokens:
-    """Before a middleware class: passes API requests with a token straight on, and all of /v1/."""
+class SkippedWithoutSession:
+    """Before a middleware class: skips it for API requests with a token, and for all of /v1/."""
 
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         path = request.path_info
         has_token = path.startswith(API) and key_of(request) is not None
-        passes = has_token or path.startswith(OPENAI_API)
-        call = self.get_response if passes else super().__call__  # type: ignore[misc]
+        skips = has_token or path.startswith(OPENAI_API)
+        call = self.get_response if skips else super().__call__  # type: ignore[misc]
         response: HttpResponseBase = call(request)
         return response
 
 
-class SessionMiddleware(PassedByTokens, sessions.SessionMiddleware):
+class SessionMiddleware(SkippedWithoutSession, sessions.SessionMiddleware):
     pass
 
 
-class AuthenticationMiddleware(PassedByTokens, auth.AuthenticationMiddleware):
+class AuthenticationMiddleware(SkippedWithoutSession, auth.AuthenticationMiddleware):
     pass
 
 
-class MessageMiddleware(PassedByTokens, messages.MessageMiddleware):
+class MessageMiddleware(SkippedWithoutSession, messages.MessageMiddleware):
     pass

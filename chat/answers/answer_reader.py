@@ -23,7 +23,7 @@ ToolCalls = tuple[dict[str, Any], ...]  # deltas, as the server sends them
 
 
 @dataclass
-class Listener:
+class AnswerCallbacks:
     """What to call with each piece of an answer, of the reasoning before it, of calls of tools.
 
     ``before_text`` is awaited once the model has accepted the request, ``after_word`` once the
@@ -53,8 +53,10 @@ class Completion:
 class Reader:
     """Reads one answer. Each piece moves the deadline by LLM_TIMEOUT."""
 
-    def __init__(self, listener: Listener, deadline: asyncio.Timeout, *, sends_usage: bool) -> None:
-        self._listener = listener
+    def __init__(
+        self, callbacks: AnswerCallbacks, deadline: asyncio.Timeout, *, sends_usage: bool
+    ) -> None:
+        self._callbacks = callbacks
         self._deadline = deadline
         self._sends_usage = sends_usage
         self._timeout_s: float = settings.LLM_TIMEOUT_S  # read once, not for each piece
@@ -89,9 +91,9 @@ class Reader:
                 return
 
     async def _call_after_word(self) -> None:
-        after_word = self._listener.after_word
+        after_word = self._callbacks.after_word
         if self._has_word and after_word:
-            self._listener.after_word = None
+            self._callbacks.after_word = None
             await after_word()
 
     async def _read_to_end(self, chunks: AsyncIterator[bytes]) -> None:
@@ -121,11 +123,11 @@ class Reader:
         self._deadline.reschedule(self._clock() + self._timeout_s)
         self._chars += len(piece.text) + len(piece.reasoning)
         if piece.reasoning:
-            self._listener.on_reasoning(piece.reasoning)
+            self._callbacks.on_reasoning(piece.reasoning)
         if piece.text:
             self._has_word = self._has_word or not piece.text.isspace()
-            self._listener.on_text(piece.text)
+            self._callbacks.on_text(piece.text)
         if piece.tool_calls:
             self._has_tool_call = True
             self._chars += len(str(piece.tool_calls))
-            self._listener.on_tool_calls(piece.tool_calls)
+            self._callbacks.on_tool_calls(piece.tool_calls)

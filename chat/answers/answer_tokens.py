@@ -31,7 +31,7 @@ def answer_tokens(live: LiveAnswer) -> Tokens:
     return Tokens(prompt, completion, min(cached, prompt))
 
 
-def count_unstored(live: LiveAnswer) -> None:
+def record_unstored(live: LiveAnswer) -> None:
     """A step: count the tokens of a turn that is not stored. Never fails."""
     try:
         tokens = answer_tokens(live) + Tokens(embedding_tokens=live.question_tokens)

@@ -23,9 +23,9 @@ from chat.answers.fit_client_messages import fit_tail, fit_turns, whole_turns
 from chat.answers.history import History
 from chat.answers.prompt import (
     LAST_SHORTENING,
-    MEMORY_SHARE,
-    MESSAGE_SHARE,
-    PASSAGE_SHARE,
+    MEMORY_DIVISOR,
+    MESSAGE_DIVISOR,
+    PASSAGE_DIVISOR,
     instructions,
 )
 from chat.memory.recalled import Memory
@@ -161,16 +161,16 @@ def draft_client_prompt(
 
     ``memory_tokens`` are left for memories, at most a third of the budget.
     """
-    system = _system(request.system, max_tokens=budget_tokens // PASSAGE_SHARE)
+    system = _system(request.system, max_tokens=budget_tokens // PASSAGE_DIVISOR)
     tools = request.parameters.get("tools")
     left = budget_tokens - count_tokens(system) - MESSAGE_OVERHEAD_TOKENS
     left -= min(count_tokens(json.dumps(tools)), budget_tokens // 4) if tools else 0
     place = request.last_user
     start = len(request.messages) if place is None else place
     usual_tokens = left * HISTORY_SHARE
-    tail, truncated = fit_tail(request.messages[start:], budget_tokens // MESSAGE_SHARE, left)
+    tail, truncated = fit_tail(request.messages[start:], budget_tokens // MESSAGE_DIVISOR, left)
     left -= sum(map(cost_of, tail)) + SEAM_TOKENS
-    memory_tokens = max(min(memory_tokens, budget_tokens // MEMORY_SHARE, left), 0)
+    memory_tokens = max(min(memory_tokens, budget_tokens // MEMORY_DIVISOR, left), 0)
     turns = whole_turns(request.messages[:start])
     past = history.from_last_start()
     if past:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat.answers.errors import CompletionError
-from chat.answers.event_stream import BYTE_ORDER_MARK, EventStreamParser
+from chat.answers.event_stream_parser import BYTE_ORDER_MARK, EventStreamParser
 from chat.answers.reasoning import Piece, ReasoningSplitter
 from retrieval.service_errors import shown_code
 

@@ -51,8 +51,9 @@ class LiveAnswer:
         # The tokens of the prompt by our count, once the model's server has accepted it.
         self.count_prompt: Callable[[], int] = lambda: 0
         self.question_tokens = 0  # of its embedding, while the turn is not stored
-        # Whether the reply may be an event stream; known once the prompt is ready. False: no model
-        # could be asked, so the client gets a plain status.
+        # Whether the reply may be an event stream: known once the prompt is ready, or with
+        # ``store`` at the answer's first word. False: the turn failed before that, so that the
+        # client gets a plain status.
         self.may_stream: Future[bool] = Future()
         # The saved answer; None if it was deleted meanwhile. Raises DatabaseUnavailable.
         self.saved: Future[Message | None] = Future()

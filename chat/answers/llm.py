@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from chat.answers import local_llm
-from chat.answers.answer_reader import Completion, Listener, Reader
+from chat.answers.answer_reader import AnswerCallbacks, Completion, Reader
 from chat.answers.client_messages import Part
 from chat.answers.errors import (
     CompletionError,
@@ -44,9 +44,9 @@ def check_configured() -> None:
 
 
 async def complete(
-    messages: list[Part], listener: Listener, *, parameters: dict[str, Any] | None = None
+    messages: list[Part], callbacks: AnswerCallbacks, *, parameters: dict[str, Any] | None = None
 ) -> Completion:
-    """Ask for an answer, streamed to the listener. ``parameters`` win over LLM_EXTRA_BODY.
+    """Ask for an answer, streamed to the callbacks. ``parameters`` win over LLM_EXTRA_BODY.
 
     A request is repeated only if the server refuses its form (chat/answers/server_ways.py).
 
@@ -60,9 +60,9 @@ async def complete(
         async with asyncio.timeout(settings.LLM_TIMEOUT_S) as deadline:
             request = await _request(messages, parameters or {})
             async with aclosing(request.response) as response:
-                if listener.before_text:
-                    await listener.before_text()
-                reader = Reader(listener, deadline, sends_usage=request.ways.sends_usage)
+                if callbacks.before_text:
+                    await callbacks.before_text()
+                reader = Reader(callbacks, deadline, sends_usage=request.ways.sends_usage)
                 completion = await reader.read(response)
                 request.remember(sends_usage=completion.usage is not None)
                 return completion

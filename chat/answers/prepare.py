@@ -9,11 +9,11 @@ from django.conf import settings
 from chat.answers.client_prompt import ClientDraft, ClientPrompt, ClientRequest, draft_client_prompt
 from chat.answers.history import History, read_history
 from chat.answers.llm import check_configured
-from chat.answers.prompt import MEMORY_SHARE, Draft, Prompt, draft_prompt
+from chat.answers.prompt import MEMORY_DIVISOR, Draft, Prompt, draft_prompt
 from chat.answers.save_answer import save_context
 from chat.answers.turns import Turn
 from chat.memory import answer_recall
-from chat.memory.answer_recall import Recalled, RecallRequest, refs_of
+from chat.memory.answer_recall import Prepared, RecallRequest, refs_of
 from chat.memory.recall_attempt import Recollection
 from chat.memory.recalled import Memory
 from chat.models import Message
@@ -92,7 +92,7 @@ class Preparation:
             memory_tokens=memory_tokens,
         )
 
-    async def prompt(self) -> Recalled[AnyPrompt]:
+    async def prompt(self) -> Prepared[AnyPrompt]:
         """Instructions, passage, history, memories, the user's message.
 
         Stores in the answer the ids of what its prompt holds. Raises LLMNotConfigured if no
@@ -118,12 +118,12 @@ class Preparation:
             return recalled
         question, history = self.turn.question, reading.draft.prompt.history
         with spans.step("turn.recall"):
-            return Recalled(await steps.run(lambda: build(Recollection(recall(question, history)))))
+            return Prepared(await steps.run(lambda: build(Recollection(recall(question, history)))))
 
     def _count_dark(self, recollection: Recollection) -> None:
         """Count what the prompt would have been given."""
         draft = cast("Reading", self._reading).draft
-        tokens = min(settings.RAG_CONTEXT_TOKENS, prompt_budget() // MEMORY_SHARE)
+        tokens = min(settings.RAG_CONTEXT_TOKENS, prompt_budget() // MEMORY_DIVISOR)
         prompt = replace(draft, memory_tokens=tokens).with_memories(recollection.memories)
         recollection.count(added_tokens=prompt.memory_tokens)
 

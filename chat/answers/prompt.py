@@ -36,10 +36,10 @@ MEMORY_RULE = (
     "Where two disagree, the later one holds."
 )
 PASSAGE_RULE = "The user asks about this passage."
-# Each part gets at most a half or a third of the budget: docs/decisions/0005-prompt.md
-MESSAGE_SHARE = 2
-PASSAGE_SHARE = 3
-MEMORY_SHARE = 3
+# Each part gets at most 1/2 or 1/3 of the budget: docs/decisions/0005-prompt.md
+MESSAGE_DIVISOR = 2
+PASSAGE_DIVISOR = 3
+MEMORY_DIVISOR = 3
 FIXED_TOKENS = 132  # instructions, rules and the passage's fence: at most that, tested
 LAST_SHORTENING = 3
 
@@ -157,12 +157,12 @@ def draft_prompt(
         budget_tokens = min(budget_tokens, history.window.largest_tokens)
         usual_tokens = min(budget_tokens, history.window.usual_tokens)
     system = _system(conversation, budget_tokens=budget_tokens)
-    message_tokens = min(budget_tokens // MESSAGE_SHARE, budget_tokens - _cost(system))
+    message_tokens = min(budget_tokens // MESSAGE_DIVISOR, budget_tokens - _cost(system))
     message_tokens -= MESSAGE_OVERHEAD_TOKENS
     content = cut_middle(question.content, max_tokens=message_tokens)
     fixed_tokens = _cost(system) + _cost(content)
     left = usual_tokens - fixed_tokens
-    memory_tokens = max(min(memory_tokens, budget_tokens // MEMORY_SHARE, left), 0)
+    memory_tokens = max(min(memory_tokens, budget_tokens // MEMORY_DIVISOR, left), 0)
 
     def cost(turn: PastTurn) -> int:
         return sum(_cost(part["content"]) for part in _parts_of(turn, message_tokens))
@@ -181,7 +181,9 @@ def _system(conversation: Conversation, *, budget_tokens: int) -> str:
     """The instructions, for a passage with its reference and its text in a fence."""
     if not isinstance(conversation, Passage):
         return instructions()
-    max_tokens = min(budget_tokens // PASSAGE_SHARE, budget_tokens // MESSAGE_SHARE - FIXED_TOKENS)
+    max_tokens = min(
+        budget_tokens // PASSAGE_DIVISOR, budget_tokens // MESSAGE_DIVISOR - FIXED_TOKENS
+    )
     passage = fence_passage(conversation, max_tokens=max(max_tokens, 0))
     return f"{instructions(PASSAGE_RULE)}\n\n{passage}"
 

@@ -22,7 +22,7 @@ from typing import Any
 from django.db import Error
 
 from chat.answers import endings, long_messages, save_answer
-from chat.answers.answer_tokens import answer_tokens, count_unstored
+from chat.answers.answer_tokens import answer_tokens, record_unstored
 from chat.answers.errors import CompletionError
 from chat.answers.heartbeat import Heartbeat
 from chat.answers.live_answer import LiveAnswer
@@ -32,7 +32,7 @@ from chat.answers.save_answer import Ending
 from chat.answers.shorten import complete_shortened
 from chat.errors import ApiError, DatabaseUnavailable, is_database_away
 from chat.memory import embed
-from chat.memory.answer_recall import Recalled
+from chat.memory.answer_recall import Prepared
 from chat.memory.embed import PendingEmbedding
 from chat.models import Message, Status
 from retrieval import connection_share, event_loop
@@ -55,8 +55,9 @@ class Runner:
 
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}  # running_answers.id → answer
-        self.unstored: set[LiveAnswer] = set()  # answers of turns that are not stored, or not yet
-        # Not in the context of the request that starts the runner, if one does.
+        self.unstored: set[LiveAnswer] = set()  # whose turn has no row: never, or not yet
+        # In a context of their own: they must not carry the ids of the request that happened to
+        # start the runner.
         self._background_tasks = contextvars.Context().run(self._start_background_tasks)
 
     def _start_background_tasks(self) -> list[Future[None]]:
@@ -72,7 +73,7 @@ class Runner:
         metrics.answer_started()
         event_loop.start(self._run(live, preparation))
 
-    def count_unstored(self, user_id: int) -> int:
+    def unstored_of(self, user_id: int) -> int:
         """How many answers of turns that are not stored this process generates for the user."""
         return sum(live.turn.conversation.user_id == user_id for live in list(self.unstored))
 
@@ -145,11 +146,11 @@ class Runner:
             return Ending(Status.FAILED, "llm_error", "The answer could not be generated.")
         return Ending(Status.COMPLETE, finish_reason=finish_reason)
 
-    async def _store(self, live: LiveAnswer, prepared: Recalled[Any], context: list[Any]) -> None:
+    async def _store(self, live: LiveAnswer, prepared: Prepared[Any], context: list[Any]) -> None:
         """Store a turn that waited for the first word of its answer. Raises ApiError."""
         user_id = live.turn.conversation.user_id
         try:
-            await connection_share.run(user_id, self._store_once, live, prepared, context)
+            await connection_share.run(user_id, self._store_step, live, prepared, context)
         except Error as error:
             logger.error("A turn could not be stored: %s", error_name(error))
             raise DatabaseUnavailable from error
@@ -157,14 +158,14 @@ class Runner:
         if not live.may_stream.done():
             live.may_stream.set_result(True)
 
-    def _store_once(self, live: LiveAnswer, prepared: Recalled[Any], context: list[Any]) -> None:
-        """A step: the turn, what its prompt held, and its question's vector."""
+    def _store_step(self, live: LiveAnswer, prepared: Prepared[Any], context: list[Any]) -> None:
+        """A step: store the turn, the ids that its prompt held, and its question's vector."""
         if live.store is None:
             return
         question = live.turn.question
         live.turn = live.store()
         live.running_id, live.store = live.turn.running_id, None
-        question.pk = live.turn.question.pk  # the vector is stored, and counted, by it
+        question.pk = live.turn.question.pk  # the pending embedding holds this object
         live.question_tokens = 0
         save_answer.save_context(live.turn.answer, context)
         self.unstored.discard(live)
@@ -175,17 +176,17 @@ class Runner:
     async def _save(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """Save and publish the answer, with retries; returns what is needed to embed it.
 
-        If all fail, listeners get DatabaseUnavailable, and a process's heartbeat ends the answer
-        later as abandoned. The answer of a turn that is not stored is only published.
+        If all fail, listeners get DatabaseUnavailable, and the heartbeat of any process ends the
+        answer later as abandoned. The answer of a turn that is not stored is only published.
         """
         user_id = live.turn.conversation.user_id
         if live.running_id is None:
-            await connection_share.run(user_id, count_unstored, live)
+            await connection_share.run(user_id, record_unstored, live)
             self._publish(live, _unsaved(live, ending))
             return None
         for pause_s in (*SAVE_RETRY_PAUSES_S, None):
             try:
-                return await connection_share.run(user_id, self._save_once, live, ending)
+                return await connection_share.run(user_id, self._save_step, live, ending)
             except Error as error:
                 logger.error("An answer could not be saved: %s", error_name(error))
                 if pause_s is not None:
@@ -193,7 +194,7 @@ class Runner:
         self._publish(live, DatabaseUnavailable())
         return None
 
-    def _save_once(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
+    def _save_step(self, live: LiveAnswer, ending: Ending) -> PendingEmbedding | None:
         """A step: save, publish, and look up what is needed to embed the answer here."""
         saved = save_answer.finish(
             live.turn.answer,
@@ -216,7 +217,7 @@ class Runner:
 
 
 def _unsaved(live: LiveAnswer, ending: Ending) -> Message:
-    """The answer of a turn that is not stored, as it would be stored."""
+    """The answer of a turn that is not stored, filled in memory only."""
     answer = live.turn.answer
     answer.content, answer.status, answer.error = live.text, ending.status, ending.error
     answer.memories = live.memories

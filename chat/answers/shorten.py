@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from chat.answers.answer_reader import Listener
+from chat.answers.answer_reader import AnswerCallbacks
 from chat.answers.errors import PromptTooLong
 from chat.answers.live_answer import LiveAnswer
 from chat.answers.llm import complete
@@ -28,12 +28,12 @@ async def complete_shortened(
     ``complete``.
     """
     while True:
-        listener = Listener(live.add, live.add_reasoning, live.add_tool_calls)
-        listener.before_text = partial(_accepted, live, prompt, before_text)
+        callbacks = AnswerCallbacks(live.add, live.add_reasoning, live.add_tool_calls)
+        callbacks.before_text = partial(_accepted, live, prompt, before_text)
         if after_word:
-            listener.after_word = partial(after_word, prompt.stored_context())
+            callbacks.after_word = partial(after_word, prompt.stored_context())
         try:
-            live.completion = await complete(prompt.parts, listener, parameters=parameters)
+            live.completion = await complete(prompt.parts, callbacks, parameters=parameters)
             return live.completion.cut_reason
         except PromptTooLong:
             shorter = prompt.shorter()

@@ -27,7 +27,8 @@ from retrieval.replica.user_writes import recorded
 class Turn:
     """A user's message and its answer.
 
-    ``running_id`` is the id of the answer's row in running_answers; None: the answer has ended.
+    ``running_id`` is the id of the answer's row in running_answers. None: it has no such row, since
+    the answer has ended or the turn is not stored (docs/openai-api.md).
     """
 
     conversation: Conversation

@@ -33,7 +33,7 @@ from retrieval.telemetry import spans
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-MIN_RECALL_S = 1.0  # for recall by words, if waiting for the embedding used up RAG_TIMEOUT
+MIN_RECALL_S = 1.0  # for recall by words, if the embedding has used up RAG_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RecallRequest:
 
 
 @dataclass(frozen=True)
-class Recalled(Generic[T]):
+class Prepared(Generic[T]):
     """What was made of the memories. ``stored``: the step that stores the question's vector."""
 
     result: T
@@ -134,11 +134,12 @@ def refs_of(messages: Sequence[Message]) -> list[int]:
     return [message.memory_table.pack_ref(message.pk) for message in messages]
 
 
-async def recall_then(request: RecallRequest, then: Callable[[Recollection], T]) -> Recalled[T]:
+async def recall_then(request: RecallRequest, then: Callable[[Recollection], T]) -> Prepared[T]:
     """Embed the question, recall, and call ``then`` with what was found in the same step.
 
-    All within RAG_TIMEOUT: without a vector by then words alone decide, without a recall there are
-    no memories. Raises what ``then`` raises.
+    Waits RAG_TIMEOUT for the vector and for the recall, and for the recall at least MIN_RECALL_S.
+    Without a vector by then words alone decide, without a recall there are no memories. Raises what
+    ``then`` raises.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.RAG_TIMEOUT_S
@@ -152,7 +153,7 @@ async def recall_then(request: RecallRequest, then: Callable[[Recollection], T])
     attempt = Attempt(request.message.user_id, _finder(request, vectors), then, store)
     with spans.step("turn.recall"):
         result = await attempt.run(until=max(deadline, loop.time() + MIN_RECALL_S))
-    return Recalled(result, attempt.ended, deadline, request.pending, vectors)
+    return Prepared(result, attempt.ended, deadline, request.pending, vectors)
 
 
 def recall_in_the_dark(

@@ -23,7 +23,7 @@ def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> l
         if not _is_among(seen, words):
             unique.append(message)
             seen.append(words)
-    ranked = sorted(unique, key=lambda message: _answers(message, question_words))
+    ranked = sorted(unique, key=lambda message: _repeats_question(message, question_words))
     chosen = ranked[:limit]
     refs = {message.ref for message in chosen}
     return [
@@ -34,7 +34,8 @@ def deduplicate(messages: Iterable[Recalled], question: str, *, limit: int) -> l
     ]
 
 
-def _answers(message: Recalled, question_words: set[str]) -> bool:
+def _repeats_question(message: Recalled, question_words: set[str]) -> bool:
+    """Whether the message answers an earlier question of the same words."""
     return message.companion is not None and _is_among(
         [question_words], _words(message.companion.content)
     )

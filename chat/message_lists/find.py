@@ -35,7 +35,8 @@ FIND = sql.SQL("""
 """)
 MESSAGE = sql.SQL("""
     LEFT JOIN LATERAL (
-        SELECT m.id, m.user_id, m.{conversation}, m.role, m.status, m.content, m.created_at
+        SELECT m.id, m.user_id, m.{conversation}, m.role, m.status, m.content, m.created_at,
+            m.edited_at, m.reply_to, m.context
         FROM {table} m WHERE m.id = l.id LIMIT 1
     ) m ON true
 """)
@@ -149,7 +150,7 @@ def _conditions(table: MessageTable, query: Query, names: list[str]) -> dict[str
     # A row of memory may outlive its message for a moment.
     parts = [
         sql.SQL("m.id IS NOT NULL"),
-        *(CONDITIONS[name].format(state=states.state()) for name in conditions),
+        *(CONDITIONS[name].format(state=states.state(table)) for name in conditions),
     ]
     matches = sql.SQL("coalesce({}, false)").format(sql.SQL(" AND ").join(parts))
     return {"matches": matches, "joins": sql.SQL(" ").join(joins)}

@@ -7,7 +7,8 @@ from typing import Any
 from psycopg import sql
 
 from retrieval import db
-from retrieval.message_tables import MessageTable
+from retrieval.forgetting import not_tainted
+from retrieval.message_tables import HAS_TEXT, MessageTable
 from retrieval.queries import rows
 
 EMBEDDED, PENDING, FAILED, OFF = STATES = ("embedded", "pending", "failed", "off")
@@ -26,22 +27,21 @@ MEMORY_OF = sql.SQL("""
         SELECT p.model, p.embedding_error FROM message_memories p WHERE p.id = {message_ref} LIMIT 1
     ) p ON true
 """)
-# An answer without text is off: there is nothing to embed.
+# "off": nothing to embed (HAS_TEXT), switched off, or tainted before it was embedded.
 STATE = sql.SQL("""
     CASE WHEN NOT of_conversation.memory OR NOT coalesce(of_user.enabled, true)
-            OR m.content = '' OR m.status NOT IN ('complete', 'interrupted') THEN 'off'
+            OR NOT {has_text} THEN 'off'
         WHEN p.model = (SELECT id FROM embedding_models WHERE current) THEN 'embedded'
-        WHEN p.embedding_error IS NOT NULL THEN 'failed' ELSE 'pending' END
+        WHEN p.embedding_error IS NOT NULL THEN 'failed'
+        WHEN {not_tainted} THEN 'pending' ELSE 'off' END
 """)
-MODEL = sql.SQL("p.model")
 # On a schema without memory nothing is embedded.
 WITHOUT_MEMORY = sql.SQL(
     "LEFT JOIN LATERAL (SELECT NULL::smallint AS model, NULL AS embedding_error) p ON true"
 )
 STATE_WITHOUT_MEMORY = sql.SQL("""
     CASE WHEN NOT of_conversation.memory OR NOT coalesce(of_user.enabled, true)
-            OR m.content = '' OR m.status NOT IN ('complete', 'interrupted') THEN 'off'
-        ELSE 'pending' END
+            OR NOT {has_text} THEN 'off' ELSE 'pending' END
 """)
 NAME = sql.SQL("(SELECT e.name FROM embedding_models e WHERE e.id = p.model)")
 # Locks: none.
@@ -65,21 +65,24 @@ def memory_statement() -> AbstractContextManager[None]:
 
 
 def state_joins(table: MessageTable) -> sql.Composed:
-    """SQL: what ``state`` and MODEL read, to be joined to message ``m``."""
+    """SQL: what ``state`` and find.CONDITIONS read, to be joined to message ``m``."""
     memory = MEMORY_OF if has_memory() else WITHOUT_MEMORY
     return sql.SQL("{} {}").format(SETTINGS_OF.format(**table.names), memory.format(**table.names))
 
 
-def state() -> sql.SQL:
+def state(table: MessageTable) -> sql.Composed:
     """SQL: one of STATES, of message ``m`` with ``state_joins``."""
-    return STATE if has_memory() else STATE_WITHOUT_MEMORY
+    if not has_memory():
+        return STATE_WITHOUT_MEMORY.format(has_text=HAS_TEXT)
+    return STATE.format(has_text=HAS_TEXT, not_tainted=not_tainted(table))
 
 
 def add_states(table: MessageTable, messages: Iterable[Any]) -> None:
     """Set ``state`` and ``model_name`` (None without a vector) of each message. One statement."""
     by_id = {message.pk: message for message in messages}
     name = NAME if has_memory() else sql.NULL
-    statement = STATES_OF.format(state=state(), name=name, joins=state_joins(table), **table.names)
+    parts = {"state": state(table), "name": name, "joins": state_joins(table)}
+    statement = STATES_OF.format(**parts, **table.names)
     with memory_statement():
         of_messages = rows(statement, {"ids": list(by_id)})
     for pk, state_name, model_name in of_messages:

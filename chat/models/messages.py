@@ -127,7 +127,7 @@ def _message_constraints(table: str) -> list[models.BaseConstraint]:
 
 
 def _list_indexes(prefix: str) -> list[models.Index]:
-    """For the admin's lists: chat/message_lists/looked_at.py."""
+    """For the admin's lists: chat/message_lists/find.py."""
     return [
         models.Index(fields=["user", "id"], name=f"{prefix}_user"),
         models.Index(fields=["created_at", "id"], name=f"{prefix}_created"),

@@ -44,16 +44,16 @@ class CompletionRequest:
     digest: bytes
 
     @property
-    def question(self) -> int | None:
+    def question_place(self) -> int | None:
         """The place of the last message of the user's."""
         return ClientRequest(self.body.messages).last_user
 
     def start(self) -> Reply:
         """Start to answer, or replay.
 
-        Raises NotFound, InProgress, KeyReused, TooManyStreams, Throttled, InvalidRequest.
+        Raises NotFound, InvalidRequest, and what ``turns.start`` raises.
         """
-        place, last = self.question, self.body.messages[-1]
+        place, last = self.question_place, self.body.messages[-1]
         if last["role"] == "user":
             self._check_last()
         if self.is_task or self.name.is_temporary or place is None:
@@ -62,7 +62,7 @@ class CompletionRequest:
         placing = Placing(self.user, self.body.messages[: place + 1], self.name)
         question = text_of(placing.messages[-1])
         if last["role"] == "assistant" or not _is_storable(question):
-            return self._answer_unstored(*self._unstored(placing, question))
+            return self._answer_with_memory_only(placing, question)
         return self._answer_turn(placing, question)
 
     def _answer_turn(self, placing: Placing, question: str) -> Reply:
@@ -77,8 +77,7 @@ class CompletionRequest:
             return self._answer_unstored(self._client(placement, has_memory=False))
         if self.body.has_tools:
             return self._answer_and_store(placing, placement, new)
-        places = iter([placement])
-        turn, placement = start_turn(new, lambda: next(places, None) or placing.place())
+        turn, placement = start_turn(new, placing.place, first=placement)
         return ChatService(turn.conversation).answer_client(turn, self._client(placement))
 
     def _answer_and_store(self, placing: Placing, placement: Placement, new: NewTurn) -> Reply:
@@ -88,18 +87,17 @@ class CompletionRequest:
         new = replace(new, is_counted=True)
 
         def store() -> Turn:
-            return start_turn(new, placing.place)[0]
+            return start_turn(new, placing.place, first=placing.place())[0]
 
         client = self._client(placement)
         return self._answer_unstored(client, placement.chat, new.question, store=store)
 
-    def _unstored(
-        self, placing: Placing, question: str
-    ) -> tuple[ClientRequest, StandaloneChat | None, str]:
-        """What is answered with the memory of a question, and not stored."""
+    def _answer_with_memory_only(self, placing: Placing, question: str) -> Reply:
+        """Answer with what is remembered for the question; the turn is not stored."""
         placement = placing.place()
         has_memory = _is_storable(question) and not self._keeps_out(placement)
-        return self._client(placement, has_memory=has_memory), placement.chat, question
+        client = self._client(placement, has_memory=has_memory)
+        return self._answer_unstored(client, placement.chat, question)
 
     def _answer_unstored(
         self,
@@ -110,7 +108,7 @@ class CompletionRequest:
         store: Callable[[], Turn] | None = None,
     ) -> Reply:
         user_id = self.user.pk
-        if runner().count_unstored(user_id) >= settings.STREAMS_PER_USER:
+        if runner().unstored_of(user_id) >= settings.STREAMS_PER_USER:
             raise errors.TooManyStreams(retry_after_s=1)
         check_tokens(user_id)
         count_message(user_id)

@@ -57,7 +57,8 @@ def match(
     """How the turn continues the chat; None if the client's history is another one.
 
     ``is_named``: the request names this chat, so an empty history is no reason to look elsewhere.
-    ``is_alone``: it leaves the history to Verse, so its question again is the chat's last one.
+    ``is_alone``: the request has only a question. If the chat's last question is the same, that one
+    is asked again.
     """
     for form in sent.forms:
         if len(form) == len(chat.turns) and sent.equal(form, chat.turns) and (form or is_named):

@@ -82,7 +82,7 @@ def last_message_of(chat_id: int) -> int | None:
 
 
 def has_index() -> bool:
-    """At most one query in LOOK_AGAIN_S."""
+    """Whether chats can be found by their history. At most one query in LOOK_AGAIN_S."""
     known = _has_index.get()
     return _has_index.set(bool(value(HAS_INDEX)), seconds=LOOK_AGAIN_S) if known is None else known
 

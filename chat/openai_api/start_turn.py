@@ -83,19 +83,22 @@ def find_replay(new: NewTurn) -> Turn | None:
 
 
 @repeat_after_conflict
-def start_turn(new: NewTurn, place: Callable[[], Placement]) -> tuple[Turn, Placement]:
+def start_turn(
+    new: NewTurn, place: Callable[[], Placement], *, first: Placement
+) -> tuple[Turn, Placement]:
     """Save the question and an empty answer, in a new chat if need be.
 
-    Raises InProgress, KeyReused, TooManyStreams, Throttled, NotFound; then nothing is saved.
+    ``place`` reads the placement again if another request has changed the chat since ``first`` was
+    read. Raises NotFound, and what ``turns.start`` raises; then nothing is saved.
     """
+    placement = first
     for _ in range(MAX_ATTEMPTS):
-        placement = place()
         try:
             with transaction.atomic(), recorded(new.user.pk):
                 turns.lock_user(new.user.pk)
                 return _start(new, placement), placement
         except Moved:
-            continue
+            placement = place()
     raise errors.InProgress
 
 

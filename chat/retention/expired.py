@@ -66,7 +66,10 @@ def count(*, days: int) -> Counts:
 
 
 def delete(counts: Counts, *, days: int) -> Iterator[None]:
-    """Delete them and add to ``counts``. Yields after each transaction: it may be left there."""
+    """Delete the expired conversations, and add to ``counts``.
+
+    Yields after each transaction; the caller may stop there.
+    """
     for statements in STATEMENTS.values():
         sizes = _Sizes()
         after = 0

@@ -8,20 +8,20 @@ from rest_framework.exceptions import NotFound
 
 from chat.errors import DatabaseUnavailable
 from chat.models import Conversation, KeptConversation
-from retrieval.writable_table import MissingTableError, WritableTable
+from retrieval.later_table import LaterTable, MissingTableError
 
 OLDER_SCHEMA = "The database is older than this setting; it works after manage.py migrate."
 
-_table = WritableTable(KeptConversation._meta.db_table)
+_table = LaterTable(KeptConversation._meta.db_table)
 
 
 def has_table() -> bool:
     """Whether conversations can be kept: not before chat 0018_retention. One query a minute."""
-    return _table.exists()
+    return _table.may_write()
 
 
 def is_kept(conversation: Conversation) -> bool:
-    """One query."""
+    """Whether the user keeps the conversation. One query."""
     with suppress(MissingTableError), _table.required():
         return _rows(conversation).exists()
     return False

@@ -15,7 +15,7 @@ from chat.models import RetentionState
 from chat.retention import expired
 from chat.retention.expired import Counts
 from retrieval import audit, queries, steps
-from retrieval.writable_table import WritableTable
+from retrieval.later_table import LaterTable
 
 logger = logging.getLogger(__name__)
 MAX_SWEEP_S = 60.0  # then the next one goes on, so that a thread is not taken for hours
@@ -25,12 +25,12 @@ CLAIM = """
     WHERE swept_at IS NULL OR swept_at < now() - interval '1 hour' RETURNING true
 """
 
-_table = WritableTable(RetentionState._meta.db_table)
+_table = LaterTable(RetentionState._meta.db_table)
 
 
 def has_table() -> bool:
     """Whether servers can sweep: not before chat 0018_retention. At most one query a minute."""
-    return _table.exists()
+    return _table.may_write()
 
 
 def begin() -> None:

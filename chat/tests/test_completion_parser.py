@@ -7,7 +7,7 @@ import pytest
 
 from chat.answers.completion_parser import CompletionParser
 from chat.answers.errors import CompletionError
-from chat.answers.event_stream import EventStreamParser
+from chat.answers.event_stream_parser import EventStreamParser
 from chat.answers.reasoning import Piece
 
 # The examples of https://html.spec.whatwg.org/multipage/server-sent-events.html, and its rules.

@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.answers import llm
-from chat.answers.answer_reader import Listener
+from chat.answers.answer_reader import AnswerCallbacks
 from chat.answers.errors import CompletionError
 from fake_openai import Answer, FakeOpenAI
 from retrieval import event_loop
@@ -23,7 +23,7 @@ REFUSAL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000\r\n\r\
 def ask() -> str:
     """The model's answer to MESSAGES."""
     pieces: list[str] = []
-    event_loop.start(llm.complete(MESSAGES, Listener(pieces.append))).result()
+    event_loop.start(llm.complete(MESSAGES, AnswerCallbacks(pieces.append))).result()
     return "".join(pieces)
 
 

@@ -64,7 +64,20 @@ def messages(alice: User, bob: User, models: tuple[int, int]) -> list[Sample]:
         for status in ("failed", "interrupted", "streaming"):
             answer = chat.messages.create(user=user, role="assistant", content="", status=status)
             rows.append(Sample(answer, states.OFF))
-    return rows
+    chat = StandaloneChat.objects.create(user=alice)
+    copy = chat.messages.create(user=alice, role="user", content="copy", context=[{"copy": True}])
+    return [*rows, Sample(copy, states.OFF), Sample(tainted_answer(chat), states.OFF)]
+
+
+def tainted_answer(chat: StandaloneChat) -> Message:
+    """An answer whose question was deleted: it is never embedded."""
+    question = chat.messages.create(user=chat.user, role="user", content="a question")
+    answer: Message = chat.messages.create(
+        user=chat.user, role="assistant", content="an answer", reply_to=question.pk
+    )
+    question.delete()
+    answer.refresh_from_db()
+    return answer
 
 
 def state_of(model: int | None, refusal: str | None, models: tuple[int, int]) -> str:

@@ -97,11 +97,11 @@ class _Worker:
     """The thread, and its jobs in order; the first one is running."""
 
     def __init__(self) -> None:
-        self.changed = threading.Lock()  # protects the following
+        self.lock = threading.Lock()  # protects the following
         self.jobs: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
-        with self.changed:
+        with self.lock:
             self.jobs.append(job)
             if len(self.jobs) == 1:
                 threading.Thread(target=self.run, name="imports", daemon=True).start()
@@ -114,7 +114,7 @@ class _Worker:
             with closing(job.file):
                 job.run()
             connection.close()
-            with self.changed:
+            with self.lock:
                 self.jobs.popleft()
                 job.end.set_result(None)
                 job = self.jobs[0] if self.jobs else None

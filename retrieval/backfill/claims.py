@@ -15,8 +15,8 @@ from django.db import Error, connection
 from django.db.models.functions import Now
 
 from retrieval import db
+from retrieval.later_table import LaterTable
 from retrieval.queue_models import EmbeddingClaim
-from retrieval.writable_table import WritableTable
 
 CLAIM_S = 30.0  # docs/promises.md: a dead worker's messages are embedded within 60 s
 RENEW_S = 10.0
@@ -25,7 +25,7 @@ PURGE_AFTER_S = 3600.0  # claims of processes that were killed
 # killed one has claimed.
 BACKFILL_HOLDER = 0
 # In the order of ids: two processes cannot deadlock. Locks: the rows that it inserts or changes.
-# No commit of a claim waits for the disk: a crash of the database server ends the claims' use.
+# No commit of a claim waits for the disk: a crash of the database server makes claims worthless.
 TAKE = """
     INSERT INTO embedding_claims AS c (id, holder, until)
     SELECT id, %(holder)s, now() + %(claim)s FROM unnest(%(refs)s::bigint[]) id
@@ -38,7 +38,7 @@ RELEASE = """
     DELETE FROM embedding_claims WHERE id = ANY (%(refs)s::bigint[]) AND holder = %(holder)s
         AND set_config('synchronous_commit', 'off', true) IS NOT NULL
 """
-_table = WritableTable(EmbeddingClaim._meta.db_table)
+_table = LaterTable(EmbeddingClaim._meta.db_table)
 
 
 class Claims:
@@ -71,7 +71,7 @@ class Claims:
 
         What the caller read of them before is old: another process may have embedded them since.
         """
-        if not refs or not _table.exists():
+        if not refs or not _table.may_write():
             return set(refs)
         claim = timedelta(seconds=CLAIM_S)
         params = {"refs": list(refs), "holder": self._holder, "claim": claim}
@@ -82,14 +82,14 @@ class Claims:
 
     def release(self, refs: Sequence[int]) -> None:
         """End the claims on these messages; after their vectors are committed. One statement."""
-        if refs and _table.exists():
+        if refs and _table.may_write():
             with self._lock:
                 self._held -= set(refs)
                 db.execute(RELEASE, {"refs": list(refs), "holder": self._holder})
 
     def release_all(self) -> None:
         """End all claims of this process. One statement."""
-        if _table.exists():
+        if _table.may_write():
             with self._lock:
                 self._held.clear()
                 EmbeddingClaim.objects.filter(holder=self._holder).delete()
@@ -103,7 +103,7 @@ class Claims:
     def renew(self) -> None:
         """Keep the claims for another CLAIM_S. One statement, or two; none without a claim."""
         with self._lock:
-            if self._held and _table.exists():
+            if self._held and _table.may_write():
                 until = Now() + timedelta(seconds=CLAIM_S)
                 claims = EmbeddingClaim.objects.filter(holder=self._holder)
                 claims.filter(id__in=self._held).update(until=until)
@@ -111,11 +111,11 @@ class Claims:
 
 def purge() -> None:
     """Delete what killed processes have left. One statement, on a table of some hundred rows."""
-    if _table.exists():
+    if _table.may_write():
         ended = Now() - timedelta(seconds=PURGE_AFTER_S)
         EmbeddingClaim.objects.filter(until__lt=ended).delete()
 
 
 def has_table() -> bool:
     """Whether messages can be claimed: not before chat 0019_embed_queue."""
-    return _table.exists()
+    return _table.may_write()

@@ -115,7 +115,7 @@ class TableBackfill:
 
     def _store_bought(self, batch: Batch) -> Report:
         try:
-            report = self._report_of(batch)
+            report = self._store_and_report(batch)
         except EmbeddingError:  # another model is the current one by now
             self._unstored = None
             with suppress(Error, NoMemory):
@@ -199,10 +199,9 @@ class TableBackfill:
         """Store the answered batch, if there is one, and report it."""
         batch, self._answered = self._answered, None
         if batch:
-            yield self._report_of(batch)
+            yield self._store_and_report(batch)
 
-    def _report_of(self, batch: Batch) -> Report:
-        """Store the batch."""
+    def _store_and_report(self, batch: Batch) -> Report:
         embedded, failed = self._store(batch)
         self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
         return self._report

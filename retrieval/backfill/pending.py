@@ -21,7 +21,7 @@ RETRY_BATCH_ROWS = 500  # of one transaction
 HAS_NO_VECTOR = sql.SQL("(p.model IS NULL OR p.model IS DISTINCT FROM c.id)")
 PENDING = sql.SQL("({} AND p.embedding_error IS NULL)").format(HAS_NO_VECTOR)
 FAILED = sql.SQL("({} AND p.embedding_error IS NOT NULL)").format(HAS_NO_VECTOR)
-# Written or edited in the last minute: if a server is embedding it, then now. A minute and not some
+# Written or edited in the last minute: a server may still be embedding it. A minute and not some
 # seconds, because an answer is embedded when it is finished, and is as old as its question.
 YOUNG = sql.SQL("(greatest(m.created_at, m.edited_at) > now() - interval '1 minute')")
 # Reads the index message_memories_pending by id: 1 ms among 1,000,000 rows, however few are
@@ -76,20 +76,20 @@ PENDING_AMONG = sql.SQL("""
         AND {not_tainted}
     ORDER BY m.id
 """)
+# SKIP LOCKED: a locked row is getting an embedding, or another text. Locks: the updated rows.
+RETRY_FAILED = sql.SQL("""
+    WITH batch AS MATERIALIZED (
+        SELECT id FROM message_memories WHERE embedding_error IS NOT NULL AND (id & 1) = {kind_bit}
+        ORDER BY id LIMIT %(rows)s FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE message_memories p SET embedding_error = NULL FROM batch WHERE p.id = batch.id
+""")
 # Locks: the rows that it changes. SKIP LOCKED: as RETRY_FAILED.
 RETRY = sql.SQL("""
     WITH batch AS MATERIALIZED (
         SELECT id FROM message_memories
         WHERE id = ANY (%(refs)s::bigint[]) AND embedding_error IS NOT NULL
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-    )
-    UPDATE message_memories p SET embedding_error = NULL FROM batch WHERE p.id = batch.id
-""")
-# SKIP LOCKED: a locked row is getting an embedding, or another text. Locks: the updated rows.
-RETRY_FAILED = sql.SQL("""
-    WITH batch AS MATERIALIZED (
-        SELECT id FROM message_memories WHERE embedding_error IS NOT NULL AND (id & 1) = {kind_bit}
-        ORDER BY id LIMIT %(rows)s FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE message_memories p SET embedding_error = NULL FROM batch WHERE p.id = batch.id
 """)

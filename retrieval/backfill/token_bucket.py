@@ -1,8 +1,8 @@
 """EMBEDDING_RATE_TOKENS_PER_MIN: one bucket in the database for all workers and backfills.
 
-It holds a minute's tokens at most, and fills evenly. Who takes more than there are owes them, and
-waits until they have come; who comes later owes more and waits longer. So calls keep their order,
-and a large call is not overtaken for ever by small ones.
+It holds a minute's tokens at most, and fills evenly. A call may take more tokens than there are:
+the level goes below zero, and the call waits until it would be zero again. Later calls wait longer.
+So calls keep their order, and a large call is not overtaken for ever by small ones.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from django.conf import settings
 
 from retrieval import db
 from retrieval.embeddings.batching import MAX_CALL_TOKENS
+from retrieval.later_table import LaterTable
 from retrieval.queue_models import EmbeddingRate
-from retrieval.writable_table import WritableTable
 
 # Returns the seconds until what was taken is there. Locks: the row, for this statement.
 TAKE = """
@@ -24,7 +24,7 @@ TAKE = """
             - %(tokens)s
     RETURNING greatest(-r.tokens, 0) * 60 / %(limit)s
 """
-_table = WritableTable(EmbeddingRate._meta.db_table)
+_table = LaterTable(EmbeddingRate._meta.db_table)
 
 
 def is_limited() -> bool:
@@ -44,7 +44,7 @@ def take(tokens: int, *, wait: Callable[[float], None]) -> None:
     One statement; none without a limit, or on a schema before chat 0019_embed_queue. What ``wait``
     raises ends the wait, and gives the tokens back.
     """
-    if not is_limited() or not _table.exists():
+    if not is_limited() or not _table.may_write():
         return
     wait_s = _take(tokens)
     try:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from retrieval import db
 from retrieval.embeddings.cost import cost_usd
+from retrieval.later_table import LaterTable
 from retrieval.runtime import on_reset
-from retrieval.writable_table import WritableTable
 
 OK = "ok"
 # Locks the day's row of this model and outcome.
@@ -37,7 +37,7 @@ _lock = threading.Lock()
 _counts: dict[tuple[str, str], Counter[str]] = {}  # by model and outcome
 _texts_by_user: dict[str, Counter[int]] = {}  # by model
 _tokens_by_user: dict[str, Counter[int]] = {}
-_user_table = WritableTable("user_embedding_usage")
+_user_table = LaterTable("user_embedding_usage")
 for _counted in (_counts, _texts_by_user, _tokens_by_user):
     on_reset(_counted.clear)
 
@@ -96,4 +96,4 @@ def _add_by_user(model: str, texts: Counter[int], tokens: Counter[int]) -> None:
 
 def has_table() -> bool:
     """Whether user_embedding_usage exists and this role may write it: not before 0006_usage."""
-    return _user_table.exists()
+    return _user_table.may_write()

@@ -10,7 +10,7 @@ from retrieval.recall.rows import Bools, Rows, Terms
 
 Integers = NDArray[np.int64]
 # A term in a larger share of the user's messages, and in more than MIN_FREQUENT of them, says
-# little: it finds no seeds and does not spread.
+# little: it finds no seeds and does not spread. schema/current_recall.sql has the 30 too.
 MAX_TERM_SHARE, MIN_FREQUENT = 0.15, 30
 # How recall_traits_1 packs the parts of a number in ``traits``.
 DISTANCE_FACTOR, CHARS_FACTOR = 8192, 16

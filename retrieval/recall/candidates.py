@@ -23,7 +23,8 @@ WORD_SEEDS, WORD_SEEDS_ALONE = 40, 70
 MEANING_SEEDS = 40
 EITHER_SIDE = 3  # neighbours before and after a seed
 MAX_TERM_MESSAGES = 1500  # messages of a term that are looked at for seeds
-# If words alone decide, and each is too frequent for seeds: the latest messages with most of them.
+# Used when no seed was found and there is no embedding: frequent terms may find seeds too, the
+# latest messages that have most of them.
 ALL_TERMS = {"max_term_messages": 10_000, "max_term_share": 1.0}
 CANDIDATES = """
     SELECT * FROM recall_candidates_1(%(user)s, %(question)s, %(planes)b, %(model)s,

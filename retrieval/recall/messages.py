@@ -1,7 +1,9 @@
 """Recall: the messages of a user that are related to a question, best first.
 
-Two statements: ``candidates`` finds rows, ``ranking`` orders them by arithmetic, and the function
-``recall_messages_2`` returns the best by their exact similarities, without tainted messages.
+1. A statement finds candidates (``candidates``).
+2. Arithmetic ranks them (``ranking``).
+3. A second statement returns the best by their exact similarities, without tainted messages: the
+   SQL function ``recall_messages_2``.
 """
 
 from dataclasses import dataclass
@@ -86,9 +88,10 @@ def recall(
     companions: bool = False,
     read_only: bool = False,
 ) -> list[Recalled]:
-    """The best ``limit`` messages. Two statements. Raises NoMemory.
+    """The best ``limit`` messages, as ``rank_messages`` and ``fetch`` find them. Raises NoMemory.
 
-    ``min_similarity`` is required of messages that share no word with the question.
+    For the doctor and for measurements; answers use chat/memory/recall.py. ``min_similarity`` is
+    required of messages that share no word with the question.
     """
     question = Question(text, scope, embedding, model, read_only)
     ranking = rank_messages(question).related(min_similarity)
@@ -96,7 +99,7 @@ def recall(
 
 
 def rank_messages(question: Question) -> Ranking:
-    """All related messages. Raises NoMemory.
+    """Every message that shares a word with the question, or has a vector; ranked. Raises NoMemory.
 
     One statement, and one for each date that the question names as "yesterday" or "last week".
     """
@@ -110,10 +113,10 @@ def rank_messages(question: Question) -> Ranking:
 
 
 def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool) -> list[Recalled]:
-    """The best ``limit`` of the ranked messages that may be recalled.
+    """The best ``limit`` of the ranked messages that may be recalled. Raises NoMemory.
 
-    One statement; up to MAX_FETCHES if so many are tainted or not similar enough that others take
-    their places, and three more after an edit or a deletion. Raises NoMemory.
+    One statement; up to MAX_FETCHES if others take the places of tainted or dissimilar messages.
+    After an edit or a deletion three more.
     """
     messages: list[Recalled] = []
     waiting = ranking

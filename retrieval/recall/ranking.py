@@ -41,9 +41,9 @@ BY_USER, BY_USER_ALONE = 0.2, 0.1
 QUESTION, QUESTION_ALONE = -0.15, -0.1  # a question is seldom what a question looks for
 AFTER_QUESTION = 0.1  # the message after a question often is what a question looks for
 WORDS_WITHIN = 3  # messages, for RAG_MIN_SIMILARITY: docs/promises.md, "Settings"
-# Similarities are estimates at first. A message is compared exactly if its score would be among the
-# wanted ones should the estimate be wrong by so many standard deviations: at least SPARE messages
-# more than are wanted, at most MAX_EXACT, or wanted + SPARE if that is more.
+# Similarities are estimates at first. Every message is compared exactly whose score could be among
+# the wanted ones if its estimate were so many standard deviations off: never fewer than
+# wanted + SPARE, never more than MAX_EXACT (or wanted + SPARE if that is more).
 DEVIATIONS = 3
 SPARE, MAX_EXACT = 3, 60
 # The order looks at more than meaning, so the nearest message can come late. Of a list of more than

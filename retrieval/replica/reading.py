@@ -1,8 +1,8 @@
 """Runs a read on the replica while that has the user's latest write, else on the primary.
 
-The primary says which transaction wrote last for the user (``user_writes``), and the replica
-whether it has replayed it, and a position of the primary no older than REPLICA_MAX_LAG. Whatever
-fails there, the read runs on the primary instead.
+The primary says which transaction wrote last for the user (``user_writes``). The replica must have
+replayed that transaction, and a position of the primary that is not older than REPLICA_MAX_LAG.
+Whatever fails there, the read runs on the primary instead.
 """
 
 import time

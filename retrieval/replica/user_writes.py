@@ -13,13 +13,13 @@ from django.db import ProgrammingError, transaction
 from django.db.models import Exists, OuterRef
 from psycopg import errors
 
+from retrieval.later_table import LaterTable
 from retrieval.queries import execute, rows
 from retrieval.replica.user_write_model import UserWrite
-from retrieval.writable_table import WritableTable
 
-_table = WritableTable("user_writes")
-# The transaction that commits last wins, and not the higher xid. The savepoint: migrate may remove
-# the table at any time. Locks: the users' rows, by id, until the commit.
+_table = LaterTable("user_writes")
+# The last commit wins, even with a lower xid. The savepoint: migrate may remove the table at any
+# time. Locks: the users' rows, by id, until the commit.
 RECORD = """
     SAVEPOINT user_write;
     INSERT INTO user_writes (user_id, xid)
@@ -27,7 +27,8 @@ RECORD = """
     ON CONFLICT (user_id) DO UPDATE SET xid = excluded.xid;
     RELEASE SAVEPOINT user_write
 """
-# Not a later xid than any of this server: it came with a dump from another one. Locks: nothing.
+# Ignores an xid that this server has not reached yet: it came with a dump of another server. Locks:
+# nothing.
 LATEST = """
     SELECT xid::text FROM user_writes WHERE user_id = %(user)s
         AND xid < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
@@ -51,7 +52,7 @@ def recorded(*user_ids: int) -> Iterator[set[int]]:
         return
     with transaction.atomic(savepoint=False):
         yield users
-        if users and _table.exists():
+        if users and _table.may_write():
             _record(users)
 
 
@@ -66,7 +67,7 @@ def _record(users: set[int]) -> None:
 
 def purge_deleted_users() -> None:
     """Delete what is recorded of users that no longer exist. One statement."""
-    if _table.exists():
+    if _table.may_write():
         owner = get_user_model()._default_manager.filter(pk=OuterRef("user_id"))
         UserWrite.objects.filter(~Exists(owner)).delete()
 
@@ -76,7 +77,7 @@ def latest_write(user_id: int) -> str | None:
 
     Raises UnknownWriteError.
     """
-    if not _table.exists():
+    if not _table.may_write():
         raise UnknownWriteError
     try:
         results = rows(LATEST, {"user": user_id})

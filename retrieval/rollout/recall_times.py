@@ -14,9 +14,9 @@ from itertools import accumulate
 from typing import Any
 
 from retrieval import queries
+from retrieval.later_table import LaterTable
 from retrieval.rollout_models import RecallTime
 from retrieval.runtime import on_reset
-from retrieval.writable_table import WritableTable
 
 STEP = 1.05  # a bucket's times are within 5 percent
 SHORTEST_MS = 0.1  # the first bucket's
@@ -45,7 +45,7 @@ SINCE = """
 # Locks the rows that it deletes.
 PURGE = "DELETE FROM recall_times WHERE slot < now() - %(kept)s"
 
-_table = WritableTable(RecallTime._meta.db_table)
+_table = LaterTable(RecallTime._meta.db_table)
 _lock = threading.Lock()
 _counts: dict[int, Counter[str]] = {}  # by bucket
 on_reset(_counts.clear)
@@ -95,7 +95,7 @@ def flush() -> bool:
     After a failure, and until the table exists, they wait for the next call. A killed process loses
     what it has not added.
     """
-    if not _counts or not _table.exists():
+    if not _counts or not _table.may_write():
         return False
     with _lock:
         counted = dict(_counts)
@@ -121,13 +121,13 @@ def _parameters(counted: dict[int, Counter[str]]) -> dict[str, Any]:
 
 def purge() -> None:
     """Delete rows that are older than KEPT. One statement."""
-    if _table.exists():
+    if _table.may_write():
         queries.execute(PURGE, {"kept": KEPT})
 
 
 def figures(age: timedelta, *, not_before: datetime | None = None) -> Figures:
     """Of all processes, by what they have flushed. One statement on an index."""
-    if not _table.exists():
+    if not _table.may_read():
         return Figures()
     rows = queries.rows(SINCE, {"age": age, "not_before": not_before})
     return summarise([Bucket(*row) for row in rows])
@@ -146,7 +146,7 @@ def summarise(buckets: Sequence[Bucket]) -> Figures:
 
 
 def percentile(buckets: Sequence[Bucket], share: float) -> float | None:
-    """So many milliseconds took that share of the recalls at most; None without any."""
+    """The milliseconds within which this share of the recalls ended; None without any recall."""
     totals = list(accumulate(bucket.count for bucket in buckets))
     if not totals:
         return None

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from django.db.models.functions import Now
 
+from retrieval.later_table import LaterTable, MissingTableError
 from retrieval.rollout_models import Rollout
 from retrieval.runtime import Expiring
-from retrieval.writable_table import MissingTableError, WritableTable
 
 OFF, DARK, ON = "off", "dark", "on"
 LOOK_AGAIN_S = 5.0  # a process notices a change within 10 s: docs/promises.md
@@ -54,7 +54,7 @@ class State:
         return has_fuse and self.name not in (OFF, DARK)
 
 
-_table = WritableTable(Rollout._meta.db_table, check_again_s=LOOK_AGAIN_S)
+_table = LaterTable(Rollout._meta.db_table, check_again_s=LOOK_AGAIN_S)
 _current: Expiring[State] = Expiring()
 
 
@@ -91,7 +91,7 @@ def current() -> State:
 def read() -> State:
     """The state in the database. At most two queries."""
     try:
-        with _table.required():
+        with _table.required(to_write=False):
             row = Rollout.objects.first()
     except MissingTableError:
         return State()

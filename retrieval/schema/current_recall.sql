@@ -32,11 +32,12 @@ $$;
 
 -- What a recall ranks, in the order of conversations and times: refs, conversations and traits. A
 -- row follows the one before it in the arrays if it is the next message of the same conversation.
--- term_refs have the terms of the question (1, 2, …) that term_numbers names.
+-- term_numbers[i] is a term of the question (1, 2, …), term_refs[i] a message that has it.
 -- A user with at most max_rows messages gets all of them, and no frequencies. Else those that are
 -- found by words, and by meaning with the upper two planes, with neighbours on either side; then
--- frequencies says how many of the shown messages have each term, negative where these are too many
--- to find some by it. total: how many messages the user has, 10,000 at most. Locks nothing.
+-- frequencies says how many of the shown messages have each term, negative if the term is too
+-- frequent to find seeds by it. total: how many messages the user has, 10,000 at most.
+-- Locks nothing.
 CREATE OR REPLACE FUNCTION recall_candidates_1(
     owner bigint, question text, planes bit, model_name text,
     excluded bigint[], hidden bigint[], since timestamptz, until timestamptz, said_by_user boolean,
@@ -210,9 +211,9 @@ CREATE OR REPLACE FUNCTION recall_message_1(ref bigint, owner bigint) RETURNS TA
         AND m.status IN ('complete', 'interrupted') AND m.content <> ''
 $$;
 
--- Why an answer must not be recalled: its own ref if it is marked, and the refs of messages that it
--- was given and that are missing, were edited after it was written, or are marked. No row: it may
--- be. retrieval/forgetting.sql explains each step.
+-- The refs that taint an answer; without any it may be recalled. They are its own ref if it is
+-- marked, and the refs of messages that it was given and that are missing, were edited after it was
+-- written, or are marked. retrieval/forgetting.sql explains each step.
 CREATE OR REPLACE FUNCTION tainted_by_1(
     ref bigint, reply_to bigint, context jsonb, written_at timestamptz
 ) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
@@ -249,8 +250,9 @@ $$;
 
 -- The messages of the best scores, at most max_messages, best first. The score of a ref is its base
 -- and similarity_weight times what its similarity, the cosine to the question, is above
--- mean_similarity. The similarity must be its min_similarity at least; NaN: it has no vector by
--- this model. Left out are messages that are deleted, unfinished or tainted. companions: 0, or
+-- mean_similarity. A message whose similarity is below its min_similarity is left out; NaN: it has
+-- no vector by this model, and then there is no minimum. Left out are messages that are deleted,
+-- unfinished or tainted. companions: 0, or
 -- another message of the same conversation, which comes with it unless it is left out itself.
 -- One row with a NULL as ref: an edit or deletion of the user's has to be propagated first
 -- (retrieval/forgetting.py). Each message is read once. Locks nothing.
