@@ -7,6 +7,7 @@ import pytest
 
 from tests.storm.schedule import machine_faults, service_faults
 from tests.storm.script import script
+from tests.storm.verify_site import is_one_messages
 from tests.support import ROOT
 
 
@@ -18,6 +19,21 @@ def first(number: int, seed: int) -> list[object]:
 def test_a_seed_decides_every_action_and_every_fault() -> None:
     assert first(100, seed=7) == first(100, seed=7)
     assert first(100, seed=7) != first(100, seed=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("zq07abcdx12 bread", True),
+        ("I heard zq07abcdr3 about zq07abcdx12", True),
+        ("I heard", False),
+        ("What did I say about zq07abcdx12?", False),
+    ],
+)
+def test_a_stopped_answer_without_a_mark_is_not_one_messages_text(
+    text: str, expected: bool
+) -> None:
+    assert is_one_messages(text) is expected
 
 
 @pytest.mark.soak

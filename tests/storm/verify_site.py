@@ -44,9 +44,14 @@ def verify_site(site: Site, storm: Storm, diaries: Sequence[Diary], findings: Fi
     generations = {mark: times for diary in diaries for mark, times in diary.generations.items()}
     model, embedder = site.model.calls, site.embedder.calls
     check_payments(model, generations, storm.disruptions, findings, rule="answers paid once")
-    texts = [call for call in embedder if MARK.match(call.paid_for) or "I heard" in call.paid_for]
+    texts = [call for call in embedder if is_one_messages(call.paid_for)]
     check_payments(texts, {}, storm.disruptions, findings, rule="embeddings paid once")
     _verify_logs(site, findings)
+
+
+def is_one_messages(text: str) -> bool:
+    """Whether only one message has the text: no search, and no answer stopped before its mark."""
+    return bool(MARK.match(text) or ("I heard" in text and MARK.search(text)))
 
 
 def _verify_rows(site: Site, findings: Findings) -> None:
