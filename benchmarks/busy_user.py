@@ -4,7 +4,7 @@
 
 Two workers with memory and the default limits, and a fake of the model and of the embedding
 service. The busy user posts in 20 chats at once without a pause, whatever is answered. Ten others
-each post a message every half second: alone, then meanwhile, in turns. The busy user's client and
+each post a message every 1.2 s: alone, then meanwhile, in turns. The busy user's client and
 the fakes are processes of their own, but use the same cores. About two minutes.
 """
 
@@ -35,8 +35,8 @@ from chat.models import StandaloneChat
 from tests.support import Server
 
 OTHERS = 10
-TURNS = 12  # of each of the others, in each half of a round
-PAUSE_S = 0.5
+TURNS = 10  # of each of the others, in each half of a round
+PAUSE_S = 1.2  # so that they stay under their own limit
 BUSY_CHATS = 20
 BODY = {"content": "What did I say about the garden?"}
 LIMITS = {"THROTTLE_MESSAGES": "60/min", "STREAMS_PER_USER": "5"}  # the defaults

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -170,9 +171,13 @@ def test_terms_are_computed_in_parallel(alice: User, other: Any) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     until = time.monotonic() + PATIENCE_S
-    # More than one import: other databases of the server may hold all of its parallel workers.
-    while not seen.is_set() and time.monotonic() < until:
-        imported(*(line(content=f"{number} {text}") for number in range(3_000)))
+    # More than one import: other databases of the server may hold all of its parallel workers. Each
+    # into a new conversation: lines that are there already are not imported again.
+    for number in count():
+        if seen.is_set() or time.monotonic() > until:
+            break
+        lines = (line(conversation=str(number), content=f"{at} {text}") for at in range(3_000))
+        assert imported(*lines).messages == 3_000
     ended.set()
     watcher.join()
     assert seen.is_set()
