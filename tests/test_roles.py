@@ -374,6 +374,8 @@ def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None
     assert again["embedded"] == 2
     database.manage(database.backfill, "rag_model", "use", "--yes", values=values)
     assert database.run("SELECT sum(calls) > 0 FROM embedding_usage") == [(True,)]
+    database.manage(database.backfill, "measure_recall", values=settings_of(fake))
+    assert database.run("SELECT count(*) > 0 FROM recall_measurements") == [(True,)]
 
 
 @pytest.mark.soak
@@ -532,3 +534,32 @@ def test_a_worker_as_the_backfills_role_serves_servers_of_the_webs(
     finally:
         worker.end()
         server.end()
+
+
+# Commands of docs/roles.md that no other test runs as their role.
+COMMANDS = {
+    "web": (
+        ["rag_rollout"],
+        ["rag_doctor", "--list"],
+        ["expire_conversations", "--dry-run"],
+        ["audit"],
+        ["create_token", "operator"],
+        ["erase_data", "operator"],
+        ["rag_text"],
+        ["clear_expired"],
+    ),
+    "backfill": (["rag_cost_estimate"], ["rag_model"]),
+    "owner": (["rag_text"], ["audit", "--purge"], ["rag_rollout"], ["expire_conversations"]),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [(role, command) for role, commands in COMMANDS.items() for command in commands],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_each_role_may_run_its_commands(
+    role: str, command: list[str], server: Server, database: Roles
+) -> None:
+    database.manage(getattr(database, role), *command, values={"RETENTION_DAYS": "30"})

@@ -4,6 +4,7 @@ docs/decisions/0014-requests.md
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import IO, Any, cast
 
 from django.core.exceptions import RequestAborted
@@ -14,6 +15,10 @@ from django.urls import set_script_prefix
 
 from retrieval import steps
 from verse.asgi_messages import Receive, Scope, Send
+
+# A client that does not wait as Retry-After says would keep the processor busy with refusals, 5 ms
+# each: benchmarks/busy_user.py measures what that costs others.
+REFUSAL_PAUSE_S = 0.25
 
 
 class OneStepHandler(ASGIHandler):
@@ -34,6 +39,8 @@ class OneStepHandler(ASGIHandler):
         except RequestAborted:
             return
         response = await steps.run(self.respond, scope, body)
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            await asyncio.sleep(REFUSAL_PAUSE_S)
         if response.streaming:
             await self.send_stream(response, receive, send)
         else:

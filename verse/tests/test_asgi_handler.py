@@ -16,6 +16,7 @@ from django.urls import path
 
 from retrieval import steps
 from tests.support import PATIENCE_S
+from verse import asgi_handler
 from verse.asgi_handler import OneStepHandler
 from verse.asgi_messages import Message
 from verse.urls import handler500
@@ -24,6 +25,7 @@ __all__ = ["handler500", "urlpatterns"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 begun, may_end, stream_ended = threading.Event(), threading.Event(), threading.Event()
+refused_once = threading.Event()
 
 
 def use_database(request: HttpRequest) -> HttpResponse:
@@ -55,6 +57,11 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
+def refuse(request: HttpRequest) -> HttpResponse:
+    refused_once.set()
+    return HttpResponse(status=429)
+
+
 def fail(request: HttpRequest) -> HttpResponse:
     raise ValueError
 
@@ -63,6 +70,7 @@ urlpatterns = [
     path("database/", use_database),
     path("wait/", wait),
     path("stream/", stream),
+    path("refuse/", refuse),
     path("fail/", fail),
 ]
 
@@ -103,7 +111,7 @@ class Client:
 @pytest.fixture(autouse=True)
 def views() -> Iterator[None]:
     """This module's URLs."""
-    for event in (begun, may_end, stream_ended):
+    for event in (begun, may_end, stream_ended, refused_once):
         event.clear()
     with override_settings(ROOT_URLCONF=sys.modules[__name__]):
         yield
@@ -234,3 +242,25 @@ def test_a_client_that_leaves_while_it_sends_starts_no_step(
 
     asyncio.run(leave())
     assert signals == []
+
+
+def test_a_refusal_waits_without_a_thread_or_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi_handler, "REFUSAL_PAUSE_S", PATIENCE_S)
+
+    async def refuse_and_answer() -> None:
+        refused = Client("/refuse/")
+        task = refused.request()
+        await asyncio.to_thread(refused_once.wait, PATIENCE_S)
+        assert await asyncio.to_thread(steps.join, PATIENCE_S)
+        assert (await get("/database/"))[0]["status"] == 200
+        assert refused.sent == []
+        task.cancel()
+
+    asyncio.run(refuse_and_answer())
+
+
+def test_a_refusal_is_sent_after_a_pause() -> None:
+    began = time.monotonic()
+    start, _ = asyncio.run(get("/refuse/"))
+    assert start["status"] == 429
+    assert time.monotonic() - began >= asgi_handler.REFUSAL_PAUSE_S
