@@ -58,11 +58,10 @@ def start(
         question = idempotency.find_question(conversation, key, digest)
         if question is not None:
             return replay_or_retry(conversation, question)
-        if not is_counted:
+        if not is_counted:  # before anything is inserted: a refusal must leave no dead rows
             check_tokens(conversation.user_id)
-        turn = _add_turn(conversation, content)
-        if not is_counted:
             count_message(conversation.user_id)
+        turn = _add_turn(conversation, content)
         idempotency.save_key(conversation, key, digest, turn.question)
         return turn
 
@@ -99,9 +98,8 @@ def answer_again(
     """
     if not is_counted:
         check_tokens(conversation.user_id)
-    now = _refuse_if_busy(conversation)
-    if not is_counted:
         count_message(conversation.user_id)
+    now = _refuse_if_busy(conversation)
     idempotency.save_key(conversation, key, digest, question)
     return _start_answer(conversation, question, answer, now)
 

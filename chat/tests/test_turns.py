@@ -47,9 +47,13 @@ from fake_openai import (
     RefuseByContent,
     Trickle,
 )
+from retrieval.queries import value
 from tests.support import PATIENCE_S
+from verse.environment import Rate
 
 pytestmark = pytest.mark.django_db(transaction=True)
+# A transaction that is rolled back does not give the ids of its rows back.
+LAST_ID = "SELECT last_value FROM standalone_chat_messages_id_seq"
 
 
 def post(
@@ -212,6 +216,17 @@ def test_a_key_expires_after_a_day(
     assert "Idempotent-Replayed" not in post(client, chat, "Something else", key="k").headers
     IdempotencyKey.objects.update(created_at=timezone.now() - idempotency.KEY_LIFETIME)
     assert idempotency.delete_expired_keys() == 1
+
+
+def test_a_refused_message_leaves_no_dead_rows(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI, settings: Settings
+) -> None:
+    settings.THROTTLE_MESSAGES = Rate(1, 60)
+    assert post(api(alice), chat).status_code == 201
+    inserted = value(LAST_ID)
+    refused = post(api(alice), chat)
+    assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
+    assert value(LAST_ID) == inserted
 
 
 @pytest.mark.parametrize(
