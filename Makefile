@@ -48,6 +48,8 @@ bench: install ## this commit and an earlier one in turns, against the targets: 
 
 figures: install ## the other figures of docs/benchmarks.md, about an hour; installs three libraries separately
 	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.idle_streams
+	$(BIN)/python -m benchmarks.busy_user
 	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m benchmarks.transfer
 	$(BIN)/python -m benchmarks.index_build

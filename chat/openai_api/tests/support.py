@@ -75,7 +75,7 @@ class Bearer:
             "/v1/chat/completions", body, format="json", headers=headers or {}
         )
         text = asyncio.run(joined(response.streaming_content)).decode()
-        parts = text.split("\n\n")  # a comment may come every 15 s, whoever streams
+        parts = text.split("\n\n")  # a comment comes every 15 s
         events = [part.removeprefix("data: ") for part in parts if part.startswith("data: ")]
         return [event if event == "[DONE]" else json.loads(event) for event in events]
 
