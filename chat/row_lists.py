@@ -3,7 +3,7 @@
 To compose such a query by the ORM takes a quarter of a request for an empty list.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Generic, TypeVar
 
@@ -24,6 +24,7 @@ from retrieval.queries import rows
 from retrieval.replica import reading
 
 M = TypeVar("M", bound=Model)
+MAX_UTC_OFFSET = timedelta(hours=15, minutes=59)  # PostgreSQL refuses a greater one
 # The border compares the owner too: by time and id alone the planner may read an index of all
 # users' messages, and with them whatever others have written since. Locks: nothing.
 SELECT = sql.SQL("""
@@ -32,6 +33,12 @@ SELECT = sql.SQL("""
 """)
 AFTER = sql.SQL("AND (r.{owner}, r.created_at, r.id) > (%(owner)s, %(at)s, %(id)s)")
 BEFORE = sql.SQL("AND (r.{owner}, r.created_at, r.id) < (%(owner)s, %(at)s, %(id)s)")
+
+
+def is_storable(time: datetime) -> bool:
+    """Whether PostgreSQL takes the time: it has a zone, and none that is too far from UTC."""
+    offset = time.utcoffset()
+    return offset is not None and abs(offset) <= MAX_UTC_OFFSET
 
 
 class RowList(Generic[M]):

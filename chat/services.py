@@ -129,7 +129,9 @@ class ChatService:
             self._replace_title(title_from(message.content), by=title_from(content))
             message.content, message.edited_at = content, now
             message.context = None  # the user's own words now, if it was a copy
-            message.save(update_fields=["content", "edited_at", "context"])
+            fields = {"content": content, "edited_at": now, "context": None}
+            if not self.conversation.messages.filter(pk=message.pk).update(**fields):
+                raise NotFound  # it was deleted meanwhile
             self._update(updated_at=now)
         embed.embed_in_background(message)
         return message

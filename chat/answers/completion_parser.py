@@ -137,11 +137,13 @@ def parts_of(content: Any) -> Piece:
 
 
 def tool_calls_of(calls: Any) -> tuple[dict[str, Any], ...]:
-    """The deltas of calls of tools; those of an answer that is not streamed get their index."""
+    """The deltas of calls of tools; those without a number as index get their place."""
     if not isinstance(calls, list):
         return ()
     return tuple(
-        {"index": place} | call for place, call in enumerate(calls) if isinstance(call, dict)
+        call | {"index": call["index"] if isinstance(call.get("index"), int) else place}
+        for place, call in enumerate(calls)
+        if isinstance(call, dict)
     )
 
 

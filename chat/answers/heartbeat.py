@@ -91,8 +91,9 @@ def end_abandoned(*, seconds: float = ABANDONED_S) -> None:
 class Heartbeat:
     """Runs on the event loop for all answers of the process."""
 
-    def __init__(self, answers: dict[int, LiveAnswer]) -> None:
+    def __init__(self, answers: dict[int, LiveAnswer], unstored: set[LiveAnswer]) -> None:
         self._answers = answers  # running_answers.id → answer
+        self._unstored = unstored  # they have no row, but clients that wait
         self._followed: set[int] = set()  # running_answers.id
         self._last_keepalive = self._last_write = self._last_end_abandoned = 0.0
 
@@ -111,7 +112,7 @@ class Heartbeat:
     async def _tick(self, now: float) -> None:
         if now - self._last_keepalive >= SSE_KEEPALIVE_S:
             self._last_keepalive = now
-            for answer in list(self._answers.values()):
+            for answer in [*self._answers.values(), *self._unstored]:
                 answer.add("")
         if self._answers:
             await self._write_or_poll(now)

@@ -11,10 +11,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from rest_framework.exceptions import APIException
+
 from chat.answers.answer_reader import Completion, ToolCalls
 from chat.answers.save_answer import Ending
 from chat.answers.turns import Turn
-from chat.errors import ApiError, DatabaseUnavailable
+from chat.errors import DatabaseUnavailable
 from chat.memory.recalled import Memory
 from chat.models import Message
 from retrieval.telemetry import log_context, metrics
@@ -45,7 +47,7 @@ class LiveAnswer:
         self.turn = turn
         self.running_id = running_id
         self.store = store
-        self.refusal: ApiError | None = None  # why ``store`` could not store the turn
+        self.refusal: APIException | None = None  # why ``store`` could not store the turn
         self.tool_calls: list[dict[str, Any]] = []  # deltas: only the OpenAI API asks for them
         self.completion = Completion()  # once the model has ended its answer
         # The tokens of the prompt by our count, once the model's server has accepted it.

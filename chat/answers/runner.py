@@ -20,6 +20,7 @@ from functools import cache, partial
 from typing import Any
 
 from django.db import Error
+from rest_framework.exceptions import APIException
 
 from chat.answers import endings, long_messages, save_answer
 from chat.answers.answer_tokens import answer_tokens, record_unstored
@@ -30,7 +31,7 @@ from chat.answers.periodic import run_periodic_tasks
 from chat.answers.prepare import Preparation
 from chat.answers.save_answer import Ending
 from chat.answers.shorten import complete_shortened
-from chat.errors import ApiError, DatabaseUnavailable, is_database_away
+from chat.errors import DatabaseUnavailable, is_database_away
 from chat.memory import embed
 from chat.memory.answer_recall import Prepared
 from chat.memory.embed import PendingEmbedding
@@ -61,7 +62,7 @@ class Runner:
         self._background_tasks = contextvars.Context().run(self._start_background_tasks)
 
     def _start_background_tasks(self) -> list[Future[None]]:
-        tasks = (Heartbeat(self.answers).run(), run_periodic_tasks())
+        tasks = (Heartbeat(self.answers, self.unstored).run(), run_periodic_tasks())
         return [event_loop.start(task) for task in tasks]
 
     def start_answer(self, live: LiveAnswer, preparation: Preparation) -> None:
@@ -134,8 +135,10 @@ class Runner:
                 )
         except CompletionError as error:
             return endings.failed(live, error)
-        except ApiError as refusal:
+        except APIException as refusal:
             live.refusal = refusal
+            if not live.may_stream.done():
+                live.may_stream.set_result(False)  # so that the client gets a plain status
             return Ending(Status.FAILED, str(refusal.get_codes()), str(refusal.detail))
         except asyncio.CancelledError:
             return live.ending or Ending(Status.INTERRUPTED, save_answer.INTERRUPTED)
@@ -147,7 +150,7 @@ class Runner:
         return Ending(Status.COMPLETE, finish_reason=finish_reason)
 
     async def _store(self, live: LiveAnswer, prepared: Prepared[Any], context: list[Any]) -> None:
-        """Store a turn that waited for the first word of its answer. Raises ApiError."""
+        """Store a turn that waited for the first word of its answer. Raises APIException."""
         user_id = live.turn.conversation.user_id
         try:
             await connection_share.run(user_id, self._store_step, live, prepared, context)

@@ -136,11 +136,17 @@ def replay_or_retry(conversation: Conversation, question: Message) -> Turn:
 
 
 def _question_of_last(conversation: Conversation, answer: Message) -> Message:
-    """The message that the answer replies to. Raises NotLast if a later answer exists."""
+    """The message that the answer replies to: of an imported answer, the user's message before it.
+
+    Raises NotLast if a later answer exists, or if the message was deleted.
+    """
     messages: MessageQuerySet = conversation.messages.all()
     last = messages.filter(role=Role.ASSISTANT).in_order().last()
-    earlier = messages.filter(role=Role.USER, created_at__lte=answer.created_at).in_order()
-    question = messages.filter(pk=answer.reply_to or 0).first() or earlier.last()
+    if answer.reply_to is None:
+        earlier = messages.filter(role=Role.USER, created_at__lte=answer.created_at)
+        question = earlier.in_order().last()
+    else:
+        question = messages.filter(pk=answer.reply_to).first()
     if last is None or last.pk != answer.pk or question is None:
         raise errors.NotLast
     return cast("Message", question)

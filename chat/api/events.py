@@ -1,7 +1,6 @@
 """Server-sent events of an answer: from this process while it generates it, else from its rows."""
 
 import asyncio
-import json
 import math
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from chat.answers.followers import MARK_EVERY_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer, Reasoning
+from chat.api.event_json import encode
 from chat.api.serializers import MessageSerializer
 from chat.errors import MODEL_DETAILS, ApiError, MessageDeleted
 from chat.models import Message
@@ -20,13 +20,12 @@ from retrieval import steps
 # How often the row of another process's answer is read; its process writes it as often as
 # heartbeat.FOLLOWED_TICK_S.
 POLL_S = 0.1
-ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each event
 KEEPALIVE = b": still here\n\n"  # a comment: clients ignore it, proxies see traffic
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """One event in wire format."""
-    return f"event: {name}\ndata: {ENCODER.encode(data)}\n\n".encode()
+    return f"event: {name}\ndata: {encode(data)}\n\n".encode()
 
 
 async def with_context_event(

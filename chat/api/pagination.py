@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 
-from chat.row_lists import RowList
+from chat.row_lists import RowList, is_storable
 
 MAX_ID = 2**63 - 1  # bigint
 # A cursor's fields: time, id, direction. Their names are DRF's, which also reads the first.
@@ -40,7 +40,7 @@ class Border(NamedTuple):
         fields = parse_qs(b64decode(cursor.encode("ascii"), validate=True).decode("ascii"))
         at, pk, is_end = (fields.get(name, [""])[0] for name in FIELDS)
         border = cls(datetime.fromisoformat(at), int(pk), is_end == "1")
-        if border.at.tzinfo is None or not 0 <= border.pk <= MAX_ID:
+        if not is_storable(border.at) or not 0 <= border.pk <= MAX_ID:
             raise ValueError(cursor)
         return border
 

@@ -13,6 +13,7 @@ from django.utils.dateparse import parse_date, parse_datetime
 
 from chat.message_lists import states
 from chat.models import Role, Status
+from chat.row_lists import is_storable
 from retrieval.models import EmbeddingModel
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -121,4 +122,6 @@ def as_time(text: str) -> datetime | None:
             time = datetime.combine(day, datetime.min.time())
     except ValueError:
         return None
-    return timezone.make_aware(time) if time and timezone.is_naive(time) else time
+    if time and timezone.is_naive(time):
+        time = timezone.make_aware(time)
+    return time if time and is_storable(time) else None

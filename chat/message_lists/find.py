@@ -17,6 +17,7 @@ from psycopg import sql
 
 from chat.message_lists import states
 from chat.models import Message, Status
+from chat.row_lists import is_storable
 from retrieval.message_tables import MessageTable
 from retrieval.models import EmbeddingModel
 from retrieval.queries import rows
@@ -60,8 +61,11 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Self:
         """As ``str`` writes it. Raises ValueError."""
-        pk, _, at = text.partition("@")
-        return cls(min(int(pk), MAX_MESSAGE_ID), datetime.fromisoformat(at) if at else None)
+        pk, _, written_at = text.partition("@")
+        at = datetime.fromisoformat(written_at) if written_at else None
+        if at and not is_storable(at):
+            raise ValueError(text)
+        return cls(min(int(pk), MAX_MESSAGE_ID), at)
 
     def __str__(self) -> str:
         return f"{self.pk}@{self.at.isoformat()}" if self.at else str(self.pk)

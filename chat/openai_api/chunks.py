@@ -1,6 +1,5 @@
 """OpenAI's JSON of an answer: whole, or in the chunks of a stream."""
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +7,19 @@ from typing import Any
 from uuid import uuid4
 
 from chat.answers.answer_tokens import answer_tokens
+from chat.answers.completion_parser import storable
 from chat.answers.live_answer import LiveAnswer
+from chat.api.event_json import encode_compact
 from chat.models import Message
 
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 DONE = b"data: [DONE]\n\n"
 
 
-def encode(value: Any) -> str:
-    return ENCODER.encode(value)
-
-
 def event(value: Any) -> bytes:
     """One event of a stream."""
-    return f"data: {encode(value)}\n\n".encode()
+    return f"data: {encode_compact(value)}\n\n".encode()
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Chunks:
     def text(self, name: str, text: str) -> bytes:
         """A piece of ``content`` or ``reasoning_content``."""
         before, after = self._around[name]
-        return f"{before}{encode(text)}{after}".encode()
+        return f"{before}{encode_compact(text)}{after}".encode()
 
     def delta(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -67,7 +63,7 @@ class Chunks:
         return event(self._fields | {"choices": [], "usage": usage})
 
     def _parts_around(self, name: str) -> tuple[str, str]:
-        before, after = self.delta({name: "\0"}).decode().split(encode("\0"))
+        before, after = self.delta({name: "\0"}).decode().split(encode_compact("\0"))
         return before, after
 
 
@@ -114,4 +110,9 @@ def merged_calls(deltas: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             known = call["function"].get(name)
             is_more = isinstance(known, str) and isinstance(value, str)
             call["function"][name] = known + value if is_more else value
+    for call in calls.values():
+        call["function"] = {
+            name: storable(value) if isinstance(value, str) else value
+            for name, value in call["function"].items()
+        }
     return list(calls.values())

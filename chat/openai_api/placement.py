@@ -65,7 +65,11 @@ class Placing:
 
     def _in_chat(self, chat: StandaloneChat) -> Placement:
         """The turn of a request that names its chat, by number or by the client's own id."""
-        (outline,) = outlines(self.user.pk, [chat.pk], sent_turns=len(self._turns))
+        for outline in outlines(self.user.pk, [chat.pk], sent_turns=len(self._turns)):
+            return self._continue(chat, outline)
+        raise NotFound  # it was deleted meanwhile
+
+    def _continue(self, chat: StandaloneChat, outline: Outline) -> Placement:
         sent = self._sent(outline)
         is_alone = len(self.messages) == 1 and self.name.number is not None
         continued = match(sent, outline, is_named=True, is_alone=is_alone)

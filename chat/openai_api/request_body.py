@@ -82,7 +82,10 @@ def _refuse_what_cannot_be_given(data: dict[str, Any]) -> None:
     number = data.get("n")
     if number is not None and (isinstance(number, bool) or number != 1):
         raise InvalidRequest("n: a request has one answer.", param="n")
-    if data.get("audio") or "audio" in (data.get("modalities") or []):
+    modalities = data.get("modalities") or []
+    if not isinstance(modalities, list):
+        raise InvalidRequest("modalities: give a list.", param="modalities")
+    if data.get("audio") or "audio" in modalities:
         raise InvalidRequest("Answers are text: audio cannot be given.", param="modalities")
 
 

@@ -3,6 +3,7 @@
 It calls the service that the API calls, so it can do nothing that a client cannot.
 """
 
+import re
 from typing import Any, cast
 
 from django.contrib.auth.mixins import LoginRequiredMixin
@@ -10,7 +11,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.generic import TemplateView
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ValidationError
 
 from chat.api.import_serializers import UploadSerializer
 from chat.api.import_views import kept_open
@@ -19,6 +20,7 @@ from chat.row_lists import IMPORT_LIST
 from chat.transfer.reasons import in_words
 
 LATEST = 50  # imports that are shown
+ID = re.compile("[0-9]{1,18}")
 
 
 class ImportPage(LoginRequiredMixin, TemplateView):
@@ -50,7 +52,9 @@ class ImportPage(LoginRequiredMixin, TemplateView):
 
     def _act(self, service: ImportService) -> None:
         removed = self.request.POST.get("remove", "")
-        if removed.isascii() and removed.isdigit():
+        if removed:
+            if not ID.fullmatch(removed):
+                raise NotFound
             service.remove(int(removed))
             return
         form = UploadSerializer(data={**self.request.POST.dict(), **self.request.FILES.dict()})

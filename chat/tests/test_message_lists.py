@@ -181,7 +181,16 @@ def test_columns_show_the_state_and_the_model(operator: Client, messages: list[S
 
 @pytest.mark.parametrize(
     "parameters",
-    ["role=nobody", "state=x", "status=x", "since=x", "until=2026-13-01", "before=x"],
+    [
+        "role=nobody",
+        "state=x",
+        "status=x",
+        "since=x",
+        "until=2026-13-01",
+        "until=2026-05-03T10:00%2B16:00",
+        "before=x",
+        "before=1@2026-05-03T10:00%2B16:00",
+    ],
 )
 def test_a_filter_that_cannot_be_is_refused(parameters: str, operator: Client) -> None:
     response = operator.get(f"{address('chatmessage')}?{parameters}")

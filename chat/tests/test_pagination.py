@@ -133,6 +133,8 @@ def encoded(fields: str) -> str:
         encoded("p=2024-02-29T12:00:00%2B00:00&i=9223372036854775808&r=0"),
         encoded("p=2024-02-29T12:00:00%2B00:00&i=-1&r=0"),
         encoded("p=2024-02-29T12:00:00%2B00:00&i=one&r=0"),
+        encoded("p=2024-02-29T12:00:00%2B16:00&i=1&r=0"),
+        encoded("p=2024-02-29T12:00:00-23:59&i=1&r=0"),
         encoded("p=%00&i=1&r=0"),
         encoded("o=-1"),
         encoded("r=x"),

@@ -128,6 +128,17 @@ def test_nul_and_lone_surrogates_become_replacement_characters() -> None:
     assert (conversation.title, said(conversation)) == ("t\ufffd", [("user", "a\ufffdb\ufffdc")])
 
 
+def test_a_role_or_a_type_that_is_no_text_is_left_out() -> None:
+    odd_role, odd_type = node("1", None, "a"), node("2", "1", "b")
+    odd_role["message"]["author"]["role"] = []
+    odd_type["message"]["content"]["content_type"] = {}
+    conversations, left_out = read_bytes(
+        "chatgpt", as_json(chatgpt("c", odd_role, odd_type, node("3\ud800", "2", "c")))
+    )
+    assert said(conversations[0]) == [("user", "c")]
+    assert left_out == {"system": 1, "other_content": 1}
+
+
 def test_a_claude_talk_keeps_its_title_texts_times_and_order() -> None:
     messages = [
         claude_message("m1", "Hi", created_at="2024-05-03T10:00:00Z"),

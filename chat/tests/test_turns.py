@@ -328,6 +328,30 @@ def test_regenerate_keeps_the_id_and_replaces_the_text(
     assert (not_last.status_code, not_last.data["code"]) == (400, "not_last")
 
 
+def test_an_answer_whose_question_was_deleted_is_not_regenerated(
+    alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
+) -> None:
+    client = api(alice)
+    fake_openai.chat.script(Answer("One."), Answer("Two."))
+    post(client, chat, "First")
+    second = post(client, chat, "Second").data
+    url = f"/api/chats/{chat.pk}/messages/"
+    client.delete(f"{url}{second['user_message']['id']}/")
+    again = client.post(f"{url}{second['assistant_message']['id']}/regenerate/")
+    assert (again.status_code, again.json()["code"]) == (400, "not_last")
+    assert chat.messages.get(pk=second["assistant_message"]["id"]).content == "Two."
+    assert len(fake_openai.chat.requests) == 2
+
+
+def test_an_edit_of_a_message_that_is_deleted_meanwhile_is_not_found(
+    chat: StandaloneChat,
+) -> None:
+    message = chat.messages.create(user=chat.user, role="user", content="Hello")
+    chat.messages.filter(pk=message.pk).delete()
+    with pytest.raises(NotFound):
+        ChatService(chat).edit(message, "Goodbye")
+
+
 def test_messages_are_edited_and_deleted_by_their_rules(
     alice: User, chat: StandaloneChat, api: Api, fake_openai: FakeOpenAI
 ) -> None:

@@ -83,8 +83,8 @@ def _read(node: str, message: dict[str, Any], left_out: Counter[str]) -> Product
 def _reason_to_leave_out(message: dict[str, Any]) -> str | None:
     author, content = message.get("author"), message.get("content")
     metadata = message.get("metadata")
-    role = author.get("role") if isinstance(author, dict) else None
-    kind = content.get("content_type") if isinstance(content, dict) else None
+    role = text_of(author.get("role")) if isinstance(author, dict) else ""
+    kind = text_of(content.get("content_type")) if isinstance(content, dict) else ""
     if role == "tool" or message.get("recipient") not in (None, "all"):
         return "tool"
     if kind in REASONING:

@@ -125,5 +125,7 @@ def text_of(value: object) -> str:
 
 def key_of(conversation: str, item: str = "") -> int:
     """The ImportedItem.key of a message, or of its conversation."""
-    digest = blake2b(f"{conversation}\n{item}".encode(), digest_size=8).digest()
+    digest = blake2b(
+        f"{conversation}\n{item}".encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -59,6 +59,7 @@ BODIES: dict[str, tuple[Any, int, str, str | None]] = {
     ),
     "audio in": ({"messages": [user([AUDIO])]}, 400, "invalid", "messages[0].content"),
     "audio out": ({"modalities": ["text", "audio"]}, 400, "invalid", "modalities"),
+    "modalities as a number": ({"modalities": 5}, 400, "invalid", "modalities"),
     "a voice": ({"audio": {"voice": "alloy", "format": "wav"}}, 400, "invalid", "modalities"),
     "two answers": ({"n": 2}, 400, "invalid", "n"),
     "no answer": ({"n": 0}, 400, "invalid", "n"),

@@ -1,17 +1,20 @@
 """Requests that are no turns, calls of tools, and the model without memory."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from pytest_django import Settings
 
 from chat.memory.embed import finish_embedding_jobs
 from chat.models import StandaloneChat
 from chat.openai_api import tasks
-from chat.openai_api.tests.support import Bearer, Message, assistant, stored, texts, user
+from chat.openai_api.tests.support import Bearer, Message, Reply, assistant, stored, texts, user
 from fake_openai import Answer, Deltas, FakeOpenAI
 from retrieval import token_usage
+from tests.support import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 TITLE = """### Task:
@@ -175,6 +178,46 @@ def test_calls_of_tools_are_streamed(bearer: Bearer, fake_openai: FakeOpenAI) ->
     assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
     assert events[-1] == "[DONE]"
     assert stored() == []
+
+
+def test_a_chat_deleted_before_the_first_word_is_a_404(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.script(Answer("Hello!"), Answer("Never told.", first_token_s=1.0))
+    chat = bearer.ask(user("Hello")).chat
+    assert chat
+    messages = [user("Hello"), assistant("Hello!"), user("What time is it?")]
+    body = {"model": "verse", "messages": messages, "tools": TOOLS, "stream": True}
+
+    def post() -> Reply:
+        try:
+            return bearer.post(body, headers={"X-Verse-Chat": str(chat)})
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        posted = pool.submit(post)
+        wait_for(lambda: len(fake_openai.chat.requests) == 2)
+        StandaloneChat.objects.filter(pk=chat).delete()
+        reply = posted.result()
+    assert (reply.status, reply.code) == (404, "not_found")
+
+
+def test_half_a_character_in_a_call_is_joined_with_its_other_half(
+    bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    halves = [{"index": 0, "function": {"arguments": half}} for half in ('"\ud83d', '\ude00"')]
+    odd = {"index": [1], "id": "c2", "function": {"name": "x", "arguments": "\ud83d"}}
+    calls = Deltas(({"tool_calls": [CALL]}, *({"tool_calls": [half]} for half in halves)))
+    fake_openai.chat.script(calls, calls, Deltas(({"tool_calls": [odd]},), "tool_calls"))
+    events = bearer.events(user("What time is it?"), tools=TOOLS)
+    deltas = [event["choices"][0]["delta"] for event in events[:-1]]
+    sent = [call["function"] for delta in deltas for call in delta.get("tool_calls", [])]
+    whole = bearer.ask(user("What time is it?"), tools=TOOLS).body["choices"][0]["message"]
+    assert "".join(function.get("arguments", "") for function in sent) == '"\ud83d\ude00"'
+    assert whole["tool_calls"][0]["function"]["arguments"] == '"😀"'
+    lone = bearer.ask(user("What time is it?"), tools=TOOLS).body["choices"][0]["message"]
+    assert lone["tool_calls"][0]["function"]["arguments"] == "\ufffd"
 
 
 def test_a_conversation_that_ends_with_an_answer_is_not_stored(

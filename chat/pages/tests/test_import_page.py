@@ -49,6 +49,8 @@ def test_an_import_is_begun_shown_and_removed(alice: User, bob: User) -> None:
     assert "None yet." in signed_in(bob).get(PAGE).content.decode()
     assert "Not found." in signed_in(bob).post(PAGE, {"remove": number}).content.decode()
     assert StandaloneChatMessage.objects.count() == 2
+    for odd in ("9" * 5_000, "-1", "one"):
+        assert "Not found." in client.post(PAGE, {"remove": odd}).content.decode()
     assert client.post(PAGE, {"remove": number}).headers["Location"] == PAGE
     assert not StandaloneChatMessage.objects.exists()
 
