@@ -127,7 +127,9 @@ def _recalled(user_id: int, canary: Canary) -> set[int]:
     """The refs that recall ranks for this user by words and by meaning, and those a turn shows."""
     question, scope = QUESTION.format(word=canary.word), Scope(user_id)
     ranked = rank_messages(Question(question, scope, canary.vector, stored_model() or ""))
-    shown = find_memories(question, scope, canary.vector, limit=settings.RAG_CONTEXT_LIMIT).memories
+    # Read-only for live users: to propagate their edits would lock rows until the rollback.
+    limit, read_only = settings.RAG_CONTEXT_LIMIT, user_id != canary.user_id
+    shown = find_memories(question, scope, canary.vector, limit=limit, read_only=read_only).memories
     return {*ranked.refs.tolist(), *(memory.ref for memory in shown)}
 
 

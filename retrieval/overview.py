@@ -48,7 +48,11 @@ COUNT = sql.SQL("""
     ) p
 """)
 IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
-IS_SET_ASIDE = sql.SQL("p.embedding_error IS NOT NULL")
+# A vector that came later, such as a repeated turn's, ends it.
+IS_SET_ASIDE = sql.SQL("""
+    p.embedding_error IS NOT NULL
+    AND p.model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current)
+""")
 
 
 @dataclass(frozen=True)

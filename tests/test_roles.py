@@ -137,7 +137,9 @@ def server(database: Roles, fake: FakeOpenAI) -> Iterator[Server]:
     running.end()
 
 
-def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> None:
+def test_the_web_serves_the_chat_and_memory(
+    server: Server, database: Roles, fake: FakeOpenAI
+) -> None:
     token = (
         server.client()
         .post("/api/auth/token/", json={"username": "operator", "password": PASSWORD})
@@ -166,6 +168,8 @@ def test_the_web_serves_the_chat_and_memory(server: Server, database: Roles) -> 
     assert client.patch(question, json={"content": "What does Biscuit love?"}).status_code == 200
     assert client.delete(question).status_code == 204
     assert client.get("/api/memory/search/", params={"q": QUESTION}).json()["mode"] == "hybrid"
+    database.manage(database.web, "measure_recall", values=settings_of(fake))
+    assert database.run("SELECT count(*) > 0 FROM recall_measurements") == [(True,)]
     assert client.patch("/api/memory/", json={"enabled": True}).json()["enabled"] is True
     assert FACT in client.get("/api/memory/export/").text
     assert client.request("DELETE", "/api/memory/", json={"confirm": "operator"}).status_code == 200
@@ -186,6 +190,8 @@ def test_the_doctor_is_content_with_the_granted_rights(database: Roles) -> None:
     checks = {check["name"]: check for check in report["checks"]}
     assert checks["database.rights"]["status"] == "PASS"
     assert database.web in checks["database.rights"]["detail"]
+    report = json.loads(database.manage(database.web, "rag_doctor", "--json", values=urls))
+    assert {check["name"]: check["status"] for check in report["checks"]}["trap.9"] == "PASS"
 
 
 @pytest.mark.soak
@@ -374,8 +380,6 @@ def test_the_backfills_role_can_embed(database: Roles, fake: FakeOpenAI) -> None
     assert again["embedded"] == 2
     database.manage(database.backfill, "rag_model", "use", "--yes", values=values)
     assert database.run("SELECT sum(calls) > 0 FROM embedding_usage") == [(True,)]
-    database.manage(database.backfill, "measure_recall", values=settings_of(fake))
-    assert database.run("SELECT count(*) > 0 FROM recall_measurements") == [(True,)]
 
 
 @pytest.mark.soak

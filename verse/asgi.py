@@ -20,7 +20,7 @@ from django.db import Error
 
 django.setup(set_prefix=False)
 
-from chat.answers import runner
+from chat.answers import periodic, runner
 from chat.memory.embed import finish_embedding_jobs
 from chat.transfer import background
 from retrieval import event_loop, log_counts, steps
@@ -75,6 +75,7 @@ async def end() -> None:
     grace_s = settings.SHUTDOWN_GRACE_S
     await asyncio.gather(runner.drain(grace_s), background.drain(grace_s))
     await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
+    await periodic.flush_counts()
     await event_loop.end()
     await asyncio.to_thread(steps.join, STEPS_GRACE_S)
     await request_traces.end()

@@ -31,7 +31,7 @@ WEB = {
     "django_content_type": READ,
     "auth_permission": READ,
     "django_admin_log": (SELECT, INSERT, DELETE),
-    "recall_measurements": READ,
+    "recall_measurements": (SELECT, INSERT),
 } | MEMORY_RIGHTS
 # The backfill's role, besides the message tables. It reads of chats and users only the columns
 # that say whether a message may be embedded.
@@ -55,7 +55,7 @@ BACKFILL = {
     "recall_times": READ,
     "audit_log": (SELECT, INSERT),
     "search_configs": READ,
-    "recall_measurements": (SELECT, INSERT),
+    "recall_measurements": READ,
     "standalone_chats": (Privilege("SELECT", ("id", "memory")),),
     "passages": (Privilege("SELECT", ("id", "memory")),),
     "memory_switches": (Privilege("SELECT", ("user_id", "enabled")),),
@@ -84,6 +84,11 @@ SEQUENCES = """
     JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
     WHERE d.deptype = 'a' AND s.relkind = 'S' AND d.refobjid = pg_catalog.to_regclass(%s)
 """
+ID_SEQUENCE = """
+    SELECT n.nspname, s.relname FROM pg_catalog.pg_class s
+    JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+    WHERE s.oid = pg_catalog.pg_get_serial_sequence(%s, 'id')::pg_catalog.regclass
+"""
 HAS_EMBEDDING = """
     SELECT FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s)
         AND attname = 'embedding' AND NOT attisdropped
@@ -95,6 +100,7 @@ CLOSE_SCHEMA = sql.SQL(
 )
 USE_SCHEMA = sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {both}")
 REVOKE_ALL = sql.SQL("REVOKE ALL ON {} FROM {}, {}")
+READ_SEQUENCE = sql.SQL("GRANT SELECT ON SEQUENCE {} TO {}")
 USE_SEQUENCE = sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}")
 EXECUTE = sql.SQL("GRANT EXECUTE ON FUNCTION {schema}.{function} TO {both}")
 DEFAULT_PRIVILEGES = sql.SQL(
@@ -206,6 +212,8 @@ def _on_table(
     if table in BACKFILL:
         yield grant(BACKFILL[table], identifier, backfill)
     if table in {message_table.table for message_table in message_tables()}:
+        for names in rows(ID_SEQUENCE, [table]):  # rag_doctor compares it with the ids
+            yield READ_SEQUENCE.format(sql.Identifier(*names), sql.Identifier(web))
         yield grant(READ, identifier, backfill)
         if rows(HAS_EMBEDDING, [table]):
             yield grant((Privilege("UPDATE", ("embedding",)),), identifier, backfill)

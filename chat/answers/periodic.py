@@ -37,6 +37,12 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
 }
 
 
+async def flush_counts() -> None:
+    """At the end of a process: store what was counted since the last time."""
+    for task in (usage.flush, recall_times.flush, log_counts.flush):
+        await _run(task)
+
+
 async def run_periodic_tasks() -> None:
     """Run each task when it is due, until cancelled.
 

@@ -67,15 +67,22 @@ def search(text: str, scope: Scope, *, limit: int) -> SearchResult:
 
 
 def find_memories(
-    text: str, scope: Scope, embedding: Vector | None, *, limit: int, for_answer: bool = False
+    text: str,
+    scope: Scope,
+    embedding: Vector | None,
+    *,
+    limit: int,
+    for_answer: bool = False,
+    read_only: bool = False,
 ) -> SearchResult:
     """Recall within the scope, without tainted messages. Two queries, more if many are tainted.
 
     On the replica if there is one that has the user's latest write.
 
     ``for_answer``: with the other message of each one's turn, and without repetitions.
+    ``read_only``: nothing is found while an edit or a deletion of the user's is not propagated.
     """
-    question = Question(text, scope, embedding, embedding_service.model_name() or "")
+    question = Question(text, scope, embedding, embedding_service.model_name() or "", read_only)
     find = partial(_find, question, limit=limit, for_answer=for_answer)
     began = time.perf_counter()
     try:

@@ -9,11 +9,19 @@ from django.db import connection, transaction
 from django.utils import timezone
 from psycopg.types.json import Jsonb
 
+from chat.memory.recall import find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.tests.plan_support import MESSAGES, reads_of
 from retrieval.backfill import fill_words
-from retrieval.forgetting import erase, purge_deleted_users, tainted_on_older_schema
+from retrieval.forgetting import (
+    erase,
+    propagate_taint,
+    purge_deleted_users,
+    tainted_on_older_schema,
+)
+from retrieval.recall import messages
+from retrieval.recall.candidates import Scope
 from retrieval.schema.operations import RecordStaleAnswers
 from tests.support import ROOT
 
@@ -231,6 +239,26 @@ def test_answers_given_a_message_before_its_deletion_commits_are_tainted(
         between = answer(chat, "Biscuit, while it went.", fact)
         after = answer(chat, "Biscuit, from that.", between)
     assert tainted_texts(after) == ["Biscuit, from that."]
+
+
+@pytest.mark.parametrize(("deletions", "remembered"), [(1, True), (100, False)])
+def test_deletions_that_come_during_a_recall_fail_none(
+    deletions: int, remembered: bool, chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an end to them nothing is recalled, since it may be tainted."""
+    others = [say(chat, f"another text {number}") for number in range(deletions + 1)]
+    say(chat, "My dog is called Biscuit.")
+
+    def propagate_and_delete(user_id: int) -> None:
+        propagate_taint(user_id)
+        if len(others) > 0:
+            others.pop().delete()
+
+    monkeypatch.setattr(messages, "propagate_taint", propagate_and_delete)
+    others.pop().delete()
+    memories = find_memories("my dog Biscuit", Scope(chat.user_id), None, limit=5).memories
+    expected = ["My dog is called Biscuit."] if remembered else []
+    assert [memory.message.content for memory in memories] == expected
 
 
 def test_an_edit_counts_by_the_editors_clock(chat: StandaloneChat) -> None:

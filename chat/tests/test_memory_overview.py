@@ -65,6 +65,8 @@ def test_pending_is_what_the_backfill_would_embed(alice: User, remembering: Fake
     MessageMemory.objects.exclude(model=None).update(embedding_error="refused")
     table = overview.collect().tables[0]
     assert (table.pending.count, table.failed.count) == (0, 2)
+    current_model.switch("text-embedding-3-small")  # a vector that came after the refusal
+    assert overview.collect().tables[0].failed.count == 0
     MessageMemory.objects.update(embedding_error=None)
     MemorySwitch.objects.create(user=alice, enabled=False)
     assert pending() == [0, 0]

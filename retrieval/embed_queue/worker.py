@@ -113,7 +113,10 @@ class EmbedWorker:
             self._embed_waiting(run, named[first : first + self.batch_rows])
 
     def _embed_waiting(self, run: TableBackfill, named: list[int]) -> None:
-        while rows := pending.pending_among(run.table, named):
+        """Until none waits, or a call has left as many: the sweep tries these again."""
+        before = len(named) + 1
+        while (rows := pending.pending_among(run.table, named)) and len(rows) < before:
+            before = len(rows)
             self.limits.wait(0)
             waiting = [run.table.pack_ref(row.pk) for row in rows]
             others = unclaimed(

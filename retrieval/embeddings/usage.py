@@ -62,22 +62,42 @@ def record(model: str, outcome: str, *, tokens: Sequence[int], users: Sequence[i
 def flush() -> None:
     """Add the counts to the day's rows, one statement for each model and outcome, one by user.
 
-    A killed process loses what it counted since the last flush; without memory's tables the
-    counts are dropped.
+    After a failure the next call adds what is left. A killed process loses what it counted since
+    the last flush; without memory's tables the counts are dropped.
     """
     with _lock:
         counted, texts, tokens = dict(_counts), dict(_texts_by_user), dict(_tokens_by_user)
         for pending in (_counts, _texts_by_user, _tokens_by_user):
             pending.clear()
     try:
-        for (model, outcome), counts in counted.items():
-            numbers = {name: counts[name] for name in ("calls", "texts", "tokens")}
-            params = {"model": model, "outcome": outcome, "cost_usd": cost_usd(counts["tokens"])}
-            db.execute(ADD, numbers | params)
-        for model in texts:
-            _add_by_user(model, texts[model], tokens[model])
+        _add(counted, texts, tokens)
     except db.NoMemory:
         return
+    except Exception:
+        with _lock:
+            for key, counts in counted.items():
+                _counts.setdefault(key, Counter()).update(counts)
+            for model in texts:
+                _texts_by_user.setdefault(model, Counter()).update(texts[model])
+                _tokens_by_user.setdefault(model, Counter()).update(tokens[model])
+        raise
+
+
+def _add(
+    counted: dict[tuple[str, str], Counter[str]],
+    texts: dict[str, Counter[int]],
+    tokens: dict[str, Counter[int]],
+) -> None:
+    """Add the counts, and remove from them what is added."""
+    for model, outcome in list(counted):
+        counts = counted[model, outcome]
+        numbers = {name: counts[name] for name in ("calls", "texts", "tokens")}
+        params = {"model": model, "outcome": outcome, "cost_usd": cost_usd(counts["tokens"])}
+        db.execute(ADD, numbers | params)
+        del counted[model, outcome]
+    for model in list(texts):
+        _add_by_user(model, texts[model], tokens[model])
+        del texts[model]
 
 
 def _add_by_user(model: str, texts: Counter[int], tokens: Counter[int]) -> None:

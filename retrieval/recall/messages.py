@@ -60,6 +60,7 @@ class Recalled(NamedTuple):
 
 
 MAX_FETCHES = 4  # of 60 messages each, or as many as are wanted
+MAX_PROPAGATIONS = 4  # another edit or deletion may be committed after each
 COMPANION_AT = len(Recalled._fields) - 1  # in a row of MESSAGES
 
 
@@ -116,7 +117,7 @@ def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool)
     """The best ``limit`` of the ranked messages that may be recalled. Raises NoMemory.
 
     One statement; up to MAX_FETCHES if others take the places of tainted or dissimilar messages.
-    After an edit or a deletion three more.
+    After an edit or a deletion three more, and again after one that comes meanwhile.
     """
     messages: list[Recalled] = []
     waiting = ranking
@@ -159,14 +160,18 @@ def _parameters(
 
 
 def _execute(question: Question, params: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated."""
-    rows = db.execute(MESSAGES, params, binary=True)
-    if not rows or rows[0][0] is not None:
-        return rows
-    if question.read_only:
-        return []
-    propagate_taint(question.scope.user_id)
-    return db.execute(MESSAGES, params, binary=True)
+    """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated.
+
+    None if others edit or delete as fast: what was forgotten must not be recalled.
+    """
+    for _ in range(MAX_PROPAGATIONS):
+        rows = db.execute(MESSAGES, params, binary=True)
+        if not rows or rows[0][0] is not None:
+            return rows
+        if question.read_only:
+            break
+        propagate_taint(question.scope.user_id)
+    return []
 
 
 def _recalled(*row: Any) -> Recalled:

@@ -105,6 +105,21 @@ def test_a_sweep_takes_old_messages_and_leaves_young_ones(
 
 
 @pytest.mark.django_db
+def test_a_refused_text_that_memory_does_not_know_is_tried_once(
+    alice: User, remembering: FakeOpenAI
+) -> None:
+    refs = [say(alice, ANSWER), say(alice, "POISON", role=Role.USER)]
+    query("DELETE FROM message_memories")
+    remembering.embeddings.refuse_text("POISON")
+    embed_worker = EmbedWorker()
+    threading.Timer(PATIENCE_S / 10, embed_worker.limits.cancel).start()
+    ring(refs, embed_worker)  # raises Cancelled if it has no end
+    poisoned = [call for call in texts_of_calls(remembering) if "POISON" in call]
+    assert embedded_texts() == {ANSWER}
+    assert 0 < len(poisoned) <= 4
+
+
+@pytest.mark.django_db
 def test_what_is_switched_off_or_deleted_is_not_embedded(
     alice: User, bob: User, remembering: FakeOpenAI
 ) -> None:

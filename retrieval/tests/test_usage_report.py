@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 
 from chat.models import StandaloneChat, StandaloneChatMessage
@@ -52,6 +52,23 @@ def test_a_backfill_counts_each_text_for_its_user(
     today = datetime.now(UTC).date()
     assert (row["day"], row["model"], row["tokens"]) == (today.isoformat(), MODEL, 10)
     assert row["cost_usd"] == pytest.approx(10 * 0.00002 / 1000)
+
+
+def test_counts_wait_while_the_database_is_away(alice: User) -> None:
+    usage.record(MODEL, usage.OK, tokens=[7], users=[alice.pk])
+    connection.close()
+    name = connection.settings_dict["NAME"]
+    connection.settings_dict["NAME"] = "no_such_database"
+    try:
+        with pytest.raises(OperationalError):
+            usage.flush()
+    finally:
+        connection.settings_dict["NAME"] = name
+    usage.record(MODEL, usage.OK, tokens=[3], users=[alice.pk])
+    for _ in range(2):
+        usage.flush()
+    assert users_today() == {alice.pk: 10}
+    assert report()[0]["tokens"] == 10
 
 
 def test_turns_and_searches_count_for_their_user(
