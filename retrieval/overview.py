@@ -50,8 +50,8 @@ COUNT = sql.SQL("""
 IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
 # A vector that came later, such as a repeated turn's, ends it.
 IS_SET_ASIDE = sql.SQL("""
-    p.embedding_error IS NOT NULL
-    AND p.model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current)
+    p.embedding_error IS NOT NULL AND (
+        p.model IS NULL OR p.model IS DISTINCT FROM (SELECT id FROM embedding_models WHERE current))
 """)
 
 
