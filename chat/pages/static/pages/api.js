@@ -1,12 +1,12 @@
-// The REST API, with the browser's session: requests, and events as an answer comes.
+// The REST API, with the browser's session.
 
-/** Comments call it ApiError. Its `code` is the API's, or "offline". */
+/** An ApiError. Its `code` is the API's, or "offline". */
 const apiError = (status, { code, detail }, retryAfter) =>
   Object.assign(new Error(detail), { status, code, retryAfter });
 
 const csrfToken = () => /(?:^|; )csrftoken=([^;]*)/.exec(document.cookie)?.[1] ?? "";
 
-/** Raises ApiError if it fails, AbortError if `signal` is aborted meanwhile. */
+/** Raises ApiError, or AbortError once `signal` is aborted. */
 export async function request(method, url, { body, headers, signal } = {}) {
   const response = await fetch(url, {
     method,
@@ -15,6 +15,7 @@ export async function request(method, url, { body, headers, signal } = {}) {
   }).catch(() => {
     throw apiError(0, { code: "offline" });
   });
+  if (signal?.aborted) response.body?.cancel();  // else it holds its connection
   signal?.throwIfAborted();
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
@@ -25,9 +26,9 @@ export const json = async (...call) => (await request(...call)).json();
 
 export const get = (url, options) => json("GET", url, options);
 
-const EVENT = /^event: (.*)\ndata: (.*)$/;  // what else comes is a comment
+const EVENT = /^event: (.*)\ndata: (.*)$/s;  // others are comments
 
-/** The {name, data} of a response's events. Aborting `signal` closes the connection. */
+/** The {name, data} of a response's events. `signal` closes the connection. */
 export async function* events(response, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream(), { signal }).getReader();
   let text = "";

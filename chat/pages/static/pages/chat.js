@@ -4,6 +4,7 @@ import * as composer from "./composer.js";
 import { Conversation } from "./conversation.js";
 import * as dialogs from "./dialogs.js";
 import { find, say } from "./dom.js";
+import { keep } from "./drafts.js";
 import { connectKeys } from "./keyboard.js";
 import { showMemoryState } from "./memory_state.js";
 import { clear, conversation, goTo, loadEarlier } from "./message_list.js";
@@ -41,7 +42,7 @@ function showDetails(details) {
   find("#passage div").textContent = details.text;
 }
 
-/** Around the messages; chat.css shows the parts of each kind. */
+/** chat.css shows the parts of each kind. */
 function showFrame(title) {
   document.body.dataset.kind = conversation?.kind ?? "none";
   sidebar.mark();
@@ -55,47 +56,55 @@ function showTitle(title) {
 
 const titleFor = (text) => [...text.trim().split("\n", 1)[0].trim()].slice(0, 80).join("");
 
-/** Send a message; the first one makes its conversation, titled by its first line. */
-async function send(text) {
+/** Send a message; the first one makes its conversation, which waits if one has gone elsewhere. */
+async function send(text, isHere) {
   if (!conversation) {
     const title = titleFor(text);
-    clear(await Conversation.create("chat", { title }));
-    sidebar.add("chat", { id: conversation.id, title });
+    const begun = await Conversation.create("chat", { title });
+    keep("draft", "/", null);
+    sidebar.add("chat", { id: begun.id, title });
+    if (!isHere()) return keep("draft", begun.page, text);
+    clear(begun);
     history.pushState(null, "", conversation.page);
     composer.moveTo(conversation.page);
     find("#remember").checked = true;
     showFrame(title);
   }
   await thread.send(text).catch(async (error) => {
-    // Another tab has sent something meanwhile.
+    // Another tab has sent something.
     if (error.code === "in_progress") await load(Conversation.ofAddress(conversation.page));
     throw error;
   });
 }
 
-async function rename() {
-  const values = await dialogs.ask("rename-conversation", { title: find("#title").textContent });
-  if (!values) return;
-  const name = conversation.kind === "chat" ? "title" : "reference";
-  const title = sidebar.titleOf(await conversation.change({ [name]: values.title }));
+/** It may be a message's first line. */
+const refreshTitle = async () => retitle(await conversation.load());
+
+function retitle(details) {
+  const title = sidebar.titleOf(details);
   showTitle(title);
   sidebar.currentLink()?.replaceChildren(title);
 }
 
+const rename = () =>
+  dialogs.ask("rename-conversation", { title: find("#title").textContent }, async ({ title }) => {
+    const name = conversation.kind === "chat" ? "title" : "reference";
+    retitle(await conversation.change({ [name]: title }));
+  });
+
 async function remove() {
   if (!(await dialogs.remove("delete-conversation", conversation.remove))) return;
+  keep("sent", conversation.page, null);
   sidebar.currentLink()?.parentElement.remove();
   await go("/");
 }
 
-async function newPassage() {
-  const values = await dialogs.ask("begin-passage");
-  if (!values) return;
-  const { reference, text } = values;
-  const { id, page } = await Conversation.create("passage", { reference, text });
-  sidebar.add("passage", { id, reference });
-  await go(page);
-}
+const newPassage = () =>
+  dialogs.ask("begin-passage", {}, async ({ reference, text }) => {
+    const { id, page } = await Conversation.create("passage", { reference, text });
+    sidebar.add("passage", { id, reference });
+    await go(page);
+  });
 
 async function remember({ target: box }) {
   const memory = box.checked;
@@ -142,9 +151,9 @@ composer.connectComposer(send);
 thread.connectThread((isAnswering) => {
   composer.setAnswering(isAnswering);
   if (!isAnswering) updateMemoryState();
-});
+}, () => attempt(trouble, refreshTitle));
 
-find("#composer").hidden = false;  // one cannot write into a page that is not ready
+find("#composer").hidden = false;  // now that the page is ready
 attempt(trouble, sidebar.load);
 updateMemoryState();
 open();

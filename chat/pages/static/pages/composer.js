@@ -1,4 +1,4 @@
-// The box in which one writes: Enter sends, Shift+Enter makes a line. Drafts survive a reload.
+// The box in which one writes. Drafts survive a reload.
 
 import { find, show } from "./dom.js";
 import { keep, kept } from "./drafts.js";
@@ -7,11 +7,11 @@ import { tell } from "./problems.js";
 const box = find("#message");
 const trouble = find("#trouble");
 let onSend;
-let place;  // where the draft belongs: the address of the open conversation
-let sentFrom = null;  // where the text belongs that is being sent
+let place;  // the address of the open conversation
+const sending = new Set();  // {from}: the addresses that texts are being sent from
 let isAnswering = false;
 
-/** `send(text)` sends; if it throws, the text is back in the box, with the problem above it. */
+/** If `send(text, isHere)` throws, the text is back in the box. `isHere()`: it is still shown. */
 export function connectComposer(send) {
   onSend = send;
   find("#composer").addEventListener("submit", submit);
@@ -38,10 +38,11 @@ export function write(text) {
   keep("draft", place, text);
 }
 
+const beingSent = () => [...sending].find(({ from }) => from === place);
+
 /** The text being sent has made this conversation. */
 export function moveTo(address) {
-  keep("draft", place, null);
-  place = sentFrom = address;
+  place = beingSent().from = address;
   write(box.value);
 }
 
@@ -53,24 +54,25 @@ export function setAnswering(value) {
 
 export function submit(event) {
   event?.preventDefault();
-  if (box.value.trim() && !isAnswering && !sentFrom) send(box.value);
+  if (box.value.trim() && !isAnswering && !beingSent()) send(box.value);
 }
 
 async function send(text) {
-  sentFrom = place;
+  const sent = { from: place };
+  sending.add(sent);
   fill("");  // the draft stays until the text is kept as sent
   show(trouble, "");
   box.focus();
   try {
-    await onSend(text);
+    await onSend(text, () => place === sent.from);
   } catch (error) {
-    giveBack(sentFrom, text);
+    giveBack(sent.from, text);
     tell(trouble, error);
   }
-  sentFrom = null;
+  sending.delete(sent);
 }
 
-/** The text goes back to where it was written, before what was written meanwhile. */
+/** The text goes back to where it was written, before a later one. */
 function giveBack(address, text) {
   const isOpen = place === address;
   const later = isOpen ? box.value : kept("draft", address);

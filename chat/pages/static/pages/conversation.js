@@ -1,4 +1,4 @@
-// One conversation: its addresses, and requests about it and its messages.
+// A conversation, and requests about it.
 
 import { get, json, request } from "./api.js";
 
@@ -6,7 +6,7 @@ import { get, json, request } from "./api.js";
 export class Conversation {
   constructor(kind, id) {
     Object.assign(this, { kind, id, api: `/api/${kind}s/${id}/`, page: `/${kind}s/${id}/` });
-    this.left = new AbortController();  // aborts reading once the page shows another one
+    this.left = new AbortController();  // aborts reading
   }
 
   /** Of the page's address; null on `/`. */

@@ -1,34 +1,37 @@
-// The page's dialogs, and what they ask before. Escape closes one, and the focus goes back.
+// The page's dialogs. Escape closes one.
 
-import { find, say } from "./dom.js";
+import { find, say, show } from "./dom.js";
+import { attempt } from "./problems.js";
 
-/** Open the dialog `id` with values in its fields. Null if the person closes it; else what was
-    entered, by the fields' names, and as `action` the value of the button that was pressed. */
-export function ask(id, values = {}) {
+/** Open the dialog `id` with values in its fields, until `act(entered)` succeeds. Gives what was
+    entered, by the fields' names, and the pressed button's value as `action`; null if closed. */
+export async function ask(id, values = {}, act = () => {}) {
   const dialog = find(`#${id}`);
   const form = find("form", dialog);
+  const problem = find(".error", form);
   form.reset();
+  show(problem, "");
   for (const [name, value] of Object.entries(values)) form.elements[name].value = value;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.onclose = () => {
-      if (dialog.open) return;  // the event of an earlier time, late
-      const action = dialog.returnValue;
-      resolve(action ? { action, ...Object.fromEntries(new FormData(form)) } : null);
-    };
-  });
+  for (;;) {
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((resolve) => {
+      dialog.onclose = () => dialog.open || resolve();  // open: a late event
+    });
+    const action = dialog.returnValue;
+    if (!action) return null;
+    const entered = { action, ...Object.fromEntries(new FormData(form)) };
+    if (await attempt(problem, () => act(entered))) return entered;
+  }
 }
 
-/** The new `content`, and the `action` "save" or "again", once it is saved; else null. */
-export async function edit(conversation, { id, content }, canAskAgain = false) {
+/** The new `content`, and `action` "save" or "again", once it is saved; else null. */
+export function edit(conversation, { id, content }, canAskAgain = false) {
   find("#edit-message [value=again]").hidden = !canAskAgain;
-  const values = await ask("edit-message", { content });
-  if (values) await conversation.edit(id, values.content);
-  return values;
+  return ask("edit-message", { content }, (entered) => conversation.edit(id, entered.content));
 }
 
-/** Whether the person agreed in the dialog `id`, and what it tells of is deleted, now or before. */
+/** Whether the person agreed in the dialog `id`, and `deletion` is done, now or before. */
 export async function remove(id, deletion) {
   if (!(await ask(id))) return false;
   await deletion().catch((error) => {

@@ -1,6 +1,5 @@
 // Builds elements. Text is always set as text, never parsed.
 
-/** An element with properties, attributes, and children, texts too. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,10 +12,13 @@ export function h(tag, properties = {}, ...children) {
 
 export const find = (selector, inside = document) => inside.querySelector(selector);
 
-/** A copy of the element in the page's template `id`. */
+/** A copy of what is in the template `id`. */
 export const fromTemplate = (id) => find(`#${id}`).content.firstElementChild.cloneNode(true);
 
 export const button = (name, onclick) => h("button", { type: "button", onclick }, name);
+
+/** Of the template "sentences"; undefined if none has this name. */
+export const sentence = (name) => find("#sentences").content.getElementById(name)?.textContent;
 
 /** An element without a text is hidden. */
 export function show(element, text) {
@@ -27,7 +29,7 @@ export function show(element, text) {
 /** To screen readers. */
 export const say = (text) => show(find("#said"), text);
 
-/** Also on a page without a secure context, which has no navigator.clipboard. */
+/** Without https there is no navigator.clipboard. */
 export async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

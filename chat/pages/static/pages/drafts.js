@@ -3,8 +3,7 @@
 const PREFIX = "verse/";
 const name = (what, place) => `${PREFIX}${document.body.dataset.userId}/${what}${place}`;
 
-/** By a conversation's address: its "draft", or a message "sent" without a whole answer yet,
-    {key, content}. */
+/** By address: a "draft", or a message "sent" without a whole answer yet, {key, content}. */
 export const kept = (what, place) => JSON.parse(localStorage.getItem(name(what, place)));
 
 /** An empty value is deleted. */
@@ -13,7 +12,7 @@ export function keep(what, place, value) {
   try {
     localStorage.setItem(name(what, place), JSON.stringify(value));
   } catch {
-    // The store is full (5 MB): the text stands in the box alone.
+    // Full (5 MB): the text is in the box alone.
   }
 }
 

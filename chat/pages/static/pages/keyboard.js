@@ -1,10 +1,10 @@
-// Keys of all pages: `/` goes to the search, Escape closes what is open, arrows go through lists.
+// Keys of all pages: `/` searches, Escape closes, arrows go through lists.
 
 import { find } from "./dom.js";
 
 const TEXT_FIELDS = "input:not([type=checkbox]), textarea, select";
 
-/** `onSearch` shows the search, `onEscape` closes what is open. Dialogs close by themselves. */
+/** `onSearch` shows the search. Dialogs close by themselves. */
 export function connectKeys(onEscape, onSearch = () => {}) {
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;

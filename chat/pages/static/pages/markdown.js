@@ -1,5 +1,5 @@
-// Shows an answer's Markdown. What the model writes is never trusted: raw HTML is shown as text,
-// images become links, and what is left goes through a sanitizer.
+// Shows an answer's Markdown, which is not trusted: raw HTML is shown as text, images become links,
+// and what is left goes through a sanitizer.
 
 import { button, copy, h } from "./dom.js";
 import highlighter from "./vendor/highlight.js";
@@ -31,7 +31,7 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-/** Shows `text` in `element`. Blocks before the first that differs from what is shown stay. */
+/** Shows `text` in `element`. Blocks before the first that differs stay. */
 export function showMarkdown(element, text) {
   const tokens = marked.lexer(text);
   const blocks = tokens.filter((token) => token.type !== "space");

@@ -1,4 +1,4 @@
-// Memories: those that an answer was given, on its card, and those that the memory page finds.
+// Memories of an answer's card, and of the memory page.
 
 import { Conversation } from "./conversation.js";
 import { edit, remove } from "./dialogs.js";
@@ -13,7 +13,7 @@ export function memoryCard(memories, changed) {
     h("ol", {}, ...memories.map((memory) => memoryEntry(memory, changed))));
 }
 
-/** One memory. `changed(memory, content)` is called after an edit, or with null once forgotten. */
+/** `changed(memory, content)` is called after an edit, or with null once forgotten. */
 export function memoryEntry(memory, changed) {
   const { source, role, content, message_id: id, created_at: at } = memory;
   const conversation = new Conversation(source.kind, source.id);

@@ -12,17 +12,19 @@ import { attempt, connect } from "./problems.js";
 const form = find("#search");
 const found = find("#found");
 const trouble = find("#trouble");
+let latest;
 const refresh = () => showMemoryState(find("#memory-state"), true);
 
-/** Show the state of memory, and what the search that answers use finds with the filters. */
+/** What recall finds, with the filters. */
 async function search(event) {
   event?.preventDefault();
   refresh();
-  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+  const query = latest = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
   if (query.has("until")) query.set("until", `${query.get("until")}T23:59:59.999Z`);
   show(trouble, "");
   await attempt(trouble, async () => {
     const { results } = await get(`/api/memory/search/?limit=50&${query}`);
+    if (query !== latest) return;
     const heading = results.length ? `${results.length} found, best first` : "Nothing found";
     const entries = results.map((memory) => memoryEntry(memory, () => search()));
     found.replaceChildren(h("h2", {}, heading), h("ol", {}, ...entries));

@@ -1,16 +1,15 @@
-// The user's switch of memory, and a line that says how memory works now.
+// The user's switch of memory, and how memory works now.
 
 import { get, json } from "./api.js";
-import { find, show } from "./dom.js";
+import { find, sentence, show } from "./dom.js";
 import { attempt } from "./problems.js";
 
-const MANY = 10;  // pending messages; fewer wait for a moment after each turn
+const MANY = 10;  // pending messages; fewer wait after each turn
 
 /** Why recall is not whole. */
 function shortcoming({ enabled, mode, messages, embedded, pending, failed }) {
-  if (!enabled) return "Memory is off for you: nothing is recalled, and nothing is remembered.";
-  if (mode === "off") return "Memory is off on this server.";
-  if (mode === "lexical" && messages) return "Memory finds words only at the moment, not meaning.";
+  if (!enabled) return sentence("disabled");
+  if (mode === "off" || (mode === "lexical" && messages)) return sentence(mode);
   if (failed) return `${failed} of your messages could not be embedded; words find them.`;
   if (pending <= MANY) return "";
   return `Memory is being filled: ${embedded} of ${messages} messages.`;
@@ -19,7 +18,7 @@ function shortcoming({ enabled, mode, messages, embedded, pending, failed }) {
 const summary = ({ messages, embedded, pending, failed }) =>
   `${messages} messages: ${embedded} embedded, ${pending} pending, ${failed} failed. `;
 
-/** Show the state in `line`, `inFull` with the numbers, and in the switch "Memory for me". */
+/** In `line`, `inFull` with the numbers, and in the switch. */
 export function showMemoryState(line, inFull = false) {
   const remember = find("#remember-me");
   const update = (state) => {

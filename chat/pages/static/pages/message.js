@@ -1,16 +1,10 @@
 // One message on the page: what it shows, and its buttons.
 
-import { find, fromTemplate } from "./dom.js";
+import { find, fromTemplate, sentence } from "./dom.js";
 import { showMarkdown } from "./markdown.js";
 import { memoryCard } from "./memories.js";
 import { tell } from "./problems.js";
 
-const NOTES = {
-  length: "The answer reached its greatest length and ends here.",
-  content_filter: "The model's content filter cut the answer.",
-  interrupted: "This answer was stopped before its end.",
-  failed: "There is no answer.",
-};
 const PARTS = ["who", "content", "reasoning", "thoughts", "note", "card", "actions"];
 
 export class MessageView {
@@ -31,7 +25,7 @@ export class MessageView {
     if (message.id) this.element.id = `message-${message.id}`;
     this.setText(message.content);
     this.setMemories(message.context);
-    this.setStatus(message.status, NOTES[message.finish_reason]);
+    this.setStatus(message.status, sentence(message.finish_reason));
   }
 
   setText(text) {
@@ -40,7 +34,7 @@ export class MessageView {
     else showMarkdown(this.content, text);
   }
 
-  /** Shown with the next frame, with what else comes until then. */
+  /** Shown with the next frame. */
   append(text) {
     this.message.content += text;
     this.drawing ??= requestAnimationFrame(() => {
@@ -49,21 +43,23 @@ export class MessageView {
     });
   }
 
+  /** "": anew. */
   think(text) {
-    this.reasoning.hidden = false;
-    this.thoughts.append(text);
+    this.reasoning.hidden = !text;
+    if (text) this.thoughts.append(text);
+    else this.thoughts.replaceChildren();
   }
 
   setMemories(memories) {
     this.card.replaceChildren(memoryCard(memories, this.list.memoryChanged));
   }
 
-  /** With a problem, the message can be tried again. */
+  /** With a problem, it can be tried again. */
   setStatus(status, note, problem) {
     Object.assign(this.message, { status });
     this.problem = problem;
     this.element.setAttribute("aria-busy", status === "streaming");
-    tell(this.note, problem ?? note ?? NOTES[status] ?? "");
+    tell(this.note, problem ?? note ?? sentence(status) ?? "");
     this.showActions();
   }
 

@@ -1,16 +1,16 @@
-// The messages of the open conversation: loads them, newest first, and goes to one of them.
+// The messages of the open conversation.
 
 import { find, say } from "./dom.js";
 import { MessageView } from "./message.js";
 
-const NEAR_PX = 120;  // so near to the end, one wants to stay there
-const EARLY_PX = 2000;  // so near to the first message, earlier ones are loaded
+const NEAR_PX = 120;  // so near to the end, one stays there
+const EARLY_PX = 2000;  // so near to the first, earlier ones are loaded
 const element = find("#thread");
 const more = find("#earlier");
 const list = { isLast: (view) => views.at(-1) === view, grow, memoryChanged };
 export let conversation = null;
 export let views = [];
-let earlier;  // the address of the page before the first message; null if there is none
+let earlier;  // the address of the page before the first message, or null
 
 element.addEventListener("scroll", () => {
   if (earlier && element.scrollTop < EARLY_PX) loadEarlier().catch(() => {});
@@ -99,7 +99,7 @@ export function remove(...deleted) {
   refreshActions();
 }
 
-/** A memory was edited or forgotten in a card: show that where the message itself stands. */
+/** In a card: show it where the message itself stands. */
 function memoryChanged({ source, message_id }, content) {
   if (conversation.kind !== source.kind || conversation.id !== source.id) return;
   const view = views.find(({ message }) => message.id === message_id);

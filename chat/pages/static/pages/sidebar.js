@@ -11,7 +11,6 @@ export const titleOf = ({ title, reference }) => title || reference || "New conv
 const navigation = find("#conversations");
 const listOf = (kind) => find(`#${kind}s`);
 const linkTo = (page) => find(`a[href="${page}"]`, navigation);
-/** Of the open conversation. */
 export const currentLink = () => conversation && linkTo(conversation.page);
 
 export const load = () =>
@@ -34,10 +33,9 @@ const isNew = ({ firstChild }) => !linkTo(firstChild.getAttribute("href"));
 const entry = (kind, item) => h("li", {},
   h("a", { href: new Conversation(kind, item.id).page, dir: "auto" }, titleOf(item)));
 
-/** A conversation that was made just now. */
+/** Made just now. */
 export const add = (kind, item) => listOf(kind).prepend(entry(kind, item));
 
-/** Mark the one that is open. */
 export function mark() {
   find("[aria-current]", navigation)?.removeAttribute("aria-current");
   currentLink()?.setAttribute("aria-current", "page");

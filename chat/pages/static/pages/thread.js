@@ -1,26 +1,27 @@
-// The open conversation: sends messages, shows answers as they come, edits and forgets.
+// The open conversation: sends messages, shows answers, edits and forgets.
 
 import { events } from "./api.js";
 import { newKey } from "./conversation.js";
 import * as dialogs from "./dialogs.js";
-import { copy, find, say } from "./dom.js";
+import { copy, find, say, sentence } from "./dom.js";
 import { keep, kept } from "./drafts.js";
 import { addTurn, clear, conversation, goTo, loadNewest, remove, views } from "./message_list.js";
 import { attempt } from "./problems.js";
 
 const RETRY_MS = 1500;
-let onState;
+let onState, onChange;
 
-/** `stateChanged(isAnswering)` is called when an answer begins and when it ends. */
-export function connectThread(stateChanged) {
+/** `stateChanged(isAnswering)`; `textChanged()` after an edit, or once forgotten. */
+export function connectThread(stateChanged, textChanged) {
   onState = stateChanged;
+  onChange = textChanged;
   find("#thread").addEventListener("click", ({ target }) => {
     const view = views.find(({ actions }) => actions.contains(target));
     if (view) attempt(view.note, () => ACTIONS[target.dataset.do]?.(view));
   });
 }
 
-/** Show a conversation, or none; go to the message of the address's hash. Raises ApiError. */
+/** Show a conversation, or none, and the message of the address's hash. Raises ApiError. */
 export async function open(next) {
   clear(next);
   onState(false);
@@ -30,17 +31,24 @@ export async function open(next) {
   await goTo(location.hash);
 }
 
-/** Go on with an answer on its way, or offer a message again that may not be stored. */
+/** Go on with an answer, or offer a message again that may not be stored. */
 function resume() {
   const [question, answer] = views.slice(-2);
   const sent = kept("sent", conversation.page);
-  if (answer?.message.status === "streaming") run(answer, "follow", answer.message.id);
-  else if (sent && question?.message.content !== sent.content) {
-    fail(addTurn(sent.content), "This message may not have been sent.");
-  }
+  const isStored = sent?.content === question?.message.content;
+  if (answer?.message.status === "streaming") {
+    run(Object.assign(answer, { question }), "follow", answer.message.id);
+  } else if (sent && !isStored) fail(addTurn(sent.content), sentence("unsent"));
+  else if (answer?.message.status === "complete") keep("sent", conversation.page, null);
 }
 
-/** Send a message. Raises ApiError if it was refused: nothing is stored then. */
+/** By an edit, or forgotten: what was sent last is not offered again. */
+function changed(view) {
+  if (views.slice(-2).includes(view)) keep("sent", conversation.page, null);
+  onChange();
+}
+
+/** Raises ApiError if the message was refused: nothing is stored then. */
 export async function send(content) {
   const { page } = conversation;
   const sent = { key: newKey(), content };
@@ -60,61 +68,69 @@ export async function send(content) {
 const run = (answer, ...call) =>
   generate(answer, ...call).catch((error) => fail(answer, error));
 
-/** Show the last answer, which a method of the conversation gives. Raises ApiError. */
+/** Show the answer that a method of the conversation gives. Raises ApiError. */
 async function generate(answer, method, ...values) {
   const opened = conversation;
   answer.setStatus("streaming");
   onState(true);
   try {
     const response = await opened[method](...values);
-    await read(response, answer).catch((error) => fail(answer, error));
+    await read(opened, response, answer).catch((error) => fail(answer, error));
   } finally {
     if (opened === conversation) onState(false);
   }
 }
 
-/** Show a turn's events; if they do not end well, go on with what is stored. */
-async function read(response, answer) {
+/** Show a turn's events; if they break off, what is stored. */
+async function read(opened, response, answer) {
   answer.setText("");
+  answer.think("");
   let problem;
   try {
-    for await (const { name, data } of events(response, conversation.left.signal)) {
+    for await (const { name, data } of events(response, opened.left.signal)) {
       if (name === "context") {
         answer.question?.set(data.user_message);
         answer.setMemories(data.context);
       } else if (name === "reasoning") answer.think(data.text);
       else if (name === "delta") answer.append(data.text);
-      else if (name === "done") return finish(answer, data.assistant_message);
+      else if (name === "done") return finish(opened, answer, data.assistant_message);
       else problem = data.detail;
     }
   } catch (error) {
     if (!(error instanceof TypeError)) throw error; // TypeError: the connection broke
   }
-  await rejoin(answer, problem);
+  await rejoin(opened, answer, problem);
 }
 
-function finish(answer, message) {
-  keep("sent", conversation.page, null);
+function finish(opened, answer, message) {
+  keep("sent", opened.page, null);
   answer.set(message);
   say("Answer complete");
 }
 
 /** Show the turn as it is stored, once the server can be reached. */
-async function rejoin(answer, problem) {
-  const page = await conversation.newest().catch((error) => error);
+async function rejoin(opened, answer, problem) {
+  const page = await opened.newest().catch((error) => error);
+  opened.left.signal.throwIfAborted();
   if (page.code === "offline") {
     answer.setStatus("streaming", "", page);
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    return rejoin(answer, problem);
+    return rejoin(opened, answer, problem);
   }
   if (page instanceof Error) throw page;
-  const [question, stored] = page.results.slice(-2);
+  const [question, stored] = turnOf(answer, page.results);
   if (stored?.role !== "assistant") return fail(answer, problem ?? "It was not stored.");
   answer.question?.set(question);
   answer.set(stored);
   if (problem) return fail(answer, problem);
-  if (stored.status !== "streaming") return finish(answer, stored);
-  await read(await conversation.follow(stored.id), answer);
+  if (stored.status !== "streaming") return finish(opened, answer, stored);
+  await read(opened, await opened.follow(stored.id), answer);
+}
+
+/** The question and its answer; another tab may have gone on. */
+function turnOf({ question }, results) {
+  const known = results.findIndex(({ id }) => id === question?.message.id);
+  return results.slice(known < 0 ? -2 : known);
 }
 
 function fail(answer, problem) {
@@ -136,7 +152,7 @@ const ACTIONS = {
 
   regenerate,
 
-  /** The same message again, under its key: if it was stored, it is not stored twice. */
+  /** The same message under its key, so that it is not stored twice. */
   tryAgain(answer) {
     const sent = kept("sent", conversation.page);
     const question = views.at(-2);
@@ -145,17 +161,19 @@ const ACTIONS = {
     return run(answer, "ask", sent.content, sent.key);
   },
 
-  /** The last question can be asked again with the edit. */
   async edit(view) {
     const isLast = views.at(-2) === view;
     const values = await dialogs.edit(conversation, view.message, isLast);
     if (!values) return;
     view.setText(values.content);
+    changed(view);
     if (values.action === "again") regenerate(views.at(-1));
   },
 
   async forget(view) {
     const deletion = () => conversation.forget(view.message.id);
-    if (await dialogs.remove("forget-message", deletion)) remove(view);
+    if (!(await dialogs.remove("forget-message", deletion))) return;
+    changed(view);
+    remove(view);
   },
 };
