@@ -33,7 +33,7 @@ from fake_openai import (
 from fake_openai.exchange import Exchange
 from fake_openai.shapes import Shape
 from tests.storm.findings import Findings
-from tests.storm.marks import mark_of, marks_in
+from tests.storm.marks import mark_of, marks_in, owner_of
 
 KEY = "sk-storm-0123456789-never-in-a-log"
 QUOTED = 8  # marks of the prompt that an answer repeats
@@ -140,7 +140,7 @@ class Model(Moody):
 
     def _new_mark(self, question: str) -> str:
         with self._lock:
-            beginning = question.partition("x")[0]
+            beginning = owner_of(question)
             return f"{beginning}r{next(self._numbers[beginning])}"
 
 

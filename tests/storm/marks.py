@@ -18,6 +18,11 @@ def canary(seed: int, user: int) -> str:
     return f"zq{user:02d}{letters}"
 
 
+def owner_of(mark: str) -> str:
+    """The canary that the mark begins with. Its letters may be an x or an r, too."""
+    return re.sub(r"[xr]\d+$", "", mark)
+
+
 def marks_in(text: str) -> list[str]:
     """The marks of the text in order, each once."""
     return list(dict.fromkeys(MARK.findall(text)))

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from tests.storm.fakes import Model
+from tests.storm.findings import Findings
+from tests.storm.marks import canary, mark_of
 from tests.storm.schedule import machine_faults, service_faults
 from tests.storm.script import script
 from tests.storm.verify_site import is_one_messages
@@ -19,6 +22,14 @@ def first(number: int, seed: int) -> list[object]:
 def test_a_seed_decides_every_action_and_every_fault() -> None:
     assert first(100, seed=7) == first(100, seed=7)
     assert first(100, seed=7) != first(100, seed=8)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_answer_has_a_mark_of_its_own_by_any_seed(seed: int) -> None:
+    question = f"{canary(seed, 7)}x12"
+    own = Model(Findings())._new_mark(question)
+    assert own == f"{canary(seed, 7)}r1"
+    assert mark_of(f"I heard {own} about {question}") == own
 
 
 @pytest.mark.parametrize(
