@@ -56,7 +56,7 @@ function showTitle(title) {
 
 const titleFor = (text) => [...text.trim().split("\n", 1)[0].trim()].slice(0, 80).join("");
 
-/** Send a message; the first one makes its conversation, which waits if one has gone elsewhere. */
+/** Send a message; the first one makes its conversation, which waits if another one is open. */
 async function send(text, isHere) {
   if (!conversation) {
     const title = titleFor(text);

@@ -43,7 +43,7 @@ export class MessageView {
     });
   }
 
-  /** "": anew. */
+  /** "" begins again. */
   think(text) {
     this.reasoning.hidden = !text;
     if (text) this.thoughts.append(text);

@@ -127,7 +127,7 @@ async function rejoin(opened, answer, problem) {
   await read(opened, await opened.follow(stored.id), answer);
 }
 
-/** The question and its answer; another tab may have gone on. */
+/** The question and its answer, not those of another tab. */
 function turnOf({ question }, results) {
   const known = results.findIndex(({ id }) => id === question?.message.id);
   return results.slice(known < 0 ? -2 : known);
