@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from chat import client_chats
 from chat.answers import turns
+from chat.erasures import mark_erased
 from chat.models import (
     ApiToken,
     ChatMessage,
@@ -98,6 +99,7 @@ def erase(user_id: int) -> dict[str, Any]:
             deleted[model._meta.db_table] = rows.delete()[0]
         with suppress(NoMemory):
             forgetting.erase(user_id)  # the triggers have just recorded these deletions
+        mark_erased(user_id)
     return {"deleted": deleted, "at": timezone.now()}
 
 

@@ -25,8 +25,8 @@ class MemorySwitch(models.Model):
 class RateWindow(models.Model):
     """The times of the latest hits of one rate limit, such as a user's messages.
 
-    Also marks: that a running answer is followed (chat/answers/followers.py), and when an import
-    came (chat/transfer/importing.py).
+    Also marks: that a running answer is followed (chat/answers/followers.py), when an import came
+    (chat/transfer/importing.py), and when a user erased everything (chat/erasures.py).
     """
 
     name = models.CharField(max_length=200, primary_key=True)

@@ -30,6 +30,7 @@ from chat.openai_api.text_turns import normal
 from chat.rate_limit import count_message
 from chat.services import ChatService, Reply
 from chat.token_limits import check_tokens
+from retrieval.queries import value
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,15 @@ class CompletionRequest:
         return ChatService(turn.conversation).answer_client(turn, self._client(placement))
 
     def _answer_and_store(self, placing: Placing, placement: Placement, new: NewTurn) -> Reply:
-        """Stored once the answer has a word."""
-        if placement.chat and turns.running_answer_of(placement.chat):
+        """Stored once the answer has a word, unless its chat, or everything, is deleted by then."""
+        chat = placement.chat
+        if chat and turns.running_answer_of(chat):
             raise errors.InProgress
-        new = replace(new, is_counted=True)
+        new = replace(new, is_counted=True, begun_at=value("SELECT clock_timestamp()"))
 
         def store() -> Turn:
+            if chat and not StandaloneChat.objects.filter(pk=chat.pk).exists():
+                raise NotFound
             return start_turn(new, placing.place, first=placing.place())[0]
 
         client = self._client(placement)

@@ -7,11 +7,13 @@ has changed the chat meanwhile, it is read again.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import cast
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from rest_framework.exceptions import NotFound
 
 from chat import client_chats, errors
 from chat.answers import idempotency, turns
@@ -19,6 +21,7 @@ from chat.answers.client_messages import Part, text_of
 from chat.answers.completion_parser import storable
 from chat.answers.turns import Turn
 from chat.conflicts import repeat_after_conflict
+from chat.erasures import was_erased_since
 from chat.models import IdempotencyKey, StandaloneChat
 from chat.openai_api.outlines import last_message_of
 from chat.openai_api.placement import Placement
@@ -52,6 +55,8 @@ class NewTurn:
     digest: bytes
     memory: bool  # of a chat that is made for it
     is_counted: bool = False  # by the rate limit
+    # By the database's clock, of a turn that is stored at its answer's first word.
+    begun_at: datetime | None = None
 
 
 def request_digest(body: object) -> bytes:
@@ -105,11 +110,21 @@ def start_turn(
 def _start(new: NewTurn, placement: Placement) -> Turn:
     if new.key and IdempotencyKey.objects.filter(user=new.user, key=new.key).exists():
         raise errors.InProgress  # the same request came twice at once
+    if new.begun_at and was_erased_since(new.user.pk, new.begun_at):
+        raise NotFound
     chat = placement.chat
     if chat is None:
         chat = _new_chat(new, placement)
     elif last_message_of(chat.pk) != placement.last_id:
         raise Moved
+    turn = _in_chat(chat, new, placement)
+    if new.begun_at:
+        # What was edited since then taints the answer: its prompt held the old text.
+        chat.messages.filter(pk=turn.answer.pk).update(edited_at=new.begun_at)
+    return turn
+
+
+def _in_chat(chat: StandaloneChat, new: NewTurn, placement: Placement) -> Turn:
     if placement.replaced is None:
         return turns.start(
             chat, new.question, key=new.key, digest=new.digest, is_counted=new.is_counted

@@ -1,6 +1,8 @@
 """Requests that are no turns, calls of tools, and the model without memory."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,11 +11,14 @@ from django.db import connection
 from pytest_django import Settings
 
 from chat.memory.embed import finish_embedding_jobs
-from chat.models import StandaloneChat
+from chat.models import StandaloneChat, StandaloneChatMessage
 from chat.openai_api import tasks
 from chat.openai_api.tests.support import Bearer, Message, Reply, assistant, stored, texts, user
+from chat.personal_data import erase
+from chat.services import ChatService
 from fake_openai import Answer, Deltas, FakeOpenAI
 from retrieval import token_usage
+from retrieval.forgetting import tainted_on_older_schema
 from tests.support import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
@@ -180,27 +185,73 @@ def test_calls_of_tools_are_streamed(bearer: Bearer, fake_openai: FakeOpenAI) ->
     assert stored() == []
 
 
-def test_a_chat_deleted_before_the_first_word_is_a_404(
-    bearer: Bearer, fake_openai: FakeOpenAI
-) -> None:
-    fake_openai.chat.script(Answer("Hello!"), Answer("Never told.", first_token_s=1.0))
-    chat = bearer.ask(user("Hello")).chat
-    assert chat
-    messages = [user("Hello"), assistant("Hello!"), user("What time is it?")]
-    body = {"model": "verse", "messages": messages, "tools": TOOLS, "stream": True}
+def ask_slowly(
+    bearer: Bearer, fake: FakeOpenAI, body: dict[str, Any], meanwhile: Callable[[], object]
+) -> Reply:
+    """The reply to a question with tools, whose answer begins after ``meanwhile``."""
+    fake.chat.script(Answer("Trieste, I think.", first_token_s=1.0))
+    calls = len(fake.chat.requests)
 
     def post() -> Reply:
         try:
-            return bearer.post(body, headers={"X-Verse-Chat": str(chat)})
+            return bearer.post({"model": "verse", "tools": TOOLS} | body)
         finally:
             connection.close()
 
     with ThreadPoolExecutor(1) as pool:
         posted = pool.submit(post)
-        wait_for(lambda: len(fake_openai.chat.requests) == 2)
-        StandaloneChat.objects.filter(pk=chat).delete()
-        reply = posted.result()
+        wait_for(lambda: len(fake.chat.requests) > calls)
+        meanwhile()
+        return posted.result()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_chat_deleted_before_the_first_word_is_a_404(
+    stream: bool, bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.script(Answer("Hello!"))
+    chat = bearer.ask(user("Hello")).chat
+    messages = [user("Hello"), assistant("Hello!"), user("What time is it?")]
+    reply = ask_slowly(
+        bearer,
+        fake_openai,
+        {"messages": messages, "stream": stream},
+        StandaloneChat.objects.filter(pk=chat or 0).delete,
+    )
     assert (reply.status, reply.code) == (404, "not_found")
+    assert stored() == []
+
+
+def test_an_erasure_before_the_first_word_is_final(
+    bearer: Bearer, fake_openai: FakeOpenAI, alice: User
+) -> None:
+    fake_openai.chat.script(Answer("Good."))
+    bearer.ask(user("My zebra lives in Trieste"))
+    body = {"messages": [user("Where does my zebra live?")]}
+    reply = ask_slowly(bearer, fake_openai, body, lambda: erase(alice.pk))
+    assert (reply.status, reply.code) == (404, "not_found")
+    assert stored() == []
+    assert not StandaloneChat.objects.exists()
+    bearer.ask(user("A later one"), tools=TOOLS)
+    assert texts()[0] == "A later one"
+
+
+def test_an_edit_before_the_first_word_taints_the_answer(
+    bearer: Bearer, fake_openai: FakeOpenAI, remembering: FakeOpenAI, alice: User
+) -> None:
+    fake_openai.chat.script(Answer("Good."))
+    number = bearer.ask(user("My zebra lives in Trieste")).chat
+    chat = StandaloneChat.objects.get(pk=number or 0)
+    message = chat.messages.get(role="user")
+    chat.messages.filter(role="assistant").delete()  # its taint would reach the new answer, too
+    body = {"messages": [user("Where does my zebra live?")]}
+    edit = partial(ChatService(chat).edit, message, "My zebra lives in Udine")
+    reply = ask_slowly(bearer, fake_openai, body, edit)
+    assert reply.status == 200
+    answer = StandaloneChatMessage.objects.get(conversation_id=reply.chat, role="assistant")
+    assert message.pk in [given.get("id") for given in answer.context]
+    ref = answer.memory_table.pack_ref(answer.pk)
+    assert tainted_on_older_schema(alice.pk, [ref]) == {ref}
 
 
 def test_half_a_character_in_a_call_is_joined_with_its_other_half(
