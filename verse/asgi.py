@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import threading
+from contextlib import suppress
 from importlib import import_module
 
 if os.environ.get("DJANGO_SETTINGS_MODULE", "verse.settings") == "verse.settings":
@@ -42,6 +43,7 @@ from verse.static_files import serve_static
 logger = logging.getLogger("verse")
 # After the answers have ended; embeddings that take longer stay pending.
 EMBEDDING_GRACE_S = 2.0
+COUNTS_GRACE_S = 1.0  # while the database is away they are lost
 STEPS_GRACE_S = 2.0
 NO_KEY = "No OpenAI API key configured - RAG functionality will be disabled"
 request_traces.start()
@@ -75,7 +77,8 @@ async def end() -> None:
     grace_s = settings.SHUTDOWN_GRACE_S
     await asyncio.gather(runner.drain(grace_s), background.drain(grace_s))
     await asyncio.to_thread(finish_embedding_jobs, timeout_s=EMBEDDING_GRACE_S)
-    await periodic.flush_counts()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(periodic.flush_counts(), COUNTS_GRACE_S)
     await event_loop.end()
     await asyncio.to_thread(steps.join, STEPS_GRACE_S)
     await request_traces.end()

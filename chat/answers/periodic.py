@@ -39,8 +39,7 @@ PERIODIC_TASKS: dict[Callable[[], object], float] = {
 
 async def flush_counts() -> None:
     """At the end of a process: store what was counted since the last time."""
-    for task in (usage.flush, recall_times.flush, log_counts.flush):
-        await _run(task)
+    await asyncio.gather(*map(_run, (usage.flush, recall_times.flush, log_counts.flush)))
 
 
 async def run_periodic_tasks() -> None:

@@ -7,6 +7,7 @@ memory, embeddings, idempotency keys and the ids by which clients know a chat.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,15 @@ def _find(statements: dict[str, str], after: int, *, days: int) -> list[int]:
 def _delete_all(
     statements: dict[str, str], ids: list[int], counts: Counts, sizes: _Sizes, *, days: int
 ) -> Iterator[None]:
-    """All of these conversations, but those that another session holds."""
+    """All of these conversations, but those that another session holds.
+
+    Does not yield between the transactions of one conversation, so that none is left in part.
+    """
     while ids:
-        batch = ids[: sizes.next]
+        batch, is_partial = ids[: sizes.next], False
         began = time.monotonic()
         try:
-            unfinished = _delete_batch(statements, batch, counts, days=days)
+            unfinished, is_partial = _delete_batch(statements, batch, counts, days=days)
         except OperationalError as error:
             if sqlstate(error) not in CONFLICTS:
                 raise
@@ -111,13 +115,17 @@ def _delete_all(
         else:
             sizes.adapt(len(batch), time.monotonic() - began)
         ids = unfinished + ids[len(batch) :]
-        yield
+        if not is_partial:
+            yield
 
 
 def _delete_batch(
     statements: dict[str, str], ids: list[int], counts: Counts, *, days: int
-) -> list[int]:
-    """One transaction. Returns the conversations that have messages left."""
+) -> tuple[list[int], bool]:
+    """One transaction. The conversations that have messages left, the one with a part first.
+
+    And whether there is such a one: it has more than MAX_MESSAGES.
+    """
     with transaction.atomic(), recorded() as users, connection.cursor() as cursor:
 
         def run(name: str, ids: Sequence[int], **more: Any) -> list[int]:
@@ -127,12 +135,14 @@ def _delete_batch(
 
         cursor.execute(LOCK_TIMEOUT)
         cursor.execute(NO_WAIT_FOR_DISK)
-        expired = run("still_expired", run("lock", ids))
-        run("delete_messages", expired, max_messages=MAX_MESSAGES)
+        expired = sorted(run("still_expired", run("lock", ids)))
+        totals = list(accumulate(run("sizes", expired)))
+        whole = sum(total <= MAX_MESSAGES for total in totals)
+        run("delete_messages", expired[: max(whole, 1)], max_messages=MAX_MESSAGES)
         messages = cursor.rowcount
         empty = run("without_messages", expired)
         run("delete_keys", empty)
         users.update(run("delete", empty))
     counts.messages += messages
     counts.conversations += len(empty)
-    return sorted(set(expired) - set(empty))
+    return sorted(set(expired) - set(empty)), bool(expired) and whole == 0

@@ -23,11 +23,16 @@ ORDER BY c.id FOR UPDATE OF c SKIP LOCKED
 -- seen now. Locks nothing.
 SELECT c.id FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[]) AND {expired}
 
+-- name: sizes
+-- How many messages each has, in the order of their ids. Locks nothing.
+SELECT (SELECT count(*) FROM {messages} m WHERE m.{conversation} = c.id)
+FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[]) ORDER BY c.id
+
 -- name: delete_messages
--- Locks: these messages.
+-- The oldest first. Locks: these messages.
 DELETE FROM {messages} WHERE id IN (
     SELECT m.id FROM {messages} m WHERE m.{conversation} = ANY (%(ids)s::bigint[])
-    ORDER BY m.{conversation} LIMIT %(max_messages)s)
+    ORDER BY m.created_at, m.id LIMIT %(max_messages)s)
 
 -- name: without_messages
 SELECT c.id FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[])

@@ -171,17 +171,28 @@ def test_without_days_nothing_is_deleted(alice: User, settings: Settings) -> Non
     assert audit.lines() == []
 
 
-def test_a_long_conversation_and_many_are_deleted_in_small_transactions(
+def test_conversations_are_deleted_whole_in_small_transactions(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expired, "MAX_MESSAGES", 7)
-    for messages in (25, 0, 3, 1):
-        chat_of(alice, messages)
+    sizes = {chat_of(alice, messages).pk: messages for messages in (3, 25, 0, 3, 1, 5)}
     chat_of(alice).messages.update(created_at=timezone.now())
     counts = expired.Counts()
-    steps = [counts.messages for _ in expired.delete(counts, days=DAYS)]
-    assert max(b - a for a, b in zip([0, *steps], steps, strict=False)) <= 7
-    assert (counts.conversations, counts.messages) == (4, 29)
+    transactions = []
+    delete_batch = expired._delete_batch
+
+    def count(*args: Any, **options: Any) -> Any:
+        before = counts.messages
+        result = delete_batch(*args, **options)
+        transactions.append(counts.messages - before)
+        return result
+
+    monkeypatch.setattr(expired, "_delete_batch", count)
+    for _ in expired.delete(counts, days=DAYS):
+        for chat in StandaloneChat.objects.filter(pk__in=sizes):
+            assert chat.messages.count() == sizes[chat.pk], "a conversation lost a part"
+    assert max(transactions) <= 7
+    assert (counts.conversations, counts.messages) == (6, 37)
     assert StandaloneChat.objects.count() == 1
 
 
