@@ -15,6 +15,7 @@ from django.db import Error, connection
 
 from chat.answers.followers import MARK_LIFETIME_S
 from chat.answers.live_answer import SSE_KEEPALIVE_S, LiveAnswer
+from chat.answers.save_answer import restore_contexts
 from chat.answers.stop import cancel_stopped
 from retrieval import queries, steps
 from retrieval.db_errors import error_name
@@ -143,5 +144,7 @@ class Heartbeat:
 
     def _write(self, ids: list[int]) -> dict[int, bool]:
         # In a database thread: joining long texts would hold up the loop.
-        answers = ((pk, self._answers.get(pk)) for pk in ids)
-        return write_heartbeat({pk: answer.text for pk, answer in answers if answer})
+        known = ((pk, self._answers.get(pk)) for pk in ids)
+        answers = {pk: answer for pk, answer in known if answer}
+        restore_contexts(answer.turn.answer for answer in answers.values())
+        return write_heartbeat({pk: answer.text for pk, answer in answers.items()})

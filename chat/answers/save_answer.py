@@ -1,12 +1,20 @@
 """Saves an answer: what its prompt holds, before the model is asked; at the end text and tokens."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import ProgrammingError, connection
 
-from chat.answers.turn_statements import FINISH, FINISH_AND_COUNT, SAVE_CONTEXT, Statements
+from chat.answers.turn_statements import (
+    FINISH,
+    FINISH_AND_COUNT,
+    RESTORE_CONTEXTS,
+    SAVE_CONTEXT,
+    Statements,
+)
 from chat.conflicts import repeat_after_conflict
 from chat.models import Message, Status
 from chat.prices import model_name
@@ -96,3 +104,18 @@ def save_context(answer: Message, context: list[dict[str, Any]]) -> None:
     if context:
         params = {"context": json.dumps(context), "answer": answer.pk}
         queries.execute(SAVE_CONTEXT[type(answer)], params)
+
+
+def restore_contexts(answers: Iterable[Message]) -> None:
+    """Before texts are stored: without its context nothing would taint an answer.
+
+    One statement for each kind of answers that have a context; it waits for the disk.
+    """
+    by_model: dict[type[Message], list[Message]] = defaultdict(list)
+    for answer in answers:
+        if answer.context:
+            by_model[type(answer)].append(answer)
+    for model, of_kind in by_model.items():
+        contexts = [json.dumps(answer.context) for answer in of_kind]
+        params = {"ids": [answer.pk for answer in of_kind], "contexts": contexts}
+        queries.execute(RESTORE_CONTEXTS[model], params)

@@ -105,6 +105,14 @@ SAVE_CONTEXT = _for_both_tables(
     UPDATE {messages} SET context = %(context)s::jsonb WHERE id = %(answer)s
 """)
 )
+# What a crash of the database has lost of SAVE_CONTEXT. Locks: the messages' rows that it changes.
+RESTORE_CONTEXTS = _for_both_tables(
+    sql.SQL("""
+    UPDATE {messages} m SET context = v.context::jsonb
+    FROM unnest(%(ids)s::bigint[], %(contexts)s::text[]) v (id, context)
+    WHERE m.id = v.id AND m.context IS NULL
+""")
+)
 # The newest answers before a question, each with its own question, and of the newest its context.
 # An answer without reply_to belongs to the user's message before it.
 # Reads backwards in the index on conversation, time and id. Locks: nothing.

@@ -15,6 +15,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.test import APIClient
 
 from chat.answers import heartbeat, idempotency, periodic, runner, save_answer, turns
+from chat.answers.live_answer import LiveAnswer
 from chat.memory.embed import finish_embedding_jobs
 from chat.memory.recalled import Memory
 from chat.models import (
@@ -407,6 +408,21 @@ def test_an_answer_of_a_dead_process_is_ended_as_interrupted(chat: StandaloneCha
     )
     assert late is not None
     assert late.content == "So far"
+
+
+def test_a_crash_of_the_database_takes_no_answers_context(chat: StandaloneChat) -> None:
+    """The context is stored without waiting for the disk; then the answer's process dies, too."""
+    turn = turns.start(chat, "Hello", key=None)
+    assert turn.running_id
+    context = [{"kind": "chat", "id": turn.question.pk, "score": 1.0}]
+    save_answer.save_context(turn.answer, context)
+    StandaloneChatMessage.objects.update(context=None)  # as if it was lost
+    live = LiveAnswer(turn, running_id=turn.running_id)
+    live.add("So far")
+    heartbeat.Heartbeat({turn.running_id: live}, set())._write([turn.running_id])
+    heartbeat.end_abandoned(seconds=-1)
+    answer = StandaloneChatMessage.objects.get(role="assistant")
+    assert (answer.status, answer.content, answer.context) == ("interrupted", "So far", context)
 
 
 def test_stop_ends_an_answer_whose_process_died(
