@@ -67,7 +67,8 @@ unmarked AS (
 )
 SELECT false AS is_answer, id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
 UNION ALL
--- Compares the time of the text, not created_at: a regenerated answer keeps its old created_at.
+-- A regenerated answer keeps its old created_at. One that was stored at its first word has the time
+-- of its prompt as edited_at, which is before its question's.
 SELECT true, answer.ref, coalesce(m.edited_at, m.created_at), {sources}
 FROM (
     SELECT id AS ref FROM message_memories WHERE user_id = %(user)s AND NOT by_user
@@ -77,7 +78,7 @@ FROM (
     FROM running_answers WHERE user_id = %(user)s
 ) answer CROSS JOIN LATERAL ({message}) m
 WHERE m.role = 'assistant'
-    AND coalesce(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM forgotten)
+    AND greatest(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM forgotten)
 
 -- name: mark
 -- Locks the rows that it inserts, in the order of ids as every other recall does: no deadlock.

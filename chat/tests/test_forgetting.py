@@ -230,6 +230,16 @@ def test_a_regenerated_answer_older_than_what_it_was_given_passes_taint_on(
     assert tainted_texts(later) == ["Biscuit, as I said."]
 
 
+def test_an_answer_dated_before_its_question_passes_taint_on(chat: StandaloneChat) -> None:
+    """As one of /v1 with tools, which is stored at its first word, with the time of its prompt."""
+    question = say(chat, "Where does my dog live?")
+    dated = question.created_at - timedelta(seconds=2)
+    first = answer(chat, "In Trieste.", question, edited_at=dated)
+    second = answer(chat, "In Trieste, as I said.", first)
+    question.delete()
+    assert tainted_texts(second) == [second.content]
+
+
 def test_answers_given_a_message_before_its_deletion_commits_are_tainted(
     chat: StandaloneChat,
 ) -> None:
