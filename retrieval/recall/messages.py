@@ -162,7 +162,7 @@ def _parameters(
 def _execute(question: Question, params: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of MESSAGES, after the taint of the user's edits and deletions is propagated.
 
-    None if others edit or delete as fast: what was forgotten must not be recalled.
+    No rows if others edit or delete as fast: what was forgotten must not be recalled.
     """
     for _ in range(MAX_PROPAGATIONS):
         rows = db.execute(MESSAGES, params, binary=True)
