@@ -14,6 +14,7 @@ The ids are followed forward, once per edit or deletion. Following them backward
 would read a user's whole history: 1.7 s at 20,000 messages. docs/decisions/0013-forgetting.md
 """
 
+import logging
 from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
@@ -21,11 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import Error, OperationalError, transaction
 from django.db.models import Exists, OuterRef
 from psycopg import sql
+from psycopg.errors import QueryCanceled
 
-from retrieval import db
+from retrieval import db, steps
+from retrieval.db_errors import error_name
 from retrieval.embeddings import usage
 from retrieval.message_tables import MessageTable, select_message
 from retrieval.models import ForgottenMessage, UserEmbeddingUsage, message_tables
@@ -34,6 +37,7 @@ from retrieval.replica import reading
 from retrieval.runtime import Expiring
 from retrieval.sql_files import read_statements
 
+logger = logging.getLogger(__name__)
 SQL = read_statements(Path(__file__).with_name("forgetting.sql"))
 # True unless row ``m`` is a tainted answer. Most users have no row in forgotten_messages, so the
 # function, which costs more, is called for few. Locks: none.
@@ -53,6 +57,7 @@ COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, 
 
 LOOK_AGAIN_S = 20.0
 _can_check_taint: Expiring[bool] = Expiring()
+_propagating: set[int] = set()  # users whose taint a step of its own propagates
 
 
 class Answer(NamedTuple):
@@ -95,11 +100,32 @@ def not_tainted(table: MessageTable) -> sql.Composable:
 def propagate_taint(user_id: int) -> None:
     """Mark the answers that the user's edits and deletions have reached.
 
-    One transaction of two statements. The walk is done in Python: a recursive query reads every
-    edge again at each step, 22 s for 10,000 answers that were each given the ones before. Raises
-    PrimaryNeededError on a replica.
+    One transaction of two statements. If it is cancelled, as a recall is that takes too long, a
+    step of its own does it. Raises PrimaryNeededError on a replica.
     """
     reading.require_primary()
+    try:
+        _propagate(user_id)
+    except OperationalError as error:
+        if isinstance(error.__cause__, QueryCanceled) and user_id not in _propagating:
+            _propagating.add(user_id)
+            steps.submit(_propagate_without_limit, user_id)
+        raise
+
+
+def _propagate_without_limit(user_id: int) -> None:
+    try:
+        _propagate(user_id)
+    except Error as error:
+        logger.warning("Tainted answers are not all marked yet: %s", error_name(error))
+    finally:
+        _propagating.discard(user_id)
+
+
+def _propagate(user_id: int) -> None:
+    """The walk is done in Python: a recursive query reads every edge again at each step, 22 s for
+    10,000 answers that were each given the ones before.
+    """
     with transaction.atomic():
         rows = db.execute(_take_forgotten_statement(), {"user": user_id})
         forgotten = {ref: at for is_answer, ref, at, _ in rows if not is_answer}

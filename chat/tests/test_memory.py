@@ -16,7 +16,8 @@ from chat.models import Passage, StandaloneChatMessage
 from chat.tests.support import Api
 from fake_openai import Answer, FakeOpenAI, Hang, Lie, Refuse, Vectors
 from retrieval.embeddings import embedding_service
-from tests.support import PATIENCE_S, database_url
+from retrieval.models import ForgottenMessage
+from tests.support import PATIENCE_S, database_url, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FACT = "My dog is called Biscuit and he loves cheese."
@@ -338,6 +339,25 @@ def test_a_recall_that_waits_for_a_lock_does_not_delay_the_answer(
         # Writing a message waits for that lock too, so only the recall is tested.
         question = StandaloneChatMessage.objects.get(content=FACT)
         assert recall_for_answer(question, history=[], limit=5) == []  # while it is locked
+    finish_embedding_jobs()
+
+
+def test_taint_that_no_turn_had_time_to_propagate_is_propagated_later(
+    client: APIClient, remembering: FakeOpenAI, settings: Settings
+) -> None:
+    """As of a user with very many messages. Without it each later recall would be late too."""
+    settings.RAG_TIMEOUT_S = 1.2
+    say(client, new_chat(client), FACT)
+    say(client, new_chat(client), "forget this one")
+    question, deleted = StandaloneChatMessage.objects.filter(role="user").order_by("pk")
+    deleted.delete()
+    pending_taint = ForgottenMessage.objects.filter(tainted=False)
+    with psycopg.connect(database_url(connection)) as other:
+        other.execute("SELECT FROM forgotten_messages FOR UPDATE")
+        for _ in range(2):
+            assert recall_for_answer(question, history=[], limit=5) == []  # while it is locked
+        assert pending_taint.exists()
+    wait_for(lambda: not pending_taint.exists())
     finish_embedding_jobs()
 
 

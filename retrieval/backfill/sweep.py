@@ -1,64 +1,72 @@
 """Embeds pending messages that no process embeds, without counting them before."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from psycopg import sql
 
 from retrieval import db
 from retrieval.backfill.embed_table import TableBackfill
-from retrieval.backfill.pending import condition_of, for_table, models_of_pending
+from retrieval.backfill.pending import YOUNG, condition_of, for_table, models_of_pending
 from retrieval.backfill.progress_line import Report
 from retrieval.message_tables import MessageTable
 
-# As pending.NEXT_ROWS, but without rows that are claimed. A user's message of the last seconds is
-# left to its turn, which embeds it as a question. Locks: none.
+# As pending.NEXT_ROWS, but without rows that are claimed. Locks: none.
 UNCLAIMED = sql.SQL("""
     SELECT p.id FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s
         AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
-        AND (%(young_answers)s AND NOT p.by_user
-            OR greatest(m.created_at, m.edited_at) < now() - %(min_age_s)s * interval '1 second')
+        AND {age}
         AND NOT EXISTS (SELECT FROM embedding_claims c WHERE c.id = p.id AND c.until > now())
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
 """)
+# A user's message of the last seconds is left to its turn, which embeds it as a question.
+IS_OLD = sql.SQL(
+    "greatest(m.created_at, m.edited_at) < now() - %(min_age_s)s * interval '1 second'"
+)
+IS_ANSWER_OF_NOW = sql.SQL("NOT p.by_user AND {young}").format(young=YOUNG)
 
 
 def unclaimed(
-    table: MessageTable,
-    *,
-    model: int | None,
-    min_age_s: float,
-    limit: int,
-    after: int = 0,
-    young_answers: bool = False,
+    table: MessageTable, *, model: int | None, min_age_s: float, limit: int, after: int
 ) -> list[int]:
     """Packed refs of the oldest pending messages, with vectors by ``model``, after ref ``after``.
 
-    They were written ``min_age_s`` ago; ``young_answers``: or are answers. One statement.
+    They were written ``min_age_s`` ago. One statement.
     """
-    params = {
-        "model": model,
-        "after": after,
-        "min_age_s": min_age_s,
-        "limit": limit,
-        "young_answers": young_answers,
-    }
-    statement = for_table(UNCLAIMED, table, model=condition_of(table, model))
-    return [ref for (ref,) in db.execute(statement, params)]
+    params = {"model": model, "after": after, "min_age_s": min_age_s, "limit": limit}
+    return _unclaimed(table, IS_OLD, params)
+
+
+def unclaimed_answers(table: MessageTable, *, limit: int, after: int) -> list[int]:
+    """Packed refs of the oldest pending answers of the last minute, after ref ``after``.
+
+    One statement. Older ones may be imported.
+    """
+    return _unclaimed(table, IS_ANSWER_OF_NOW, {"model": None, "after": after, "limit": limit})
+
+
+def _unclaimed(table: MessageTable, age: sql.Composable, params: dict[str, Any]) -> list[int]:
+    model = condition_of(table, params["model"])
+    return [ref for (ref,) in db.execute(for_table(UNCLAIMED, table, model=model, age=age), params)]
 
 
 def sweep(runs: Sequence[TableBackfill], *, min_age_s: float) -> Iterator[Report]:
     """Embed what is pending for ``min_age_s``, oldest first; a report for each call.
 
-    One statement for each table and model if there is nothing. Raises as ``Backfill.embed``.
+    One statement for each table and model, and one for each call. Raises as ``Backfill.embed``.
     """
     for run in runs:
         if report := run.store_unstored():
             yield report
         for model in models_of_pending():
+            after = 0
             while refs := unclaimed(
-                run.table, model=model, min_age_s=min_age_s, limit=run.batch_size
+                run.table, model=model, min_age_s=min_age_s, limit=run.batch_size, after=after
             ):
+                # What lies before has been read: it is switched off, perhaps. The call may not have
+                # room for all of these.
+                after = refs[0] - 1
                 report = run.embed_refs(refs)
                 if report is None:  # another process was faster
                     break

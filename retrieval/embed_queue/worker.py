@@ -8,7 +8,7 @@ does not depend on that of workers. Every 20 s it looks for messages without a j
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from django.conf import settings
@@ -22,7 +22,7 @@ from retrieval.backfill.embedding_calls import RetryingService
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.backfill.pending import Counts
 from retrieval.backfill.progress_line import Report
-from retrieval.backfill.sweep import sweep, unclaimed
+from retrieval.backfill.sweep import sweep, unclaimed_answers
 from retrieval.db import NoMemory
 from retrieval.db_errors import error_name
 from retrieval.embed_queue import jobs
@@ -61,6 +61,7 @@ class EmbedWorker:
     _swept_at: float = field(default=-SWEEP_S, init=False)
     _failures: int = field(default=0, init=False)
     _table_runs: list[TableBackfill] = field(default_factory=list, init=False)
+    _sweeping: Iterator[Report] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._engine_outage = Outage(logger)
@@ -119,13 +120,8 @@ class EmbedWorker:
             before = len(rows)
             self.limits.wait(0)
             waiting = [run.table.pack_ref(row.pk) for row in rows]
-            others = unclaimed(
-                run.table,
-                model=None,
-                min_age_s=MIN_AGE_S,
-                limit=self.batch_rows,
-                after=waiting[0] - NEAR_REFS,
-                young_answers=True,
+            others = unclaimed_answers(
+                run.table, limit=self.batch_rows, after=waiting[0] - NEAR_REFS
             )
             batch = list(dict.fromkeys(waiting + others))[: self.batch_rows]
             if not self._succeeded(run.embed_refs(batch)):
@@ -134,8 +130,12 @@ class EmbedWorker:
     def _sweep(self) -> None:
         """Embed the next call's messages that no job has named. Without any: done for SWEEP_S."""
         current_model.refuse_other(embedding_service.model_name())
-        report = next(sweep(self._runs(), min_age_s=MIN_AGE_S), None)
-        if not self._succeeded(report):
+        runs = self._runs()
+        sweeping, self._sweeping = self._sweeping or sweep(runs, min_age_s=MIN_AGE_S), None
+        report = next(sweeping, None)
+        if self._succeeded(report):
+            self._sweeping = sweeping
+        else:
             self._swept_at = time.monotonic()
 
     def _succeeded(self, report: Report | None) -> bool:

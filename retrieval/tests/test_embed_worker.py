@@ -9,7 +9,9 @@ from django.db import connection
 from pytest_django import Settings
 
 from chat.models import Passage, Role, StandaloneChat
+from chat.tests.plan_support import MEMORIES, reads_of
 from fake_openai import FakeOpenAI, Refuse, Vectors
+from retrieval.backfill import token_bucket
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.embed_queue import bell, worker
 from retrieval.embed_queue.bell import Bell, NoWorker
@@ -71,6 +73,18 @@ def test_answers_of_turns_count_towards_the_daily_limit(
 
 
 @pytest.mark.django_db
+def test_an_imported_answer_near_one_of_a_turn_counts_towards_no_limit(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    say(alice, "imported, and written long ago")
+    query("UPDATE standalone_chat_messages SET created_at = now() - interval '1 year'")
+    ring([say(bob, ANSWER)])
+    EmbedWorker()._sweep()
+    assert query("SELECT user_id, embedding_tokens FROM user_token_usage") == [(bob.pk, 2)]
+    assert embedded_texts() == {ANSWER, "imported, and written long ago"}
+
+
+@pytest.mark.django_db
 def test_many_jobs_are_embedded_in_batches(alice: User, remembering: FakeOpenAI) -> None:
     refs = [say(alice, f"answer {number}") for number in range(7)]
     stopped = EmbedWorker(limits=Limits(cancelled=True))
@@ -102,6 +116,39 @@ def test_a_sweep_takes_old_messages_and_leaves_young_ones(
     for _ in range(3):
         embed_worker._sweep()
     assert texts_of_calls(remembering) == [["an hour old"], ["an hour old too"]]
+
+
+@pytest.mark.django_db
+def test_a_sweep_reads_messages_that_are_switched_off_once(
+    alice: User, bob: User, remembering: FakeOpenAI
+) -> None:
+    add_messages(bob, [f"switched off {number}" for number in range(200)])
+    query("INSERT INTO memory_switches (user_id, enabled, changed_at) VALUES (%s, false, now())",
+          bob.pk)  # fmt: skip
+    add_messages(alice, [f"an hour old {number}" for number in range(8)])
+    embed_worker = EmbedWorker(batch_rows=2)
+
+    def sweep_all() -> None:
+        for _ in range(5):
+            embed_worker._sweep()
+
+    reads = reads_of(sweep_all)
+    assert [len(call) for call in texts_of_calls(remembering)] == [2, 2, 2, 2]
+    assert 200 <= reads.of(*MEMORIES) < 400
+
+
+@pytest.mark.django_db
+def test_a_sweep_leaves_no_message_of_a_batch_that_was_too_large(
+    alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_bucket, "MAX_CALL_TOKENS", 60)
+    texts = [f"{number} " + "word " * 20 for number in range(4)]
+    add_messages(alice, texts)
+    embed_worker = EmbedWorker()
+    for _ in range(3):
+        embed_worker._sweep()
+    assert [len(call) for call in texts_of_calls(remembering)] == [2, 2]
+    assert embedded_texts() == set(texts)
 
 
 @pytest.mark.django_db
