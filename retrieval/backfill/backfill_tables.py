@@ -100,7 +100,7 @@ class Backfill:
 
     def table_runs(self, counts: Sequence[pending.Counts], model: str) -> list[TableBackfill]:
         """One for each table, which share the service and the limits."""
-        service = RetryingService(self.limits.wait, self.notify)
+        service = RetryingService(self.limits, self.notify)
         return [
             TableBackfill(
                 table, at_start, model, service, self.limits, self.claims, self.batch_size

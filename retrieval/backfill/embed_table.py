@@ -203,7 +203,8 @@ class TableBackfill:
 
     def _store_and_report(self, batch: Batch) -> Report:
         embedded, failed = self._store(batch)
-        self._report = self._report.next(len(batch.rows), embedded=embedded, failed=failed)
+        answered = sum(row.text in batch.answers for row in batch.rows)
+        self._report = self._report.next(answered, embedded=embedded, failed=failed)
         return self._report
 
     def _wait_for(self, batch: Batch) -> None:

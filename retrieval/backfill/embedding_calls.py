@@ -8,10 +8,12 @@ until the bad ones are alone. So a service that fails on everything is asked at 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from typing import TypeAlias, TypeVar
 
 from retrieval.backfill import token_bucket
+from retrieval.backfill.limits import Limits
 from retrieval.embeddings import embedding_service, usage
 from retrieval.embeddings.batching import truncate
 from retrieval.embeddings.errors import (
@@ -59,36 +61,50 @@ def start_call(texts: Sequence[Text]) -> Future[list[Vector]]:
     return embedding_service.submit(contents, users=users, retries=False)
 
 
+class OverBudget(Exception):
+    """One more call could cost more than the run may spend."""
+
+
 class RetryingService:
     """The embedding service, called until it answers, within EMBEDDING_RATE_TOKENS_PER_MIN.
 
-    ``wait`` sleeps for a number of seconds, or raises to end the run. ``notify`` is given a line
-    for the operator before each wait.
+    ``notify`` is given a line for the operator before each wait.
     """
 
-    def __init__(self, wait: Callable[[float], None], notify: Callable[[str], object]) -> None:
-        self._wait = wait
+    def __init__(self, limits: Limits, notify: Callable[[str], object]) -> None:
+        self._limits = limits
         self._notify = notify
         self._works = False  # it has embedded something since this batch was asked for
+        self._reserved: set[Text] = set()  # texts whose next call is within the budget
 
     def start_call(self, texts: Sequence[Text]) -> Future[list[Vector]]:
         """Start one call, which is not repeated, once the rate of all processes allows it."""
         if token_bucket.is_limited() and texts:
             tokens = sum(truncate(content).tokens for _, content in texts)
-            token_bucket.take(tokens, wait=self._wait)
+            token_bucket.take(tokens, wait=self._limits.wait)
         return start_call(texts)
+
+    def _start_again(self, texts: Sequence[Text]) -> Future[list[Vector]]:
+        """``start_call`` once more, within the budget. Raises OverBudget."""
+        unpaid = [truncate(content).tokens for _, content in set(texts) - self._reserved]
+        if not self._limits.spend(sum(unpaid)):
+            raise OverBudget
+        self._reserved.update(texts)
+        return self.start_call(texts)
 
     def answers(
         self, texts: Sequence[T], call: Future[list[Vector]] | None
     ) -> Iterator[tuple[T, Answer]]:
-        """Each text with its vector or a refusal; ``call`` already runs for all of them.
+        """Each text with its vector or a refusal; ``call`` already runs, and is paid for.
 
-        Bad texts are found by halving: 2 log2(n) calls for one of n texts. Raises EmbeddingError if
-        the service fails on everything; answers before that were yielded, so the caller can store
-        them.
+        Bad texts are found by halving: 2 log2(n) calls for one of n texts. What the budget has no
+        room for is left out. Raises EmbeddingError if the service fails on everything; answers
+        before that were yielded, so the caller can store them.
         """
         self._works = False
-        yield from self._ask_and_halve(texts, call, asks=2)
+        self._reserved = set(texts)
+        with suppress(OverBudget):
+            yield from self._ask_and_halve(texts, call, asks=2)
 
     def _ask_and_halve(
         self, texts: Sequence[T], call: Future[list[Vector]] | None = None, *, asks: int = 1
@@ -137,10 +153,13 @@ class RetryingService:
         """One call, repeated while the service limits the rate or names a time to wait."""
         for tries in count(1):
             try:
-                vectors = (call or self.start_call(texts)).result()
+                vectors = (call or self._start_again(texts)).result()
                 self._works = True
+                self._reserved.difference_update(texts)
                 return vectors
             except ServiceUnavailable as failure:
+                if failure.may_be_billed:
+                    self._reserved.difference_update(texts)
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))
                 is_asked = isinstance(failure, RateLimited) or failure.retry_after_s is not None
                 if not is_asked or tries == TRIES or pause_s > MAX_PAUSE_S:
@@ -174,4 +193,4 @@ class RetryingService:
 
     def _pause(self, failure: ServiceUnavailable, pause_s: float) -> None:
         self._notify(f"{failure}; trying again in {pause_s:.0f} s")
-        self._wait(pause_s)
+        self._limits.wait(pause_s)

@@ -157,7 +157,7 @@ class EmbedWorker:
         return self._table_runs
 
     def _runs_by(self, model: str) -> list[TableBackfill]:
-        service = RetryingService(self.limits.wait, lambda _line: None)
+        service = RetryingService(self.limits, lambda _line: None)
         return [
             TableBackfill(
                 table, NOTHING_COUNTED, model, service, self.limits, self.claims, self.batch_rows

@@ -7,13 +7,17 @@ class EmbeddingError(Exception):
     """No vectors. The message is safe to log: it contains no key and no text of a user.
 
     ``retry_after_s``: how many seconds the service asked clients to wait, None if it did not ask.
+    ``may_be_billed``: the service may have embedded the texts, although no vectors came.
     The class itself is used for permanent failures without a class of their own, such as an
     unknown model.
     """
 
-    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_after_s: float | None = None, may_be_billed: bool = False
+    ) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.may_be_billed = may_be_billed
 
 
 class ServiceUnavailable(EmbeddingError):
@@ -27,7 +31,7 @@ class InvalidResponse(ServiceUnavailable):
     """
 
     def __init__(self, reason: str, *, usable: dict[int, Vector] | None = None) -> None:
-        super().__init__(reason)
+        super().__init__(reason, may_be_billed=True)
         self.usable = usable or {}
 
 

@@ -75,7 +75,7 @@ async def _embed_in_time(clients: OpenAIClients, batch: TextBatch, *, retries: b
     except TimeoutError:
         before = f"; before: {failures[-1]}" if failures else ""
         raise ServiceUnavailable(
-            f"no answer within {settings.EMBEDDING_TIMEOUT_S:g} s{before}"
+            f"no answer within {settings.EMBEDDING_TIMEOUT_S:g} s{before}", may_be_billed=True
         ) from None
 
 
@@ -139,7 +139,7 @@ async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) 
         return error.response
     except CONNECTION_ERRORS as error:
         raise ServiceUnavailable(
-            f"the service cannot be reached ({root_cause_name(error)})"
+            f"the service cannot be reached ({root_cause_name(error)})", may_be_billed=True
         ) from error
 
 

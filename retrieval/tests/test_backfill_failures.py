@@ -46,6 +46,7 @@ from retrieval.tests.backfill_support import (
     texts,
     wait_for_end,
 )
+from retrieval.token_count import count_tokens
 from tests.databases import Database
 from tests.support import PATIENCE_S, database_url
 
@@ -305,6 +306,38 @@ def test_usable_vectors_of_a_partly_unusable_answer_are_kept(
     assert len(sent[0]) == 21
     assert sent[1:] == [["POISON"], ["Hello"]] * 2
     assert len(sent) <= 5
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("failure", [Garbled(), Drop(), Html()], ids=str)
+def test_max_cost_counts_calls_without_a_usable_answer(
+    failure: Behaviour, alice: User, remembering: FakeOpenAI
+) -> None:
+    remembering.embeddings.count_tokens = count_tokens
+    long_texts = [f"{number}: " + "bread " * 100 for number in range(10)]
+    add_messages(alice, ["POISON", *long_texts])
+    remembering.embeddings.when("POISON", failure)
+    done = run("--max-cost", "0.00006")  # 3,000 tokens: of three calls with all texts
+    sent = sum(
+        count_tokens(text) for request in remembering.embeddings.requests for text in request.texts
+    )
+    assert 2_000 < sent <= 3_000
+    assert done.code == 0
+    left = 11 - len(embedded_texts()) - len(failure_reasons())
+    assert left > 0
+    assert f"Stopped by --max-cost; run it again to go on with the {left} pending" in done.out
+    remembering.embeddings.reset()
+    assert run("--retry-failed").code == 0
+    assert embedded_texts() == {"POISON", *long_texts}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refused_call_costs_nothing_of_max_cost(alice: User, remembering: FakeOpenAI) -> None:
+    long_texts = [f"{number}: " + "bread " * 100 for number in range(10)]
+    add_messages(alice, ["POISON", *long_texts])
+    remembering.embeddings.when("POISON", Refuse(500))
+    assert run("--max-cost", "0.000022").code == 1  # 1,100 tokens: once each, and the probes
+    assert embedded_texts() == set(long_texts)
 
 
 @pytest.mark.usefixtures("impatient")
