@@ -1,6 +1,7 @@
 """Memory's state for a page that must be quick whatever the tables' sizes: no whole table is read.
 
-Counts stop at MAX_COUNTED rows of an index; the number of messages is the planner's estimate.
+Counts stop at MAX_COUNTED rows of an index; the number of messages is the planner's estimate, and
+that of messages which no backfill has seen is one from MAX_SAMPLED of them.
 ``retrieval.status`` counts exactly.
 """
 
@@ -21,6 +22,7 @@ from retrieval.models import EmbeddingModel, EmbeddingUsage, RecallMeasurement, 
 from retrieval.rollout import rollout_report
 
 MAX_COUNTED = 10_000
+MAX_SAMPLED = 200
 MEASUREMENTS = 90  # a quarter of a year of daily runs
 DAYS = 30  # of costs
 # Of few messages their number, of more the planner's estimate. Locks: none.
@@ -46,6 +48,24 @@ COUNT = sql.SQL("""
             WHERE {condition} AND (p.id & 1) = {kind_bit} LIMIT %(limit)s
         ) p LEFT JOIN LATERAL (SELECT * FROM {table} m WHERE m.id = p.id >> 1 LIMIT 1) m ON true
     ) p
+""")
+# Of messages with evenly spread ids: how many, how many of them have no row in message_memories and
+# would be pending with one, and when the first of these was written. Lookups by primary key: a
+# NOT EXISTS could become a join that reads all. Locks: none.
+MISSING = sql.SQL("""
+    SELECT count(*), count(*) FILTER (WHERE is_missing), min(created_at) FILTER (WHERE is_missing)
+    FROM (
+        SELECT m.created_at, m.content <> '' AND {remembered} AND {not_tainted}
+            AND (SELECT p.id FROM message_memories p WHERE p.id = {message_ref}) IS NULL
+            AS is_missing
+        FROM (
+            SELECT DISTINCT ON (m.id) m.*
+            FROM (SELECT min(id) AS low, max(id) AS high FROM {table}) ids
+            CROSS JOIN generate_series(low, high, greatest((high - low) / %(limit)s, 1)) point
+            CROSS JOIN LATERAL (
+                SELECT * FROM {table} m WHERE m.id >= point ORDER BY m.id LIMIT 1) m
+        ) m
+    ) m
 """)
 IS_PENDING = sql.SQL("{model} AND p.embedding_error IS NULL")
 # A vector that came later, such as a repeated turn's, ends it.
@@ -135,25 +155,36 @@ def collect() -> Overview:
 
 
 def _table(table: MessageTable) -> TableOverview:
-    ((about,),) = db.execute(
-        ESTIMATE.format(**table.names), {"name": table.table, "limit": MAX_COUNTED}
-    )
-    waiting, failed = count_pending(table), count_set_aside(table)
+    about, waiting, failed = _about(table), count_pending(table), count_set_aside(table)
     return TableOverview(
         table.table, about, waiting, failed, _percent(table, about, waiting + failed)
     )
 
 
-def count_pending(table: MessageTable) -> Counted:
-    """The table's pending messages that have a row in message_memories.
+def _about(table: MessageTable) -> int:
+    params = {"name": table.table, "limit": MAX_COUNTED}
+    return int(db.execute(ESTIMATE.format(**table.names), params)[0][0])
 
-    Statements: one, and one for each model with vectors.
+
+def count_pending(table: MessageTable) -> Counted:
+    """The table's pending messages.
+
+    Statements: two, one for each model with vectors, and one before the first backfill has ended.
     """
-    waiting = Counted()
+    waiting = _count_missing(table)
     for model in pending.models_of_pending():
         condition = IS_PENDING.format(model=pending.condition_of(table, model))
         waiting += _count(table, condition, model, limit=MAX_COUNTED - waiting.looked_at)
     return waiting
+
+
+def _count_missing(table: MessageTable) -> Counted:
+    """About how many have no row in message_memories: the first backfill gives it to them."""
+    statement = pending.for_table(MISSING, table)
+    ((sampled, missing, oldest),) = db.execute(statement, {"limit": MAX_SAMPLED})
+    if not missing:
+        return Counted()
+    return Counted(round(_about(table) * missing / sampled), oldest=oldest)
 
 
 def count_set_aside(table: MessageTable) -> Counted:

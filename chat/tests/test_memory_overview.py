@@ -81,6 +81,24 @@ def test_progress_is_a_percentage(alice: User, remembering: FakeOpenAI) -> None:
     assert [table.percent for table in overview.collect().tables] == [25.0, 100.0]
 
 
+def test_messages_that_no_backfill_has_seen_are_pending(
+    admin_client: Client, alice: User, remembering: FakeOpenAI
+) -> None:
+    chat = StandaloneChat.objects.create(user=alice)
+    chat.messages.create(user=alice, role="assistant", content="", status="streaming")
+    for number in range(400):
+        chat.messages.create(user=alice, role="user", content=f"message {number}")
+    MessageMemory.objects.all().delete()  # as after migrate, on a live chat
+    table = overview.collect().tables[0]
+    assert 395 <= table.pending.count <= 401
+    assert table.percent <= 1
+    assert table.pending.oldest
+    assert table.pending.oldest <= chat.messages.order_by("pk")[4].created_at
+    assert overview.count_pending(message_tables()[1]).count == 0
+    call_command("backfill_embeddings", "--sleep", "0", "--limit", "100", stdout=StringIO())
+    assert pending() == [300, 0]
+
+
 def test_progress_is_estimated_where_counting_stops(
     alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
