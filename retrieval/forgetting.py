@@ -15,6 +15,7 @@ would read a user's whole history: 1.7 s at 20,000 messages. docs/decisions/0013
 """
 
 import logging
+import threading
 from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
@@ -57,6 +58,8 @@ COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, 
 
 LOOK_AGAIN_S = 20.0
 _can_check_taint: Expiring[bool] = Expiring()
+MAX_PROPAGATING = 2  # steps of a process, each with a connection
+_lock = threading.Lock()  # protects the following
 _propagating: set[int] = set()  # users whose taint a step of its own propagates
 
 
@@ -70,7 +73,7 @@ class Answer(NamedTuple):
 def tainted_on_older_schema(user_id: int, refs: list[int]) -> set[int]:
     """Which of the user's answers must not be recalled: the rule of ``tainted_by_1``.
 
-    One statement; four after an edit or a deletion. Raises NoMemory.
+    One statement; five after an edit or a deletion. Raises NoMemory.
     """
     if not refs:
         return set()
@@ -100,37 +103,51 @@ def not_tainted(table: MessageTable) -> sql.Composable:
 def propagate_taint(user_id: int) -> None:
     """Mark the answers that the user's edits and deletions have reached.
 
-    One transaction of two statements. If it is cancelled, as a recall is that takes too long, a
-    step of its own does it. Raises PrimaryNeededError on a replica.
+    Three statements. If one is cancelled, since the recall takes too long, a step of its own does
+    it again. Raises PrimaryNeededError on a replica.
     """
     reading.require_primary()
     try:
         _propagate(user_id)
     except OperationalError as error:
-        if isinstance(error.__cause__, QueryCanceled) and user_id not in _propagating:
-            _propagating.add(user_id)
-            steps.submit(_propagate_without_limit, user_id)
+        if isinstance(error.__cause__, QueryCanceled):
+            _propagate_later(user_id)
         raise
+
+
+def _propagate_later(user_id: int) -> None:
+    """Without a limit of time, so only some at once. What is left out, the next recall starts."""
+    with _lock:
+        if user_id in _propagating or len(_propagating) == MAX_PROPAGATING:
+            return
+        _propagating.add(user_id)
+    steps.submit(_propagate_without_limit, user_id)
 
 
 def _propagate_without_limit(user_id: int) -> None:
     try:
         _propagate(user_id)
     except Error as error:
-        logger.warning("Tainted answers are not all marked yet: %s", error_name(error))
+        logger.warning("Tainted answers are not marked yet: %s", error_name(error))
     finally:
-        _propagating.discard(user_id)
+        with _lock:
+            _propagating.discard(user_id)
 
 
 def _propagate(user_id: int) -> None:
-    """The walk is done in Python: a recursive query reads every edge again at each step, 22 s for
+    """Read, walk, and only then lock: an edit of the same messages waits for the last part.
+
+    The walk is done in Python: a recursive query reads every edge again at each step, 22 s for
     10,000 answers that were each given the ones before.
     """
+    rows = db.execute(_forgotten_statement(), {"user": user_id})
+    forgotten = {ref: at for ref, at, _, version in rows if version}
+    versions = {ref: version for ref, _, _, version in rows if version}
+    answers = {ref: Answer(at, sources) for ref, at, sources, version in rows if not version}
+    marks = _reached(forgotten, answers)
     with transaction.atomic():
-        rows = db.execute(_take_forgotten_statement(), {"user": user_id})
-        forgotten = {ref: at for is_answer, ref, at, _ in rows if not is_answer}
-        answers = {ref: Answer(at, sources) for is_answer, ref, at, sources in rows if is_answer}
-        marks = _reached(forgotten, answers)
+        propagated = {"refs": list(versions), "versions": list(versions.values())}
+        db.execute(SQL["delete_propagated"], {"user": user_id, **propagated})
         params = {"user": user_id, "refs": list(marks), "written_at": list(marks.values())}
         db.execute(SQL["mark"], params)
 
@@ -197,9 +214,9 @@ def _tainted_statement() -> sql.Composed:
 
 
 @db.composed_once
-def _take_forgotten_statement() -> sql.Composed:
+def _forgotten_statement() -> sql.Composed:
     sources = SQL["sources"].format(kind_bit=sql.SQL("m.kind_bit"))
-    return SQL["take_forgotten"].format(message=_message("answer", "ref"), sources=sources)
+    return SQL["forgotten_and_answers"].format(message=_message("answer", "ref"), sources=sources)
 
 
 def _message(*ref: str) -> sql.Composed:

@@ -48,28 +48,22 @@ SELECT ARRAY(
     WHERE {is_marked} OR {has_stale_source}
 ), EXISTS (SELECT FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted)
 
--- name: take_forgotten
--- (is_answer, ref, time, sources), rows of two kinds:
--- * not is_answer: a message that was edited or deleted since the last time. Its time is that of
---   the edit, NULL after a deletion.
--- * is_answer: an answer of the user, not older than the earliest of those messages. Its time is
---   when its text was written.
--- Locks the rows of forgotten_messages that it deletes: a second recall of the same user waits, and
--- then sees the marks.
+-- name: forgotten_and_answers
+-- (ref, time, sources, version), rows of two kinds:
+-- * with a version: a message that was edited or deleted since the last time. Its time is that of
+--   the edit, NULL after a deletion. Another edit or a deletion changes its version.
+-- * without: an answer of the user, not older than the earliest of those messages. Its time is when
+--   its text was written.
+-- Locks nothing.
 WITH forgotten AS (
-    DELETE FROM forgotten_messages WHERE user_id = %(user)s AND NOT tainted
-    RETURNING id, message_at, forgotten_at
-),
--- Deletes the marks of answers that were themselves edited or deleted. memory_update has done so
--- already; memory_delete leaves them, to avoid deadlocks.
-unmarked AS (
-    DELETE FROM forgotten_messages f USING forgotten WHERE f.tainted AND f.id = forgotten.id
+    SELECT id, message_at, forgotten_at FROM forgotten_messages
+    WHERE user_id = %(user)s AND NOT tainted
 )
-SELECT false AS is_answer, id, nullif(forgotten_at, 'infinity'), NULL::bigint[] FROM forgotten
+SELECT id, nullif(forgotten_at, 'infinity'), NULL::bigint[], forgotten_at::text FROM forgotten
 UNION ALL
 -- A regenerated answer keeps its old created_at. One that was stored at its first word has the time
 -- of its prompt as edited_at, which is before its question's.
-SELECT true, answer.ref, coalesce(m.edited_at, m.created_at), {sources}
+SELECT answer.ref, coalesce(m.edited_at, m.created_at), {sources}, NULL
 FROM (
     SELECT id AS ref FROM message_memories WHERE user_id = %(user)s AND NOT by_user
     UNION ALL
@@ -79,6 +73,19 @@ FROM (
 ) answer CROSS JOIN LATERAL ({message}) m
 WHERE m.role = 'assistant'
     AND greatest(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM forgotten)
+
+-- name: delete_propagated
+-- Those of these versions that are still the latest; a later one is propagated next. And the marks
+-- of answers that were themselves edited or deleted: memory_update has deleted them already;
+-- memory_delete leaves them, to avoid deadlocks.
+-- Locks the rows that it deletes, until the marks are committed: an edit of these messages waits.
+WITH propagated AS (
+    DELETE FROM forgotten_messages f WHERE f.user_id = %(user)s AND NOT f.tainted AND EXISTS (
+        SELECT FROM unnest(%(refs)s::bigint[], %(versions)s::text[]) p (ref, version)
+        WHERE p.ref = f.id AND p.version::timestamptz = f.forgotten_at)
+    RETURNING f.id
+)
+DELETE FROM forgotten_messages f USING propagated WHERE f.tainted AND f.id = propagated.id
 
 -- name: mark
 -- Locks the rows that it inserts, in the order of ids as every other recall does: no deadlock.

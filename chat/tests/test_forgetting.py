@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -13,6 +14,7 @@ from chat.memory.recall import find_memories
 from chat.memory.recalled import MODELS
 from chat.models import Message, Passage, Role, RunningAnswer, StandaloneChat, Status
 from chat.tests.plan_support import MESSAGES, reads_of
+from retrieval import forgetting
 from retrieval.backfill import fill_words
 from retrieval.forgetting import (
     erase,
@@ -23,7 +25,7 @@ from retrieval.forgetting import (
 from retrieval.recall import messages
 from retrieval.recall.candidates import Scope
 from retrieval.schema.operations import RecordStaleAnswers
-from tests.support import ROOT
+from tests.support import ROOT, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 # Each answer was given its question, and five earlier messages with the rest of their turns.
@@ -269,6 +271,31 @@ def test_deletions_that_come_during_a_recall_fail_none(
     memories = find_memories("my dog Biscuit", Scope(chat.user_id), None, limit=5).memories
     expected = ["My dog is called Biscuit."] if remembered else []
     assert [memory.message.content for memory in memories] == expected
+
+
+def test_an_edit_during_the_walk_waits_for_nothing_and_is_propagated_next(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fact, answers = chain(chat)
+    fact.content, fact.edited_at = "My cat is called Muffin.", timezone.now()
+    fact.save()
+    walk = forgetting._reached
+
+    def edit_meanwhile(*args: Any) -> Any:
+        with psycopg.connect(database_url(connection)) as other:
+            other.execute("SET lock_timeout = '1s'")
+            other.execute(
+                "UPDATE standalone_chat_messages SET content = 'I have no pets.', edited_at = now()"
+                " WHERE id = %s", [fact.pk],
+            )  # fmt: skip
+        return walk(*args)
+
+    monkeypatch.setattr(forgetting, "_reached", edit_meanwhile)
+    propagate_taint(chat.user_id)
+    assert sql("SELECT id FROM forgotten_messages WHERE NOT tainted") == [(fact.pk * 2,)]
+    monkeypatch.undo()
+    assert len(tainted_texts(*answers)) == 4
+    assert sql("SELECT id FROM forgotten_messages WHERE NOT tainted") == []
 
 
 def test_an_edit_counts_by_the_editors_clock(chat: StandaloneChat) -> None:
