@@ -1,6 +1,7 @@
 """Embeds pending messages that no process embeds, without counting them before."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from psycopg import sql
@@ -16,7 +17,7 @@ UNCLAIMED = sql.SQL("""
     SELECT p.id FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s
         AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
-        AND {age}
+        AND {chosen}
         AND NOT EXISTS (SELECT FROM embedding_claims c WHERE c.id = p.id AND c.until > now())
     ORDER BY p.model, p.id & 1, p.id LIMIT %(limit)s
 """)
@@ -24,7 +25,10 @@ UNCLAIMED = sql.SQL("""
 IS_OLD = sql.SQL(
     "greatest(m.created_at, m.edited_at) < now() - %(min_age_s)s * interval '1 second'"
 )
-IS_ANSWER_OF_NOW = sql.SQL("NOT p.by_user AND {young}").format(young=YOUNG)
+IS_ANSWER_OF_NOW = sql.SQL("p.id <= %(last)s AND NOT p.by_user AND {young}").format(young=YOUNG)
+# Then it begins at the oldest message again. A dead worker's messages, and those without any vector,
+# must not wait until all others are embedded by a new model.
+PASS_S = 20.0
 
 
 def unclaimed(
@@ -38,23 +42,37 @@ def unclaimed(
     return _unclaimed(table, IS_OLD, params)
 
 
-def unclaimed_answers(table: MessageTable, *, limit: int, after: int) -> list[int]:
-    """Packed refs of the oldest pending answers of the last minute, after ref ``after``.
+def unclaimed_answers(table: MessageTable, *, after: int, last: int, limit: int) -> list[int]:
+    """Packed refs of the oldest pending answers of the last minute, between these refs.
 
     One statement. Older ones may be imported.
     """
-    return _unclaimed(table, IS_ANSWER_OF_NOW, {"model": None, "after": after, "limit": limit})
+    params = {"model": None, "after": after, "last": last, "limit": limit}
+    return _unclaimed(table, IS_ANSWER_OF_NOW, params)
 
 
-def _unclaimed(table: MessageTable, age: sql.Composable, params: dict[str, Any]) -> list[int]:
-    model = condition_of(table, params["model"])
-    return [ref for (ref,) in db.execute(for_table(UNCLAIMED, table, model=model, age=age), params)]
+def _unclaimed(table: MessageTable, chosen: sql.Composable, params: dict[str, Any]) -> list[int]:
+    statement = for_table(
+        UNCLAIMED, table, model=condition_of(table, params["model"]), chosen=chosen
+    )
+    return [ref for (ref,) in db.execute(statement, params)]
 
 
 def sweep(runs: Sequence[TableBackfill], *, min_age_s: float) -> Iterator[Report]:
     """Embed what is pending for ``min_age_s``, oldest first; a report for each call.
 
-    One statement for each table and model, and one for each call. Raises as ``Backfill.embed``.
+    Ends when nothing is pending. Raises as ``Backfill.embed``.
+    """
+    while not (yield from _sweep_until(time.monotonic() + PASS_S, runs, min_age_s)):
+        pass
+
+
+def _sweep_until(
+    end_s: float, runs: Sequence[TableBackfill], min_age_s: float
+) -> Generator[Report, None, bool]:
+    """One pass; whether all was looked at by ``end_s``, in monotonic time.
+
+    One statement for each table and model, and one for each call.
     """
     for run in runs:
         if report := run.store_unstored():
@@ -71,3 +89,6 @@ def sweep(runs: Sequence[TableBackfill], *, min_age_s: float) -> Iterator[Report
                 if report is None:  # another process was faster
                     break
                 yield report
+                if time.monotonic() > end_s:
+                    return False
+    return True

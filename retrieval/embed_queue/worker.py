@@ -41,7 +41,7 @@ GATHER_S = 2.0  # an answer is embedded within 5 s: docs/promises.md
 SWEEP_S = 20.0  # with CLAIM_S, a dead worker's messages are embedded within 60 s
 # A turn embeds its own question: it takes EMBEDDING_TIMEOUT at most, 10 s by default.
 MIN_AGE_S = 30.0
-NEAR_REFS = 2_000  # answers this far before one that was named are embedded with it
+NEAR_REFS = 2_000  # answers of now this far from the newest that was named are embedded with it
 FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0  # while the service fails: doubled each time
 ENGINE_PAUSE_S = DATABASE_PAUSE_S = 2.0
 STOP_S = 5.0  # how long the engine may take to end
@@ -120,8 +120,12 @@ class EmbedWorker:
             before = len(rows)
             self.limits.wait(0)
             waiting = [run.table.pack_ref(row.pk) for row in rows]
+            newest = waiting[-1]
             others = unclaimed_answers(
-                run.table, limit=self.batch_rows, after=waiting[0] - NEAR_REFS
+                run.table,
+                after=newest - NEAR_REFS,
+                last=newest + NEAR_REFS,
+                limit=self.batch_rows,
             )
             batch = list(dict.fromkeys(waiting + others))[: self.batch_rows]
             if not self._succeeded(run.embed_refs(batch)):
@@ -131,7 +135,8 @@ class EmbedWorker:
         """Embed the next call's messages that no job has named. Without any: done for SWEEP_S."""
         current_model.refuse_other(embedding_service.model_name())
         runs = self._runs()
-        sweeping, self._sweeping = self._sweeping or sweep(runs, min_age_s=MIN_AGE_S), None
+        sweeping = self._sweeping or sweep(runs, min_age_s=MIN_AGE_S)
+        self._sweeping = None  # and so it stays if this one raises or ends
         report = next(sweeping, None)
         if self._succeeded(report):
             self._sweeping = sweeping
@@ -151,7 +156,7 @@ class EmbedWorker:
         if model is None:
             raise EmbeddingsNotConfigured("no embedding model is configured")
         if not self._table_runs or self._table_runs[0].model != model:
-            self._table_runs = self._runs_by(model)
+            self._table_runs, self._sweeping = self._runs_by(model), None
         for run in self._table_runs:
             run.of_turns = of_turns
         return self._table_runs

@@ -138,6 +138,35 @@ def test_a_sweep_reads_messages_that_are_switched_off_once(
 
 
 @pytest.mark.django_db
+def test_a_sweep_begins_again_at_the_oldest_in_time(
+    alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead worker's claims end in the middle of a sweep; another model has no vectors yet."""
+    monkeypatch.setattr("retrieval.backfill.sweep.PASS_S", 0.0)
+    old = add_messages(alice, [f"text {number}" for number in range(6)])
+    refs = [message_tables()[0].pack_ref(pk) for pk in old]
+    query("INSERT INTO embedding_claims (id, holder, until) SELECT ref, 1, now() + interval '1 day'"
+          " FROM unnest(%s::bigint[]) ref", refs[:1])  # fmt: skip
+    embed_worker = EmbedWorker(batch_rows=2)
+    embed_worker._sweep()
+    query("DELETE FROM embedding_claims")
+    for _ in range(3):
+        embed_worker._sweep()
+    assert [call[0] for call in texts_of_calls(remembering)] == ["text 1", "text 0", "text 4"]
+
+
+@pytest.mark.django_db
+def test_a_job_of_an_old_message_reads_few_others(alice: User, remembering: FakeOpenAI) -> None:
+    named, *_ = add_messages(alice, [f"text {number}" for number in range(3_000)])
+    query("UPDATE standalone_chat_messages SET role = 'assistant'")
+    (run,) = [run for run in EmbedWorker()._runs() if run.table.table == CHAT]
+    ref = run.table.pack_ref(named)
+    reads = reads_of(lambda: ring([ref]))
+    assert texts_of_calls(remembering) == [["text 0"]]
+    assert 0 < reads.of("message_memories") < 2_500
+
+
+@pytest.mark.django_db
 def test_a_sweep_leaves_no_message_of_a_batch_that_was_too_large(
     alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
