@@ -55,13 +55,13 @@ COUNT = sql.SQL("""
 MISSING = sql.SQL("""
     SELECT count(*), count(*) FILTER (WHERE is_missing), min(created_at) FILTER (WHERE is_missing)
     FROM (
-        SELECT m.created_at, m.content <> '' AND {remembered} AND {not_tainted}
+        SELECT m.created_at, m.content <> ''
             AND (SELECT p.id FROM message_memories p WHERE p.id = {message_ref}) IS NULL
-            AS is_missing
+            AND {remembered} AND {not_tainted} AS is_missing
         FROM (
             SELECT DISTINCT ON (m.id) m.*
             FROM (SELECT min(id) AS low, max(id) AS high FROM {table}) ids
-            CROSS JOIN generate_series(low, high, greatest((high - low) / %(limit)s, 1)) point
+            CROSS JOIN generate_series(low, high, (high - low) / %(limit)s + 1) point
             CROSS JOIN LATERAL (
                 SELECT * FROM {table} m WHERE m.id >= point ORDER BY m.id LIMIT 1) m
         ) m
@@ -155,7 +155,8 @@ def collect() -> Overview:
 
 
 def _table(table: MessageTable) -> TableOverview:
-    about, waiting, failed = _about(table), count_pending(table), count_set_aside(table)
+    waiting = count_missing(table) + count_pending(table)
+    about, failed = _about(table), count_set_aside(table)
     return TableOverview(
         table.table, about, waiting, failed, _percent(table, about, waiting + failed)
     )
@@ -167,19 +168,22 @@ def _about(table: MessageTable) -> int:
 
 
 def count_pending(table: MessageTable) -> Counted:
-    """The table's pending messages.
+    """The table's pending messages that have a row in message_memories.
 
-    Statements: two, one for each model with vectors, and one before the first backfill has ended.
+    Statements: one, and one for each model with vectors.
     """
-    waiting = _count_missing(table)
+    waiting = Counted()
     for model in pending.models_of_pending():
         condition = IS_PENDING.format(model=pending.condition_of(table, model))
         waiting += _count(table, condition, model, limit=MAX_COUNTED - waiting.looked_at)
     return waiting
 
 
-def _count_missing(table: MessageTable) -> Counted:
-    """About how many have no row in message_memories: the first backfill gives it to them."""
+def count_missing(table: MessageTable) -> Counted:
+    """About how many of the table's pending messages have no row in message_memories.
+
+    They are older than memory; the first backfill gives them their rows. Two statements at most.
+    """
     statement = pending.for_table(MISSING, table)
     ((sampled, missing, oldest),) = db.execute(statement, {"limit": MAX_SAMPLED})
     if not missing:

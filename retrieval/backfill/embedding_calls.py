@@ -8,7 +8,6 @@ until the bad ones are alone. So a service that fails on everything is asked at 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import count
 from typing import TypeAlias, TypeVar
 
@@ -36,6 +35,7 @@ FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 600.0  # if the service asks for a longer pause, the run ends
 PROBE_TOKENS = 1
 PROBE_TEXT = "Hello"  # PROBE_TOKENS; if this fails too, the reason is not the texts
+NO_ROOM = "{}; --max-cost has no room to try again: raise it"
 Refusal = InputRefused | ServiceUnavailable
 Answer = Vector | Refusal
 Text: TypeAlias = tuple[int | None, str]  # (user id, content)
@@ -75,6 +75,7 @@ class RetryingService:
         self._limits = limits
         self._notify = notify
         self._works = False  # it has embedded something since this batch was asked for
+        self._failure: EmbeddingError | None = None  # the latest
         self._reserved: set[Text] = set()  # texts whose next call is within the budget
 
     def start_call(self, texts: Sequence[Text]) -> Future[list[Vector]]:
@@ -98,13 +99,19 @@ class RetryingService:
         """Each text with its vector or a refusal; ``call`` already runs, and is paid for.
 
         Bad texts are found by halving: 2 log2(n) calls for one of n texts. What the budget has no
-        room for is left out. Raises EmbeddingError if the service fails on everything; answers
-        before that were yielded, so the caller can store them.
+        room for is left out. Raises EmbeddingError if the service fails on everything, or if the
+        budget ends before the first answer; answers that came were yielded, for the caller to
+        store.
         """
-        self._works = False
+        self._works = answered = False
         self._reserved = set(texts)
-        with suppress(OverBudget):
-            yield from self._ask_and_halve(texts, call, asks=2)
+        try:
+            for text, answer in self._ask_and_halve(texts, call, asks=2):
+                answered = True
+                yield text, answer
+        except OverBudget:
+            if not answered:
+                raise EmbeddingError(NO_ROOM.format(self._failure)) from None
 
     def _ask_and_halve(
         self, texts: Sequence[T], call: Future[list[Vector]] | None = None, *, asks: int = 1
@@ -157,7 +164,11 @@ class RetryingService:
                 self._works = True
                 self._reserved.difference_update(texts)
                 return vectors
+            except InputRefused as refusal:
+                self._failure = refusal
+                raise
             except ServiceUnavailable as failure:
+                self._failure = failure
                 if failure.may_be_billed:
                     self._reserved.difference_update(texts)
                 pause_s = max(failure.retry_after_s or 0, FIRST_PAUSE_S * 2 ** (tries - 1))

@@ -26,8 +26,8 @@ IS_OLD = sql.SQL(
     "greatest(m.created_at, m.edited_at) < now() - %(min_age_s)s * interval '1 second'"
 )
 IS_ANSWER_OF_NOW = sql.SQL("p.id <= %(last)s AND NOT p.by_user AND {young}").format(young=YOUNG)
-# Then it begins at the oldest message again. A dead worker's messages, and those without any vector,
-# must not wait until all others are embedded by a new model.
+# Then it begins at the oldest message again. What a dead worker had claimed, and messages without
+# any vector, must not wait until all others are embedded by a new model.
 PASS_S = 20.0
 
 

@@ -39,6 +39,13 @@ FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 2.0
 # These depend on the state of the service, not on the request. OpenAI's client retries the same.
 RETRIED_STATUSES = {408, 409, 429, *range(500, 600)}
+ANSWER_LOST_STATUSES = {408, 502, 504, 524}  # of a gateway: the model may have done its work
+NOTHING_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.UnsupportedProtocol,
+    httpx2.InvalidURL,
+)
 KEY_REFUSED_STATUSES = {401, 403}
 INPUT_REFUSED_STATUSES = {400, 413, 422}
 # Some models have one size of vectors, and some servers one encoding. A service that refuses such a
@@ -139,7 +146,8 @@ async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) 
         return error.response
     except CONNECTION_ERRORS as error:
         raise ServiceUnavailable(
-            f"the service cannot be reached ({root_cause_name(error)})", may_be_billed=True
+            f"the service cannot be reached ({root_cause_name(error)})",
+            may_be_billed=not isinstance(error, NOTHING_SENT),
         ) from error
 
 
@@ -164,5 +172,9 @@ def _refusal(response: httpx2.Response, error: ServiceError) -> EmbeddingError:
         return InputRefused(f"the service refused the text: {reason}")
     if status in RETRIED_STATUSES:
         failed = RateLimited if status == 429 else ServiceUnavailable
-        return failed(f"the service failed: {reason}", retry_after_s=retry_after_s)
+        return failed(
+            f"the service failed: {reason}",
+            retry_after_s=retry_after_s,
+            may_be_billed=status in ANSWER_LOST_STATUSES,
+        )
     return EmbeddingError(f"the service refused: {reason}")

@@ -112,7 +112,7 @@ class DatabaseFigures(Collector):
 
 
 def read() -> Reading:
-    """Some ten statements of at most MAX_STATEMENT_S each. Raises django.db.Error."""
+    """Some twelve statements of at most MAX_STATEMENT_S each. Raises django.db.Error."""
     try:
         with transaction.atomic():
             queries.execute(SET_LIMITS, {"seconds": MAX_STATEMENT_S})
@@ -124,12 +124,13 @@ def read() -> Reading:
 def _read() -> Reading:
     measured = RecallMeasurement.objects.order_by("-measured_at").values_list("recall", flat=True)
     stored, configured = current_model.current_model(), embedding_service.configured_name()
+    missing = sum(map(overview.count_missing, message_tables()), Counted())
     waiting = sum(map(overview.count_pending, message_tables()), Counted())
     set_aside = sum(map(overview.count_set_aside, message_tables()), Counted())
     rollout = state.read()
     by_index = count_by_index() if waiting.has_more else 0
     return Reading(
-        pending=max(waiting.count, by_index),
+        pending=missing.count + max(waiting.count, by_index),
         set_aside=set_aside.count,
         recall=measured.first() or 0,
         model_matches=float(None in (stored, configured) or stored == configured),

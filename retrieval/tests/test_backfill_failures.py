@@ -332,6 +332,19 @@ def test_max_cost_counts_calls_without_a_usable_answer(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("failure", [Garbled(), Refuse(500), Refuse(400)], ids=str)
+def test_max_cost_hides_no_service_that_fails(
+    failure: Behaviour, alice: User, remembering: FakeOpenAI
+) -> None:
+    add_messages(alice, ["bread " * 100])  # 101 tokens
+    remembering.embeddings.default = failure
+    done = run("--max-cost", "0.00000202")
+    assert (done.code, embedded_texts(), failure_reasons()) == (1, set(), [])
+    assert "--max-cost has no room to try again" in done.err
+    assert len(remembering.embeddings.requests) == 1
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_refused_call_costs_nothing_of_max_cost(alice: User, remembering: FakeOpenAI) -> None:
     long_texts = [f"{number}: " + "bread " * 100 for number in range(10)]
     add_messages(alice, ["POISON", *long_texts])

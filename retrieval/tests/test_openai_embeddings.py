@@ -55,6 +55,22 @@ def test_a_temporary_failure_is_retried(fake: FakeOpenAI, behaviour: Behaviour) 
     assert len(fake.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "may_be_billed"),
+    [(Garbled(), True), (Drop(), True), (CutAfter(), True), (Refuse(504), True), (Hang(), True),
+     (Refuse(500), False), (Refuse(429), False), (Refuse(400), False), (None, False)],
+    ids=repr,
+)  # fmt: skip
+def test_a_call_may_be_billed_unless_the_service_has_refused_it(
+    fake: FakeOpenAI, settings: Settings, behaviour: Behaviour | None, may_be_billed: bool
+) -> None:
+    settings.EMBEDDING_TIMEOUT_S = 0.5
+    fake.embeddings.default = behaviour
+    if behaviour is None:  # nobody listens there
+        settings.OPENAI_BASE_URL = "http://127.0.0.1:9/v1"
+    assert failure().may_be_billed is may_be_billed
+
+
 @pytest.mark.parametrize("behaviour", NONSENSE, ids=repr)
 def test_an_invalid_answer_is_never_returned(
     fake: FakeOpenAI, settings: Settings, behaviour: Behaviour

@@ -70,6 +70,19 @@ def test_many_pending_rows_are_counted_by_the_index(
     assert scrape()["verse_pending_rows"] == 4
 
 
+def test_messages_that_no_backfill_has_seen_are_counted_by_both_ways(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = pending(alice, *map(str, range(60)))
+    queries.execute(sql.SQL("ANALYZE standalone_chat_messages"), {})
+    refs = [message.memory_table.pack_ref(message.pk) for message in messages]
+    MessageMemory.objects.filter(id__in=refs[20:]).delete()
+    assert scrape()["verse_pending_rows"] == 60
+    monkeypatch.setattr(overview, "MAX_COUNTED", 10)
+    forget_figures()
+    assert scrape()["verse_pending_rows"] == 60
+
+
 def test_both_ways_count_neither_hidden_nor_tainted_messages(alice: User, bob: User) -> None:
     fact, question = pending(alice, "The key is under the stone", "And the dog?")
     given = [{"kind": "chat", "id": fact.pk, "score": 1.0}]
