@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
-from aiohttp import ClientError
+from aiohttp import ClientConnectorError, ClientError
 from openai import (
     APIConnectionError,
     APIStatusError,
@@ -29,6 +29,17 @@ DIRECT = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
 NO_KEY = "none"  # the client requires a key; without one, the header Authorization is omitted
 # The service cannot be reached, breaks off, or its URL is not valid.
 CONNECTION_ERRORS = (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ClientError)
+
+# No connection was made, or the URL is not valid.
+NEVER_SENT = (ClientConnectorError, httpx2.UnsupportedProtocol, httpx2.InvalidURL)
+
+
+def may_have_been_sent(error: BaseException) -> bool:
+    """Whether the service may have got the request that failed with one of CONNECTION_ERRORS."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NEVER_SENT):
+        cause = cause.__cause__
+    return cause is None
 
 
 class OpenAIClient(AsyncOpenAI):

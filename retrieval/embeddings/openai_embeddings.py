@@ -26,7 +26,7 @@ from retrieval.embeddings.response import (
     used_tokens,
     vectors_of,
 )
-from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients
+from retrieval.openai_client import CONNECTION_ERRORS, OpenAIClients, may_have_been_sent
 from retrieval.root_cause import root_cause_name
 from retrieval.service_errors import ServiceError, parse_service_error
 from retrieval.telemetry import metrics
@@ -40,12 +40,6 @@ MAX_PAUSE_S = 2.0
 # These depend on the state of the service, not on the request. OpenAI's client retries the same.
 RETRIED_STATUSES = {408, 409, 429, *range(500, 600)}
 ANSWER_LOST_STATUSES = {408, 502, 504, 524}  # of a gateway: the model may have done its work
-NOTHING_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.UnsupportedProtocol,
-    httpx2.InvalidURL,
-)
 KEY_REFUSED_STATUSES = {401, 403}
 INPUT_REFUSED_STATUSES = {400, 413, 422}
 # Some models have one size of vectors, and some servers one encoding. A service that refuses such a
@@ -147,7 +141,7 @@ async def _post(clients: OpenAIClients, texts: list[str], *, without: set[str]) 
     except CONNECTION_ERRORS as error:
         raise ServiceUnavailable(
             f"the service cannot be reached ({root_cause_name(error)})",
-            may_be_billed=not isinstance(error, NOTHING_SENT),
+            may_be_billed=may_have_been_sent(error),
         ) from error
 
 
