@@ -31,6 +31,7 @@ NEWEST_OF_USERS = sql.SQL("""
         SELECT {key} AS id FROM {table} WHERE user_id = u.id ORDER BY {key} DESC LIMIT %(share)s
     ) r
 """)
+MAX_ID_DIGITS = 18  # no id is as great, and twice such a number is still a bigint
 MAX_USERS = 100  # users whose names match a search; their ids stand in the query
 
 
@@ -48,9 +49,15 @@ class BoundedPaginator(AnyPaginator):
         return self.count >= MAX_COUNTED_ROWS
 
 
+def parse_id(term: str) -> int | None:
+    """The number that the term is; None if it is not one, or one that no id has."""
+    return int(term) if term.isdecimal() and len(term) <= MAX_ID_DIGITS else None
+
+
 def with_id(term: str) -> Q:
     """The row with this id; no row if the term is not a number."""
-    return Q(pk=int(term)) if term.isdecimal() else Q(pk__in=[])
+    pk = parse_id(term)
+    return Q(pk__in=[] if pk is None else [pk])
 
 
 def user_ids_starting_with(term: str) -> list[int]:

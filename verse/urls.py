@@ -1,6 +1,7 @@
 """URLs: the pages, the admin, the API, its OpenAPI schema and docs."""
 
-from typing import Any
+import sys
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import admin
@@ -9,6 +10,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from chat.errors import database_unavailable, is_database_away
 from chat.memory_overview import memory_overview
 from chat.openai_api.errors import error_object
 
@@ -36,8 +38,22 @@ def _error(status: int, code: str, detail: str) -> Any:
     return handler
 
 
+def server_error(request: HttpRequest) -> JsonResponse:
+    """500; 503 if the database is away. Django calls it in the ``except`` of the error."""
+    error = sys.exception()
+    if error is None or not is_database_away(error):
+        return cast("JsonResponse", internal_error(request))
+    unavailable = database_unavailable(error)
+    handler = _error(unavailable.status_code, unavailable.default_code, str(unavailable.detail))
+    response: Any = handler(request)
+    # It has its line in the log. Without this Django adds one with the traceback.
+    response._has_been_logged = True  # noqa: SLF001
+    return cast("JsonResponse", response)
+
+
 # Errors outside DRF have the API's form too. DRF's own 404 has the same bytes.
 handler400 = _error(400, "invalid", "The request cannot be understood.")
 handler403 = _error(403, "permission_denied", "You do not have permission to perform this action.")
 handler404 = _error(404, "not_found", "Not found.")
-handler500 = _error(500, "error", "Something went wrong on the server; it is in its log.")
+internal_error = _error(500, "error", "Something went wrong on the server; it is in its log.")
+handler500 = server_error

@@ -8,10 +8,10 @@ from django.core.paginator import InvalidPage, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from chat.bounded_admin import user_ids_starting_with
+from chat.bounded_admin import parse_id, user_ids_starting_with
 from chat.message_lists import states
 from chat.message_lists.filters import ChoiceFilter, ModelFilter, TimeFilter
-from chat.message_lists.find import MAX_MESSAGE_ID, Position, Query, Selection, find
+from chat.message_lists.find import Position, Query, Selection, find
 
 BEFORE = "before"
 
@@ -55,11 +55,7 @@ class MessageChangeList(ChangeList):
         """An id, or the beginning of a username. One query."""
         if not self.query:
             return {}
-        pk = int(self.query) if self.query.isdecimal() else MAX_MESSAGE_ID
-        return {
-            "users": user_ids_starting_with(self.query),
-            "pk": pk if pk < MAX_MESSAGE_ID else None,
-        }
+        return {"users": user_ids_starting_with(self.query), "pk": parse_id(self.query)}
 
     def _position(self) -> Position | None:
         try:

@@ -65,7 +65,7 @@ class Position:
         at = datetime.fromisoformat(written_at) if written_at else None
         if at and not is_storable(at):
             raise ValueError(text)
-        return cls(min(int(pk), MAX_MESSAGE_ID), at)
+        return cls(max(min(int(pk), MAX_MESSAGE_ID), 0), at)
 
     def __str__(self) -> str:
         return f"{self.pk}@{self.at.isoformat()}" if self.at else str(self.pk)

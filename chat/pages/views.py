@@ -4,9 +4,9 @@ from typing import Any, cast
 
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.views.generic import TemplateView
 
 from chat.auth.login_rate_limit import check_login_rate
@@ -50,3 +50,13 @@ class LoginPage(LoginView):
     template_name = "pages/login.html"
     authentication_form = LoginForm
     redirect_authenticated_user = True
+
+
+class SignOut(LogoutView):
+    """Ends the session, of the admin too, and has the browser delete the drafts of the pages."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Browsers heed the header with https, and on this machine."""
+        response = super().dispatch(request, *args, **kwargs)
+        response["Clear-Site-Data"] = '"storage"'
+        return response

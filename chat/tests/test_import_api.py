@@ -95,6 +95,18 @@ def test_a_bad_file_fails_with_the_reason(
     assert not StandaloneChat.objects.exists()
 
 
+def test_a_conversation_that_an_archive_holds_twice_is_imported_once(client: APIClient) -> None:
+    files = {
+        "conversations.json": as_json(talk("1", "Hi", "Hello!", "Bye"), talk("2", "And you?")),
+        "older/conversations.json": as_json(talk("1", "Hi", "Hello!")),
+    }
+    state = imported(client, archive(files))
+    assert (state["status"], state["messages"], state["conversations"]) == ("done", 4, 2)
+    assert state["left_out"] == {"already": 2}
+    again = imported(client, archive(files))
+    assert (again["messages"], again["left_out"]) == (0, {"already": 6})
+
+
 def test_lines_may_leave_the_user_out(alice: User, client: APIClient) -> None:
     state = imported(client, line(user=...) + line(content="x", kind="passage"), "jsonl")
     assert (state["status"], state["messages"], state["conversations"]) == ("done", 2, 2)

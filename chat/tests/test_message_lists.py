@@ -198,6 +198,14 @@ def test_a_filter_that_cannot_be_is_refused(parameters: str, operator: Client) -
     assert response["Location"].endswith("?e=1")
 
 
+def test_a_search_for_a_number_that_is_no_id_finds_nothing(
+    operator: Client, messages: list[Sample]
+) -> None:
+    for term in ("9" * 18, "9" * 19, "9" * 5_000):
+        page = operator.get(address("standalonechatmessage"), {"q": term})
+        assert (page.status_code, list(page.context["cl"].result_list)) == (200, [])
+
+
 @pytest.mark.parametrize("lookup", ["content__contains=x", "user__password__startswith=p", "o=1"])
 def test_no_other_lookup_is_allowed(lookup: str, operator: Client) -> None:
     response = operator.get(f"{address('chatmessage')}?{lookup}")

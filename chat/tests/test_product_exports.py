@@ -1,6 +1,7 @@
 """Exports of ChatGPT and Claude: the right texts, times and order, and what is left out."""
 
 import io
+import zipfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,9 +20,11 @@ from chat.tests.product_exports import (
 )
 from chat.transfer.formats import PRODUCTS
 from chat.transfer.product_export import ProductConversation, read_export
+from chat.transfer.refusals import ImportRefusedError
 
 BEGUN = datetime.fromtimestamp(AT, UTC)
 MS = timedelta(milliseconds=1)
+TOO_GREAT = pytest.param(10**400, id="too great for a float")
 
 
 def read(product: str, *conversations: dict[str, Any]) -> list[ProductConversation]:
@@ -95,7 +98,7 @@ def test_what_is_no_text_of_the_two_is_left_out_and_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("missing", [None, "soon", True, -1.0, 1e300, float("nan")])
+@pytest.mark.parametrize("missing", [None, "soon", True, -1.0, 1e300, TOO_GREAT, float("nan")])
 def test_a_missing_or_backward_time_is_the_one_before_plus_a_millisecond(missing: object) -> None:
     rows = [node("0", None), node("1", "0", "a", at=missing), node("2", "1", "b", at=missing)]
     rows += [node("3", "2", "c", at=AT + 9), node("4", "3", "d", at=AT), node("5", "4", "e", at=AT)]
@@ -106,6 +109,14 @@ def test_a_missing_or_backward_time_is_the_one_before_plus_a_millisecond(missing
     (undated,) = read("chatgpt", chatgpt("c", *rows, create_time=None))
     assert undated.messages[0].at == third
     assert [message.text for message in undated.messages] == list("abcde")
+
+
+def test_times_at_the_end_of_the_calendar_do_not_go_beyond_it() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    rows = [claude_message(str(number), "Hi", created_at=last.isoformat()) for number in range(2)]
+    rows.append(claude_message("3", "Hi", created_at=None))
+    (conversation,) = read("claude", claude("c", *rows))
+    assert [message.at for message in conversation.messages] == [last, last, last]
 
 
 def test_titles_may_be_missing_and_empty_conversations_do_not_come() -> None:
@@ -208,6 +219,15 @@ def test_every_conversations_file_of_an_archive_is_read_in_order() -> None:
     )
     conversations, _ = read_bytes("chatgpt", packed)
     assert [each.name for each in conversations] == ["chatgpt:1", "chatgpt:2"]
+
+
+def test_an_archive_that_is_damaged_is_refused() -> None:
+    packed = archive({"conversations.json": as_json(talk("1", "a" * 999))}, zipfile.ZIP_LZMA)
+    middle = packed.index(b"conversations.json") + 60
+    for place in range(middle, middle + 40):
+        damaged = packed[:place] + bytes([packed[place] ^ 0xFF]) + packed[place + 1 :]
+        with pytest.raises(ImportRefusedError):
+            read_bytes("chatgpt", damaged)
 
 
 def test_conversations_longer_than_a_chunk_are_read_whole() -> None:

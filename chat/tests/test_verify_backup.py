@@ -113,6 +113,14 @@ def test_what_is_no_backup_is_refused(live: Database, dump: Dump, tmp_path: Path
     assert "not a backup of Verse" in refusal(live, dump("--table=django_session"))
 
 
+@pytest.mark.parametrize("url", ["user:secret@host/db", "postgresql//user:secret@host/db"])
+def test_a_mistyped_url_is_not_printed(url: str, live: Database, tmp_path: Path) -> None:
+    refused = verify(live, tmp_path / "any.dump", "--into", url)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--into is no database URL such as" in refused.stderr
+    assert "secret" not in refused.stderr
+
+
 @pytest.mark.parametrize("share", [0.5, pytest.param(0.95, marks=pytest.mark.soak)])
 def test_a_cut_backup_is_refused(live: Database, dump: Dump, share: float) -> None:
     file = dump()

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from lzma import LZMAError
 from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -91,7 +92,7 @@ def _readable() -> Iterator[None]:
     """What zipfile raises for archives that it cannot read, as ImportRefusedError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, ValueError) as error:
         raise ImportRefusedError(NOT_READABLE) from error
     except (RuntimeError, NotImplementedError) as error:  # a password, or an unusual method
         raise ImportRefusedError("the archive is encrypted, or packed in an unusual way") from error

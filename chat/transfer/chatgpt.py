@@ -5,7 +5,6 @@
 {"content_type", "parts"}, "metadata"}}}}``; times are seconds since 1970.
 """
 
-import math
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -107,9 +106,9 @@ def _text(part: object) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return datetime.fromtimestamp(value, UTC) if value > 0 else None
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError, OSError):  # ValueError: not a number
         return None

@@ -57,9 +57,10 @@ class Record:
 
 def leave_out_known(cursor: Any, result: "Imported") -> None:
     """Delete the lines of messages that came before, and of conversations deleted since."""
-    cursor.execute(SQL["leave_out_known"])
-    if cursor.rowcount:
-        result.left_out["already"] += cursor.rowcount
+    for name in ("leave_out_repeated", "leave_out_known"):
+        cursor.execute(SQL[name])
+        if cursor.rowcount:
+            result.left_out["already"] += cursor.rowcount
     cursor.execute(_for_kind("leave_out_deleted", StandaloneChat.kind))
     if cursor.rowcount:
         result.left_out["deleted"] += cursor.rowcount

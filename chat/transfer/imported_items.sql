@@ -6,6 +6,14 @@
 DELETE FROM import_lines l USING import_users u, imported_items i
 WHERE u.username = l.username AND i.user_id = u.id AND i.key = l.key
 
+-- name: leave_out_repeated
+-- Messages that the file has twice, as an archive with two copies of a conversation.
+DELETE FROM import_lines l USING (
+    SELECT username, key, min(line) AS first FROM import_lines GROUP BY username, key
+    HAVING count(*) > 1
+) repeated
+WHERE (l.username, l.key) = (repeated.username, repeated.key) AND l.line > repeated.first
+
 -- name: leave_out_deleted
 -- New messages of conversations that an earlier import added and that are deleted since.
 DELETE FROM import_lines l USING import_users u, imported_items i

@@ -16,6 +16,7 @@ from chat.transfer.json_lines import MAX_TITLE_CHARS
 from chat.transfer.refusals import ImportRefusedError
 
 STEP = timedelta(milliseconds=1)  # between messages whose order and times disagree
+LATEST = datetime.max.replace(tzinfo=UTC) - STEP
 MAX_ID_CHARS = 200  # with the product's name within Conversation.source
 UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -89,7 +90,7 @@ def _in_time(messages: list[ProductMessage], begun: datetime | None) -> list[Pro
     for message in messages:
         at = message.at
         if in_time and (at is None or at < last):
-            at = last + STEP
+            at = min(last, LATEST) + STEP
         last = at or last
         in_time.append(message._replace(text=clean(message.text), at=last))
     return in_time

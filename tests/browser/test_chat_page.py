@@ -160,6 +160,15 @@ def test_shift_enter_makes_a_line_and_drafts_survive_a_reload(page: Page) -> Non
     assert page.evaluate("Object.keys(localStorage)") == []
 
 
+def test_who_signs_out_of_the_admin_leaves_no_draft(page: Page, alice: User) -> None:
+    User.objects.filter(pk=alice.pk).update(is_staff=True)
+    box(page).fill("a secret")
+    page.goto("/admin/")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    assert page.evaluate("Object.keys(localStorage)") == []
+
+
 @pytest.mark.soak
 def test_keys_move_in_lists_and_drop_an_edit(page: Page, openai_server: FakeOpenAI) -> None:
     ask(page, "First")

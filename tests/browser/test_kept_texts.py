@@ -43,6 +43,47 @@ def test_a_message_left_in_mid_answer_is_not_offered_again(
     assert StandaloneChatMessage.objects.filter(role="user").count() == 0
 
 
+def test_a_message_that_was_not_sent_is_not_lost_by_the_next_one(
+    page: Page, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer("Yes.")
+    ask(page, "Are you there?")
+    page.route("**/messages/", lambda route: route.abort())
+    send(page, "The first")
+    expect(page.locator(".note:visible")).to_contain_text("There is no connection")
+    send(page, "The second")
+    expect(page.locator("#trouble")).to_contain_text("First press “Try again”")
+    expect(box(page)).to_have_value("The second")
+    page.reload()
+    expect(page.locator(".message.user").last).to_contain_text("The first")
+    expect(box(page)).to_have_value("The second")
+    page.unroute("**/messages/")
+    page.get_by_role("button", name="Try again").click()
+    finished(page)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".message.user").last).to_contain_text("The second")
+    finished(page)
+    texts = StandaloneChatMessage.objects.filter(role="user").order_by("pk")
+    assert [message.content for message in texts] == ["Are you there?", "The first", "The second"]
+
+
+def test_the_same_words_again_that_were_not_sent_are_offered_again(
+    page: Page, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer("Fine.")
+    ask(page, "yes")
+    page.route("**/messages/", lambda route: route.abort())
+    send(page, "yes")
+    expect(page.locator(".note:visible")).to_contain_text("There is no connection")
+    page.unroute("**/messages/")
+    page.reload()
+    expect(page.locator(".note:visible")).to_contain_text("may not have been sent")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".message.user")).to_have_count(2)
+    finished(page)
+    assert StandaloneChatMessage.objects.filter(role="user", content="yes").count() == 2
+
+
 def test_what_was_sent_is_forgotten_with_its_message(page: Page, openai_server: FakeOpenAI) -> None:
     openai_server.chat.default = CutAfter("Half an ")
     send(page, "My secret is out")

@@ -139,6 +139,22 @@ def test_probes_answer_unknown_hosts_and_head_requests(server_without_database: 
         assert client.get("/readyz").status_code == 503
 
 
+def test_without_a_database_pages_and_the_admin_are_a_503(
+    server_without_database: Server,
+) -> None:
+    with server_without_database.client(Cookie=f"sessionid={'a' * 32}") as client:
+        pages = ("/", "/memory/", "/memory/import/", "/accounts/login/")
+        for path in (*pages, "/admin/", "/admin/memory/"):
+            answer = client.get(path)
+            assert answer.status_code == 503, path
+            assert answer.json() == {
+                "detail": "The database cannot be reached at the moment; try again.",
+                "code": "database_unavailable",
+            }
+    assert "ERROR: Database unavailable: " in server_without_database.log
+    assert "Traceback" not in server_without_database.log
+
+
 def test_without_a_database_mcp_is_a_503_with_the_line_of_others(
     server_without_database: Server,
 ) -> None:

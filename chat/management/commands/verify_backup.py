@@ -30,6 +30,7 @@ ERASE_AGAIN = (
     "erased since: {names}. After a restore of this backup erase their data again:"
     " manage.py erase_data NAME; --allow-erased accepts it as it is"
 )
+BAD_URL = "--into is no database URL such as postgresql://user:password@host:5432/name"
 
 
 class Command(OperatorCommand):
@@ -48,8 +49,8 @@ class Command(OperatorCommand):
         """Raises CommandError: the backup cannot be restored, or lacks something."""
         backup: Path = options["file"]
         live, erased = contents.read_contents(), contents.erasures()
+        server = _parse(options["into"]) if options["into"] else scratch.live_server()
         try:
-            server = conninfo_to_dict(options["into"]) if options["into"] else scratch.live_server()
             with (
                 cancel_on_signal(raise_keyboard_interrupt, message=INTERRUPTED),
                 scratch.scratch_database(server) as database,
@@ -77,6 +78,14 @@ class Command(OperatorCommand):
         self.report(options, as_json, *(lines if is_bad else [*lines, RESTORABLE]))
         if is_bad:
             raise CommandError(ERASE_AGAIN.format(names=", ".join(known)))
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """Raises CommandError, without the URL: libpq's own message quotes it, and so the password."""
+    try:
+        return conninfo_to_dict(url)
+    except psycopg.Error:
+        raise CommandError(BAD_URL) from None
 
 
 def _lines(restored: contents.Contents, live: contents.Contents, recalled: str) -> list[str]:

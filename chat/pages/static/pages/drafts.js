@@ -1,7 +1,6 @@
 // What was typed but is not yet stored, kept for this user until they sign out.
 
-const PREFIX = "verse/";
-const name = (what, place) => `${PREFIX}${document.body.dataset.userId}/${what}${place}`;
+const name = (what, place) => `verse/${document.body.dataset.userId}/${what}${place}`;
 
 /** By address: a "draft", or a message "sent" without a whole answer yet, {key, content}. */
 export const kept = (what, place) => JSON.parse(localStorage.getItem(name(what, place)));
@@ -16,8 +15,4 @@ export function keep(what, place, value) {
   }
 }
 
-document.querySelector("#sign-out").addEventListener("submit", () => {
-  for (const key of Object.keys(localStorage)) {
-    if (key.startsWith(PREFIX)) localStorage.removeItem(key);
-  }
-});
+document.querySelector("#sign-out").addEventListener("submit", () => localStorage.clear());

@@ -21,7 +21,7 @@ export function connectThread(stateChanged, textChanged) {
   });
 }
 
-/** Show a conversation, or none, and the message of the address's hash. Raises ApiError. */
+/** Show a conversation, or none, and the message that the hash names. Raises ApiError. */
 export async function open(next) {
   clear(next);
   onState(false);
@@ -35,7 +35,8 @@ export async function open(next) {
 function resume() {
   const [question, answer] = views.slice(-2);
   const sent = kept("sent", conversation.page);
-  const isStored = sent?.content === question?.message.content;
+  const { id, content } = question?.message ?? {};
+  const isStored = sent?.content === content && sent?.after !== id;
   if (answer?.message.status === "streaming") {
     run(Object.assign(answer, { question }), "follow", answer.message.id);
   } else if (sent && !isStored) fail(addTurn(sent.content), sentence("unsent"));
@@ -48,10 +49,12 @@ function changed(view) {
   onChange();
 }
 
-/** Raises ApiError if the message was refused: nothing is stored then. */
+/** Raises an error if the message was refused: nothing is stored then. */
 export async function send(content) {
   const { page } = conversation;
-  const sent = { key: newKey(), content };
+  const before = views.at(-2)?.message;
+  if (before && !before.id) throw new Error(sentence("waiting"));
+  const sent = { key: newKey(), content, after: before?.id };
   keep("sent", page, sent);
   keep("draft", page, null);
   const answer = addTurn(content);
@@ -68,7 +71,7 @@ export async function send(content) {
 const run = (answer, ...call) =>
   generate(answer, ...call).catch((error) => fail(answer, error));
 
-/** Show the answer that a method of the conversation gives. Raises ApiError. */
+/** Show the answer that a method of the conversation gives. */
 async function generate(answer, method, ...values) {
   const opened = conversation;
   answer.setStatus("streaming");
@@ -141,7 +144,7 @@ function fail(answer, problem) {
 
 export async function stop() {
   const { results } = await conversation.newest();
-  const running = results.findLast((message) => message.status === "streaming");
+  const running = results.findLast(({ status }) => status === "streaming");
   if (running) await conversation.stop(running.id);
 }
 
@@ -152,7 +155,7 @@ const ACTIONS = {
 
   regenerate,
 
-  /** The same message under its key, so that it is not stored twice. */
+  /** Under the same key: it is not stored twice. */
   tryAgain(answer) {
     const sent = kept("sent", conversation.page);
     const question = views.at(-2);
