@@ -66,7 +66,7 @@ def test_a_call_may_be_billed_unless_the_service_has_refused_it(
 ) -> None:
     settings.EMBEDDING_TIMEOUT_S = 0.5
     fake.embeddings.default = behaviour
-    if behaviour is None:  # nobody listens there
+    if behaviour is None:  # no server listens there
         settings.OPENAI_BASE_URL = "http://127.0.0.1:9/v1"
     assert failure().may_be_billed is may_be_billed
 

@@ -43,7 +43,7 @@ def test_a_message_left_in_mid_answer_is_not_offered_again(
     assert StandaloneChatMessage.objects.filter(role="user").count() == 0
 
 
-def test_a_message_that_was_not_sent_is_not_lost_by_the_next_one(
+def test_a_message_that_was_not_sent_waits_before_the_next(
     page: Page, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer("Yes.")
@@ -67,7 +67,7 @@ def test_a_message_that_was_not_sent_is_not_lost_by_the_next_one(
     assert [message.content for message in texts] == ["Are you there?", "The first", "The second"]
 
 
-def test_the_same_words_again_that_were_not_sent_are_offered_again(
+def test_the_same_words_again_are_offered_if_not_sent(
     page: Page, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer("Fine.")
