@@ -58,6 +58,11 @@ TABLES = "SELECT oid FROM pg_class WHERE oid IN ('message_memories'::regclass, {
 RELATIONS = (
     f"oid IN ({TABLES} UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN ({TABLES}))"
 )
+# Autovacuum, which analyzes a table too, could wait for this transaction, and be waited for.
+NO_AUTOVACUUM = """
+    LOCK TABLE message_memories, standalone_chat_messages, chat_messages
+    IN SHARE UPDATE EXCLUSIVE MODE
+"""
 # ANALYZE changes a row of pg_class in place, which no rollback undoes unless the row is a copy of
 # this transaction's.
 COPIED = f"UPDATE pg_class SET reltuples = reltuples WHERE {RELATIONS}"
@@ -109,6 +114,7 @@ def people(api: Api, remembering: FakeOpenAI) -> list[Person]:
     current_model.check_model(MODEL)
     say(User.objects.create(username="crowd"), "Cheese from a train window", CROWD, None)
     for statement in (
+        NO_AUTOVACUUM,
         COPIED,
         NO_STATISTICS,
         "ANALYZE message_memories, standalone_chat_messages, chat_messages",

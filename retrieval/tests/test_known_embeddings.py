@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from chat.tests.plan_support import plan_of, rows_read
-from chat.tests.test_skewed_statistics import COPIED, SKEWS, believed, drawn
+from chat.tests.test_skewed_statistics import COPIED, NO_AUTOVACUUM, SKEWS, believed, drawn
 from fake_openai.vectors import vector_of
 from retrieval import current_model, db, storage
 from retrieval.models import message_tables
@@ -58,7 +58,7 @@ def test_whatever_statistics_say_known_texts_are_looked_up_by_an_index(
     embed(alice, texts(50))
     query(f"SET LOCAL gin_pending_list_limit = {pending_kb}")
     query(ADD_CROWD, CROWD)
-    for statement in (COPIED, "ANALYZE message_memories"):
+    for statement in (NO_AUTOVACUUM, COPIED, "ANALYZE message_memories"):
         db.execute(statement, {})
     if count > 1:
         db.execute(storage.BY_INDEX_ONLY, {})
