@@ -55,8 +55,8 @@ class LoginPage(LoginView):
 class SignOut(LogoutView):
     """Ends the session, of the admin too, and has the browser delete the drafts of the pages."""
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Browsers heed the header with https, and on this machine."""
-        response = super().dispatch(request, *args, **kwargs)
+        response = super().post(request, *args, **kwargs)
         response["Clear-Site-Data"] = '"storage"'
         return response

@@ -43,7 +43,7 @@ def test_a_message_left_in_mid_answer_is_not_offered_again(
     assert StandaloneChatMessage.objects.filter(role="user").count() == 0
 
 
-def test_a_message_that_was_not_sent_waits_before_the_next(
+def test_a_message_that_was_not_sent_goes_back_to_the_box(
     page: Page, openai_server: FakeOpenAI
 ) -> None:
     openai_server.chat.default = Answer("Yes.")
@@ -51,20 +51,19 @@ def test_a_message_that_was_not_sent_waits_before_the_next(
     page.route("**/messages/", lambda route: route.abort())
     send(page, "The first")
     expect(page.locator(".note:visible")).to_contain_text("There is no connection")
-    send(page, "The second")
-    expect(page.locator("#trouble")).to_contain_text("First press “Try again”")
-    expect(box(page)).to_have_value("The second")
-    page.reload()
-    expect(page.locator(".message.user").last).to_contain_text("The first")
-    expect(box(page)).to_have_value("The second")
     page.unroute("**/messages/")
-    page.get_by_role("button", name="Try again").click()
-    finished(page)
-    page.get_by_role("button", name="Send").click()
+    send(page, "The second")
     expect(page.locator(".message.user").last).to_contain_text("The second")
     finished(page)
+    expect(box(page)).to_have_value("The first")
+    page.reload()
+    finished(page)
+    expect(box(page)).to_have_value("The first")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".message.user").last).to_contain_text("The first")
+    finished(page)
     texts = StandaloneChatMessage.objects.filter(role="user").order_by("pk")
-    assert [message.content for message in texts] == ["Are you there?", "The first", "The second"]
+    assert [message.content for message in texts] == ["Are you there?", "The second", "The first"]
 
 
 def test_the_same_words_again_are_offered_if_not_sent(
@@ -82,6 +81,28 @@ def test_the_same_words_again_are_offered_if_not_sent(
     expect(page.locator(".message.user")).to_have_count(2)
     finished(page)
     assert StandaloneChatMessage.objects.filter(role="user", content="yes").count() == 2
+
+
+def test_what_was_sent_from_here_and_followed_elsewhere_is_not_offered_again(
+    page: Page, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = SLOW
+    send(page, "From here")
+    expect(page.locator(".message.assistant .content")).to_contain_text("words")
+    address, cookies = page.url, page.context.cookies()
+    page.goto("about:blank")
+    elsewhere = page.context.browser.new_context(base_url=address)  # type: ignore[union-attr]
+    elsewhere.add_cookies(cookies)  # type: ignore[arg-type]
+    other = elsewhere.new_page()
+    other.goto(address)
+    finished(other)
+    openai_server.chat.default = Answer("Yes.")
+    ask(other, "And from there")
+    elsewhere.close()
+    page.goto(address)
+    finished(page)
+    expect(page.locator(".message.user").last).to_contain_text("And from there")
+    assert page.evaluate(SENT) == []
 
 
 def test_what_was_sent_is_forgotten_with_its_message(page: Page, openai_server: FakeOpenAI) -> None:

@@ -32,6 +32,7 @@ def test_a_page_asks_to_sign_in_and_comes_back(page: str, alice: User) -> None:
     assert client.post("/accounts/login/", form)["Location"] == page
     assert client.get(page).status_code == 200
     assert client.get("/accounts/login/")["Location"] == "/"
+    assert "Clear-Site-Data" not in client.get("/accounts/logout/")
     assert client.post("/accounts/logout/")["Location"] == "/accounts/login/"
     assert client.get(page).status_code == 302
 

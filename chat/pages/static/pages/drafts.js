@@ -2,7 +2,7 @@
 
 const name = (what, place) => `verse/${document.body.dataset.userId}/${what}${place}`;
 
-/** By address: a "draft", or a message "sent" without a whole answer yet, {key, content}. */
+/** By address: a "draft", or what was "sent" and has no whole answer, {key, content, after}. */
 export const kept = (what, place) => JSON.parse(localStorage.getItem(name(what, place)));
 
 /** An empty value is deleted. */

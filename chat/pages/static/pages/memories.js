@@ -6,7 +6,7 @@ import { find, fromTemplate, h } from "./dom.js";
 import { connect } from "./problems.js";
 
 /** A folded list of memories, best first; "" for none. */
-export function memoryCard(memories, changed) {
+export function memoryCard(memories = [], changed) {
   if (!memories.length) return "";
   const name = `${memories.length} ${memories.length === 1 ? "of your " : ""}memories used`;
   return h("details", { className: "memories" }, h("summary", {}, name),

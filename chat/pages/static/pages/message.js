@@ -19,7 +19,6 @@ export class MessageView {
     this.set(message);
   }
 
-  /** As the API gives it. */
   set(message) {
     this.message = message;
     if (message.id) this.element.id = `message-${message.id}`;
@@ -34,7 +33,6 @@ export class MessageView {
     else showMarkdown(this.content, text);
   }
 
-  /** Shown with the next frame. */
   append(text) {
     this.message.content += text;
     this.drawing ??= requestAnimationFrame(() => {

@@ -81,16 +81,15 @@ function refreshActions() {
   for (const view of views.slice(-4)) view.showActions();
 }
 
-/** The view of the answer to come. */
-export function addTurn(content) {
-  const context = [];
-  const question = new MessageView({ role: "user", content, status: "complete", context }, list);
-  const answer = new MessageView({ role: "assistant", content: "", context }, list);
+/** The view of the answer to come to `sent`. */
+export function addTurn(sent) {
+  const question = new MessageView({ role: "user", content: sent.content }, list);
+  const answer = new MessageView({ role: "assistant", content: "" }, list);
   views.push(question, answer);
   element.append(question.element, answer.element);
   toEnd();
   refreshActions();
-  return Object.assign(answer, { question });
+  return Object.assign(answer, { question, sent });
 }
 
 export function remove(...deleted) {

@@ -2,7 +2,6 @@
 
 import { h, sentence, show } from "./dom.js";
 
-/** Most errors have good words of the API. */
 function words({ code, message, retryAfter }) {
   const said = sentence(code) ?? (message || sentence("unknown"));
   return retryAfter && code !== "daily_limit" ? `${said} Wait ${retryAfter} s.` : said;

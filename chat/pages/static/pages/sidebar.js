@@ -33,7 +33,6 @@ const isNew = ({ firstChild }) => !linkTo(firstChild.getAttribute("href"));
 const entry = (kind, item) => h("li", {},
   h("a", { href: new Conversation(kind, item.id).page, dir: "auto" }, titleOf(item)));
 
-/** Made just now. */
 export const add = (kind, item) => listOf(kind).prepend(entry(kind, item));
 
 export function mark() {

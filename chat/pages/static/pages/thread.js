@@ -1,6 +1,7 @@
 // The open conversation: sends messages, shows answers, edits and forgets.
 
 import { events } from "./api.js";
+import { write } from "./composer.js";
 import { newKey } from "./conversation.js";
 import * as dialogs from "./dialogs.js";
 import { copy, find, say, sentence } from "./dom.js";
@@ -35,11 +36,11 @@ export async function open(next) {
 function resume() {
   const [question, answer] = views.slice(-2);
   const sent = kept("sent", conversation.page);
-  const { id, content } = question?.message ?? {};
-  const isStored = sent?.content === content && sent?.after !== id;
+  const isStored = views.some(({ isMine, message: { id, content } }) =>
+    isMine && content === sent?.content && id > (sent.after ?? 0));
   if (answer?.message.status === "streaming") {
     run(Object.assign(answer, { question }), "follow", answer.message.id);
-  } else if (sent && !isStored) fail(addTurn(sent.content), sentence("unsent"));
+  } else if (sent && !isStored) fail(addTurn(sent), sentence("unsent"));
   else if (answer?.message.status === "complete") keep("sent", conversation.page, null);
 }
 
@@ -49,15 +50,17 @@ function changed(view) {
   onChange();
 }
 
-/** Raises an error if the message was refused: nothing is stored then. */
+/** One that was not sent goes back to the box. Raises ApiError: nothing is stored. */
 export async function send(content) {
   const { page } = conversation;
-  const before = views.at(-2)?.message;
-  if (before && !before.id) throw new Error(sentence("waiting"));
-  const sent = { key: newKey(), content, after: before?.id };
+  const [unsent, failed] = views.slice(-2);
+  const isUnsent = unsent && !unsent.message.id;
+  if (isUnsent) remove(unsent, failed);
+  const sent = { key: newKey(), content, after: views.at(-2)?.message.id };
   keep("sent", page, sent);
   keep("draft", page, null);
-  const answer = addTurn(content);
+  if (isUnsent) write(unsent.message.content);
+  const answer = addTurn(sent);
   try {
     await generate(answer, "ask", content, sent.key);
   } catch (error) {
@@ -157,7 +160,7 @@ const ACTIONS = {
 
   /** Under the same key: it is not stored twice. */
   tryAgain(answer) {
-    const sent = kept("sent", conversation.page);
+    const sent = answer.sent ?? kept("sent", conversation.page);
     const question = views.at(-2);
     if (sent?.content !== question?.message.content) return regenerate(answer);
     answer.question = question;
