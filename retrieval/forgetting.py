@@ -36,6 +36,7 @@ from retrieval.models import ForgottenMessage, UserEmbeddingUsage, message_table
 from retrieval.queries import value
 from retrieval.replica import reading
 from retrieval.runtime import Expiring
+from retrieval.schema.locks import PROPAGATE_LOCK
 from retrieval.sql_files import read_statements
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,6 @@ CAN_CHECK_TAINT = """
         AND coalesce(has_table_privilege(to_regclass('forgotten_messages'), 'SELECT'), false)
 """
 COLUMNS = sql.SQL("{kind_bit} AS kind_bit, role, reply_to, context, created_at, edited_at")
-
-
 LOOK_AGAIN_S = 20.0
 _can_check_taint: Expiring[bool] = Expiring()
 MAX_PROPAGATING = 2  # steps of a process, each with a connection
@@ -73,7 +72,7 @@ class Answer(NamedTuple):
 def tainted_on_older_schema(user_id: int, refs: list[int]) -> set[int]:
     """Which of the user's answers must not be recalled: the rule of ``tainted_by_1``.
 
-    One statement; five after an edit or a deletion. Raises NoMemory.
+    One statement; six after an edit or a deletion. Raises NoMemory.
     """
     if not refs:
         return set()
@@ -103,7 +102,7 @@ def not_tainted(table: MessageTable) -> sql.Composable:
 def propagate_taint(user_id: int) -> None:
     """Mark the answers that the user's edits and deletions have reached.
 
-    Three statements. If one is cancelled, since the recall takes too long, a step of its own does
+    Four statements. If one is cancelled, since the recall takes too long, a step of its own does
     it again. Raises PrimaryNeededError on a replica.
     """
     reading.require_primary()
@@ -126,7 +125,9 @@ def _propagate_later(user_id: int) -> None:
 
 def _propagate_without_limit(user_id: int) -> None:
     try:
-        _propagate(user_id)
+        with transaction.atomic():
+            db.execute("SET LOCAL statement_timeout = 0", {})
+            _propagate(user_id)
     except Error as error:
         logger.warning("Tainted answers are not marked yet: %s", error_name(error))
     finally:
@@ -145,11 +146,17 @@ def _propagate(user_id: int) -> None:
     versions = {ref: version for ref, _, _, version in rows if version}
     answers = {ref: Answer(at, sources) for ref, at, sources, version in rows if not version}
     marks = _reached(forgotten, answers)
+    params = {
+        "user": user_id,
+        "lock": PROPAGATE_LOCK,
+        "forgotten": list(versions),
+        "versions": list(versions.values()),
+        "refs": list(marks),
+        "written_at": list(marks.values()),
+    }
     with transaction.atomic():
-        propagated = {"refs": list(versions), "versions": list(versions.values())}
-        db.execute(SQL["delete_propagated"], {"user": user_id, **propagated})
-        params = {"user": user_id, "refs": list(marks), "written_at": list(marks.values())}
-        db.execute(SQL["mark"], params)
+        for name in ("one_at_a_time", "delete_propagated", "mark"):
+            db.execute(SQL[name], params)
 
 
 def _reached(

@@ -74,18 +74,29 @@ FROM (
 WHERE m.role = 'assistant'
     AND greatest(m.edited_at, m.created_at) >= (SELECT min(message_at) FROM forgotten)
 
+-- name: one_at_a_time
+-- Two recalls of a user that delete the same rows in another order would wait for each other. Until
+-- the end of the transaction; users that share a number share the lock.
+SELECT pg_catalog.pg_advisory_xact_lock(%(lock)s, (%(user)s %% 2147483647)::int)
+
 -- name: delete_propagated
--- Those of these versions that are still the latest; a later one is propagated next. And the marks
--- of answers that were themselves edited or deleted: memory_update has deleted them already;
--- memory_delete leaves them, to avoid deadlocks.
+-- Those of these versions that are still the latest; a later one is propagated next. And two kinds
+-- of marks: of answers that were themselves edited or deleted (memory_update has deleted them
+-- already; memory_delete leaves them, to avoid deadlocks), and of earlier texts of the answers that
+-- are marked now.
 -- Locks the rows that it deletes, until the marks are committed: an edit of these messages waits.
 WITH propagated AS (
     DELETE FROM forgotten_messages f WHERE f.user_id = %(user)s AND NOT f.tainted AND EXISTS (
-        SELECT FROM unnest(%(refs)s::bigint[], %(versions)s::text[]) p (ref, version)
+        SELECT FROM unnest(%(forgotten)s::bigint[], %(versions)s::text[]) p (ref, version)
         WHERE p.ref = f.id AND p.version::timestamptz = f.forgotten_at)
     RETURNING f.id
 )
-DELETE FROM forgotten_messages f USING propagated WHERE f.tainted AND f.id = propagated.id
+DELETE FROM forgotten_messages f USING (
+    SELECT id, NULL::timestamptz FROM propagated
+    UNION ALL SELECT * FROM unnest(%(refs)s::bigint[], %(written_at)s::timestamptz[])
+) old (id, before)
+WHERE f.user_id = %(user)s AND f.tainted AND f.id = old.id
+    AND (old.before IS NULL OR f.message_at < old.before)
 
 -- name: mark
 -- Locks the rows that it inserts, in the order of ids as every other recall does: no deadlock.

@@ -1,5 +1,6 @@
 """Tainted answers are never recalled, and to find them reads no more if there are many messages."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -24,8 +25,9 @@ from retrieval.forgetting import (
 )
 from retrieval.recall import messages
 from retrieval.recall.candidates import Scope
+from retrieval.schema.locks import PROPAGATE_LOCK
 from retrieval.schema.operations import RecordStaleAnswers
-from tests.support import ROOT, database_url
+from tests.support import PATIENCE_S, ROOT, database_url, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 # Each answer was given its question, and five earlier messages with the rest of their turns.
@@ -44,6 +46,7 @@ LONG_MEMORY = """
         ) END
     FROM generate_series(1, %s) n
 """
+WAITING = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 # By this transaction.
 ROWS_READ = """
     SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_user_tables
@@ -296,6 +299,65 @@ def test_an_edit_during_the_walk_waits_for_nothing_and_is_propagated_next(
     monkeypatch.undo()
     assert len(tainted_texts(*answers)) == 4
     assert sql("SELECT id FROM forgotten_messages WHERE NOT tainted") == []
+
+
+def test_one_recall_at_a_time_deletes_what_it_has_propagated(chat: StandaloneChat) -> None:
+    """Else two could delete the same rows in different orders, and wait for each other for ever."""
+    fact, answers = chain(chat)
+    fact.delete()
+    params = {"user": chat.user_id, "lock": PROPAGATE_LOCK}
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url(connection)) as other:
+        other.execute(forgetting.SQL["one_at_a_time"], params)
+        propagating = pool.submit(propagate_and_close, chat.user_id)
+        wait_for(lambda: sql(WAITING))
+        other.execute("SET LOCAL lock_timeout = '1s'")
+        other.execute("SELECT FROM forgotten_messages FOR UPDATE")
+        assert not propagating.done()
+        other.commit()
+        propagating.result(PATIENCE_S)
+    assert len(tainted_texts(*answers)) == 4
+
+
+def propagate_and_close(user_id: int) -> None:
+    """In a thread."""
+    propagate_taint(user_id)
+    connection.close()
+
+
+def test_a_mark_of_an_old_text_hides_no_later_one(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = say(chat, "My dog is called Biscuit."), say(chat, "My cat is called Muffin.")
+    regenerated = answer(chat, "Biscuit.", old)
+    old.delete()
+    walk = forgetting._reached
+
+    def regenerate_meanwhile(*args: Any) -> Any:
+        monkeypatch.undo()
+        regenerated.content, regenerated.edited_at = "Muffin.", timezone.now()
+        regenerated.context = [{"kind": "chat", "id": new.pk}]
+        regenerated.reply_to = new.pk
+        regenerated.save()
+        propagate_taint(chat.user_id)
+        return walk(*args)
+
+    monkeypatch.setattr(forgetting, "_reached", regenerate_meanwhile)
+    propagate_taint(chat.user_id)
+    later = answer(chat, "Muffin, as I said.", regenerated)
+    assert tainted_texts(later) == []
+    new.delete()
+    assert tainted_texts(later, regenerated) == ["Muffin, as I said.", "Muffin."]
+    assert tainted_texts(answer(chat, "Muffin, they say.", regenerated)) == ["Muffin, they say."]
+
+
+def test_late_taint_is_propagated_whatever_statement_timeout_says(
+    chat: StandaloneChat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forgetting, "_propagate", lambda _user_id: sql("SELECT pg_sleep(0.5)"))
+    sql("SET statement_timeout = '100ms'")
+    forgetting._propagate_without_limit(chat.user_id)
+    connection.close()
+    assert caplog.messages == []
 
 
 def test_an_edit_counts_by_the_editors_clock(chat: StandaloneChat) -> None:

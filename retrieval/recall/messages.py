@@ -117,7 +117,7 @@ def fetch(question: Question, ranking: Ranking, *, limit: int, companions: bool)
     """The best ``limit`` of the ranked messages that may be recalled. Raises NoMemory.
 
     One statement; up to MAX_FETCHES if others take the places of tainted or dissimilar messages.
-    After an edit or a deletion four more, and again after one that comes meanwhile.
+    After an edit or a deletion five more, and again after one that comes meanwhile.
     """
     messages: list[Recalled] = []
     waiting = ranking

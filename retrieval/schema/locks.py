@@ -22,6 +22,7 @@ MAX_ATTEMPTS = 600  # about ten minutes of a table that is never free
 MIGRATE_LOCK = 0x7665727365  # "verse": held while migrating or building indexes
 BACKFILL_LOCK = 0x76657273F1  # held while backfilling
 IMPORT_LOCK = 0x7665727366  # held by the transaction of an import
+PROPAGATE_LOCK = 0x76657273  # with a user's number: retrieval/forgetting.sql
 POLL_S = 0.5
 LEFTOVER_S = 2.0  # a killed process holds its lock until its last statement is over
 LOCK_NOT_AVAILABLE = "55P03"
