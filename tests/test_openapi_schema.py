@@ -119,6 +119,7 @@ def as_json() -> str:
     return out.getvalue()
 
 
+@pytest.mark.newest_schema
 @pytest.mark.parametrize(
     ("examples", "at_least"), [(3, 300), pytest.param(20, 1000, marks=pytest.mark.soak)]
 )

@@ -36,6 +36,7 @@ def test_markup_is_shown_as_text(table: str, operator: Client) -> None:
     )
 
 
+@pytest.mark.newest_schema
 def test_no_page_shows_contents_without_permission(blind_operator: Client) -> None:
     operator = blind_operator
     rows = add_of_each(0, f"canary {'x' * 1227}")
@@ -69,6 +70,7 @@ def test_no_page_shows_contents_without_permission(blind_operator: Client) -> No
     assert audit.lines() == []
 
 
+@pytest.mark.newest_schema
 def test_contents_are_seen_with_permission_and_each_view_is_logged(operator: Client) -> None:
     rows = add_of_each(0, "canary")
     MemorySwitch.objects.all().delete()
@@ -181,6 +183,7 @@ def test_a_view_permission_shows_no_save_or_delete_button(alice: User) -> None:
         )
 
 
+@pytest.mark.newest_schema
 def test_a_page_that_is_refused_is_no_view(alice: User) -> None:
     rows = add_of_each(0, "a canary")
     staff = User.objects.create(username="staff", is_staff=True)
@@ -197,6 +200,7 @@ def test_a_page_reads_its_row_once(operator: Client) -> None:
     assert len(of_the_row) == 1, of_the_row
 
 
+@pytest.mark.newest_schema
 def test_operators_acts_on_a_users_data_are_logged(operator: Client) -> None:
     rows = add_of_each(0)
     operator.post(address("apitoken", f"{rows['apitoken']}/delete/"), {"post": "yes"})

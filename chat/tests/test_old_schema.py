@@ -161,6 +161,7 @@ def test_memory_removed_while_running_is_off_and_no_error(
     assert client.get("/api/memory/").json()["mode"] == "lexical"
 
 
+@pytest.mark.newest_schema
 def test_limits_usage_and_keeping_work_while_their_tables_are_removed(
     alice: User, api: Api, fake_openai: FakeOpenAI, settings: Settings
 ) -> None:

@@ -48,6 +48,7 @@ def messages_of_one_time(
     return chat
 
 
+@pytest.mark.newest_schema
 def test_a_list_of_one_time_ends_in_both_directions(alice: User, api: Api) -> None:
     chat = messages_of_one_time(alice, 1_500)
     client = api(alice)
@@ -105,6 +106,7 @@ def test_rows_added_and_deleted_meanwhile_move_no_others(alice: User, api: Api) 
     assert ids([client.get(empty["previous"]).json()])[-1] == fourth.pk
 
 
+@pytest.mark.newest_schema
 def test_messages_from_the_newest_page_lead_back_to_the_first(alice: User, api: Api) -> None:
     client = api(alice)
     chat = messages_of_one_time(alice, 5)
@@ -157,6 +159,7 @@ def test_the_earliest_and_the_latest_time_are_usable_cursors(alice: User, api: A
         assert ids([page]) == rows
 
 
+@pytest.mark.newest_schema
 def test_a_page_in_the_middle_reads_its_own_rows_only(alice: User, bob: User, api: Api) -> None:
     client = api(alice)
     chat = messages_of_one_time(alice, 2)

@@ -42,6 +42,7 @@ def violations(page: Page) -> list[str]:
     return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in result["violations"]]
 
 
+@pytest.mark.newest_schema
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_axe_finds_nothing(
     scheme: str, new_page: Callable[..., Page], alice: User, openai_server: FakeOpenAI

@@ -94,6 +94,7 @@ def pages(chat: StandaloneChat) -> dict[str, str]:
     }
 
 
+@pytest.mark.newest_schema
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_axe_finds_nothing_in_the_admin(
     scheme: str, new_page: Callable[..., Page], chat: StandaloneChat, history: None

@@ -50,6 +50,7 @@ def fill(user: User, texts: list[str], title: str = "Odd") -> StandaloneChat:
     return chat
 
 
+@pytest.mark.newest_schema
 def test_odd_texts_keep_the_layout(page: Page, alice: User) -> None:
     chat = fill(alice, ODD, title="t" * 200)
     page.set_viewport_size(NARROW)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.newest_schema
 @pytest.mark.parametrize(
     "screen",
     ["wide", *(pytest.param(name, marks=pytest.mark.soak) for name in ("narrow", "dark"))],
@@ -52,6 +53,7 @@ def test_a_fact_is_recalled_until_it_is_forgotten(
     assert not StandaloneChatMessage.objects.filter(content=FACT).exists()
 
 
+@pytest.mark.newest_schema
 def test_the_same_by_keyboard(page: Page, openai_server: FakeOpenAI) -> None:
     openai_server.chat.default = Answer("Good to know.")
     keys = page.keyboard

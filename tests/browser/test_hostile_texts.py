@@ -72,6 +72,7 @@ def fill(user: User) -> StandaloneChat:
     return chat
 
 
+@pytest.mark.newest_schema
 def test_hostile_texts_are_shown_and_never_run(page: Page, alice: User) -> None:
     chat = fill(alice)
     page.goto(f"/chats/{chat.pk}/")

@@ -15,6 +15,7 @@ from tests.browser.test_accessibility import AXE, NARROW, violations
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.newest_schema
 def test_an_export_is_imported_and_removed(
     new_page: Callable[..., Page], alice: User, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from tests.support import Server
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.newest_schema
 def test_memory_is_searched_edited_exported_and_erased(page: Page, alice: User) -> None:
     ask(page, "My bees live in Graz.")
     page.get_by_role("link", name="Memory").click()
