@@ -148,7 +148,7 @@ def test_a_kill_in_an_index_build_is_repaired_by_the_next_run(old: OldDatabase) 
     assert (old.problems(), old.run(INVALID), old.rows()) == ([], [], rows)
 
 
-@pytest.mark.parametrize("lines", [2, 40, pytest.param(80, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("lines", [2, 40, pytest.param(60, marks=pytest.mark.soak)])  # of 81
 def test_a_kill_at_any_line_is_repaired_by_the_next_run(lines: int, old: OldDatabase) -> None:
     rows = old.install("loose")
     process = old.start("adopt_tables")
