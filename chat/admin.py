@@ -18,6 +18,7 @@ from django.http import HttpRequest
 
 from chat import content_admin, message_admin  # noqa: F401 # register their pages
 from chat.auth.api_tokens import revoke_token
+from chat.auth.login_forms import AdminLoginForm
 from chat.auth.usernames import normalize
 from chat.bounded_admin import BoundedAdmin, BoundedPaginator, CascadingAdmin, with_id
 from chat.models import (
@@ -42,6 +43,7 @@ ApiToken._meta.verbose_name, ApiToken._meta.verbose_name_plural = "API token", "
 MemorySwitch._meta.verbose_name_plural = "memory switches"
 
 admin.site.site_header = admin.site.site_title = "Verse"
+admin.site.login_form = AdminLoginForm
 admin.site.enable_nav_sidebar = False  # lists of messages have eight columns
 
 

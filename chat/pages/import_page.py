@@ -10,6 +10,8 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 
@@ -23,6 +25,7 @@ LATEST = 50  # imports that are shown
 ID = re.compile("[0-9]{1,18}")
 
 
+@method_decorator(never_cache, name="dispatch")
 class ImportPage(LoginRequiredMixin, TemplateView):
     """Bring conversations of another product, and remove what an import has added."""
 

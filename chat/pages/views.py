@@ -1,19 +1,19 @@
 """The pages themselves hold no data: their scripts read and write by the API."""
 
-from typing import Any, cast
+from typing import Any
 
-from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
 
-from chat.auth.login_rate_limit import check_login_rate
-from chat.errors import Throttled
+from chat.auth.login_forms import LoginForm
 from chat.samples.loading import has_samples, questions
 
 
+@method_decorator(never_cache, name="dispatch")
 class ChatPage(LoginRequiredMixin, TemplateView):
     """The list of conversations, and the one that is open."""
 
@@ -26,22 +26,11 @@ class ChatPage(LoginRequiredMixin, TemplateView):
         return context | {"questions": [sample.question for sample in samples]}
 
 
+@method_decorator(never_cache, name="dispatch")
 class MemoryPage(LoginRequiredMixin, TemplateView):
     """What Verse can recall about the user."""
 
     template_name = "pages/memory.html"
-
-
-class LoginForm(AuthenticationForm):
-    """Django's own, with the limit on attempts that ``/api/auth/token/`` has."""
-
-    def clean(self) -> dict[str, Any]:
-        """Raises ValidationError for a wrong password, and for too many attempts."""
-        try:
-            check_login_rate(cast("HttpRequest", self.request), self.data.get("username", ""))
-        except Throttled as error:
-            raise ValidationError(str(error.detail)) from error
-        return super().clean()
 
 
 class LoginPage(LoginView):

@@ -49,13 +49,19 @@ def test_every_page_has_a_policy_without_inline_scripts(page: str, admin_client:
     assert page == "/api/docs/" or not re.search(r"<style|\sstyle=", html)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_is_kept_for_who_goes_back_after_signing_out(page: str, signed_in: Client) -> None:
+    assert "no-store" in signed_in.get(page)["Cache-Control"]
+
+
 def test_browsers_that_ask_for_an_icon_get_one(client: Client) -> None:
     assert client.get("/favicon.ico")["Location"] == "/static/pages/icon.svg"
 
 
-def test_login_attempts_are_limited(alice: User) -> None:
+@pytest.mark.parametrize("page", ["/accounts/login/", "/admin/login/"])
+def test_login_attempts_are_limited(page: str, alice: User) -> None:
     client, form = Client(), {"username": "alice", "password": "wrong"}
-    answers = [client.post("/accounts/login/", form).content.decode() for _ in range(11)]
+    answers = [client.post(page, form).content.decode() for _ in range(11)]
     assert all("correct username and password" in answer for answer in answers[:10])
     assert "Too many attempts" in answers[10]
 
