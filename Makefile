@@ -20,7 +20,7 @@ install: .venv/installed ## the virtual environment: server, local model, develo
 	@touch $@
 
 demo: install ## a chat on http://127.0.0.1:8000 with a local model; PORT=9000 moves it, Ctrl-C stops it
-	@LLM=$${LLM:-local} EMBEDDINGS=$${EMBEDDINGS:-local} EMBEDDING_MODEL=$${EMBEDDING_MODEL:-} SHUTDOWN_GRACE=$${SHUTDOWN_GRACE:-3} exec $(BIN)/python manage.py demo
+	@DATABASE_URL= DATABASE_DIRECT_URL= DATABASE_REPLICA_URL= LLM=$${LLM:-local} EMBEDDINGS=$${EMBEDDINGS:-local} EMBEDDING_MODEL=$${EMBEDDING_MODEL:-} SHUTDOWN_GRACE=$${SHUTDOWN_GRACE:-3} exec $(BIN)/python manage.py demo
 
 serve: install ## the production server with your own settings (.env is read)
 	@exec $(BIN)/gunicorn verse.asgi:application

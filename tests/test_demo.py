@@ -130,6 +130,8 @@ def end_all(folder: Path) -> None:
 
 
 def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> None:
+    # The database of a real server, which the demo leaves alone.
+    (folder / ".env").write_text("DATABASE_URL=postgresql://verse@127.0.0.1:1/verse\n")
     with http_proxy() as (proxy, urls):
         variables = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
         proxies = {name: proxy for upper in variables for name in (upper, upper.lower())}
@@ -139,6 +141,9 @@ def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> 
             chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
             question = {"content": "Say hello."}
             turn = client.post(f"/api/chats/{chat}/messages/", json=question).json()
+            sample = client.get("/api/chats/").json()["results"][-1]["id"]
+            assert client.delete(f"/api/chats/{sample}/").status_code == 204
+            chats = client.get("/api/chats/").json()
         assert turn["assistant_message"]["status"] == "complete"
         assert turn["assistant_message"]["content"]
         password = demo.password
@@ -151,6 +156,7 @@ def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> 
     assert again.password == password
     with contextlib.closing(again.client()) as client:
         stored = client.get(f"/api/chats/{chat}/messages/").json()["results"]
+        assert client.get("/api/chats/").json() == chats
     assert stored == [turn["user_message"], turn["assistant_message"]]
     again.signal(signal.SIGKILL)
     again.process.wait(PATIENCE_S)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat.models import Passage
+from chat.models import Passage, StandaloneChat
 from chat.transfer.importing import import_lines
 
 FOLDER = Path(__file__).parent
@@ -28,6 +28,11 @@ def load(user: Any) -> int:
     for reference, text in _read("passages.json").items():
         Passage.objects.filter(user=user, source=reference, text=reference).update(text=text)
     return imported.messages
+
+
+def has_conversations(user: Any) -> bool:
+    """Whether the user has any, also of their own. Two queries."""
+    return any(kind.objects.of(user).exists() for kind in (StandaloneChat, Passage))
 
 
 def has_samples(user: Any) -> bool:

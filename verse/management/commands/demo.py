@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from chat.samples.loading import load, questions
+from chat.samples.loading import has_conversations, load, questions
 from retrieval.backfill import Backfill, pending
 from retrieval.embeddings.embedding_service import model_name
 from retrieval.embeddings.errors import EmbeddingError
@@ -44,7 +44,9 @@ class Command(BaseCommand):
         self.refuse_taken_port()
         call_command("migrate", verbosity=0)
         password = load_or_create_secret(settings.HOME / "demo_password", length=9)
-        load(self.make_user(password))
+        user = self.make_user(password)
+        if not has_conversations(user):
+            load(user)
         self.embed()
         connection.close()
         self.stdout.write(f"Sign in as demo, password {password}")
