@@ -1,4 +1,4 @@
-"""A relay between a browser and a server, whose connections a test can cut."""
+"""A relay between a browser and a server, whose connections a test can cut or hold."""
 
 import contextlib
 import socket
@@ -13,6 +13,8 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.is_cut = False
+        self.held = b""  # what follows it in an answer comes after `released`
+        self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -27,6 +29,7 @@ class Relay:
         self.is_cut = False
 
     def close(self) -> None:
+        self.released.set()
         self.cut()
         self._listener.close()
 
@@ -40,10 +43,13 @@ class Relay:
                 server = socket.create_connection(self._target)
                 self._sockets += [browser, server]
                 for ends in ((browser, server), (server, browser)):
-                    threading.Thread(target=_pass_on, args=ends, daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError), source, target:
-        while data := source.recv(65536):
-            target.sendall(data)
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                start, held, rest = data.partition(self.held or b"\0no text has it")
+                target.sendall(start + held)
+                if held:
+                    self.released.wait()
+                    target.sendall(rest)

@@ -66,6 +66,30 @@ def test_a_message_that_was_not_sent_goes_back_to_the_box(
     assert [message.content for message in texts] == ["Are you there?", "The second", "The first"]
 
 
+def test_a_message_whose_answer_was_lost_is_not_sent_again(
+    page: Page, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer("Yes.")
+    ask(page, "Are you there?")
+
+    def lose_response(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/messages/", lose_response)
+    send(page, "The first")
+    expect(page.locator(".note:visible")).to_contain_text("There is no connection")
+    page.unroute("**/messages/")
+    send(page, "The second")
+    expect(page.locator(".message.user").last).to_contain_text("The second")
+    finished(page)
+    expect(box(page)).to_have_value("")
+    expect(page.locator(".message.user").nth(1)).to_contain_text("The first")
+    expect(page.locator(".message.assistant .content").nth(1)).to_have_text("Yes.")
+    texts = StandaloneChatMessage.objects.filter(role="user").order_by("pk")
+    assert [message.content for message in texts] == ["Are you there?", "The first", "The second"]
+
+
 def test_the_same_words_again_are_offered_if_not_sent(
     page: Page, openai_server: FakeOpenAI
 ) -> None:

@@ -4,13 +4,12 @@
 const apiError = (status, { code, detail }, retryAfter) =>
   Object.assign(new Error(detail), { status, code, retryAfter });
 
-const csrfToken = () => /(?:^|; )csrftoken=([^;]*)/.exec(document.cookie)?.[1] ?? "";
-
 /** Raises ApiError, or AbortError once `signal` is aborted. */
 export async function request(method, url, { body, headers, signal } = {}) {
+  const token = /(?:^|; )csrftoken=([^;]*)/.exec(document.cookie)?.[1];
   const response = await fetch(url, {
     method,
-    headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken(), ...headers },
+    headers: { "Content-Type": "application/json", "X-CSRFToken": token ?? "", ...headers },
     body: JSON.stringify(body),
   }).catch(() => {
     throw apiError(0, { code: "offline" });
@@ -24,11 +23,15 @@ export async function request(method, url, { body, headers, signal } = {}) {
 
 export const json = async (...call) => (await request(...call)).json();
 
-export const get = (url, options) => json("GET", url, options);
+export async function get(url, signal) {
+  const body = await json("GET", url, { signal });
+  signal?.throwIfAborted();
+  return body;
+}
 
 const EVENT = /^event: (.*)\ndata: (.*)$/s;  // others are comments
 
-/** The {name, data} of a response's events. `signal` closes the connection. */
+/** {name, data} of each event. `signal` closes the connection. */
 export async function* events(response, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream(), { signal }).getReader();
   let text = "";

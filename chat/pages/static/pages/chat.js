@@ -7,7 +7,7 @@ import { find, say } from "./dom.js";
 import { keep } from "./drafts.js";
 import { connectKeys } from "./keyboard.js";
 import { showMemoryState } from "./memory_state.js";
-import { clear, conversation, goTo, loadEarlier } from "./message_list.js";
+import { clear, conversation, goTo, loadEarlier, views } from "./message_list.js";
 import { attempt, connect } from "./problems.js";
 import * as sidebar from "./sidebar.js";
 import * as thread from "./thread.js";
@@ -22,8 +22,9 @@ function go(address) {
 }
 
 const open = () => attempt(trouble, async () => {
+  find("dialog[open]")?.close();
   const next = Conversation.ofAddress(location.pathname);
-  if (next && next.page === conversation?.page) await goTo(location.hash);
+  if (views[0] && next?.page === conversation?.page) await goTo(location.hash);
   else await load(next);
 });
 
@@ -54,7 +55,7 @@ function showTitle(title) {
   document.title = `${title} · Verse`;
 }
 
-const titleFor = (text) => [...text.trim().split("\n", 1)[0].trim()].slice(0, 80).join("");
+const titleFor = (text) => [.../\S.*/.exec(text)[0].trim()].slice(0, 80).join("");
 
 /** Send a message; the first one makes its conversation, which waits if another one is open. */
 async function send(text, isHere) {
@@ -77,7 +78,6 @@ async function send(text, isHere) {
   });
 }
 
-/** It may be a message's first line. */
 const refreshTitle = async () => retitle(await conversation.load());
 
 function retitle(details) {
@@ -153,7 +153,7 @@ thread.connectThread((isAnswering) => {
   if (!isAnswering) updateMemoryState();
 }, () => attempt(trouble, refreshTitle));
 
-find("#composer").hidden = false;  // now that the page is ready
+find("#composer").hidden = false;
 attempt(trouble, sidebar.load);
 updateMemoryState();
 open();

@@ -8,15 +8,16 @@ const box = find("#message");
 const trouble = find("#trouble");
 let onSend;
 let place;  // the address of the open conversation
-const sending = new Set();  // {from}: the addresses that texts are being sent from
+const sending = new Set();  // {from}: their addresses
 let isAnswering = false;
 
-/** If `send(text, isHere)` throws, the text is back in the box. `isHere()`: it is still shown. */
+/** If `send(text, isHere)` throws, the text goes back to the box. */
 export function connectComposer(send) {
   onSend = send;
   find("#composer").addEventListener("submit", submit);
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
+    // Enter, but not where it ends a conversion: there keyCode is 229.
+    if (event.keyCode === 13 && !event.shiftKey) submit(event);
   });
   box.addEventListener("input", () => write(box.value));
 }
@@ -73,10 +74,9 @@ async function send(text) {
 }
 
 /** The text goes back to where it was written, before a later one. */
-function giveBack(address, text) {
-  const isOpen = place === address;
-  const later = isOpen ? box.value : kept("draft", address);
-  const whole = [text, later].filter(Boolean).join("\n");
-  if (isOpen) write(whole);
+export function giveBack(address, text) {
+  const later = place === address ? box.value : kept("draft", address);
+  const whole = [...new Set([text, later])].filter(Boolean).join("\n");
+  if (place === address) write(whole);
   else keep("draft", address, whole);
 }

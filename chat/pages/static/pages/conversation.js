@@ -20,7 +20,7 @@ export class Conversation {
     return new Conversation(kind, id);
   }
 
-  get = (url) => get(url, { signal: this.left.signal });
+  get = (url) => get(url, this.left.signal);
   load = () => this.get(this.api);
   change = (body) => json("PATCH", this.api, { body });
   remove = () => request("DELETE", this.api);

@@ -3,8 +3,8 @@
 import { find, say, show } from "./dom.js";
 import { attempt } from "./problems.js";
 
-/** Open the dialog `id` with values in its fields, until `act(entered)` succeeds. Gives what was
-    entered, by the fields' names, and the pressed button's value as `action`; null if closed. */
+/** Open the dialog `id` with values in its fields, until `act(entered)` succeeds. Gives the
+    fields by name, and the pressed button as `action`; null if closed. */
 export async function ask(id, values = {}, act = () => {}) {
   const dialog = find(`#${id}`);
   const form = find("form", dialog);
@@ -31,7 +31,7 @@ export function edit(conversation, { id, content }, canAskAgain = false) {
   return ask("edit-message", { content }, (entered) => conversation.edit(id, entered.content));
 }
 
-/** Whether the person agreed in the dialog `id`, and `deletion` is done, now or before. */
+/** Whether the person agreed, and `deletion` is done, now or before. */
 export async function remove(id, deletion) {
   if (!(await ask(id))) return false;
   await deletion().catch((error) => {

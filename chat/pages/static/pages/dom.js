@@ -12,7 +12,6 @@ export function h(tag, properties = {}, ...children) {
 
 export const find = (selector, inside = document) => inside.querySelector(selector);
 
-/** A copy of what is in the template `id`. */
 export const fromTemplate = (id) => find(`#${id}`).content.firstElementChild.cloneNode(true);
 
 export const button = (name, onclick) => h("button", { type: "button", onclick }, name);

@@ -19,7 +19,7 @@ export function memoryEntry(memory, changed) {
   const conversation = new Conversation(source.kind, source.id);
   const entry = fromTemplate("memory");
   const [by, time, link, text, problem] =
-    ["span", "time", "a", "blockquote", ".error"].map((part) => find(part, entry));
+    "span time a blockquote .error".split(" ").map((part) => find(part, entry));
   by.textContent = role === "user" ? "You" : "Verse";
   time.dateTime = at;
   time.textContent = new Date(at).toLocaleDateString(undefined, { dateStyle: "medium" });

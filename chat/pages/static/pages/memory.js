@@ -15,7 +15,6 @@ const trouble = find("#trouble");
 let latest;
 const refresh = () => showMemoryState(find("#memory-state"), true);
 
-/** What recall finds, with the filters. */
 async function search(event) {
   event?.preventDefault();
   refresh();
@@ -50,6 +49,6 @@ function showReceipt({ deleted, at }) {
 connect(document, trouble, { erase });
 connectKeys(() => found.replaceChildren());
 form.addEventListener("submit", search);
-form.q.value = new URLSearchParams(location.search).get("q") ?? "";  // from the chat page
+form.q.value = new URLSearchParams(location.search).get("q") ?? "";
 if (form.q.value) search();
 else refresh();

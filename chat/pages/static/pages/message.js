@@ -5,10 +5,10 @@ import { showMarkdown } from "./markdown.js";
 import { memoryCard } from "./memories.js";
 import { tell } from "./problems.js";
 
-const PARTS = ["who", "content", "reasoning", "thoughts", "note", "card", "actions"];
+const PARTS = "who content reasoning thoughts note card actions".split(" ");
 
 export class MessageView {
-  /** `list` has `isLast(view)`, `grow(change)` and `memoryChanged(memory, content)`. */
+  /** `list` is message_list.js's. */
   constructor(message, list) {
     this.list = list;
     this.isMine = message.role === "user";

@@ -10,13 +10,12 @@ const more = find("#earlier");
 const list = { isLast: (view) => views.at(-1) === view, grow, memoryChanged };
 export let conversation = null;
 export let views = [];
-let earlier;  // the address of the page before the first message, or null
+let earlier;  // the page before the first message, or null
 
 element.addEventListener("scroll", () => {
   if (earlier && element.scrollTop < EARLY_PX) loadEarlier().catch(() => {});
 });
 
-/** Show no message. */
 export function clear(next) {
   conversation?.left.abort();
   conversation = next;
@@ -46,7 +45,7 @@ function prepend({ results, previous }) {
   refreshActions();
 }
 
-/** Whether there are any; one request at a time. Raises ApiError. */
+/** Whether there are any. Raises ApiError. */
 export function loadEarlier() {
   const opened = conversation;
   opened.loading ??= (async () => {
@@ -57,7 +56,7 @@ export function loadEarlier() {
   return opened.loading;
 }
 
-/** Scroll to a message and mark it; loads earlier ones until it is there. */
+/** Show a message; loads earlier ones until it is there. */
 export async function goTo(hash) {
   if (!/^#message-\d+$/.test(hash)) return;
   const target = () => find(hash, element);

@@ -7,8 +7,9 @@ function words({ code, message, retryAfter }) {
   return retryAfter && code !== "daily_limit" ? `${said} Wait ${retryAfter} s.` : said;
 }
 
-/** Show an error, with a link to sign in if that helps, or a sentence. */
+/** Show an error or a sentence. */
 export function tell(element, problem) {
+  if (problem.name === "AbortError") return; // the page shows another conversation
   show(element, problem instanceof Error ? words(problem) : problem);
   if (problem.code !== "not_authenticated") return;
   const next = encodeURIComponent(location.pathname);
@@ -21,7 +22,7 @@ export async function attempt(element, action) {
     await action();
     return true;
   } catch (error) {
-    if (error.name !== "AbortError") tell(element, error);
+    tell(element, error);
     return false;
   }
 }

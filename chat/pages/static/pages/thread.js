@@ -1,7 +1,7 @@
 // The open conversation: sends messages, shows answers, edits and forgets.
 
 import { events } from "./api.js";
-import { write } from "./composer.js";
+import { giveBack } from "./composer.js";
 import { newKey } from "./conversation.js";
 import * as dialogs from "./dialogs.js";
 import { copy, find, say, sentence } from "./dom.js";
@@ -22,7 +22,7 @@ export function connectThread(stateChanged, textChanged) {
   });
 }
 
-/** Show a conversation, or none, and the message that the hash names. Raises ApiError. */
+/** Show a conversation, or none, at the hash's message. Raises ApiError. */
 export async function open(next) {
   clear(next);
   onState(false);
@@ -36,15 +36,17 @@ export async function open(next) {
 function resume() {
   const [question, answer] = views.slice(-2);
   const sent = kept("sent", conversation.page);
-  const isStored = views.some(({ isMine, message: { id, content } }) =>
-    isMine && content === sent?.content && id > (sent.after ?? 0));
+  const isStored = views.some(({ message }) => isOf(sent, message));
   if (answer?.message.status === "streaming") {
     run(Object.assign(answer, { question }), "follow", answer.message.id);
   } else if (sent && !isStored) fail(addTurn(sent), sentence("unsent"));
   else if (answer?.message.status === "complete") keep("sent", conversation.page, null);
 }
 
-/** By an edit, or forgotten: what was sent last is not offered again. */
+const isOf = (sent, { role, content, id }) =>
+  role === "user" && content === sent?.content && id > (sent.after ?? 0);
+
+/** What was sent last is not offered again. */
 function changed(view) {
   if (views.slice(-2).includes(view)) keep("sent", conversation.page, null);
   onChange();
@@ -54,21 +56,32 @@ function changed(view) {
 export async function send(content) {
   const { page } = conversation;
   const [unsent, failed] = views.slice(-2);
-  const isUnsent = unsent && !unsent.message.id;
-  if (isUnsent) remove(unsent, failed);
+  const back = unsent && !unsent.message.id && (await takeBack(unsent, failed));
   const sent = { key: newKey(), content, after: views.at(-2)?.message.id };
   keep("sent", page, sent);
   keep("draft", page, null);
-  if (isUnsent) write(unsent.message.content);
+  giveBack(page, back);
   const answer = addTurn(sent);
   try {
     await generate(answer, "ask", content, sent.key);
   } catch (error) {
-    if (!(error.status >= 400 && error.status < 500)) return fail(answer, error);
+    if (!/^4/.test(error.status)) return fail(answer, error);
     keep("sent", page, null);
     remove(answer.question, answer);
     throw error;
   }
+}
+
+/** The text of a turn that is not stored, removed from the page. Raises ApiError. */
+async function takeBack(question, answer) {
+  const { results } = await conversation.newest();
+  const at = placeOf(answer, results);
+  if (at < 0) {
+    remove(question, answer);
+    return question.message.content;
+  }
+  question.set(results[at]);
+  if (results[at + 1]) answer.set(results[at + 1]);
 }
 
 const run = (answer, ...call) =>
@@ -124,7 +137,8 @@ async function rejoin(opened, answer, problem) {
     return rejoin(opened, answer, problem);
   }
   if (page instanceof Error) throw page;
-  const [question, stored] = turnOf(answer, page.results);
+  const at = placeOf(answer, page.results);
+  const [question, stored] = page.results.slice(at < 0 ? -2 : at);
   if (stored?.role !== "assistant") return fail(answer, problem ?? "It was not stored.");
   answer.question?.set(question);
   answer.set(stored);
@@ -133,11 +147,9 @@ async function rejoin(opened, answer, problem) {
   await read(opened, await opened.follow(stored.id), answer);
 }
 
-/** The question and its answer, not those of another tab. */
-function turnOf({ question }, results) {
-  const known = results.findIndex(({ id }) => id === question?.message.id);
-  return results.slice(known < 0 ? -2 : known);
-}
+/** Of the turn's question, not that of another tab; -1 if it is not stored. */
+const placeOf = ({ question, sent }, results) =>
+  results.findIndex((message) => message.id === question?.message.id || isOf(sent, message));
 
 function fail(answer, problem) {
   if (problem.name === "AbortError") return; // the page shows another conversation
