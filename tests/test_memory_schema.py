@@ -170,6 +170,15 @@ def test_the_way_back_needs_no_upgrade_before(state: str, database: Database) ->
     assert database.run(MESSAGES) == messages
 
 
+def test_the_way_back_of_text_digests_restores_the_old_index(database: Database) -> None:
+    database.start_at("0020_user_writes")
+    before = catalog(database)
+    database.migrate("chat")
+    assert catalog(database) != before
+    database.migrate("chat", "0020_user_writes")
+    assert catalog(database) ^ before == set()
+
+
 WRITES = """
     INSERT INTO standalone_chat_messages (user_id, chat_id, role, content, created_at)
     SELECT user_id, id, 'user', 'Does it go on?', now() FROM standalone_chats ORDER BY id LIMIT 1;

@@ -1,6 +1,6 @@
 """What chats hold, as digests of their messages' texts: read without the texts.
 
-The digest is that of the index standalone_messages_digest (chat 0015_client_chats). On a schema
+The digest is that of the index standalone_messages_text (chat 0021_text_digests). On a schema
 before it no chat is looked for by what it holds.
 """
 
@@ -20,9 +20,10 @@ LOOK_AGAIN_S = 60.0  # a running server notices a migration within this time: do
 MAX_CHATS = 5  # that are compared: equal answers in more chats than that are greetings
 MAX_MESSAGES = 100  # with equal texts, among which the newest chats are found
 SPARE_ROWS = 400  # of a chat that are read beyond what the client sends
+# A vertical tab is \x0B: PostgreSQL 16 reads E'\v' as the letter v.
 DIGEST = sql.SQL(r"""
     substr(sha256(decode(replace(btrim(replace(replace(content, E'\r\n', E'\n'), E'\r', E'\n'),
-        E' \t\n\v\f'), E'\\', E'\\\\'), 'escape')), 1, 16)
+        E' \t\n\x0B\f'), E'\\', E'\\\\'), 'escape')), 1, 16)
 """)
 STATEMENTS = {
     name: statement.format(digest=DIGEST).as_string()
@@ -30,7 +31,7 @@ STATEMENTS = {
 }
 HAS_INDEX = """
     SELECT coalesce((SELECT i.indisvalid FROM pg_catalog.pg_index i
-        WHERE i.indexrelid = pg_catalog.to_regclass('standalone_messages_digest')), false)
+        WHERE i.indexrelid = pg_catalog.to_regclass('standalone_messages_text')), false)
 """
 _has_index: Expiring[bool] = Expiring()
 

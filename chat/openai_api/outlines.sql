@@ -1,5 +1,5 @@
 -- The newest chats of the user in which a message has this digest: at most %(max_chats)s of the
--- newest %(max_messages)s messages. Reads the index standalone_messages_digest. Locks nothing.
+-- newest %(max_messages)s messages. Reads the index standalone_messages_text. Locks nothing.
 
 -- name: chats_with
 SELECT array_agg(chat_id ORDER BY newest DESC) FROM (

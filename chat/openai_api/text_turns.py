@@ -12,7 +12,7 @@ from typing import NamedTuple
 from chat.answers.client_messages import Part, text_of
 
 DIGEST_BYTES = 16
-SPACE = " \t\n\v\f"  # as in the index standalone_messages_digest
+SPACE = " \t\n\v\f"  # as in the index standalone_messages_text
 
 
 def normal(text: str) -> str:
@@ -23,7 +23,7 @@ def normal(text: str) -> str:
 
 
 def digest_of(normal_text: str) -> bytes:
-    """As the index standalone_messages_digest has it."""
+    """As the index standalone_messages_text has it."""
     return sha256(normal_text.encode()).digest()[:DIGEST_BYTES]
 
 

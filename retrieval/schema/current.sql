@@ -137,11 +137,12 @@ CREATE TABLE IF NOT EXISTS client_chats (
 
 CREATE INDEX {concurrently}IF NOT EXISTS client_chats_chat ON client_chats (chat_id);
 
--- A user's messages by a digest of their text: chat/openai_api/outlines.py.
-CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_digest ON standalone_chat_messages (
+-- A user's messages by a digest of their text: chat/openai_api/outlines.py. A vertical tab is
+-- \x0B: PostgreSQL 16 reads E'\v' as the letter v.
+CREATE INDEX {concurrently}IF NOT EXISTS standalone_messages_text ON standalone_chat_messages (
     user_id,
     substr(sha256(decode(replace(btrim(replace(replace(content, E'\r\n', E'\n'), E'\r', E'\n'),
-        E' \t\n\v\f'), E'\\', E'\\\\'), 'escape')), 1, 16),
+        E' \t\n\x0B\f'), E'\\', E'\\\\'), 'escape')), 1, 16),
     id
 ) WHERE content <> '';
 

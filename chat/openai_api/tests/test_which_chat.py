@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from psycopg import sql
 
 from chat import client_chats
 from chat.client_chats import find_chat
@@ -9,6 +10,7 @@ from chat.models import StandaloneChat
 from chat.openai_api import outlines
 from chat.openai_api.client_ids import CLIENT_HEADERS
 from chat.openai_api.tests.support import Bearer, assistant, stored, texts, user
+from chat.openai_api.text_turns import digest_of, normal
 from fake_openai import Answer, FakeOpenAI
 from retrieval.queries import execute, rows
 
@@ -20,6 +22,7 @@ MANY = """
     FROM standalone_chats, generate_series(1, 500) n WHERE id = %(chat)s
 """
 SECOND = (user("Two"), assistant("You said: Two"))
+DIGESTS = sql.SQL("SELECT content, {digest} FROM unnest(%(texts)s::text[]) AS texts (content)")
 
 
 def test_a_chat_is_named_by_its_number(bearer: Bearer, alice: User) -> None:
@@ -134,6 +137,30 @@ def test_a_backslash_and_other_scripts_are_found(bearer: Bearer) -> None:
     assert bearer.ask(user(text), assistant(f"You said: {text}"), user("More")).chat == first.chat
 
 
+def test_digests_agree_on_every_ascii_character_at_the_ends() -> None:
+    characters = [chr(number) for number in range(1, 128)]  # PostgreSQL's texts have no NUL
+    ends = [text for end in characters for text in (end, f"{end}text", f"text{end}")]
+    digests = rows(DIGESTS.format(digest=outlines.DIGEST), {"texts": ends})
+    assert len(digests) == len(ends)
+    assert [text for text, digest in digests if bytes(digest) != digest_of(normal(text))] == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Verse-Client-Chat": "7f-a"}])
+def test_texts_with_a_v_at_an_end_are_found(
+    headers: dict[str, str], bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.chat.script(Answer("It is now a csv"), Answer("vielen Dank"), Answer("Again"))
+    history = [user("convert it to csv")]
+    first = bearer.ask(*history, headers=headers)
+    history += [assistant("It is now a csv"), user("very nice, thank you")]
+    assert bearer.ask(*history, headers=headers).chat == first.chat
+    assert bearer.ask(*history, headers=headers).chat == first.chat  # regenerated
+    history.append(assistant("Again"))
+    assert bearer.ask(*history, user("More"), headers=headers).chat == first.chat
+    shown = [message["content"] for message in history]
+    assert texts() == [*shown, "More", "You said: More"]
+
+
 def test_tools_images_and_system_do_not_count(bearer: Bearer) -> None:
     first = bearer.ask(user("One"))
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
@@ -186,5 +213,5 @@ def test_the_digest_is_looked_up_in_the_index(bearer: Bearer) -> None:
     plan = "\n".join(
         line for (line,) in rows("EXPLAIN " + outlines.STATEMENTS["chats_with"], params)
     )
-    assert "standalone_messages_digest" in plan, plan
+    assert "standalone_messages_text" in plan, plan
     assert "Filter: " not in plan, plan  # the index has the digest, nothing is computed
