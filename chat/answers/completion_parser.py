@@ -34,6 +34,8 @@ class CompletionParser:
         self._object_bytes = 0
         self._splitter = ReasoningSplitter()
         self._half_character = ""
+        self._call_count = 0  # calls of tools so far
+        self._call_indexes: dict[str, int] = {}  # by id, of those that came without an index
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
         """Raises CompletionError for the server's error, ValueError for an invalid answer."""
@@ -111,7 +113,7 @@ class CompletionParser:
         parts = parts_of(content)
         text = parts.text + parts_of(refusal).text
         thought = storable(parts_of(reasoning).text + parts.reasoning)
-        tool_calls = tool_calls_of(calls)
+        tool_calls = self._with_indexes(calls)
         if not text:
             return Piece("", thought, tool_calls)
         if self._half_character or ord(text[-1]) in HIGH_SURROGATES:
@@ -120,6 +122,31 @@ class CompletionParser:
                 text, self._half_character = text[:-1], text[-1]
         piece = self._splitter.feed(storable(text))
         return Piece(piece.text, thought + piece.reasoning, tool_calls)
+
+    def _with_indexes(self, calls: Any) -> tuple[dict[str, Any], ...]:
+        """The deltas of calls of tools, each with the number of its call as ``index``."""
+        if not isinstance(calls, list):
+            return ()
+        return tuple(
+            call | {"index": self._index_of(call, place if len(calls) > 1 else None)}
+            for place, call in enumerate(calls)
+            if isinstance(call, dict)
+        )
+
+    def _index_of(self, call: dict[str, Any], place: int | None) -> int:
+        """Its own index. Without one a new id begins a call.
+
+        Without an id either, it belongs to the call at its place, or to the last one if it came
+        alone (``place`` None).
+        """
+        index, call_id = call.get("index"), call.get("id")
+        if not isinstance(index, int):
+            if isinstance(call_id, str) and call_id:
+                index = self._call_indexes.setdefault(call_id, self._call_count)
+            else:
+                index = max(self._call_count - 1, 0) if place is None else place
+        self._call_count = max(self._call_count, index + 1)
+        return index
 
 
 def parts_of(content: Any) -> Piece:
@@ -134,17 +161,6 @@ def parts_of(content: Any) -> Piece:
         text += parts_of(fields.get("text")).text
         reasoning += parts_of(fields.get("thinking")).text
     return Piece(text, reasoning)
-
-
-def tool_calls_of(calls: Any) -> tuple[dict[str, Any], ...]:
-    """The deltas of calls of tools; those without a number as index get their place."""
-    if not isinstance(calls, list):
-        return ()
-    return tuple(
-        call | {"index": call["index"] if isinstance(call.get("index"), int) else place}
-        for place, call in enumerate(calls)
-        if isinstance(call, dict)
-    )
 
 
 def storable(text: str) -> str:

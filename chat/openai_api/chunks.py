@@ -103,16 +103,26 @@ def merged_calls(deltas: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Calls of tools from their deltas, as an answer that is not streamed holds them."""
     calls: dict[Any, dict[str, Any]] = {}
     for delta in deltas:
-        call = calls.setdefault(delta.get("index"), {"type": "function", "function": {}})
+        call = calls.setdefault(delta.get("index"), {"function": {}})
         function = delta.get("function")
-        call |= {name: value for name, value in delta.items() if name not in ("index", "function")}
-        for name, value in (function if isinstance(function, dict) else {}).items():
-            known = call["function"].get(name)
-            is_more = isinstance(known, str) and isinstance(value, str)
-            call["function"][name] = known + value if is_more else value
+        _add(call, {name: delta[name] for name in delta if name not in ("index", "function")})
+        _add(call["function"], function if isinstance(function, dict) else {})
     for call in calls.values():
         call["function"] = {
             name: storable(value) if isinstance(value, str) else value
             for name, value in call["function"].items()
         }
-    return list(calls.values())
+    return [{"type": "function"} | call for call in calls.values()]
+
+
+def _add(known: dict[str, Any], more: dict[str, Any]) -> None:
+    """Arguments grow; of each other field the first value that is neither null nor empty stays.
+
+    Servers repeat ``id`` and ``name`` as null (SGLang) or as "" (DashScope) in later deltas.
+    """
+    for name, value in more.items():
+        if name == "arguments" and isinstance(value, str):
+            text = known.get(name, "")
+            known[name] = text + value if isinstance(text, str) else value
+        elif value not in (None, ""):
+            known.setdefault(name, value)
