@@ -12,6 +12,21 @@ from tests.support import Server
 pytestmark = pytest.mark.django_db(transaction=True)
 ORIGIN, OTHER = "https://app.example", "https://other.example"
 ALLOWED = "access-control-allow-origin"
+# What OpenAI's libraries send; not all of them with each request.
+OPENAI_HEADERS = {
+    "x-stainless-arch",
+    "x-stainless-async",
+    "x-stainless-custom-poll-interval",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-poll-helper",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+}
 
 
 def test_pages_of_a_named_origin_may_call_the_api(
@@ -63,6 +78,29 @@ def test_pages_of_a_named_origin_may_call_the_api(
         client.get("/admin/login/"),
     ]
     assert all(ALLOWED not in answer.headers for answer in others)
+
+
+def test_openais_library_may_call_v1_from_a_page(
+    alice: User, server: Callable[..., Server]
+) -> None:
+    running = server(CORS_ALLOWED_ORIGINS=ORIGIN, DAILY_TOKENS_PER_USER="1")
+    names = {"authorization", "content-type", "user-agent"} | OPENAI_HEADERS
+    asks = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": ",".join(sorted(names)),
+    }
+    preflight = running.client().options("/v1/chat/completions", headers=asks)
+    assert (preflight.status_code, preflight.headers[ALLOWED]) == (200, ORIGIN)
+    assert names <= set(preflight.headers["access-control-allow-headers"].split(", "))
+
+    client = running.client(Authorization=f"Bearer {create_token(alice)[1]}", Origin=ORIGIN)
+    body = {"model": "verse", "messages": [{"role": "user", "content": "Hello"}]}
+    answer, refused = (client.post("/v1/chat/completions", json=body) for _ in range(2))
+    assert (answer.status_code, refused.status_code) == (200, 429)
+    assert refused.headers["x-should-retry"] == "false"
+    exposed = refused.headers["access-control-expose-headers"].split(", ")
+    assert {"x-should-retry", "retry-after", "x-verse-chat"} <= set(exposed)
 
 
 def test_an_address_without_its_last_slash_is_the_same(

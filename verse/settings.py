@@ -5,10 +5,9 @@ import re
 import tomllib
 from pathlib import Path
 
-from corsheaders.defaults import default_headers
-
 from verse import databases
 from verse.broker_url import BROKER_URL
+from verse.cross_origin import ALLOWED_HEADERS, EXPOSED_HEADERS
 from verse.env_file import read_env_file
 from verse.environment import PROTOCOLS, SAMPLERS, Environment
 from verse.log_config import logging_config
@@ -41,9 +40,7 @@ CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 # Origins whose pages may call the API with a token; never with a session, so without credentials.
 CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/(api|v1)/"
-_OWN_HEADERS = ("idempotency-key", "x-verse-chat", "x-verse-client-chat", "x-verse-memory")
-CORS_ALLOW_HEADERS = (*default_headers, *_OWN_HEADERS)
-CORS_EXPOSE_HEADERS = ("idempotent-replayed", "retry-after", *_OWN_HEADERS)
+CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS = ALLOWED_HEADERS, EXPOSED_HEADERS
 # Browsers do not send secure cookies over plain http, so they need a site with https.
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
     origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
