@@ -1,5 +1,6 @@
 """The conversation that a request names: a read that each of its requests makes."""
 
+from django.db.models import BigIntegerField
 from psycopg import sql
 
 from chat.model_rows import ModelRow
@@ -21,5 +22,7 @@ FIND = {
 
 def find_conversation(model: Model, pk: int, *, user_id: int) -> Conversation | None:
     """The user's own conversation; None if there is none, and for another user's. One query."""
+    if pk > BigIntegerField.MAX_BIGINT:
+        return None  # a numeric, with which no index could be used
     matches = rows(FIND[model], {"id": pk, "user": user_id})
     return ROWS[model].instance(matches[0]) if matches else None

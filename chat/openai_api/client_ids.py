@@ -20,7 +20,7 @@ CLIENT_HEADERS = (
 )
 TEMPORARY = "local:"  # how Open WebUI names a chat that it does not keep
 MAX_ID_CHARS = 255
-MAX_CHAT_ID = 2**63 - 1
+MAX_DIGITS = 20  # more than any id has
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def chat_name(request: HttpRequest, body: CompletionBody) -> ChatName:
         raise InvalidRequest("X-Verse-Chat: the number of a chat.", param="X-Verse-Chat")
     number = header or (body.chat_id if body.chat_id.isascii() and body.chat_id.isdigit() else "")
     if number:
-        return ChatName(number=min(int(number[:20]), MAX_CHAT_ID))
+        return ChatName(number=int(number[:MAX_DIGITS]))
     headers = (request.headers.get(name, "").strip() for name in CLIENT_HEADERS)
     own, *known = headers
     client_id = next(filter(None, (own, body.chat_id.strip(), *known)), "")

@@ -1,10 +1,13 @@
 """Another user's object looks like a missing one, byte for byte, by every route and method."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
@@ -149,7 +152,16 @@ def test_owners_ids_and_roles_in_a_body_are_ignored(
     assert (message.user, message.role, message.conversation_id) == (bob, "user", chat)
 
 
-def test_ids_beyond_the_databases_range_are_not_found(alice: User, api: Api) -> None:
-    for pk in (2**63, 10**30):
-        assert api(alice).get(f"/api/chats/{pk}/").status_code == 404
-        assert api(alice).get(f"/api/chats/{pk}/messages/{pk}/").status_code == 404
+@pytest.mark.parametrize("route", WITH_OBJECT)
+def test_ids_beyond_the_databases_range_are_not_looked_for(
+    route: str, hers: dict[str, dict[str, int]], alice: User, api: Api
+) -> None:
+    # As a numeric the id would be compared with each row of the table.
+    ids = hers[route.split("/")[1]]
+    names = [name for name in ids if f":{name}>" in route]
+    client = api(alice)
+    for name, huge, method in product(names, (2**63, 10**30), METHODS):
+        with CaptureQueriesContext(connection) as queries:
+            response = getattr(client, method)(fill(route, ids | {name: huge}), BODY, format="json")
+        assert response.status_code in (404, 405), (name, method)
+        assert [query["sql"] for query in queries if str(huge) in query["sql"]] == []
