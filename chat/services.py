@@ -74,10 +74,9 @@ class ChatService:
         """Answer a turn by the messages that a client sends itself, or replay it.
 
         A turn whose answer has no id is not stored; ``store``, if given, stores it once the answer
-        has a word.
+        has a word. The caller holds the user's share of the connections.
         """
-        with self._share():
-            return self._reply(turn, client, store)
+        return self._reply(turn, client, store)
 
     def live_answer(self, answer: Message) -> LiveAnswer | None:
         """The answer if this process generates it, else None. No query."""

@@ -25,11 +25,25 @@ from tests.support import PATIENCE_S, Server, database_url
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 POOL, SHARE = 20, 2
 POSTS = 12
+COMPLETIONS = "/v1/chat/completions"
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'verse %' AND state <> 'idle'
         AND wait_event_type = 'Lock'
 """
+
+
+def question(text: str) -> dict[str, Any]:
+    """The body of a request of /v1."""
+    return {"model": "verse", "messages": [{"role": "user", "content": text}]}
+
+
+def turn(api: str, chat: int, token: str) -> dict[str, Any]:
+    """What posts a message to the chat."""
+    if api == "/api":
+        return {"url": f"/api/chats/{chat}/messages/", "json": {"content": "Hello"}}
+    headers = {"Authorization": f"Bearer {token}", "X-Verse-Chat": str(chat)}
+    return {"url": COMPLETIONS, "json": question("Hello"), "headers": headers}
 
 
 @pytest.fixture
@@ -49,7 +63,9 @@ def count_waiting(expected: int) -> int:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("api", ["/api", "/v1"])
 def test_a_users_turns_hold_a_tenth_of_the_connections(
+    api: str,
     alice: User,
     bob: User,
     server: Callable[..., Server],
@@ -58,22 +74,39 @@ def test_a_users_turns_hold_a_tenth_of_the_connections(
     running = server(DATABASE_POOL_SIZE=str(POOL), STREAMS_PER_USER="100", THROTTLE_MESSAGES="off")
     chats = [StandaloneChat.objects.create(user=alice).pk for _ in range(POSTS)]
     other = StandaloneChat.objects.create(user=bob).pk
-    client, bobs = running.client(create_token(alice)[1]), running.client(create_token(bob)[1])
+    token = create_token(alice)[1]
+    client, bobs = running.client(token), running.client(create_token(bob)[1])
     assert client.get("/api/chats/").status_code == bobs.get("/api/chats/").status_code == 200
     # As a slow turn does: all others of the user wait for this row.
     operator.execute("SELECT FROM auth_user WHERE id = %s FOR UPDATE", [alice.pk])
     with ThreadPoolExecutor(POSTS) as pool:
-        posts = [
-            pool.submit(client.post, f"/api/chats/{chat}/messages/", json={"content": "Hello"})
-            for chat in chats
-        ]
+        posts = [pool.submit(client.post, **turn(api, chat, token)) for chat in chats]
         assert count_waiting(SHARE) == SHARE
         time.sleep(0.2)  # for those that should not come
         assert count_waiting(SHARE) == SHARE
         answer = bobs.post(f"/api/chats/{other}/messages/", json={"content": "Hello"})
         assert answer.status_code == 201, answer.text
         operator.rollback()
-        assert [post.result().status_code for post in posts] == [201] * POSTS
+        statuses = [post.result().status_code for post in posts]
+        assert statuses == [201 if api == "/api" else 200] * POSTS
+    assert "ERROR" not in running.log
+
+
+def test_parallel_turns_of_v1_need_one_connection(
+    alice: User, server: Callable[..., Server]
+) -> None:
+    running = server(DATABASE_POOL_SIZE="2", STREAMS_PER_USER="100", THROTTLE_MESSAGES="off")
+    client = running.client(Authorization=f"Bearer {create_token(alice)[1]}")
+    tools = {"tools": [{"type": "function", "function": {"name": "clock"}}]}
+    replay: dict[str, Any] = {"json": question("Hello"), "headers": {"Idempotency-Key": "key"}}
+    forms: list[dict[str, Any]] = [replay, replay]
+    for text in ("One", "Two", "long " * LONG_CHARS, "longer " * LONG_CHARS):
+        off = {"json": question(f"{text} off"), "headers": {"X-Verse-Memory": "off"}}
+        forms += [{"json": question(text)}, {"json": question(f"{text} tools") | tools}, off]
+    assert client.post(COMPLETIONS, **replay).status_code == 200
+    with ThreadPoolExecutor(len(forms)) as pool:
+        posts = [pool.submit(client.post, COMPLETIONS, **form) for form in forms]
+        assert [post.result().status_code for post in posts] == [200] * len(forms)
     assert "ERROR" not in running.log
 
 

@@ -8,6 +8,7 @@ A request is one of three:
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from django.contrib.auth.models import User
 from rest_framework.exceptions import NotFound
 
 from chat import errors
-from chat.answers import turns
+from chat.answers import long_messages, turns
 from chat.answers.client_messages import Part, text_of
 from chat.answers.client_prompt import ClientRequest
 from chat.answers.runner import runner
@@ -30,6 +31,7 @@ from chat.openai_api.text_turns import normal
 from chat.rate_limit import count_message
 from chat.services import ChatService, Reply
 from chat.token_limits import check_tokens
+from retrieval import connection_share
 from retrieval.queries import value
 
 
@@ -58,13 +60,21 @@ class CompletionRequest:
         if last["role"] == "user":
             self._check_last()
         if self.is_task or self.name.is_temporary or place is None:
-            self._refuse_foreign_chat()
-            return self._answer_unstored(self._client(Placement(), has_memory=False))
+            with self._share():
+                self._refuse_foreign_chat()
+                return self._answer_unstored(self._client(Placement(), has_memory=False))
         placing = Placing(self.user, self.body.messages[: place + 1], self.name)
         question = text_of(placing.messages[-1])
         if last["role"] == "assistant" or not _is_storable(question):
-            return self._answer_with_memory_only(placing, question)
-        return self._answer_turn(placing, question)
+            with self._share():
+                return self._answer_with_memory_only(placing, question)
+        with long_messages.saved_alone(self.user.pk, question), self._share():
+            return self._answer_turn(placing, question)
+
+    def _share(self) -> AbstractContextManager[None]:
+        """Around all statements before the model is asked, as in chat/services.py. Only once: a
+        second one, inside it, would wait for the first for ever."""
+        return connection_share.hold(self.user.pk)
 
     def _answer_turn(self, placing: Placing, question: str) -> Reply:
         """A question of the user's, or the results of tools that its answer has called."""
