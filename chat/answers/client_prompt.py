@@ -40,7 +40,8 @@ class ClientRequest:
     """What a client asks of the model.
 
     ``messages``: all but the system's. ``sent_ids``: those of them that the conversation holds,
-    oldest first. ``adds_history``: the stored history goes before the messages.
+    oldest first. ``adds_history``: the stored history goes before the messages; it ends before
+    ``replaced``, a stored question that the client asks again, if there is one.
     """
 
     messages: list[Part]
@@ -48,6 +49,7 @@ class ClientRequest:
     parameters: dict[str, Any] = field(default_factory=dict)
     has_memory: bool = True
     adds_history: bool = False
+    replaced: Message | None = None
     sent_ids: Sequence[int] = ()
     sent_refs: list[int] = field(default_factory=list)  # what must not be recalled
     was_sent: Callable[[str], bool] = lambda _: False  # whether a text is among the messages

@@ -79,9 +79,11 @@ class Preparation:
         self._reading = Reading(draft, request.without(refs), dark and dark.without(refs))
 
     def _draft(self, memory_tokens: int) -> Draft | ClientDraft:
-        client, history = self._client, History()
+        client, history, turn = self._client, History(), self.turn
+        if client and client.replaced:
+            turn = replace(turn, question=client.replaced)
         if client is None or client.adds_history:
-            history = read_history(self.turn, limit=settings.CHAT_HISTORY_LIMIT)
+            history = read_history(turn, limit=settings.CHAT_HISTORY_LIMIT)
         if client:
             return draft_client_prompt(client, history, prompt_budget(), memory_tokens)
         return draft_prompt(

@@ -103,14 +103,14 @@ class CompletionRequest:
                 raise NotFound
             return start_turn(new, placing.place, first=placing.place())[0]
 
-        client = self._client(placement)
+        client = self._client_before_storing(placement)
         return self._answer_unstored(client, placement.chat, new.question, store=store)
 
     def _answer_with_memory_only(self, placing: Placing, question: str) -> Reply:
         """Answer with what is remembered for the question; the turn is not stored."""
         placement = placing.place()
         has_memory = _is_storable(question) and not self._keeps_out(placement)
-        client = self._client(placement, has_memory=has_memory)
+        client = self._client_before_storing(placement, has_memory=has_memory)
         return self._answer_unstored(client, placement.chat, question)
 
     def _answer_unstored(
@@ -136,6 +136,18 @@ class CompletionRequest:
             StandaloneChatMessage(role=Role.ASSISTANT, status=Status.STREAMING, **fields),
         )
         return ChatService(chat).answer_client(turn, client, store=store)
+
+    def _client_before_storing(
+        self, placement: Placement, *, has_memory: bool = True
+    ) -> ClientRequest:
+        """As ``_client``, while the answer that the new one replaces is still in the chat."""
+        client = self._client(placement, has_memory=has_memory)
+        chat, replaced = placement.chat, placement.replaced
+        if chat is None or replaced is None:
+            return client
+        question = chat.messages.filter(pk=replaced.question.ref).first()
+        refs = [StandaloneChatMessage.memory_table.pack_ref(pk) for pk in replaced.refs]
+        return replace(client, replaced=question, sent_refs=[*client.sent_refs, *refs])
 
     def _client(self, placement: Placement, *, has_memory: bool = True) -> ClientRequest:
         """What the model is sent, and what memory leaves out because the client sends it."""

@@ -1,11 +1,14 @@
-"""Calls of tools as model servers send them: with nulls, empty texts, and without an index."""
+"""Calls of tools as model servers send them, and the turn that their results complete."""
 
 from typing import Any
 
 import pytest
 
-from chat.openai_api.tests.support import Bearer, user
-from fake_openai import Deltas, FakeOpenAI
+from chat.memory.embed import finish_embedding_jobs
+from chat.models import StandaloneChatMessage
+from chat.openai_api.tests.support import Bearer, Message, assistant, texts, user
+from fake_openai import Answer, Deltas, FakeOpenAI
+from retrieval.forgetting import tainted_on_older_schema
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}]
@@ -85,3 +88,59 @@ def calls_sent(events: list[Any], deltas: tuple[dict[str, Any], ...]) -> list[di
         function["name"] = function["name"] or each["function"]["name"]
         function["arguments"] += each["function"]["arguments"] or ""
     return list(calls.values())
+
+
+@pytest.fixture
+def looking(bearer: Bearer, remembering: FakeOpenAI) -> dict[str, str]:
+    """The header of a chat with a turn, and a question whose answer so far is text and a call."""
+    remembering.chat.script(
+        Answer("I see."),
+        Deltas(({"content": "Let me look."}, {"tool_calls": [CLOCK | {"index": 0}]}), "tool_calls"),
+        Answer("It is noon."),
+    )
+    chat = bearer.ask(user("My clock is in Trieste")).chat
+    header = {"X-Verse-Chat": str(chat)}
+    bearer.ask(user("What does my clock show?"), tools=TOOLS, headers=header)
+    finish_embedding_jobs()
+    assert texts(chat)[2:] == ["What does my clock show?", "Let me look."]
+    return header
+
+
+BEFORE = [user("My clock is in Trieste"), assistant("I see.")]
+
+
+def results(text: str | None) -> list[Message]:
+    """The question again, with what its tool has given."""
+    return [
+        user("What does my clock show?"),
+        assistant(text, tool_calls=[CLOCK]),
+        {"role": "tool", "tool_call_id": "c1", "content": "12:00"},
+    ]
+
+
+@pytest.mark.parametrize("text", ["Let me look.", None])
+def test_the_result_of_a_tool_is_sent_after_the_turns_before(
+    text: str | None, looking: dict[str, str], bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    bearer.ask(*results(text), tools=TOOLS, headers=looking)
+    assert remembering.chat.requests[-1].messages[1:] == [*BEFORE, *results(text)]
+
+
+@pytest.mark.parametrize("text", ["Let me look.", None])
+def test_the_answer_after_a_tool_replaces_the_text_before(
+    text: str | None, looking: dict[str, str], bearer: Bearer
+) -> None:
+    bearer.ask(*results(text), tools=TOOLS, headers=looking)
+    *before, question, answer = StandaloneChatMessage.objects.in_order()
+    assert (answer.content, answer.reply_to) == ("It is noon.", question.pk)
+    ref = answer.memory_table.pack_ref(answer.pk)
+    assert tainted_on_older_schema(bearer.user.pk, [ref]) == set()
+    assert answer.context[0] == {"history": [message.pk for message in before]}
+
+
+def test_an_answer_that_is_to_be_continued_is_sent_once(
+    looking: dict[str, str], bearer: Bearer, remembering: FakeOpenAI
+) -> None:
+    begun = [user("What does my clock show?"), assistant("It shows")]
+    bearer.ask(*begun, headers=looking)
+    assert remembering.chat.requests[-1].messages[1:] == [*BEFORE, *begun]
