@@ -135,7 +135,7 @@ def million(options: argparse.Namespace, url: str) -> None:
     query(NARROW)
     query("VACUUM (ANALYZE)")
     current_model.check_model(MODEL)
-    words_s = seconds(lambda: sum(fill_words.fill(SOURCE)))
+    words_s = seconds(lambda: sum(fill_words.Fill(SOURCE)))
     print(f"going through them for words: {words_s:.1f} s")
     print(f"counting them: {seconds(lambda: pending.count(SOURCE, model=MODEL)):.1f} s")
     print("| next batch of 100, ms: first / median / best | start | middle | end |")

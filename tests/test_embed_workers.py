@@ -57,6 +57,11 @@ def queue(
         yield queue
 
 
+def embedded(database: Database) -> int:
+    """How many messages have a vector."""
+    return int(database.run("SELECT count(embedding) FROM standalone_chat_messages")[0][0])
+
+
 class Killer:
     """Kills one of two workers now and then, and starts another, while the block runs."""
 
@@ -110,6 +115,22 @@ def test_a_killed_workers_call_is_taken_up_within_a_minute(queue: Queue) -> None
     queue.wait_until_embedded()
     print(f"taken up after {time.monotonic() - began:.0f} s")  # noqa: T201
     assert [len(call) for call in queue.calls()] == [5, 5]
+
+
+def test_a_worker_embeds_what_is_older_than_memory(
+    database: Database, openai_server: FakeOpenAI
+) -> None:
+    with queue_of("procrastinate", database, openai_server) as queue:
+        back = database.process("migrate", "chat", "0001_initial", **queue.settings)
+        assert back.returncode == 0, back.stderr
+        database.run(PEOPLE)
+        database.run(MESSAGES, 1_200)
+        there = database.process("migrate", **queue.settings)
+        assert there.returncode == 0, there.stderr
+        for _ in range(2):
+            queue.start_worker()
+        wait_for(lambda: embedded(database) == 1_200)
+        assert set(queue.bought().values()) == {1}
 
 
 def allow_connections(database: Database, *, allowed: bool) -> None:

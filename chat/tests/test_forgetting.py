@@ -179,7 +179,7 @@ def test_the_backfill_finds_deletions_from_before_the_triggers(chat: StandaloneC
     sql("DELETE FROM message_memories")
     sql("SET session_replication_role = origin")
     assert tainted_texts(answers[2]) == []
-    assert sum(fill_words.fill(fact.memory_table)) == 6
+    assert sum(fill_words.Fill(fact.memory_table)) == 6
     assert tainted_texts(*answers) == sorted(message.content for message in answers[:-1])
 
 
@@ -380,7 +380,7 @@ def test_an_odd_context_fails_no_recall(chat: StandaloneChat, context: str) -> N
     fact.delete()
     assert tainted_texts(odd, answers[1]) == sorted(["Odd.", answers[1].content])
     sql("DELETE FROM message_memories")
-    assert sum(fill_words.fill(fact.memory_table)) == 8
+    assert sum(fill_words.Fill(fact.memory_table)) == 8
 
 
 def test_an_answer_regenerated_while_its_old_text_is_marked_is_recalled(

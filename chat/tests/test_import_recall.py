@@ -154,7 +154,7 @@ def test_an_import_leaves_no_long_pending_list(alice: User) -> None:
         cursor.execute("SET session_replication_role = replica; DELETE FROM message_memories")
         cursor.execute("SET session_replication_role = origin")
     pending_list_pages()
-    assert sum(fill_words.fill(SOURCE)) == 2_300
+    assert sum(fill_words.Fill(SOURCE)) == 2_300
     assert pending_list_pages() <= 10
 
 

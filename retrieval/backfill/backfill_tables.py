@@ -61,7 +61,7 @@ class Backfill:
     def fill_words(self) -> Iterator[tuple[MessageTable, int]]:
         """Give each message that exists now its row in message_memories; how many, by steps."""
         for table in self.tables:
-            for rows in fill_words.fill(table):
+            for rows in fill_words.Fill(table):
                 yield table, rows
                 if self.limits.cancelled:
                     return

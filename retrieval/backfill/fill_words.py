@@ -4,6 +4,7 @@ For messages older than memory's triggers, and after a change of the text search
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg import sql
@@ -29,21 +30,28 @@ def is_needed(table: MessageTable) -> bool:
     return bool(db.execute(IS_NEEDED.format(is_copy=IS_COPY, **table.names), {})[0][0])
 
 
-def fill(table: MessageTable) -> Iterator[int]:
-    """Go once through the table, BATCH_ROWS a transaction; yields how many rows each step wrote.
+@dataclass
+class Fill(Iterator[int]):
+    """Goes once through the table, BATCH_ROWS a transaction; yields how many rows each step wrote.
 
-    Ends with the message that was the last at the start. May be stopped and run again.
+    Ends with the message that was the last at the start. May be stopped and run again; after a step
+    that raised, ``next`` tries the same one again.
     Locks: FOR SHARE on the messages of a batch. Raises NoMemory.
     """
-    ((table_end,),) = db.execute(LAST_ID.format(**table.names), {})
-    after = 0
-    while True:
-        params = {"after": after, "table_end": table_end, "rows": BATCH_ROWS}
-        ((last, filled),) = db.execute(_statement(table), params)
+
+    table: MessageTable
+    _after: int = field(default=0, init=False)
+    _table_end: int | None = field(default=None, init=False)
+
+    def __next__(self) -> int:
+        if self._table_end is None:
+            ((self._table_end,),) = db.execute(LAST_ID.format(**self.table.names), {})
+        params = {"after": self._after, "table_end": self._table_end, "rows": BATCH_ROWS}
+        ((last, filled),) = db.execute(_statement(self.table), params)
         if last is None:
-            return
-        after = last
-        yield filled
+            raise StopIteration
+        self._after = last
+        return int(filled)
 
 
 @db.composed_once

@@ -2,7 +2,8 @@
 
 One thread runs the engine's jobs, which only ring the bell. The main thread gathers what they name
 for 2 s, then embeds all answers that wait, those of other workers' jobs too: so the number of calls
-does not depend on that of workers. Every 20 s it looks for messages without a job.
+does not depend on that of workers. Every 20 s it looks for messages without a job. Meanwhile one of
+the workers looks for messages that memory does not know.
 """
 
 import logging
@@ -20,6 +21,7 @@ from retrieval.backfill.claims import Claims
 from retrieval.backfill.embed_table import TableBackfill
 from retrieval.backfill.embedding_calls import RetryingService
 from retrieval.backfill.limits import Cancelled, Limits
+from retrieval.backfill.missing_rows import MissingRows
 from retrieval.backfill.pending import Counts
 from retrieval.backfill.progress_line import Report
 from retrieval.backfill.sweep import sweep, unclaimed_answers
@@ -64,6 +66,7 @@ class EmbedWorker:
     _sweeping: Iterator[Report] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self._missing = MissingRows(message_tables(), self.claims)
         self._engine_outage = Outage(logger)
         self._database_outage = Outage(logger)
         self._service_outage = Outage(logger, level=logging.ERROR)
@@ -88,6 +91,7 @@ class EmbedWorker:
             pass
         except NoMemory:
             self._database_outage.begin("The database has no memory: run manage.py migrate")
+            self._missing.begin_again()
             self.limits.pause(SWEEP_S)
         except EmbeddingError as error:
             self._service_outage.begin("Error generating embeddings: %s", error)
@@ -104,7 +108,7 @@ class EmbedWorker:
                 self._embed_named(run, refs)
         elif time.monotonic() - self._swept_at >= SWEEP_S:
             self._sweep()
-        else:
+        elif not self._missing.fill_next():
             self.limits.pause(IDLE_S)
 
     def _embed_named(self, run: TableBackfill, refs: Sequence[int]) -> None:

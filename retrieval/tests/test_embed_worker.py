@@ -11,7 +11,7 @@ from pytest_django import Settings
 from chat.models import Passage, Role, StandaloneChat
 from chat.tests.plan_support import MEMORIES, reads_of
 from fake_openai import FakeOpenAI, Refuse, Vectors
-from retrieval.backfill import token_bucket
+from retrieval.backfill import fill_words, token_bucket
 from retrieval.backfill.limits import Cancelled, Limits
 from retrieval.embed_queue import bell, worker
 from retrieval.embed_queue.bell import Bell, NoWorker
@@ -116,6 +116,60 @@ def test_a_sweep_takes_old_messages_and_leaves_young_ones(
     for _ in range(3):
         embed_worker._sweep()
     assert texts_of_calls(remembering) == [["an hour old"], ["an hour old too"]]
+
+
+def work(embed_worker: EmbedWorker) -> None:
+    """Let the worker do what is due, also what it would do in 20 s, until it rests."""
+    for _ in range(8):
+        embed_worker._embed_due()
+    embed_worker._swept_at = -worker.SWEEP_S
+    for _ in range(4):
+        embed_worker._embed_due()
+
+
+@pytest.mark.django_db
+def test_a_worker_embeds_messages_from_before_memory(
+    alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill_words, "BATCH_ROWS", 2)
+    contents = [f"years old {number}" for number in range(5)]
+    add_messages(alice, contents)
+    add_messages(alice, ["about a text"], table=PASSAGE)
+    query("DELETE FROM message_memories")
+    work(EmbedWorker())
+    assert texts_of_calls(remembering) == [contents, ["about a text"]]
+    assert query("SELECT count(*), count(bits) FROM message_memories") == [(6, 6)]
+    assert query("SELECT count(*) FROM user_token_usage") == [(0,)]
+
+
+@pytest.mark.django_db
+def test_a_job_does_not_wait_for_messages_from_before_memory(
+    alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill_words, "BATCH_ROWS", 2)
+    monkeypatch.setattr(worker, "GATHER_S", 0.0)
+    add_messages(alice, [f"years old {number}" for number in range(5)])
+    query("DELETE FROM message_memories")
+    embed_worker = EmbedWorker()
+    for _ in range(2):
+        embed_worker._embed_due()
+    embed_worker.bell.ring([say(alice, ANSWER)])
+    embed_worker._embed_due()
+    assert texts_of_calls(remembering) == [[ANSWER]]
+    assert query("SELECT count(*) FROM message_memories") == [(3,)]
+
+
+@pytest.mark.django_db
+def test_a_worker_that_rests_reads_no_message(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, ["an hour old"])
+    embed_worker = EmbedWorker()
+    work(embed_worker)
+
+    def rest() -> None:
+        for _ in range(5):
+            embed_worker._embed_due()
+
+    assert reads_of(rest).shape == frozenset()
 
 
 @pytest.mark.django_db

@@ -67,6 +67,13 @@ def test_it_embeds_what_becomes_pending_and_makes_no_call_meanwhile(
     assert [len(call) for call in texts_of_calls(remembering)] == [2, 1, 1]
 
 
+def test_it_embeds_messages_that_memory_does_not_know(alice: User, remembering: FakeOpenAI) -> None:
+    add_messages(alice, texts(3))
+    query("DELETE FROM message_memories")
+    followed()
+    assert embedded_texts() == set(texts(3))
+
+
 def test_it_runs_while_another_process_embeds(alice: User, remembering: FakeOpenAI) -> None:
     contents = texts(4)
     ids = add_messages(alice, contents)

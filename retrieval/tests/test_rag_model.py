@@ -31,7 +31,7 @@ from fake_openai.shapes import JSON, Shape
 from fake_openai.vectors import vector_of
 from retrieval import current_model, runtime, storage
 from retrieval.backfill import backfill, pending
-from retrieval.backfill.fill_words import fill
+from retrieval.backfill.fill_words import Fill
 from retrieval.embeddings import bundled_models, get_embedding
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, database_url
 
@@ -239,7 +239,7 @@ def test_a_vector_of_an_unknown_model_counts_as_none(
     assert query(LABELS) == [(FACT, SMALL)]  # there has been no other
     current_model.switch(LARGE)
     query("DELETE FROM message_memories")
-    assert sum(fill(SOURCE)) == 1
+    assert sum(Fill(SOURCE)) == 1
     assert query(LABELS) == [(FACT, None)]
 
 

@@ -3,7 +3,8 @@
 Servers put a job into the queue for each answer and each edit; workers embed many of them in one
 call. Start as many workers as you like: no message is embedded twice. A worker also looks every
 20 s for messages without a job, so it embeds everything that is pending, old messages too: see
-first what that costs, by rag_cost_estimate.
+first what that costs, by rag_cost_estimate. Once an hour one of the workers looks for messages that
+memory does not know, from before its migrations, and indexes them for recall by words.
 
   EMBED_QUEUE=procrastinate manage.py migrate          the engine's tables, once
   EMBED_QUEUE=procrastinate manage.py embed_worker
@@ -12,7 +13,7 @@ first what that costs, by rag_cost_estimate.
 The servers need the same settings. While the broker, the database or the embedding service is away
 the worker waits, and says so once.
 METRICS_PORT and METRICS_TOKEN: where it serves its metrics (docs/observability.md).
-Locks: rows that it stores vectors in, for 0.1 s at a time.
+Locks: rows that it stores vectors in or indexes, for 0.1 s at a time; an edit waits for that.
 Exit code: 1 wrong settings; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
