@@ -262,6 +262,21 @@ def test_follow_goes_on_until_a_signal(database: Database, openai_server: FakeOp
     assert out.count("5 embedded, 0 failed") == 2
 
 
+def test_a_signal_ends_follow_while_the_database_is_away(
+    database: Database, openai_server: FakeOpenAI
+) -> None:
+    with queue_of("procrastinate", database, openai_server) as queue:
+        database.run(PEOPLE)
+        database.run(MESSAGES, 5)
+        process = database.start("backfill_embeddings", "--follow", settings=queue.settings)
+        queue.wait_until_embedded()
+        allow_connections(database, allowed=False)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE_S)
+        allow_connections(database, allowed=True)
+    assert (process.returncode, err.count("\n")) == (143, 1), err
+
+
 def test_all_workers_and_backfills_share_one_rate(
     database: Database, openai_server: FakeOpenAI
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from psycopg import sql
 
 from retrieval import db
@@ -12,6 +12,7 @@ from retrieval.backfill.pending import count, for_table
 from retrieval.embeddings import bundled_models, cost
 from retrieval.embeddings.batching import truncate
 from retrieval.models import message_tables
+from retrieval.schema.timeouts import transaction_without_timeouts
 
 PAGE_ROWS = 500  # texts in this process's memory at a time
 # Each text of a user once, as it is bought, and not at all if the user has its vector already. The
@@ -79,7 +80,7 @@ def estimate(*, exact: bool = False) -> Estimate:
 
 
 def _count_without_memory() -> int:
-    with connection.cursor() as cursor:
+    with transaction_without_timeouts(connection), connection.cursor() as cursor:
         cursor.execute(_for_all_tables(COUNT_WITHOUT_MEMORY))
         return sum(int(messages) for (messages,) in cursor.fetchall())
 
@@ -93,7 +94,7 @@ def _read_texts(all_texts: sql.SQL) -> Iterator[str]:
     statement = TEXTS_TO_BUY.format(
         all_texts=_for_all_tables(all_texts), contents=_for_all_tables(CONTENTS)
     )
-    with transaction.atomic(), connection.chunked_cursor() as cursor:
+    with transaction_without_timeouts(connection), connection.chunked_cursor() as cursor:
         cursor.execute(statement)
         while page := cursor.fetchmany(PAGE_ROWS):
             yield from (content for (content,) in page)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from django.db import connection
 from psycopg import sql
 
 from retrieval import db
 from retrieval.forgetting import has_stale_source
 from retrieval.message_tables import IS_COPY, MessageTable
+from retrieval.schema.timeouts import transaction_without_timeouts
 from retrieval.sql_files import read_statement
 
 BATCH_ROWS = 500  # of a transaction, 0.1 to 0.2 s: an edit of one of its messages waits for it
@@ -26,8 +28,12 @@ FILL_WORDS = read_statement(Path(__file__).with_name("fill_words.sql"))
 
 
 def is_needed(table: MessageTable) -> bool:
-    """Whether a message has no row by the current search configuration. One statement."""
-    return bool(db.execute(IS_NEEDED.format(is_copy=IS_COPY, **table.names), {})[0][0])
+    """Whether a message has no row by the current search configuration.
+
+    One statement, which no timeout ends.
+    """
+    with transaction_without_timeouts(connection):
+        return bool(db.execute(IS_NEEDED.format(is_copy=IS_COPY, **table.names), {})[0][0])
 
 
 @dataclass

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from django.db import connection
 from psycopg import sql
 
 from retrieval import db
 from retrieval.forgetting import not_tainted
 from retrieval.message_tables import MessageTable
 from retrieval.models import EmbeddingModel, message_tables
+from retrieval.schema.timeouts import transaction_without_timeouts
 
 RETRY_BATCH_ROWS = 500  # of one transaction
 # ``m`` is the message, ``p`` its row in message_memories or NULL, ``c`` the current model or NULL.
@@ -140,9 +142,10 @@ class Counts:
 def count(table: MessageTable, *, model: str | None) -> Counts:
     """The table's messages as if ``model`` were the current one; None for the database's own.
 
-    One statement, which reads the table. Raises NoMemory.
+    One statement, which reads the table: for commands. No timeout ends it. Raises NoMemory.
     """
-    return Counts(*db.execute(for_table(COUNT, table), {"model": model})[0])
+    with transaction_without_timeouts(connection):
+        return Counts(*db.execute(for_table(COUNT, table), {"model": model})[0])
 
 
 def count_tainted(user_id: int) -> int:

@@ -1,12 +1,12 @@
-"""Timeouts of the role or the database, which would end a long index build half-way."""
+"""Timeouts of the role or the database, which would end an index build or a long count half-way."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from django.db import Error
+from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from retrieval.queries import rows
+from retrieval.queries import execute, rows
 
 TIMEOUTS = [
     "statement_timeout",
@@ -17,6 +17,11 @@ TIMEOUTS = [
 READ_SETTINGS = """
     SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings
     WHERE name = ANY (%s)
+"""
+# Of the settings that this server has. Until the end of the transaction. Locks: none.
+LIFT_IN_TRANSACTION = """
+    SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings
+    WHERE name IN ('statement_timeout', 'transaction_timeout')
 """
 WRITE_SETTING = "SELECT pg_catalog.set_config(%s, %s, false)"
 
@@ -34,6 +39,14 @@ def without_timeouts(connection: BaseDatabaseWrapper, *, lock_timeout: str = "0"
     finally:
         with suppress(Error):  # the session may be lost, and with it its settings
             _write(connection, before)
+
+
+@contextmanager
+def transaction_without_timeouts(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """A transaction that may take long. Behind a pooler it changes no other's session."""
+    with transaction.atomic(using=connection.alias):
+        execute(LIFT_IN_TRANSACTION, connection=connection)
+        yield
 
 
 def _write(connection: BaseDatabaseWrapper, values: dict[str, str]) -> None:

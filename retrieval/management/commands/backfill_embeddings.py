@@ -25,7 +25,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import Error, connection
 
 from retrieval import audit, current_model, storage
 from retrieval.backfill import Backfill, pending
@@ -43,6 +43,7 @@ from retrieval.message_tables import MessageTable
 from retrieval.models import message_tables
 from retrieval.recall import min_similarity
 from retrieval.schema import locks
+from retrieval.schema.timeouts import without_timeouts
 
 EMBEDS_NOTHING = (
     f"{EMBEDDINGS_OFF}: recall goes by words, nothing is embedded."
@@ -96,7 +97,7 @@ class Command(OperatorCommand):
                 )
             audit.record_command("backfill_embeddings")
             self._work(run, options)
-            self._report(run, "signal" if signals else run.limits.stopped_by, options)
+            self._finish(run, options, signals)
 
     def _follow(self, run: Backfill, options: dict[str, Any]) -> None:
         """Until a signal, which ``cancel_on_signal`` reports."""
@@ -106,7 +107,7 @@ class Command(OperatorCommand):
         with cancel_on_signal(run.limits.cancel, message=stopped) as signals:
             audit.record_command("backfill_embeddings")
             self._work(run, options)
-            self._report(run, "signal" if signals else run.limits.stopped_by, options)
+            self._finish(run, options, signals)
 
     def _work(self, run: Backfill, options: dict[str, Any]) -> None:
         if options["retry_failed"]:
@@ -118,10 +119,19 @@ class Command(OperatorCommand):
             run.check_key()
             fill_words(run, progress)
             embed(follow(run) if options["follow"] else run.embed(), run, progress)
-        if run.embedded:
-            min_similarity.measure()
-        if options["vacuum"] and not run.limits.cancelled:
-            storage.vacuum(run.tables)
+
+    def _finish(self, run: Backfill, options: dict[str, Any], signals: list[int]) -> None:
+        """Measure, vacuum and report. After a signal the database may be away: no report then."""
+        try:
+            if run.embedded:
+                min_similarity.measure()
+            if options["vacuum"] and not run.limits.cancelled:
+                with without_timeouts(connection):
+                    storage.vacuum(run.tables)
+            self._report(run, "signal" if signals else run.limits.stopped_by, options)
+        except Error:
+            if not signals:
+                raise
 
     def _progress(self, limits: Limits, *, as_json: bool) -> Progress:
         """A closed output cancels the run as a signal does: calls that run are still stored."""
