@@ -1,7 +1,7 @@
 """Messages without a row in message_memories get it, in steps between a worker's other work.
 
 They are older than memory's triggers, or a trigger failed. Only a look at all messages finds them,
-so one process looks, once an hour.
+so one process looks, once a day.
 """
 
 import math
@@ -16,7 +16,7 @@ from retrieval.backfill.claims import Claims
 from retrieval.message_tables import MessageTable
 from retrieval.schema.locks import BACKFILL_LOCK
 
-EVERY_S = 3600.0  # reads 5,000 messages a second where a worker has nothing else to do
+EVERY_S = 86_400.0  # 200 s for each million messages, if the worker has nothing else to do
 TRY_AGAIN_S = 20.0  # while another process looks, and after a failure
 NO_MESSAGE = 0  # an id that no message has: the process that claims it looks at the table
 # Whether no backfill_embeddings runs, which fills the same rows. One statement, because behind a

@@ -3,8 +3,8 @@
 Servers put a job into the queue for each answer and each edit; workers embed many of them in one
 call. Start as many workers as you like: no message is embedded twice. A worker also looks every
 20 s for messages without a job, so it embeds everything that is pending, old messages too: see
-first what that costs, by rag_cost_estimate. Once an hour one of the workers looks for messages that
-memory does not know, from before its migrations, and indexes them for recall by words.
+first what that costs, by rag_cost_estimate. At its start and once a day one of the workers looks
+for messages that memory does not know, from before its migrations, and indexes their words.
 
   EMBED_QUEUE=procrastinate manage.py migrate          the engine's tables, once
   EMBED_QUEUE=procrastinate manage.py embed_worker
