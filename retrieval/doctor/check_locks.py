@@ -3,6 +3,7 @@
 They are recognised by their modes: this role may not be allowed to read another one's statements.
 """
 
+from decimal import Decimal
 from functools import partial
 
 from psycopg import sql
@@ -12,7 +13,8 @@ from retrieval.doctor.report import Check, Finding, passed, warning
 from retrieval.models import recalled_tables
 from retrieval.queries import rows
 
-# Sessions that hold, or wait for, a lock of this mode on one of the tables or on their indexes.
+# Sessions that hold, or wait for, a lock of this mode on one of the tables or on their indexes. The
+# age is NULL where this role may not read it: of a lock that another role's session holds.
 LOCKS = """
     SELECT DISTINCT l.pid, l.granted, round(
         extract(epoch FROM clock_timestamp() - coalesce(l.waitstart, a.xact_start))::numeric, 1)
@@ -37,16 +39,20 @@ def _locks(mode: str, relkind: str, problem: str) -> Finding:
     locks = [
         lock
         for lock in rows(LOCKS, [mode, relkind, recalled_tables()])
-        if lock[2] >= MIN_LOCK_AGE_S
+        if lock[2] is None or lock[2] >= MIN_LOCK_AGE_S
     ]
     if not locks:
         return passed("no session does so now")
     sessions = ", ".join(
-        f"process {pid} {'holds' if granted else 'waits for'} the lock, {age_s} s"
+        f"process {pid} {'holds' if granted else 'waits for'} the lock, {_age(age_s)}"
         for pid, granted, age_s in locks
     )
     pids = dict.fromkeys(pid for pid, _, _ in locks)
     return warning(f"{problem}: {sessions}", *map(_terminate, pids))
+
+
+def _age(age_s: Decimal | None) -> str:
+    return "age unknown: it is of another role" if age_s is None else f"{age_s} s"
 
 
 def _terminate(pid: int) -> str:

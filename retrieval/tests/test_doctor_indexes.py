@@ -88,6 +88,24 @@ def test_a_blocking_index_build_is_reported_and_ended(
         assert f"process {other.info.backend_pid} holds the lock" in finding.detail
 
 
+@pytest.mark.parametrize(("check", "mode"), [("trap.8", "SHARE"), ("trap.11", "ACCESS EXCLUSIVE")])
+def test_a_lock_of_another_role_is_reported_without_its_age(
+    check: str, mode: str, faulty: FaultyDatabase
+) -> None:
+    """Only members of pg_read_all_stats see since when another role's transaction is open."""
+    role = f"doctor_reader_{faulty.name}"
+    faulty.run(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role}; SET ROLE {role}")
+    try:
+        with faulty.session() as other:
+            other.execute(f"LOCK TABLE chat_messages IN {mode} MODE")
+            pid = other.info.backend_pid
+            finding = faulty.check(check)
+    finally:
+        faulty.run(f"RESET ROLE; DROP ROLE {role}")
+    assert finding.status is Status.WARN
+    assert f"process {pid} holds the lock, age unknown" in finding.detail
+
+
 def test_a_blocking_table_change_is_reported_and_ended(
     faulty: FaultyDatabase, settings: Settings
 ) -> None:
