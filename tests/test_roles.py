@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from psycopg import errors
 
 from fake_openai import Answer, FakeOpenAI
-from tests.databases import Database
+from tests.databases import Database, wait_for_build
 from tests.embed_worker import Worker
 from tests.support import PATIENCE_S, ROOT, Server, clean_environment, wait_for
 
@@ -235,6 +236,21 @@ MESSAGE_COLUMNS = """
     id bigint, user_id bigint, chat_id bigint, role text, content text, created_at timestamptz,
     embedding vector
 """
+
+
+def test_the_owner_sees_a_build_of_a_superuser(database: Roles) -> None:
+    """PostgreSQL hides its table from every role that is not a member of the superuser's."""
+    index, error = "idx_standalone_messages_embedding", "standalone_chat_messages is being built"
+    build = threading.Thread(target=database.run, args=(f"REINDEX INDEX CONCURRENTLY {index}",))
+    with psycopg.connect(database.url) as session:
+        session.execute("LOCK TABLE standalone_chat_messages IN ROW EXCLUSIVE MODE")
+        build.start()
+        wait_for_build(database)
+        assert error in database.manage(database.owner, "rag_index", "rebuild", code=1)
+        session.rollback()
+    build.join()
+
+
 NOT_THE_WEBS = [
     "CREATE TABLE mine (id int)",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",

@@ -11,10 +11,17 @@ from retrieval.queries import rows
 
 POLL_S = 0.5
 # https://www.postgresql.org/docs/current/progress-reporting.html#CREATE-INDEX-PROGRESS-REPORTING
-# tuples_done is pgvector's count of rows in the graph. Locks: none.
+# tuples_done is pgvector's count of rows in the graph. Of a role of which this one is no member,
+# only the process is shown: the lock that it holds says which table it is. Locks: none.
 READ_PROGRESS = """
-    SELECT phase, coalesce(tuples_done, 0), nullif(current_locker_pid, 0)
-    FROM pg_catalog.pg_stat_progress_create_index WHERE relid = pg_catalog.to_regclass(%s)
+    SELECT coalesce(p.phase, 'as another role'), coalesce(p.tuples_done, 0),
+        nullif(p.current_locker_pid, 0)
+    FROM pg_catalog.pg_stat_progress_create_index p
+    WHERE p.datname = pg_catalog.current_database() AND EXISTS (
+        SELECT FROM pg_catalog.pg_locks l
+        WHERE l.pid = p.pid AND l.database = p.datid AND l.granted
+            AND l.relation = pg_catalog.to_regclass(%s)
+            AND l.mode IN ('ShareLock', 'ShareUpdateExclusiveLock'))
 """
 LOADING = "building index: loading tuples"
 

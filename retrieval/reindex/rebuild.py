@@ -62,20 +62,18 @@ def drop(index: IndexState) -> None:
     indexes.drop(connection, index.name)
 
 
-def drop_leftovers(table: str, *, lock_timeout: str = "0") -> list[str]:
+def drop_leftovers(table: str, *, lock_timeout: str = "0") -> None:
     """Drop what unfinished builds left on the table: INVALID indexes with our names.
 
-    Each waits at most ``lock_timeout`` for transactions that are open; 0: without limit. REINDEX
-    appends _ccnew or _ccold, and a number, to a name. Returns the names dropped.
+    None while another session builds one. Each waits at most ``lock_timeout`` for transactions
+    that are open; 0: without limit. REINDEX appends _ccnew or _ccold, and a number, to a name.
     """
     ours = "|".join(
         re.escape(index.name) for owner, index in declared_indexes() if owner.table == table
     )
-    invalid = [str(name) for (name,) in queries.rows(FIND_INVALID, [table])]
-    leftovers = [name for name in invalid if re.fullmatch(rf"({ours})(_cc(new|old)\d*)?", name)]
-    for name in leftovers:
-        indexes.drop(connection, name, lock_timeout=lock_timeout)
-    return leftovers
+    for (name,) in queries.rows(FIND_INVALID, [table]):
+        if re.fullmatch(rf"({ours})(_cc(new|old)\d*)?", name):
+            indexes.drop_invalid(connection, name, lock_timeout=lock_timeout)
 
 
 def _build_in_parallel(index: IndexState, build: Callable[[], None]) -> None:

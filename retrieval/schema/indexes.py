@@ -1,5 +1,6 @@
 """The HNSW index, and index builds that let reads and writes go on."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,6 +21,23 @@ SET_CLIENT_CHECK = "SELECT pg_catalog.set_config('client_connection_check_interv
 IS_VALID = """
     SELECT i.indisvalid FROM pg_catalog.pg_index i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)
+"""
+# Whether another session builds an index of the same table. Of a role of which this one is no
+# member, pg_stat_progress_create_index has only the process: its lock says which table it is.
+IS_BEING_BUILT = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_locks l ON l.relation = i.indrelid
+        JOIN pg_catalog.pg_stat_progress_create_index p ON p.pid = l.pid AND p.datid = l.database
+        WHERE i.indexrelid = pg_catalog.to_regclass(%s)
+            AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+            AND p.datname = pg_catalog.current_database())
+"""
+# Whether another session has changed indisvalid and not committed it: a build releases its lock
+# before it commits.
+IS_BEING_COMMITTED = """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_locks l ON l.transactionid = i.xmax
+        WHERE i.indexrelid = pg_catalog.to_regclass(%s))
 """
 # Locks of all three: SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on.
 CREATE = sql.SQL("""
@@ -76,16 +94,16 @@ def build(connection: BaseDatabaseWrapper, table: str, index: VectorIndex) -> No
 def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composable) -> None:
     """Run CREATE INDEX CONCURRENTLY unless the index is valid; first drop an INVALID one.
 
-    A build that fails or is interrupted drops what it left; after a kill the next run does. Lock:
-    SHARE UPDATE EXCLUSIVE on the table, so reads and writes go on; it waits for the transactions
-    that are open.
+    If another session builds it, waits for the end of that. A build that fails or is interrupted
+    drops what it left; after a kill the next run does. Lock: SHARE UPDATE EXCLUSIVE on the table,
+    so reads and writes go on; it waits for the transactions that are open.
     """
-    is_valid = read_validity(connection, name)
-    if is_valid is False:
-        drop(connection, name)
-    if not is_valid:
+    if not read_validity(connection, name):
+        _wait_for_build(connection, name)
+        drop_invalid(connection, name)
+    if not read_validity(connection, name):
         with cleanup_on_failure(
-            lambda: drop(connection, name, lock_timeout=CLEANUP_LOCK_TIMEOUT), name
+            lambda: drop_invalid(connection, name, lock_timeout=CLEANUP_LOCK_TIMEOUT), name
         ):
             execute(connection, create)
 
@@ -109,6 +127,34 @@ def cleanup_on_failure(remove: Callable[[], object], name: str) -> Iterator[None
 def drop(connection: BaseDatabaseWrapper, name: str, *, lock_timeout: str = "0") -> None:
     """Drop the index CONCURRENTLY, if it exists. Lock: as ``ensure``."""
     execute(connection, DROP.format(name=sql.Identifier(name)), lock_timeout=lock_timeout)
+
+
+def drop_invalid(connection: BaseDatabaseWrapper, name: str, *, lock_timeout: str = "0") -> None:
+    """Drop the index CONCURRENTLY if it is INVALID and no other session builds one on the table.
+
+    Lock: as ``ensure``.
+    """
+    if not _is_being_built(connection, name) and read_validity(connection, name) is False:
+        drop(connection, name, lock_timeout=lock_timeout)
+
+
+def _wait_for_build(connection: BaseDatabaseWrapper, name: str) -> None:
+    """Wait until no other session builds an index on the same table.
+
+    It polls. A build may wait for a session that waits inside LOCK or DROP INDEX: a deadlock.
+    """
+    if _is_being_built(connection, name):
+        locks.notify_operator(f"another session builds {name}: waiting for it")
+        while _is_being_built(connection, name):
+            time.sleep(locks.POLL_S)
+
+
+def _is_being_built(connection: BaseDatabaseWrapper, name: str) -> bool:
+    """In this order: what a build has changed before it released its lock is seen then."""
+    return any(
+        queries.value(query, [name], connection=connection)
+        for query in (IS_BEING_BUILT, IS_BEING_COMMITTED)
+    )
 
 
 def execute(

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,11 +10,15 @@ import psycopg
 import pytest
 
 from tests.databases import Database
-from tests.support import PATIENCE_S
+from tests.support import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.newest_schema
 SECRET = "what a user wrote"
 INDEXES = "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid"
+CREATE = """
+    CREATE INDEX CONCURRENTLY {} ON standalone_chat_messages
+    USING hnsw (embedding vector_cosine_ops)
+"""
 HNSW = {"idx_standalone_messages_embedding": True, "idx_chat_messages_embedding_user": True}
 
 
@@ -105,6 +110,25 @@ def test_the_way_back_says_whom_it_waits_for(database: Database) -> None:
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
     assert vector_indexes(database) == {}
+
+
+def test_migrate_waits_for_a_pasted_build_and_keeps_its_index(database: Database) -> None:
+    database.start_at("0002_embedding")
+    name = "idx_standalone_messages_embedding"
+    oid = f"SELECT '{name}'::regclass::oid"
+    pasted = threading.Thread(target=database.run, args=(CREATE.format(name),))
+    with old_snapshot(database, "LOCK TABLE standalone_chat_messages IN ROW EXCLUSIVE MODE"):
+        pasted.start()
+        wait_for(lambda: vector_indexes(database) == {name: False})
+        built = database.run(oid)
+        process = database.start_migrate("chat", "0004_vector_indexes")
+        assert process.stdout
+        assert any(f"another session builds {name}" in line for line in process.stdout)
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    pasted.join()
+    assert process.returncode == 0, out
+    assert vector_indexes(database) == HNSW
+    assert database.run(oid) == built
 
 
 @pytest.mark.parametrize(
