@@ -11,13 +11,23 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import ProgrammingError, connection, transaction
 from psycopg import errors
 
+from retrieval import queries
 from retrieval.models import AuditLine
+from retrieval.schema import locks
 
+MAX_BATCH = 5_000  # lines a transaction, so that acts wait for a moment only
+# By the primary key, since ``at`` has no index. Locks: none.
+FIND_OLD = """
+    SELECT id FROM audit_log WHERE id > %(after)s AND at < now() - make_interval(days => %(days)s)
+    ORDER BY id LIMIT %(limit)s
+"""
 # Locks: SHARE ROW EXCLUSIVE on audit_log alone until the transaction ends; acts that write a line
 # wait. Only the owner of the table may do this.
-ALLOW = "ALTER TABLE audit_log DISABLE TRIGGER audit_log_is_kept"
-REFUSE = "ALTER TABLE audit_log ENABLE TRIGGER audit_log_is_kept"
-DELETE_OLD = "DELETE FROM audit_log WHERE at < now() - make_interval(days => %s)"
+DELETE = """
+    ALTER TABLE audit_log DISABLE TRIGGER audit_log_is_kept;
+    DELETE FROM audit_log WHERE id = ANY (%(ids)s::bigint[]);
+    ALTER TABLE audit_log ENABLE TRIGGER audit_log_is_kept
+"""
 
 
 def record(who: AbstractBaseUser | str, what: str, *, whose: AbstractBaseUser | str = "") -> None:
@@ -53,11 +63,17 @@ def lines() -> list[AuditLine]:
 
 
 def purge(*, days: int) -> int:
-    """Delete the lines older than ``days``; how many. Raises ProgrammingError: not the owner."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '3s'")
-        cursor.execute(ALLOW)
-        cursor.execute(DELETE_OLD, [days])
-        deleted = cursor.rowcount
-        cursor.execute(REFUSE)
-    return int(deleted)
+    """Delete the lines older than ``days``; how many. Two statements for each MAX_BATCH lines.
+
+    Raises ProgrammingError: not the owner; OperationalError as ``run_with_short_lock``.
+    """
+    deleted = after = 0
+    while ids := _find_old(after, days=days):
+        locks.run_with_short_lock(connection, "audit_log", DELETE, {"ids": ids})
+        deleted, after = deleted + len(ids), ids[-1]
+    return deleted
+
+
+def _find_old(after: int, *, days: int) -> list[int]:
+    params = {"after": after, "days": days, "limit": MAX_BATCH}
+    return [pk for (pk,) in queries.rows(FIND_OLD, params)]

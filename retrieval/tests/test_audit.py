@@ -4,10 +4,12 @@ import getpass
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -19,6 +21,7 @@ from chat.models import StandaloneChat
 from fake_openai import FakeOpenAI
 from retrieval import audit
 from retrieval.models import EmbeddingModel
+from tests.support import database_url, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.newest_schema]
 Api = Callable[[User], APIClient]
@@ -134,9 +137,43 @@ def test_the_command_prints_and_purges(settings: Settings) -> None:
     assert line.keys() == {"when", "who", "what", "whose"}
     assert run("audit").rstrip().endswith("alice  export  bob")
     assert run("audit", "--purge") == "0 lines deleted\n"
+    let_them_be_old()
+    assert run("audit", "--purge") == "1 lines deleted\n"
+    assert acts() == []
+
+
+def let_them_be_old() -> None:
+    """All lines, although a trigger keeps them as they are."""
     with connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
         cursor.execute("UPDATE audit_log SET at = at - interval '400 days'")
         cursor.execute("SET session_replication_role = origin")
-    assert run("audit", "--purge") == "1 lines deleted\n"
-    assert acts() == []
+
+
+def test_a_purge_takes_many_lines_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        audit.record("alice", "export")
+    let_them_be_old()
+    audit.record("alice", "erase")
+    monkeypatch.setattr(audit, "MAX_BATCH", 2)
+    assert run("audit", "--purge") == "5 lines deleted\n"
+    assert acts() == [("alice", "erase", "")]
+
+
+def test_a_purge_tries_again_while_an_act_is_written(capfd: pytest.CaptureFixture[str]) -> None:
+    audit.record("alice", "export")
+    let_them_be_old()
+    with psycopg.connect(database_url(connection)) as other, ThreadPoolExecutor() as pool:
+        other.execute("INSERT INTO audit_log (who, what, whose) VALUES ('bob', 'export', '')")
+        purge = pool.submit(purge_in_thread)
+        wait_for(lambda: purge.done() or "audit_log is in use" in capfd.readouterr().err)
+        other.commit()
+        assert purge.result() == 1
+    assert acts() == [("bob", "export", "")]
+
+
+def purge_in_thread() -> int:
+    try:
+        return audit.purge(days=365)
+    finally:
+        connection.close()

@@ -5,7 +5,8 @@
   manage.py audit --purge      delete lines older than AUDIT_DAYS (365); the table's owner only
 
 A command's "who" is command:<account on the machine>. Contents are never in it.
-Locks: none; --purge: SHARE ROW EXCLUSIVE on audit_log alone, for which it waits at most 3 s.
+Locks: none; --purge: SHARE ROW EXCLUSIVE on audit_log alone for 5,000 lines at a time. It waits for
+that 300 ms at a time, and tries again for ten minutes. Run it again after a kill.
 """
 
 from argparse import ArgumentParser
