@@ -251,6 +251,11 @@ def test_the_owner_sees_a_build_of_a_superuser(database: Roles) -> None:
     build.join()
 
 
+def test_the_web_may_lock_memory_of_what_it_deletes(database: Roles) -> None:
+    """As the sweep of expired conversations does."""
+    database.run_as(database.web, "SELECT id FROM message_memories ORDER BY id FOR UPDATE")
+
+
 NOT_THE_WEBS = [
     "CREATE TABLE mine (id int)",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",

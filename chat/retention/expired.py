@@ -24,7 +24,7 @@ MAX_BATCH = 500  # conversations a transaction: docs/promises.md
 FIRST_BATCH = 20
 MAX_MESSAGES = 500  # a transaction; a longer conversation is deleted in several
 MAX_LOCKED_S = 0.1  # what a transaction should take, by the ones before; promised are 0.3 s
-LOCK_TIMEOUT = "SET LOCAL lock_timeout = '150ms'"  # for messages that another session holds
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '150ms'"  # for rows that another session holds
 # Nothing is lost if the database server crashes within a second: the next run deletes it again.
 NO_WAIT_FOR_DISK = "SET LOCAL synchronous_commit = off"
 CONFLICTS = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
@@ -40,7 +40,8 @@ class Counts:
 
 def _composed(model: type[Message]) -> dict[str, str]:
     """The statements for one kind of conversations."""
-    names = {
+    names: dict[str, sql.Composable] = {
+        "kind_bit": sql.Literal(model.memory_table.kind_bit),
         "messages": sql.Identifier(model._meta.db_table),
         "conversations": sql.Identifier(model.conversation.field.related_model._meta.db_table),
         "conversation": sql.Identifier(model.conversation.field.column),
@@ -138,11 +139,12 @@ def _delete_batch(
         expired = sorted(run("still_expired", run("lock", ids)))
         totals = list(accumulate(run("sizes", expired)))
         whole = sum(total <= MAX_MESSAGES for total in totals)
-        run("delete_messages", expired[: max(whole, 1)], max_messages=MAX_MESSAGES)
-        messages = cursor.rowcount
+        messages = run("lock_messages", expired[: max(whole, 1)], max_messages=MAX_MESSAGES)
+        run("lock_memories", messages)
+        run("delete_messages", messages)
         empty = run("without_messages", expired)
         run("delete_keys", empty)
         users.update(run("delete", empty))
-    counts.messages += messages
+    counts.messages += len(messages)
     counts.conversations += len(empty)
     return sorted(set(expired) - set(empty)), bool(expired) and whole == 0

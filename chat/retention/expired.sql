@@ -28,11 +28,21 @@ SELECT c.id FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[]) AND {exp
 SELECT (SELECT count(*) FROM {messages} m WHERE m.{conversation} = c.id)
 FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[]) ORDER BY c.id
 
--- name: delete_messages
+-- name: lock_messages
 -- The oldest first. Locks: these messages.
-DELETE FROM {messages} WHERE id IN (
-    SELECT m.id FROM {messages} m WHERE m.{conversation} = ANY (%(ids)s::bigint[])
-    ORDER BY m.created_at, m.id LIMIT %(max_messages)s)
+SELECT m.id FROM {messages} m WHERE m.{conversation} = ANY (%(ids)s::bigint[])
+ORDER BY m.created_at, m.id LIMIT %(max_messages)s FOR UPDATE
+
+-- name: lock_memories
+-- After the messages, as an edit does. The trigger that deletes these rows with their messages
+-- catches its errors: a lock_timeout in it would leave them behind. Locks: these rows.
+SELECT p.id FROM message_memories p WHERE p.id IN (
+    SELECT m * 2 + {kind_bit} FROM unnest(%(ids)s::bigint[]) m)
+ORDER BY p.id FOR UPDATE
+
+-- name: delete_messages
+-- Locks: these messages, whose rows are locked already, and by triggers their memory.
+DELETE FROM {messages} WHERE id = ANY (%(ids)s::bigint[])
 
 -- name: without_messages
 SELECT c.id FROM {conversations} c WHERE c.id = ANY (%(ids)s::bigint[])

@@ -213,6 +213,18 @@ def test_what_another_session_holds_is_left_and_nothing_waits_for_it(
     assert run() == {"conversations": 2, "messages": 4}
 
 
+def test_messages_stay_while_another_session_holds_their_memory(alice: User, other: Any) -> None:
+    held, _ = (chat_of(alice) for _ in range(2))
+    other.execute("BEGIN")
+    other.execute("UPDATE message_memories SET bits = NULL WHERE conversation = %s", [held.pk * 2])
+    assert run() == {"conversations": 1, "messages": 2}
+    other.execute("ROLLBACK")
+    assert StandaloneChat.objects.get() == held
+    assert (held.messages.count(), MessageMemory.objects.count()) == (2, 2)
+    assert run() == {"conversations": 1, "messages": 2}
+    assert MessageMemory.objects.count() == 0
+
+
 def test_a_conversation_that_is_touched_at_the_last_moment_stays(
     alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
