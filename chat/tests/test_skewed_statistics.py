@@ -20,6 +20,7 @@ from chat.tests.support import Api
 from fake_openai import FakeOpenAI
 from fake_openai.vectors import vector_of
 from retrieval import current_model, db
+from retrieval.backfill import pending, sweep
 from retrieval.models import message_tables
 from retrieval.recall.candidates import Scope
 from retrieval.recall.messages import recall
@@ -233,3 +234,20 @@ def test_whatever_statistics_say_no_other_users_row_is_recalled(
         if done >= recalls:
             break
     assert len(seen) >= shapes  # else the skews change nothing
+
+
+@pytest.mark.parametrize("skew", [*SKEWS, [NO_STATISTICS, rows("0")]])
+def test_whatever_statistics_say_each_pending_row_is_read_some_times(
+    skew: list[str], people: list[Person]
+) -> None:
+    db.execute("UPDATE message_memories SET model = NULL", {})
+    table, each = message_tables()[0], CROWD + len(people) * EACH
+    params = {"after": 0, "last": 2**62, "limit": 10_000, "model": None}
+    next_rows = pending.next_rows_statement(table, None)
+    with believed(skew):
+        reads = reads_of(lambda: db.execute(next_rows, params))
+        reads_of_sweep = reads_of(
+            lambda: sweep.unclaimed(table, model=None, min_age_s=60.0, limit=10_000, after=0)
+        )
+    for read in (reads, reads_of_sweep):
+        assert each <= read.of("message_memories", table.table) < 10 * each

@@ -14,7 +14,8 @@ from retrieval.message_tables import MessageTable
 
 # As pending.NEXT_ROWS, but without rows that are claimed. Locks: none.
 UNCLAIMED = sql.SQL("""
-    SELECT p.id FROM message_memories p JOIN {table} m ON m.id = p.id >> 1
+    SELECT p.id FROM message_memories p CROSS JOIN LATERAL (
+        SELECT * FROM {table} WHERE id = p.id >> 1 OFFSET 0) m
     WHERE {model} AND (p.id & 1) = {kind_bit} AND p.id > %(after)s
         AND p.embedding_error IS NULL AND {remembered} AND {not_tainted}
         AND {chosen}

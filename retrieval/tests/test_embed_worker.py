@@ -186,6 +186,8 @@ def test_a_sweep_reads_messages_that_are_switched_off_once(
         for _ in range(5):
             embed_worker._sweep()
 
+    query("ANALYZE message_memories, standalone_chat_messages")
+    query("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
     reads = reads_of(sweep_all)
     assert [len(call) for call in texts_of_calls(remembering)] == [2, 2, 2, 2]
     assert 200 <= reads.of(*MEMORIES) < 400
