@@ -140,9 +140,9 @@ def test_the_demo_answers_stops_and_starts_again_with_its_data(folder: Path) -> 
         with contextlib.closing(demo.client()) as client:
             chat = client.post("/api/chats/", json={"title": "First"}).json()["id"]
             question = {"content": "Say hello."}
-            turn = client.post(f"/api/chats/{chat}/messages/", json=question).json()
             sample = client.get("/api/chats/").json()["results"][-1]["id"]
             assert client.delete(f"/api/chats/{sample}/").status_code == 204
+            turn = client.post(f"/api/chats/{chat}/messages/", json=question).json()
             chats = client.get("/api/chats/").json()
         assert turn["assistant_message"]["status"] == "complete"
         assert turn["assistant_message"]["content"]

@@ -250,4 +250,4 @@ def test_whatever_statistics_say_each_pending_row_is_read_some_times(
             lambda: sweep.unclaimed(table, model=None, min_age_s=60.0, limit=10_000, after=0)
         )
     for read in (reads, reads_of_sweep):
-        assert each <= read.of("message_memories", table.table) < 10 * each
+        assert each <= read.of("message_memories", table.table) < 50 * each
