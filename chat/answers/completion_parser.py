@@ -127,11 +127,15 @@ class CompletionParser:
         """The deltas of calls of tools, each with the number of its call as ``index``."""
         if not isinstance(calls, list):
             return ()
-        return tuple(
-            call | {"index": self._index_of(call, place if len(calls) > 1 else None)}
-            for place, call in enumerate(calls)
-            if isinstance(call, dict)
-        )
+        numbered: dict[int, dict[str, Any]] = {}
+        for place, call in enumerate(calls):
+            if isinstance(call, dict):
+                index = self._index_of(call, place if len(calls) > 1 else None)
+                if index in numbered:  # another call, with the same id
+                    index = self._call_count
+                    self._call_count += 1
+                numbered[index] = call | {"index": index}
+        return tuple(numbered.values())
 
     def _index_of(self, call: dict[str, Any], place: int | None) -> int:
         """Its own index. Without one a new id begins a call.

@@ -144,6 +144,7 @@ class EmbedWorker:
         report = next(sweeping, None)
         if self._succeeded(report):
             self._sweeping = sweeping
+            self._missing.fill_next()  # words need no vectors, which may take days
         else:
             self._swept_at = time.monotonic()
 

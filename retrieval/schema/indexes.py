@@ -98,7 +98,7 @@ def ensure(connection: BaseDatabaseWrapper, name: str, create: str | sql.Composa
     drops what it left; after a kill the next run does. Lock: SHARE UPDATE EXCLUSIVE on the table,
     so reads and writes go on; it waits for the transactions that are open.
     """
-    if not read_validity(connection, name):
+    while read_validity(connection, name) is False:
         _wait_for_build(connection, name)
         drop_invalid(connection, name)
     if not read_validity(connection, name):

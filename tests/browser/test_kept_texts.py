@@ -90,6 +90,24 @@ def test_a_message_whose_answer_was_lost_is_not_sent_again(
     assert [message.content for message in texts] == ["Are you there?", "The first", "The second"]
 
 
+def test_the_same_words_again_go_back_to_the_box_if_not_sent(
+    page: Page, openai_server: FakeOpenAI
+) -> None:
+    openai_server.chat.default = Answer("Fine.")
+    ask(page, "Shall I?")
+    ask(page, "yes")
+    page.locator(".message.assistant").last.get_by_role("button", name="Forget").click()
+    page.get_by_role("dialog").get_by_role("button", name="Forget").click()
+    expect(page.locator(".message.assistant")).to_have_count(1)
+    page.route("**/messages/", lambda route: route.abort())
+    send(page, "yes")
+    expect(page.locator(".note:visible")).to_contain_text("There is no connection")
+    page.unroute("**/messages/")
+    send(page, "Again")
+    expect(page.locator(".message.user").last).to_contain_text("Again")
+    expect(box(page)).to_have_value("yes")
+
+
 def test_the_same_words_again_are_offered_if_not_sent(
     page: Page, openai_server: FakeOpenAI
 ) -> None:

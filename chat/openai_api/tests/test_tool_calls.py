@@ -75,6 +75,13 @@ def test_calls_in_one_chunk_without_an_index_stay_apart(
     assert whole["tool_calls"] == [CLOCK, DATE]
 
 
+def test_calls_of_one_id_in_one_chunk_stay_apart(bearer: Bearer, fake_openai: FakeOpenAI) -> None:
+    same = [delta("clock", text, id="clock") for text in ('{"of": "Rome"}', '{"of": "Oslo"}')]
+    fake_openai.chat.script(Deltas(({"tool_calls": same},), "tool_calls"))
+    whole = bearer.ask(user("What time is it?"), tools=TOOLS).body["choices"][0]["message"]
+    assert [each["function"] for each in whole["tool_calls"]] == [each["function"] for each in same]
+
+
 def calls_sent(events: list[Any], deltas: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
     """The calls of a stream, by the indexes in it. It passes the server's deltas on unchanged."""
     chunks = [event["choices"][0]["delta"] for event in events[:-1]]

@@ -16,7 +16,7 @@ export function connectComposer(send) {
   onSend = send;
   find("#composer").addEventListener("submit", submit);
   box.addEventListener("keydown", (event) => {
-    // Enter, but not where it ends a conversion: there keyCode is 229.
+    // Enter; where it ends a conversion, keyCode is 229.
     if (event.keyCode === 13 && !event.shiftKey) submit(event);
   });
   box.addEventListener("input", () => write(box.value));

@@ -57,7 +57,8 @@ export async function send(content) {
   const { page } = conversation;
   const [unsent, failed] = views.slice(-2);
   const back = unsent && !unsent.message.id && (await takeBack(unsent, failed));
-  const sent = { key: newKey(), content, after: views.at(-2)?.message.id };
+  const last = views.findLast(({ message }) => message.id);
+  const sent = { key: newKey(), content, after: last?.message.id };
   keep("sent", page, sent);
   keep("draft", page, null);
   giveBack(page, back);
@@ -72,7 +73,7 @@ export async function send(content) {
   }
 }
 
-/** The text of a turn that is not stored, removed from the page. Raises ApiError. */
+/** Remove a turn that is not stored; its text. Raises ApiError. */
 async function takeBack(question, answer) {
   const { results } = await conversation.newest();
   const at = placeOf(answer, results);
@@ -147,7 +148,7 @@ async function rejoin(opened, answer, problem) {
   await read(opened, await opened.follow(stored.id), answer);
 }
 
-/** Of the turn's question, not that of another tab; -1 if it is not stored. */
+/** The turn's question, not another tab's; -1 if it is not stored. */
 const placeOf = ({ question, sent }, results) =>
   results.findIndex((message) => message.id === question?.message.id || isOf(sent, message));
 
