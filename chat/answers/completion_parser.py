@@ -127,15 +127,17 @@ class CompletionParser:
         """The deltas of calls of tools, each with the number of its call as ``index``."""
         if not isinstance(calls, list):
             return ()
-        numbered: dict[int, dict[str, Any]] = {}
+        numbered: list[dict[str, Any]] = []
+        indexes = set()
         for place, call in enumerate(calls):
             if isinstance(call, dict):
                 index = self._index_of(call, place if len(calls) > 1 else None)
-                if index in numbered:  # another call, with the same id
+                if index in indexes and not isinstance(call.get("index"), int):  # another, of one id
                     index = self._call_count
                     self._call_count += 1
-                numbered[index] = call | {"index": index}
-        return tuple(numbered.values())
+                indexes.add(index)
+                numbered.append(call | {"index": index})
+        return tuple(numbered)
 
     def _index_of(self, call: dict[str, Any], place: int | None) -> int:
         """Its own index. Without one a new id begins a call.

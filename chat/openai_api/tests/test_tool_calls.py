@@ -82,6 +82,17 @@ def test_calls_of_one_id_in_one_chunk_stay_apart(bearer: Bearer, fake_openai: Fa
     assert [each["function"] for each in whole["tool_calls"]] == [each["function"] for each in same]
 
 
+@pytest.mark.parametrize("deltas", [NULLS, EMPTY, LATE, REPEATED])
+def test_deltas_of_one_index_in_one_chunk_stay_one_call(
+    deltas: tuple[dict[str, Any], ...], bearer: Bearer, fake_openai: FakeOpenAI
+) -> None:
+    script = Deltas(({"tool_calls": list(deltas)},), "tool_calls")
+    fake_openai.chat.script(script, script)
+    whole = bearer.ask(user("What time is it?"), tools=TOOLS).body["choices"][0]["message"]
+    assert whole["tool_calls"] == [CLOCK]
+    assert calls_sent(bearer.events(user("What time is it?"), tools=TOOLS), deltas) == [CLOCK]
+
+
 def calls_sent(events: list[Any], deltas: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
     """The calls of a stream, by the indexes in it. It passes the server's deltas on unchanged."""
     chunks = [event["choices"][0]["delta"] for event in events[:-1]]
