@@ -7,7 +7,7 @@ from django.db import Error, connection
 from retrieval import current_model
 from retrieval.backfill import pending
 from retrieval.backfill.backfill_tables import Backfill
-from retrieval.backfill.missing_rows import MissingRows
+from retrieval.backfill.missing_rows import FILL_STEPS, MissingRows
 from retrieval.backfill.progress_line import Report
 from retrieval.backfill.sweep import sweep
 from retrieval.db_errors import error_name
@@ -15,7 +15,6 @@ from retrieval.embeddings.errors import EmbeddingError, EmbeddingsNotConfigured,
 
 LOOK_S = 10.0
 MIN_AGE_S = 60.0  # a server may be embedding a younger message: pending.YOUNG
-FILL_STEPS = 20  # in a row, at each look: 3 s where all rows are missing
 MAX_PAUSE_S = 60.0  # while the service fails; the first pause is LOOK_S, then it is doubled
 MAX_FAILURES = 3  # that lengthen the pause
 ENDING = (KeyRefused, EmbeddingsNotConfigured, current_model.ModelMismatch)
@@ -36,7 +35,8 @@ def follow(run: Backfill) -> Iterator[Report]:
         while True:
             pause_s = LOOK_S
             try:
-                _fill_some(run, missing)
+                missing.fill_some(FILL_STEPS, run.limits)
+                run.limits.wait(0)
                 for report in sweep(table_runs, min_age_s=MIN_AGE_S):
                     run.embedded += report.embedded
                     yield report
@@ -49,14 +49,6 @@ def follow(run: Backfill) -> Iterator[Report]:
                 failures = min(failures + 1, MAX_FAILURES)
                 _notify(run, failure, pause_s)
             run.limits.wait(pause_s)
-
-
-def _fill_some(run: Backfill, missing: MissingRows) -> None:
-    """Give some messages that memory does not know their rows."""
-    for _ in range(FILL_STEPS):
-        if missing.fill_next() is None:
-            return
-        run.limits.wait(0)
 
 
 def _notify(run: Backfill, failure: EmbeddingError | Error, pause_s: float) -> None:

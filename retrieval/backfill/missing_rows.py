@@ -13,10 +13,12 @@ from itertools import chain
 from retrieval import queries
 from retrieval.backfill import fill_words
 from retrieval.backfill.claims import Claims
+from retrieval.backfill.limits import Limits
 from retrieval.message_tables import MessageTable
 from retrieval.schema.locks import BACKFILL_LOCK
 
 EVERY_S = 86_400.0  # 200 s for each million messages, if the worker has nothing else to do
+FILL_STEPS = 20  # in a row, between looks for other work: 3 s where all rows are missing
 TRY_AGAIN_S = 20.0  # while another process looks, and after a failure
 NO_MESSAGE = 0  # an id that no message has: the process that claims it looks at the table
 # Whether no backfill_embeddings runs, which fills the same rows. One statement, because behind a
@@ -54,6 +56,12 @@ class MissingRows:
             self._steps = None
         self._next_at = time.monotonic() + (EVERY_S if rows is None else 0.0)
         return rows
+
+    def fill_some(self, steps: int, limits: Limits) -> None:
+        """Look so many times in a row, fewer if no look is due or the run is cancelled."""
+        for _ in range(steps):
+            if self.fill_next() is None or limits.cancelled:
+                return
 
     def begin_again(self) -> None:
         """Look at once, from the first message on: memory is there again, without its rows."""

@@ -21,7 +21,7 @@ from retrieval.backfill.claims import Claims
 from retrieval.backfill.embed_table import TableBackfill
 from retrieval.backfill.embedding_calls import RetryingService
 from retrieval.backfill.limits import Cancelled, Limits
-from retrieval.backfill.missing_rows import MissingRows
+from retrieval.backfill.missing_rows import FILL_STEPS, MissingRows
 from retrieval.backfill.pending import Counts
 from retrieval.backfill.progress_line import Report
 from retrieval.backfill.sweep import sweep, unclaimed_answers
@@ -137,6 +137,8 @@ class EmbedWorker:
 
     def _sweep(self) -> None:
         """Embed the next call's messages that no job has named. Without any: done for SWEEP_S."""
+        if self._failures:  # words need no vectors, which may take days, or fail for as long
+            self._missing.fill_some(FILL_STEPS, self.limits)
         current_model.refuse_other(embedding_service.model_name())
         runs = self._runs()
         sweeping = self._sweeping or sweep(runs, min_age_s=MIN_AGE_S)
@@ -144,7 +146,7 @@ class EmbedWorker:
         report = next(sweeping, None)
         if self._succeeded(report):
             self._sweeping = sweeping
-            self._missing.fill_next()  # words need no vectors, which may take days
+            self._missing.fill_next()
         else:
             self._swept_at = time.monotonic()
 

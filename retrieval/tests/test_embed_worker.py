@@ -24,6 +24,7 @@ from tests.support import PATIENCE_S
 
 pytestmark = [pytest.mark.newest_schema, pytest.mark.usefixtures("remembering")]
 ANSWER = "the answer"
+CLAIMED_MESSAGES = "SELECT count(*) FROM embedding_claims WHERE id > 1"  # 0 and 1: MissingRows
 
 
 def say(user: User, content: str, *, role: str = Role.ASSISTANT, kind: Any = StandaloneChat) -> int:
@@ -174,6 +175,22 @@ def test_a_long_sweep_leaves_time_for_messages_from_before_memory(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("status", [401, 503])
+def test_words_are_indexed_while_the_service_fails(
+    status: int, alice: User, remembering: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill_words, "BATCH_ROWS", 2)
+    add_messages(alice, [f"years old {number}" for number in range(6)])
+    query("DELETE FROM message_memories WHERE id > (SELECT min(id) FROM message_memories)")
+    remembering.embeddings.default = Refuse(status)
+    embed_worker = EmbedWorker()
+    monkeypatch.setattr(embed_worker.limits, "pause", lambda seconds: None)
+    for _ in range(2):
+        embed_worker._work()
+    assert query("SELECT count(*), count(bits) FROM message_memories") == [(6, 0)]
+
+
+@pytest.mark.django_db
 def test_a_worker_that_rests_reads_no_message(alice: User, remembering: FakeOpenAI) -> None:
     add_messages(alice, ["an hour old"])
     embed_worker = EmbedWorker()
@@ -318,7 +335,7 @@ def test_a_worker_of_another_model_pays_nothing_and_says_both_once(
     assert "text-embedding-3-small" in line
     assert "text-embedding-3-large" in line
     assert len(texts_of_calls(remembering)) == 1
-    assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+    assert query(CLAIMED_MESSAGES) == [(0,)]
 
 
 @pytest.mark.django_db
@@ -331,7 +348,7 @@ def test_a_failing_service_is_logged_once_and_tried_again(
     caplog.set_level("INFO", worker.logger.name)
     for _ in range(3):
         embed_worker._work()
-    assert query("SELECT count(*) FROM embedding_claims") == [(0,)]
+    assert query(CLAIMED_MESSAGES) == [(0,)]
     remembering.embeddings.default = Vectors()
     embed_worker._work()
     lines = [record.message for record in caplog.records if record.name == worker.logger.name]
