@@ -132,7 +132,7 @@ class CompletionParser:
         for place, call in enumerate(calls):
             if isinstance(call, dict):
                 index = self._index_of(call, place if len(calls) > 1 else None)
-                if index in indexes and not isinstance(call.get("index"), int):  # another, of one id
+                if index in indexes and not isinstance(call.get("index"), int):  # of the same id
                     index = self._call_count
                     self._call_count += 1
                 indexes.add(index)

@@ -4,6 +4,7 @@ What goes with a conversation: its messages, and by the triggers and keys of the
 memory, embeddings, idempotency keys and the ids by which clients know a chat.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from retrieval.db_errors import sqlstate
 from retrieval.replica.user_writes import recorded
 from retrieval.sql_files import read_statements
 
+logger = logging.getLogger(__name__)
 MAX_BATCH = 500  # conversations a transaction: docs/promises.md
 FIRST_BATCH = 20
 MAX_MESSAGES = 500  # a transaction; a longer conversation is deleted in several
@@ -28,6 +30,8 @@ LOCK_TIMEOUT = "SET LOCAL lock_timeout = '150ms'"  # for rows that another sessi
 # Nothing is lost if the database server crashes within a second: the next run deletes it again.
 NO_WAIT_FOR_DISK = "SET LOCAL synchronous_commit = off"
 CONFLICTS = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+MAX_TRIES = 200  # 30 s, for a conversation of which a part is deleted already
+HELD = "The first messages of conversation %s were deleted; another session holds the next ones"
 
 
 @dataclass
@@ -103,6 +107,7 @@ def _delete_all(
 
     Does not yield between the transactions of one conversation, so that none is left in part.
     """
+    started, tries = 0, 0
     while ids:
         batch, is_partial = ids[: sizes.next], False
         began = time.monotonic()
@@ -111,9 +116,14 @@ def _delete_all(
         except OperationalError as error:
             if sqlstate(error) not in CONFLICTS:
                 raise
-            unfinished = batch if len(batch) > 1 else []
+            tries += 1
+            is_partial = batch[0] == started and tries < MAX_TRIES
+            unfinished = batch if len(batch) > 1 or is_partial else []
+            if batch == [started] and not is_partial:
+                logger.warning(HELD, started)
             sizes.next = 1
         else:
+            started, tries = unfinished[0] if is_partial else 0, 0
             sizes.adapt(len(batch), time.monotonic() - began)
         ids = unfinished + ids[len(batch) :]
         if not is_partial:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -223,6 +224,38 @@ def test_messages_stay_while_another_session_holds_their_memory(alice: User, oth
     assert (held.messages.count(), MessageMemory.objects.count()) == (2, 2)
     assert run() == {"conversations": 1, "messages": 2}
     assert MessageMemory.objects.count() == 0
+
+
+@pytest.mark.parametrize("table", ["message_memories", "standalone_chat_messages"])
+def test_no_part_of_a_long_conversation_stays_when_a_row_was_held(
+    table: str, alice: User, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired, "MAX_MESSAGES", 7)
+    long, _ = chat_of(alice, 20), chat_of(alice)
+    (held,) = long.messages.order_by("pk")[15:16]
+    pk = {"message_memories": held.pk * 2}.get(table, held.pk)
+    other.execute("BEGIN")
+    other.execute(f"SELECT FROM {table} WHERE id = %s FOR UPDATE", [pk])
+    release = threading.Timer(1.0, other.execute, ["ROLLBACK"])
+    release.start()
+    assert run() == {"conversations": 2, "messages": 22}
+    release.join()
+    assert MessageMemory.objects.count() == 0
+
+
+def test_what_stays_held_is_left_after_some_tries(
+    alice: User, other: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(expired, "MAX_MESSAGES", 7)
+    monkeypatch.setattr(expired, "MAX_TRIES", 3)
+    long, _ = chat_of(alice, 20), chat_of(alice)
+    (held,) = long.messages.order_by("pk")[15:16]
+    other.execute("BEGIN")
+    other.execute("SELECT FROM message_memories WHERE id = %s FOR UPDATE", [held.pk * 2])
+    assert run() == {"conversations": 1, "messages": 16}
+    assert f"conversation {long.pk} " in caplog.text
+    other.execute("ROLLBACK")
+    assert run() == {"conversations": 1, "messages": 6}
 
 
 def test_a_conversation_that_is_touched_at_the_last_moment_stays(
