@@ -105,7 +105,8 @@ def _delete_all(
 ) -> Iterator[None]:
     """All of these conversations, but those that another session holds.
 
-    Does not yield between the transactions of one conversation, so that none is left in part.
+    Does not yield between the transactions of one conversation, and tries the next one MAX_TRIES
+    times, so that none is left in part.
     """
     started, tries = 0, 0
     while ids:

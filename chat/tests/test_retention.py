@@ -36,6 +36,8 @@ from tests.support import PATIENCE_S, Server
 pytestmark = [pytest.mark.newest_schema, pytest.mark.django_db(transaction=True)]
 DAYS = 30
 OLD = timedelta(days=DAYS, minutes=1)
+HOLD_MEMORY = "SELECT FROM message_memories WHERE id = %s * 2 FOR UPDATE"  # MessageTable.pack_ref
+HOLD_MESSAGE = "SELECT FROM standalone_chat_messages WHERE id = %s FOR UPDATE"
 CANARY = "My zebra is called Quagmire and lives in Trieste."
 
 
@@ -226,16 +228,15 @@ def test_messages_stay_while_another_session_holds_their_memory(alice: User, oth
     assert MessageMemory.objects.count() == 0
 
 
-@pytest.mark.parametrize("table", ["message_memories", "standalone_chat_messages"])
+@pytest.mark.parametrize("hold", [HOLD_MEMORY, HOLD_MESSAGE])
 def test_no_part_of_a_long_conversation_stays_when_a_row_was_held(
-    table: str, alice: User, other: Any, monkeypatch: pytest.MonkeyPatch
+    hold: str, alice: User, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expired, "MAX_MESSAGES", 7)
     long, _ = chat_of(alice, 20), chat_of(alice)
     (held,) = long.messages.order_by("pk")[15:16]
-    pk = {"message_memories": held.pk * 2}.get(table, held.pk)
     other.execute("BEGIN")
-    other.execute(f"SELECT FROM {table} WHERE id = %s FOR UPDATE", [pk])
+    other.execute(hold, [held.pk])
     release = threading.Timer(1.0, other.execute, ["ROLLBACK"])
     release.start()
     assert run() == {"conversations": 2, "messages": 22}
@@ -251,7 +252,7 @@ def test_what_stays_held_is_left_after_some_tries(
     long, _ = chat_of(alice, 20), chat_of(alice)
     (held,) = long.messages.order_by("pk")[15:16]
     other.execute("BEGIN")
-    other.execute("SELECT FROM message_memories WHERE id = %s FOR UPDATE", [held.pk * 2])
+    other.execute(HOLD_MEMORY, [held.pk])
     assert run() == {"conversations": 1, "messages": 16}
     assert f"conversation {long.pk} " in caplog.text
     other.execute("ROLLBACK")
